@@ -1,0 +1,106 @@
+"""Every failure a user can cause or meet, as one family of typed errors.
+
+An error says what happened, to which item, the likely cause, and the next command to try.
+The terminal prints these four lines and exits with the class's ``exit_code``.
+"""
+
+from typing import ClassVar
+
+
+class CirError(Exception):
+    """Base of all expected failures; anything else that escapes is a bug (exit code 1)."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, *, item: str = "", cause: str = "", remedy: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.item = item
+        self.cause = cause
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        lines += [f"  item:   {self.item}"] if self.item else []
+        lines += [f"  cause:  {self.cause}"] if self.cause else []
+        lines += [f"  remedy: {self.remedy}"] if self.remedy else []
+        return "\n".join(lines)
+
+
+class UsageError(CirError):
+    """The command line or the settings ask for something impossible."""
+
+    exit_code = 2
+
+
+class ProblemsFound(CirError):
+    """Some images or queries cannot be used, and their number is above what the user allowed."""
+
+    exit_code = 3
+
+
+class PreflightError(CirError):
+    """What the run needs is missing or contradictory; found before any work started."""
+
+    exit_code = 4
+
+
+class AnnotationError(PreflightError):
+    """An annotation file is missing, is not the expected JSON, or names unknown images."""
+
+
+class StoreBusy(CirError):
+    """Another run holds the store."""
+
+    exit_code = 5
+
+
+class StoreCorrupt(CirError):
+    """A part of the store does not hold the bytes that its manifest promises."""
+
+    exit_code = 6
+
+
+class CheckpointRefused(CirError):
+    """A checkpoint is unreadable, of another architecture or stage, or holds unusable numbers."""
+
+    exit_code = 7
+
+
+class NonFiniteError(CheckpointRefused):
+    """Weights or activations contain NaN or infinity."""
+
+
+class OutOfSpace(CirError):
+    """The disk cannot hold what the run is about to write."""
+
+    exit_code = 8
+
+
+class ImageProblem(CirError):
+    """One image cannot be decoded as published; becomes a row of ``problems``, never a crash.
+
+    ``kind`` is one word: missing, empty, unreadable, truncated, too_large, unsafe_path, denied.
+    """
+
+    exit_code = 3
+
+    def __init__(self, kind: str, what: str, *, item: str = "", cause: str = "") -> None:
+        super().__init__(what, item=item, cause=cause, remedy=REMEDIES[kind])
+        self.kind = kind
+
+    def row(self, image_id: str) -> dict[str, str]:
+        """This problem as a row of the table ``problems``."""
+        message = ": ".join(part for part in (self.what, self.item, self.cause) if part)
+        return {"item": image_id, "kind": self.kind, "message": message}
+
+
+REMEDIES = {
+    "missing": "put the file in place, or run with --allow-missing N to go on with a short gallery",
+    "empty": "download the file again: it has zero bytes",
+    "unreadable": "replace the file by a real image; a saved error page is a common cause",
+    "truncated": "download the file again: its data ends early",
+    "too_large": "shrink the image: more pixels than any photo of these benchmarks has",
+    "unsafe_path": "replace the link, folder or device by a regular file inside the data root",
+    "denied": "give the current user read permission",
+}

@@ -1,0 +1,42 @@
+"""The only sort of scores: higher first, ties by gallery order; non-finite scores are refused."""
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cir_core.errors import NonFiniteError
+
+
+def best_first(
+    scores: Float[np.ndarray, " item"], position: Int[np.ndarray, " item"]
+) -> Int[np.ndarray, " item"]:
+    """Indices that sort by score descending, then by gallery position ascending.
+
+    The same total order whatever the input's order. Raises NonFiniteError on NaN or infinity.
+    """
+    require_finite(scores, "scores")
+    return np.lexsort((position, -scores))
+
+
+def require_finite(values: Float[np.ndarray, "..."], what: str) -> None:
+    """Raises NonFiniteError: a NaN would silently fall out of every later comparison."""
+    if not np.isfinite(values).all():
+        raise NonFiniteError(
+            f"{what} are not finite",
+            cause="overflow in the model, or damaged weights",
+            remedy="check the checkpoint with `cir-pipeline convert`; try --device cpu",
+        )
+
+
+def grouped_best_first(
+    group: Int[np.ndarray, " item"],
+    scores: Float[np.ndarray, " item"],
+    position: Int[np.ndarray, " item"],
+) -> tuple[Int[np.ndarray, " item"], Int[np.ndarray, " item"]]:
+    """Sort items by group, and within a group best first; also each sorted item's 1-based rank."""
+    require_finite(scores, "scores")
+    order = np.lexsort((position, -scores, group))
+    sorted_groups = group[order]
+    starts = np.flatnonzero(np.r_[True, sorted_groups[1:] != sorted_groups[:-1]])
+    sizes = np.diff(np.r_[starts, len(order)])
+    ranks = np.arange(len(order)) - np.repeat(starts, sizes) + 1
+    return order, ranks

@@ -1,0 +1,41 @@
+"""The records of the pipeline. Vocabulary: reference + modification text = query; see docs."""
+
+from dataclasses import dataclass
+from typing import Literal, NewType
+
+ImageId = NewType("ImageId", str)
+QueryId = NewType("QueryId", str)
+
+Split = Literal["train", "val", "test"]
+Pool = Literal["gallery", "subset"]
+"""Which candidates compete: the whole gallery, or CIRR's five-member subset, scored separately."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """A reference image plus a modification text, and what is known of the answer.
+
+    ``category`` names the gallery that is searched. ``targets`` is empty for a query without
+    label. ``subset`` holds the members of a second, small pool (CIRR), or is empty.
+    """
+
+    query_id: QueryId
+    category: str
+    reference_id: ImageId
+    text: str
+    targets: tuple[ImageId, ...] = ()
+    subset: tuple[ImageId, ...] = ()
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One split of a dataset, in the pipeline's words.
+
+    ``galleries`` maps a category to its images; their order is the tie-break of every ranking.
+    ``files`` maps each image (gallery or reference) to where it may lie, relative to the data
+    root, the first existing one counts.
+    """
+
+    galleries: dict[str, tuple[ImageId, ...]]
+    queries: tuple[Query, ...]
+    files: dict[ImageId, tuple[str, ...]]
