@@ -1,0 +1,126 @@
+"""Tensors and sizes to a ready model, strictly."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor, nn
+
+from cir_core.errors import CheckpointRefused, NonFiniteError
+from cir_core.models.config import ModelConfig, Stage1Config, Stage2Config
+from cir_core.models.fusion import Stage1Model
+from cir_core.models.reranker import Stage2Model
+
+Model = TypeVar("Model", bound=nn.Module)
+
+_SHOWN = 5
+
+
+def parse_config(content: Mapping[str, Any], source: str) -> ModelConfig:
+    """Raises CheckpointRefused naming every wrong field."""
+    try:
+        config: ModelConfig = TypeAdapter(ModelConfig).validate_python(dict(content))
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()
+        )
+        raise CheckpointRefused(
+            "a model's config.json is not usable",
+            item=source,
+            cause=faults,
+            remedy="convert or train the model again with this version",
+        ) from error
+    return config
+
+
+def load_stage1(config: ModelConfig, tensors: Mapping[str, Tensor], source: str) -> Stage1Model:
+    """Stage 1, in eval mode; a pre-trained base serves too (zero-shot).
+
+    Raises CheckpointRefused for a stage-2 model or any missing, extra or misshapen tensor, and
+    NonFiniteError for NaN or infinity in a weight.
+    """
+    if not isinstance(config, Stage1Config):
+        raise _wrong_stage("stage 1", config, source)
+    return load_strictly(Stage1Model(config), tensors, source)
+
+
+def load_stage2(config: ModelConfig, tensors: Mapping[str, Tensor], source: str) -> Stage2Model:
+    """Stage 2, in eval mode. Raises as ``load_stage1``."""
+    if not isinstance(config, Stage2Config):
+        raise _wrong_stage("stage 2", config, source)
+    return load_strictly(Stage2Model(config), tensors, source)
+
+
+def load_strictly(model: Model, tensors: Mapping[str, Tensor], source: str) -> Model:
+    """Fill a model; every tensor must be there, have its shape, and be finite."""
+    check_tensors(
+        {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}, tensors, source
+    )
+    model.load_state_dict(dict(tensors), strict=True)
+    return model.eval()
+
+
+def check_tensors(
+    expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Tensor], source: str
+) -> None:
+    """Raises CheckpointRefused listing the first missing, extra and misshapen names."""
+    missing = sorted(expected.keys() - found.keys())
+    extra = sorted(found.keys() - expected.keys())
+    misshapen = [
+        f"{name} is {tuple(found[name].shape)}, expected {shape}"
+        for name, shape in expected.items()
+        if name in found and tuple(found[name].shape) != shape
+    ]
+    faults = [
+        f"{len(names)} {fault}: {', '.join(names[:_SHOWN])}"
+        for fault, names in (("missing", missing), ("extra", extra), ("misshapen", misshapen))
+        if names
+    ]
+    if faults:
+        raise CheckpointRefused(
+            "a checkpoint does not fit the model",
+            item=source,
+            cause="; ".join(faults),
+            remedy="check that the file belongs to this stage and architecture",
+        )
+    broken = [name for name in expected if not torch.isfinite(found[name]).all()]
+    if broken:
+        raise NonFiniteError(
+            "a checkpoint holds NaN or infinite weights",
+            item=source,
+            cause=f"{len(broken)} tensors: {', '.join(broken[:_SHOWN])}",
+            remedy="download or train it again",
+        )
+
+
+def require_same_vision(stage1: Stage1Model, stage2: Stage2Model) -> None:
+    """Both stages must hold the same frozen ViT, so that a gallery is encoded once.
+
+    Raises CheckpointRefused naming the first tensors that differ.
+    """
+    ours, theirs = stage1.vision.state_dict(), stage2.vision.state_dict()
+    differing = [
+        name for name in ours if name not in theirs or not torch.equal(ours[name], theirs[name])
+    ]
+    if differing or stage1.config.vision != stage2.config.vision:
+        raise CheckpointRefused(
+            "the two stages hold different visual encoders",
+            cause=f"{len(differing)} tensors differ: {', '.join(differing[:_SHOWN])}",
+            remedy="use a pair that was trained from the same frozen encoder",
+        )
+    if stage1.config.text.width != stage2.config.text.width:
+        raise CheckpointRefused(
+            "z_t of stage 1 does not fit stage 2",
+            cause=f"widths {stage1.config.text.width} and {stage2.config.text.width}",
+            remedy="use a pair that was trained together",
+        )
+
+
+def _wrong_stage(wanted: str, config: ModelConfig, source: str) -> CheckpointRefused:
+    return CheckpointRefused(
+        f"this is not a {wanted} model",
+        item=source,
+        cause=f"its config.json says kind {config.kind!r}",
+        remedy="swap --stage1 and --stage2, or pass the right folder",
+    )

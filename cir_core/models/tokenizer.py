@@ -1,0 +1,56 @@
+"""WordPiece tokenisation with BLIP's two extra tokens, from word lists in this package."""
+
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+import torch
+from jaxtyping import Int
+from tokenizers import BertWordPieceTokenizer
+from torch import Tensor
+
+from cir_core.models.config import Vocabulary
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Right-padded token ids (padding 0) and each text's length, [ENC] and [SEP] included."""
+
+    ids: Int[Tensor, "text token"]
+    lengths: Int[Tensor, " text"]
+
+
+class Tokenizer:
+    """Text to token ids as BLIP does it: BERT's, with [ENC] in the place of [CLS].
+
+    BLIP appends [DEC] and [ENC] to BERT's vocabulary, in this order (ids 30522 and 30523 of
+    bert-base-uncased). Texts are never truncated. An empty text has the two tokens [ENC] [SEP].
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        words = word_list(vocabulary)
+        table = {word: index for index, word in enumerate(words)}
+        self._wordpiece = BertWordPieceTokenizer(vocab=table, lowercase=True)
+        self.encode_token = len(words) + 1
+        self.mask_token = table["[MASK]"]
+        self.vocabulary_size = len(words) + 2
+
+    def __call__(self, texts: list[str]) -> list[list[int]]:
+        encodings = self._wordpiece.encode_batch(texts)
+        return [[self.encode_token, *encoding.ids[1:]] for encoding in encodings]
+
+
+@cache
+def word_list(vocabulary: Vocabulary) -> tuple[str, ...]:
+    """The words of a vocabulary in the order of their ids."""
+    file = resources.files("cir_core.models") / "vocabularies" / f"{vocabulary}.txt"
+    return tuple(file.read_text(encoding="utf-8").splitlines())
+
+
+def pad_tokens(token_ids: list[list[int]]) -> TokenBatch:
+    """Stack token lists of different lengths."""
+    lengths = [len(ids) for ids in token_ids]
+    padded = torch.zeros(len(token_ids), max(lengths, default=0), dtype=torch.long)
+    for row, ids in zip(padded, token_ids, strict=True):
+        row[: len(ids)] = torch.tensor(ids)
+    return TokenBatch(ids=padded, lengths=torch.tensor(lengths, dtype=torch.long))
