@@ -1,0 +1,38 @@
+"""Annotation files of a dataset: strict JSON from below a data root."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cir_core.errors import AnnotationError, PreflightError
+
+
+def read_json(root: Path, relative: str) -> Any:
+    """Decoded content. Raises AnnotationError when the file is missing or is not JSON."""
+    path = root / relative
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise AnnotationError(
+            "an annotation file is missing",
+            item=str(path),
+            cause="the data root does not have the published layout, or is another folder",
+            remedy="see the README for the layout; point --data-root at the folder that holds it",
+        ) from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise AnnotationError(
+            "an annotation file is not JSON",
+            item=str(path),
+            cause=str(error),
+            remedy="download the file again; a saved web page is a common cause",
+        ) from error
+
+
+def require_root(root: Path) -> None:
+    """Raises PreflightError when the data root is not a folder."""
+    if not root.is_dir():
+        raise PreflightError(
+            "the data root is not a folder",
+            item=str(root),
+            remedy="pass the folder that holds the annotation files with --data-root",
+        )
