@@ -1,0 +1,126 @@
+"""The demo dataset: which garments exist, which queries are asked, in Fashion-IQ's own format.
+
+Garments come in families: a base and its variations, each one to three changes away from an
+earlier member. A query goes from one member to another that differs in at most three attributes,
+so the rest of the family are near-duplicates that got some of the changes right and not others.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cir_core.datasets.demo.garments import CATEGORIES, Garment, change, differences, draw_garment
+from cir_core.datasets.demo.wording import description, modification_captions
+from cir_core.types import ImageId, Split
+
+SEED = 20230516
+FAMILY_SIZE = 6
+QUERIES_PER_FAMILY = {"train": 6, "val": 4}
+FAMILIES = {"train": 1400, "val": 105}
+"""Per category. Train: 25,200 images and queries; val: 1,890 images and 1,260 queries in all."""
+
+MOST_CHANGES = 3
+DESCRIPTIONS_PER_IMAGE = 4
+
+
+@dataclass(frozen=True)
+class DemoImage:
+    """One picture to draw: its id, what it shows, and the seed of its jitter."""
+
+    image_id: ImageId
+    garment: Garment
+    jitter_seed: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class DemoSplit:
+    """The pictures of one split, and its annotation files as Fashion-IQ would have them.
+
+    ``annotations`` maps a path relative to the data root to JSON-ready content.
+    """
+
+    images: tuple[DemoImage, ...]
+    annotations: dict[str, Any]
+
+
+def build_split(split: Split) -> DemoSplit:
+    """The same split every time. Within a category no two pictures of a split show the same
+    attributes, so each query has one answer; no train picture shows a val picture's attributes.
+
+    Raises ValueError for ``test``: the demo has none.
+    """
+    if split == "test":
+        raise ValueError("the demo dataset has the splits train and val")
+    images: list[DemoImage] = []
+    annotations: dict[str, Any] = {}
+    descriptions: dict[str, list[str]] = {}
+    for number, category in enumerate(CATEGORIES):
+        taken = set(_members(_families("val", number, set()))) if split == "train" else set()
+        rng = _generator(split, number, 1)
+        families = _families(split, number, taken)
+        ids = {
+            garment: ImageId(f"{category}-{split}-{index:05d}")
+            for index, garment in enumerate(_members(families))
+        }
+        queries = [q for family in families for q in _family_queries(family, split, rng)]
+        annotations[f"captions/cap.{category}.{split}.json"] = [
+            {
+                "target": ids[after],
+                "candidate": ids[before],
+                "captions": list(modification_captions(before, after, rng)),
+            }
+            for before, after in queries
+        ]
+        annotations[f"image_splits/split.{category}.{split}.json"] = list(ids.values())
+        for index, (garment, image_id) in enumerate(ids.items()):
+            images.append(DemoImage(image_id, garment, (SEED, _SPLIT[split], number, 2, index)))
+            descriptions[image_id] = [
+                description(garment, rng) for _ in range(DESCRIPTIONS_PER_IMAGE)
+            ]
+    annotations[f"descriptions/descriptions.{split}.json"] = descriptions
+    return DemoSplit(images=tuple(images), annotations=annotations)
+
+
+_SPLIT = {"train": 0, "val": 1}
+
+
+def _generator(split: Split, category: int, purpose: int) -> np.random.Generator:
+    return np.random.default_rng((SEED, _SPLIT[split], category, purpose))
+
+
+def _members(families: list[list[Garment]]) -> list[Garment]:
+    return [garment for family in families for garment in family]
+
+
+def _families(split: Split, category: int, taken: set[Garment]) -> list[list[Garment]]:
+    """Families of distinct garments, none of them in ``taken``."""
+    rng = _generator(split, category, 0)
+    used = set(taken)
+    families = []
+    for _ in range(FAMILIES[split]):
+        family: list[Garment] = []
+        while len(family) < FAMILY_SIZE:
+            if family:
+                garment = change(family[rng.integers(len(family))], rng)
+            else:
+                garment = draw_garment(CATEGORIES[category], rng)
+            if garment not in used:
+                used.add(garment)
+                family.append(garment)
+        families.append(family)
+    return families
+
+
+def _family_queries(
+    family: list[Garment], split: Split, rng: np.random.Generator
+) -> list[tuple[Garment, Garment]]:
+    """Distinct (reference, target) pairs of one family, at most three attributes apart."""
+    pairs = [
+        (before, after)
+        for before in family
+        for after in family
+        if 0 < len(differences(before, after)) <= MOST_CHANGES
+    ]
+    chosen = rng.permutation(len(pairs))[: QUERIES_PER_FAMILY[split]]
+    return [pairs[index] for index in chosen]

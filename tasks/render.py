@@ -1,0 +1,34 @@
+"""Draw the demo dataset into a folder laid out like Fashion-IQ."""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from cir_core.datasets.demo.drawing import draw
+from cir_core.datasets.demo.world import SEED, build_split
+from cir_core.types import Split
+from storage.atomic import commit_text
+
+RENDERING = 1
+"""Raise when a drawing or an annotation of the demo changes."""
+
+_log = logging.getLogger(__name__)
+
+
+def render_demo(root: Path, split: Split) -> None:
+    """Draw the split's pictures below ``root`` and write its annotations; the marker comes last,
+    and where it says the pictures are this version's, nothing is done."""
+    marker, version = root / f".{split}.rendered", f"{SEED}-{RENDERING}"
+    if marker.is_file() and marker.read_text() == version:
+        return
+    content = build_split(split)
+    _log.info("drawing %d demo pictures of split %s in %s", len(content.images), split, root)
+    (root / "images").mkdir(parents=True, exist_ok=True)
+    for picture in content.images:
+        image = draw(picture.garment, np.random.default_rng(picture.jitter_seed))
+        image.save(root / "images" / f"{picture.image_id}.png", compress_level=1)
+    for relative, annotation in content.annotations.items():
+        commit_text(root / relative, json.dumps(annotation, indent=1) + "\n")
+    commit_text(marker, version)
