@@ -1,0 +1,135 @@
+"""The published checkpoints (Candidate-Reranking-CIR, on BLIP's code base): names and sizes.
+
+Stage 1 is ``BLIP_Retrieval``, stage 2 ``BLIP_NLVR``. Both hold the same frozen visual encoder.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from cir_core.checkpoints.conversion import Converted, KeyTable, Sizes, rename
+from cir_core.errors import CheckpointRefused
+from cir_core.models.load import parse_config
+
+MODEL_KEYS = ("BLIP_Retrieval", "BLIP_NLVR")
+"""A published file is {"epoch", one of these: the state dict, "optimizer_state_dict"}."""
+
+POSITION_IDS = "text_encoder.embeddings.position_ids"
+"""A buffer that only counts 0, 1, 2, ...: dropped."""
+
+VISION = {
+    "visual_encoder.cls_token": "vision.cls_token",
+    "visual_encoder.pos_embed": "vision.position",
+    "visual_encoder.patch_embed.proj": "vision.patch",
+    "visual_encoder.blocks.{layer}.norm1": "vision.blocks.{layer}.attention_norm",
+    "visual_encoder.blocks.{layer}.attn.qkv": "vision.blocks.{layer}.query_key_value",
+    "visual_encoder.blocks.{layer}.attn.proj": "vision.blocks.{layer}.output",
+    "visual_encoder.blocks.{layer}.norm2": "vision.blocks.{layer}.mlp_norm",
+    "visual_encoder.blocks.{layer}.mlp.fc1": "vision.blocks.{layer}.expand",
+    "visual_encoder.blocks.{layer}.mlp.fc2": "vision.blocks.{layer}.contract",
+    "visual_encoder.norm": "vision.norm",
+}
+
+_EMBEDDINGS = "text_encoder.embeddings"
+_LAYER = "text_encoder.encoder.layer.{layer}"
+
+FUSION = {
+    f"{_EMBEDDINGS}.word_embeddings": "text.embeddings.word",
+    f"{_EMBEDDINGS}.position_embeddings": "text.embeddings.position",
+    f"{_EMBEDDINGS}.LayerNorm": "text.embeddings.norm",
+    f"{_LAYER}.attention.self.query": "text.layers.{layer}.self_attention.query",
+    f"{_LAYER}.attention.self.key": "text.layers.{layer}.self_attention.key",
+    f"{_LAYER}.attention.self.value": "text.layers.{layer}.self_attention.value",
+    f"{_LAYER}.attention.output.dense": "text.layers.{layer}.self_attention.output",
+    f"{_LAYER}.attention.output.LayerNorm": "text.layers.{layer}.self_norm",
+    f"{_LAYER}.crossattention.self.query": "text.layers.{layer}.cross_attention.query",
+    f"{_LAYER}.crossattention.self.key": "text.layers.{layer}.cross_attention.key",
+    f"{_LAYER}.crossattention.self.value": "text.layers.{layer}.cross_attention.value",
+    f"{_LAYER}.crossattention.output.dense": "text.layers.{layer}.cross_attention.output",
+    f"{_LAYER}.crossattention.output.LayerNorm": "text.layers.{layer}.cross_norm",
+    f"{_LAYER}.intermediate.dense": "text.layers.{layer}.feed_forward.expand",
+    f"{_LAYER}.output.dense": "text.layers.{layer}.feed_forward.contract",
+    f"{_LAYER}.output.LayerNorm": "text.layers.{layer}.feed_forward.norm",
+}
+"""BLIP's text encoder; Hugging Face kept these names."""
+
+PROJECTIONS = {"vision_proj": "vision_projection", "text_proj": "text_projection"}
+
+STAGE1 = VISION | FUSION | PROJECTIONS | {"temp": "temperature"}
+
+STAGE2 = VISION | {
+    f"{_EMBEDDINGS}.word_embeddings": "embeddings.word",
+    f"{_EMBEDDINGS}.position_embeddings": "embeddings.position",
+    f"{_EMBEDDINGS}.LayerNorm": "embeddings.norm",
+    f"{_LAYER}.attention.self0.query": "layers.{layer}.self_attention.0.query",
+    f"{_LAYER}.attention.self0.key": "layers.{layer}.self_attention.0.key",
+    f"{_LAYER}.attention.self0.value": "layers.{layer}.self_attention.0.value",
+    f"{_LAYER}.attention.output.dense0": "layers.{layer}.self_attention.0.output",
+    f"{_LAYER}.attention.output.LayerNormA": "layers.{layer}.self_norm.0",
+    f"{_LAYER}.attention.self1.query": "layers.{layer}.self_attention.1.query",
+    f"{_LAYER}.attention.self1.key": "layers.{layer}.self_attention.1.key",
+    f"{_LAYER}.attention.self1.value": "layers.{layer}.self_attention.1.value",
+    f"{_LAYER}.attention.output.dense1": "layers.{layer}.self_attention.1.output",
+    f"{_LAYER}.attention.output.LayerNormB": "layers.{layer}.self_norm.1",
+    f"{_LAYER}.crossattention.self0.query": "layers.{layer}.cross_attention.0.query",
+    f"{_LAYER}.crossattention.self0.key": "layers.{layer}.cross_attention.0.key",
+    f"{_LAYER}.crossattention.self0.value": "layers.{layer}.cross_attention.0.value",
+    f"{_LAYER}.crossattention.output.dense0": "layers.{layer}.cross_attention.0.output",
+    f"{_LAYER}.crossattention.output.LayerNormA": "layers.{layer}.cross_norm.0",
+    f"{_LAYER}.crossattention.self1.query": "layers.{layer}.cross_attention.1.query",
+    f"{_LAYER}.crossattention.self1.key": "layers.{layer}.cross_attention.1.key",
+    f"{_LAYER}.crossattention.self1.value": "layers.{layer}.cross_attention.1.value",
+    f"{_LAYER}.crossattention.output.dense1": "layers.{layer}.cross_attention.1.output",
+    f"{_LAYER}.crossattention.output.LayerNormB": "layers.{layer}.cross_norm.1",
+    f"{_LAYER}.crossattention.output.merge_layer": "layers.{layer}.merge",
+    f"{_LAYER}.intermediate.dense": "layers.{layer}.feed_forward.expand",
+    f"{_LAYER}.output.dense": "layers.{layer}.feed_forward.contract",
+    f"{_LAYER}.output.LayerNorm": "layers.{layer}.feed_forward.norm",
+    "cls_head.0": "score_head.hidden",
+    "cls_head.2": "score_head.output",
+}
+
+
+def convert_published(state: Mapping[str, Tensor], source: str) -> Converted:
+    """A published state dict of either stage (told by its keys) as our model, sizes from shapes.
+
+    Raises CheckpointRefused naming what is missing, extra, misshapen or of unknown size, and
+    NonFiniteError for NaN or infinity. ``source`` is what messages call the file.
+    """
+    stage1, stage2 = KeyTable(STAGE1), KeyTable(STAGE2)
+    known1 = sum(stage1.ours(key) is not None for key in state)
+    known2 = sum(stage2.ours(key) is not None for key in state)
+    if known1 == known2:
+        raise CheckpointRefused(
+            "neither a stage-1 nor a stage-2 checkpoint",
+            item=source,
+            cause=f"its {len(state)} keys begin with {', '.join(sorted(state)[:3]) or 'none'}",
+            remedy="pass a file of the published BLIP_Retrieval or BLIP_NLVR model",
+        )
+    return _stage1(state, stage1, source) if known1 > known2 else _stage2(state, stage2, source)
+
+
+def _stage1(state: Mapping[str, Tensor], table: KeyTable, source: str) -> Converted:
+    sizes = Sizes(state, table, source)
+    content = {
+        "kind": "stage1",
+        "vision": sizes.vision(),
+        "text": sizes.text("text."),
+        "embedding": sizes.embedding(),
+    }
+    config = parse_config(content, source)
+    counters = {POSITION_IDS: config.text.positions}
+    return rename(state, table, config, source, counters=counters)
+
+
+def _stage2(state: Mapping[str, Tensor], table: KeyTable, source: str) -> Converted:
+    sizes = Sizes(state, table, source)
+    content = {
+        "kind": "stage2",
+        "vision": sizes.vision(),
+        "text": sizes.text(""),
+        "merge_from": sizes.merge_from(),
+    }
+    config = parse_config(content, source)
+    counters = {POSITION_IDS: config.text.positions}
+    return rename(state, table, config, source, counters=counters)

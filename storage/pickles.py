@@ -1,0 +1,130 @@
+"""Weight files that others wrote: pickles, read in a process apart, and safetensors.
+
+A pickle is a program. It is opened with torch's restricted loader only, in a short-lived process
+that hands back nothing but tensors, so that even a hole in that loader does not reach this process.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from cir_core.errors import CheckpointRefused, OutOfSpace
+
+SECONDS = 1800
+"""Far above a 3.5 GB file on a slow disk; what takes longer is an attack or a dead disk."""
+
+_SCRIPT = Path(__file__).with_name("unpickle.py")
+_LFS_POINTER = b"version https://git-lfs"
+_DISK_FULL = "os error 28"  # how safetensors words ENOSPC
+
+
+@dataclass(frozen=True)
+class PickledModel:
+    """A state dict, and the key it had in its file ("" when the file is the state dict)."""
+
+    model_key: str
+    tensors: dict[str, Tensor]
+
+
+def read_pickle(path: Path, model_keys: Sequence[str] = ()) -> PickledModel:
+    """The state dict under one of ``model_keys`` of a file written by ``torch.save``.
+
+    No code of the file is executed. Raises CheckpointRefused when the file is missing, cut off,
+    something else, holds more than tensors, or has none (or several) of the keys.
+    """
+    _require_checkpoint(path)
+    with tempfile.TemporaryDirectory(prefix="cir-unpickle-") as folder:
+        out = Path(folder) / "model.safetensors"
+        answer = _unpickle(path, out, model_keys)
+        if "refused" in answer:
+            raise _refused(path, answer["refused"])
+        return PickledModel(answer["model_key"], read_safetensors(out))
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """All tensors as they are. Raises CheckpointRefused when the file is unreadable.
+
+    The library checks every offset against the file and caps the header, so a bogus header is
+    refused before anything of its size is allocated.
+    """
+    try:
+        if _head(path).startswith(_LFS_POINTER):
+            raise _refused(path, "it is a git-lfs pointer")
+        return load_file(path)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise _refused(path, f"no readable safetensors file: {error}") from error
+
+
+def _require_checkpoint(path: Path) -> None:
+    """Cheap refusals with a clear reason, before a process is started."""
+    try:
+        head = _head(path)
+        if head.startswith(_LFS_POINTER):
+            raise _refused(path, "it is a git-lfs pointer")
+        if not head.startswith(b"PK"):
+            if not head.startswith(b"\x80"):  # torch's format before 1.6 is a bare pickle
+                raise _refused(path, "it is neither a torch archive nor a pickle")
+            return
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except zipfile.BadZipFile as error:
+        raise _refused(path, f"the archive is truncated or damaged: {error}") from error
+    except OSError as error:
+        raise _refused(path, f"the file cannot be read: {error}") from error
+    if not any(entry.filename.endswith("data.pkl") for entry in entries):
+        raise _refused(path, "it is a zip archive, but not one of torch.save")
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise _refused(path, "its archive is compressed, which torch.save never does")
+
+
+def _unpickle(path: Path, out: Path, model_keys: Sequence[str]) -> dict[str, str]:
+    command = [sys.executable, "-I", str(_SCRIPT), str(path.resolve()), str(out), *model_keys]
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("TORCH_")  # one of them switches the restricted loader off
+    }
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=SECONDS, env=environment, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _refused(path, f"reading it took more than {SECONDS} s") from error
+    if done.returncode == 0:
+        answer: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+        return answer
+    last = (done.stderr.strip().splitlines() or ["no message"])[-1][:200]
+    if _DISK_FULL in last:
+        raise OutOfSpace(
+            "the disk is full",
+            item=str(out.parent),
+            remedy="point TMPDIR to a folder with as much room as the checkpoint has bytes",
+        )
+    raise _refused(path, f"the reading process ended with code {done.returncode}: {last}")
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(64)
+
+
+def _refused(path: Path, cause: str) -> CheckpointRefused:
+    remedy = "get it from its publisher again, whole"
+    if "git-lfs" in cause:
+        remedy = "fetch the file itself: git lfs pull"
+    return CheckpointRefused(
+        "a checkpoint cannot be read",
+        item=str(path),
+        cause=cause,
+        remedy=remedy,
+    )
