@@ -1,0 +1,52 @@
+"""The benchmarks by name: adapter, protocol and the K the paper re-ranks."""
+
+from dataclasses import dataclass
+
+from cir_core.datasets.adapter import Adapter
+from cir_core.datasets.cirr import CIRR
+from cir_core.datasets.fashion_iq import FashionIQ
+from cir_core.errors import UsageError
+from cir_core.metrics import protocols
+from cir_core.metrics.protocols import Protocol
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """``k`` is the default number of candidates; ``obtain`` tells where the files come from."""
+
+    name: str
+    adapter: Adapter
+    protocol: Protocol
+    k: int
+    obtain: str
+
+
+DATASETS = {
+    dataset.name: dataset
+    for dataset in (
+        Dataset("demo", FashionIQ(), protocols.DEMO, 50, "drawn by the pipeline itself"),
+        Dataset(
+            "fiq",
+            FashionIQ(),
+            protocols.FASHION_IQ,
+            100,
+            "annotations: github.com/XiaoxiaoGuo/fashion-iq; images: its authors' links or mirrors",
+        ),
+        Dataset(
+            "cirr",
+            CIRR(),
+            protocols.CIRR,
+            50,
+            "annotations: github.com/Cuberick-Orion/CIRR; images: on request from NLVR2",
+        ),
+    )
+}
+
+
+def find_dataset(name: str) -> Dataset:
+    """Raises UsageError listing the known names."""
+    if name not in DATASETS:
+        raise UsageError(
+            f"no dataset is called {name!r}", remedy=f"choose one of {', '.join(DATASETS)}"
+        )
+    return DATASETS[name]
