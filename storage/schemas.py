@@ -1,0 +1,118 @@
+"""Every table of the store: its columns and types, once. Parquet and DuckDB both project these."""
+
+import pyarrow as pa
+
+IMAGES = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+    ]
+)
+"""Distinct images in the order of their encoding."""
+
+GALLERY = pa.schema(
+    [
+        pa.field("category", pa.string(), nullable=False),
+        pa.field("position", pa.int32(), nullable=False),
+        pa.field("image_id", pa.string(), nullable=False),
+    ]
+)
+"""Members of each category's gallery; ``position`` breaks ties."""
+
+QUERIES = pa.schema(
+    [
+        pa.field("query_id", pa.string(), nullable=False),
+        pa.field("category", pa.string(), nullable=False),
+        pa.field("reference_id", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("targets", pa.list_(pa.string()), nullable=True),
+        pa.field("subset", pa.list_(pa.string()), nullable=True),
+    ]
+)
+"""``targets`` is null for a query without label, ``subset`` where the dataset has none."""
+
+PROBLEMS = pa.schema(
+    [
+        pa.field("item", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("message", pa.string(), nullable=False),
+    ]
+)
+
+CANDIDATES = pa.schema(
+    [
+        pa.field("query_id", pa.string(), nullable=False),
+        pa.field("pool", pa.string(), nullable=False),
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("stage1_rank", pa.int32(), nullable=False),
+        pa.field("stage1_score", pa.float32(), nullable=False),
+    ]
+)
+
+TARGET_RANKS = pa.schema(
+    [
+        pa.field("query_id", pa.string(), nullable=False),
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("stage1_rank", pa.int32(), nullable=False),
+    ]
+)
+"""Where stage 1 puts each target in the whole gallery, also beyond the K candidates."""
+
+SCORES = pa.schema(
+    [
+        pa.field("query_id", pa.string(), nullable=False),
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("stage2_score", pa.float32(), nullable=False),
+    ]
+)
+
+RANKINGS = pa.schema(
+    [
+        *CANDIDATES,
+        pa.field("stage2_score", pa.float32(), nullable=False),
+        pa.field("rank", pa.int32(), nullable=False),
+    ]
+)
+"""Every candidate with both stages' scores and 1-based ranks; ``rank`` is the final order."""
+
+METRICS = pa.schema(
+    [
+        pa.field("protocol", pa.string(), nullable=False),
+        pa.field("category", pa.string(), nullable=False),
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("pool", pa.string(), nullable=False),
+        pa.field("metric", pa.string(), nullable=False),
+        pa.field("k", pa.int32(), nullable=False),
+        pa.field("value", pa.float64(), nullable=False),
+        pa.field("ci_low", pa.float64(), nullable=False),
+        pa.field("ci_high", pa.float64(), nullable=False),
+        pa.field("n", pa.int32(), nullable=False),
+    ]
+)
+"""Fractions, with 95 % intervals. ``stage``: stage1, stage2, or gain (their paired difference)."""
+
+
+def embeddings(width: int) -> pa.Schema:
+    """Gallery embeddings of a model whose embeddings have this width."""
+    return pa.schema(
+        [
+            pa.field("image_id", pa.string(), nullable=False),
+            pa.field("embedding", pa.list_(pa.float32(), width), nullable=False),
+        ]
+    )
+
+
+def fused_queries(embedding_width: int) -> pa.Schema:
+    """Query embeddings and z_t; ``z_t`` is row-major little-endian float32 [length, width]."""
+    return pa.schema(
+        [
+            pa.field("query_id", pa.string(), nullable=False),
+            pa.field("embedding", pa.list_(pa.float32(), embedding_width), nullable=False),
+            pa.field("token_ids", pa.list_(pa.int32()), nullable=False),
+            pa.field("length", pa.int32(), nullable=False),
+            pa.field("z_t", pa.binary(), nullable=False),
+        ]
+    )

@@ -1,0 +1,78 @@
+-- One row per evaluated run; every other table carries its run_id.
+CREATE TABLE runs (
+    run_id VARCHAR PRIMARY KEY,
+    dataset VARCHAR NOT NULL,
+    split VARCHAR NOT NULL,
+    protocol VARCHAR NOT NULL,
+    k INTEGER NOT NULL,              -- candidates per query
+    images INTEGER NOT NULL,         -- usable images
+    queries INTEGER NOT NULL,
+    problems INTEGER NOT NULL,       -- images or queries that could not be used
+    gallery_sha256 VARCHAR NOT NULL, -- over the ids and bytes of all images
+    stage1_sha256 VARCHAR NOT NULL,
+    stage2_sha256 VARCHAR NOT NULL,
+    created_at TIMESTAMP NOT NULL
+);
+
+CREATE TABLE gallery (
+    run_id VARCHAR NOT NULL,
+    category VARCHAR NOT NULL,
+    position INTEGER NOT NULL,       -- gallery order, the tie-break of every ranking
+    image_id VARCHAR NOT NULL,
+    path VARCHAR,                    -- NULL: the image could not be used, see problems
+    sha256 VARCHAR,
+    width INTEGER,
+    height INTEGER
+);
+
+CREATE TABLE queries (
+    run_id VARCHAR NOT NULL,
+    query_id VARCHAR NOT NULL,
+    category VARCHAR NOT NULL,
+    reference_id VARCHAR NOT NULL,
+    text VARCHAR NOT NULL,
+    targets VARCHAR[],               -- NULL: a query without label
+    subset VARCHAR[],                -- members of the second pool, NULL where there is none
+    target_stage1_rank INTEGER       -- of the best target, in the whole gallery
+);
+
+CREATE TABLE candidates (
+    run_id VARCHAR NOT NULL,
+    query_id VARCHAR NOT NULL,
+    pool VARCHAR NOT NULL,
+    image_id VARCHAR NOT NULL,
+    stage1_rank INTEGER NOT NULL,
+    stage1_score FLOAT NOT NULL
+);
+
+CREATE TABLE rankings (
+    run_id VARCHAR NOT NULL,
+    query_id VARCHAR NOT NULL,
+    pool VARCHAR NOT NULL,
+    image_id VARCHAR NOT NULL,
+    stage1_rank INTEGER NOT NULL,
+    stage1_score FLOAT NOT NULL,
+    stage2_score FLOAT NOT NULL,
+    rank INTEGER NOT NULL            -- the final order, 1-based
+);
+
+CREATE TABLE metrics (
+    run_id VARCHAR NOT NULL,
+    protocol VARCHAR NOT NULL,
+    category VARCHAR NOT NULL,       -- 'average': macro average over categories
+    stage VARCHAR NOT NULL,          -- stage1, stage2, or gain (paired difference)
+    pool VARCHAR NOT NULL,
+    metric VARCHAR NOT NULL,
+    k INTEGER NOT NULL,
+    value DOUBLE NOT NULL,           -- a fraction
+    ci_low DOUBLE NOT NULL,          -- 95 % interval
+    ci_high DOUBLE NOT NULL,
+    n INTEGER NOT NULL
+);
+
+CREATE TABLE problems (
+    run_id VARCHAR NOT NULL,
+    item VARCHAR NOT NULL,
+    kind VARCHAR NOT NULL,
+    message VARCHAR NOT NULL
+);

@@ -1,0 +1,70 @@
+-- Where each labelled query's best target stands before and after re-ranking, per pool.
+-- A target that is no candidate keeps stage 1's rank: re-ranking does not move it.
+CREATE VIEW rank_movement AS
+WITH best AS (
+    SELECT r.run_id, r.query_id, r.pool,
+           min(r.stage1_rank) AS stage1_rank, min(r.rank) AS stage2_rank
+    FROM rankings r
+    JOIN queries q USING (run_id, query_id)
+    WHERE list_contains(q.targets, r.image_id)
+    GROUP BY ALL
+)
+SELECT q.run_id, q.query_id, q.category, p.pool, q.reference_id, q.text, q.targets,
+       CASE p.pool WHEN 'gallery' THEN q.target_stage1_rank ELSE b.stage1_rank END AS stage1_rank,
+       CASE p.pool WHEN 'gallery' THEN coalesce(b.stage2_rank, q.target_stage1_rank)
+                   ELSE b.stage2_rank END AS stage2_rank,
+       b.query_id IS NOT NULL AS is_candidate,
+       b.stage1_rank - b.stage2_rank AS places_gained
+FROM queries q
+JOIN (SELECT 'gallery' AS pool UNION ALL SELECT 'subset') p
+    ON p.pool = 'gallery' OR q.subset IS NOT NULL
+LEFT JOIN best b ON b.run_id = q.run_id AND b.query_id = q.query_id AND b.pool = p.pool
+WHERE q.targets IS NOT NULL;
+
+-- Recall@k per category and macro-averaged, recomputed from the ranks.
+CREATE VIEW recall AS
+WITH hits AS (
+    SELECT m.run_id, m.category, m.pool, ks.k,
+           avg((coalesce(m.stage1_rank, 2147483647) <= ks.k)::DOUBLE) AS stage1,
+           avg((coalesce(m.stage2_rank, 2147483647) <= ks.k)::DOUBLE) AS stage2,
+           count(*) AS n
+    FROM rank_movement m
+    JOIN (SELECT 'gallery' AS pool, unnest([1, 5, 10, 50]) AS k
+          UNION ALL SELECT 'subset', unnest([1, 2, 3])) ks USING (pool)
+    GROUP BY ALL
+)
+SELECT run_id, category, pool, k, stage1, stage2, stage2 - stage1 AS gain, n FROM hits
+UNION ALL
+SELECT run_id, 'average', pool, k, avg(stage1), avg(stage2), avg(stage2 - stage1), sum(n)::BIGINT
+FROM hits GROUP BY run_id, pool, k HAVING count(*) > 1;
+
+-- Share of queries with a target among stage 1's first k: what re-ranking k candidates can reach.
+CREATE VIEW coverage AS
+SELECT m.run_id, m.category, ks.k,
+       avg((coalesce(m.stage1_rank, 2147483647) <= ks.k)::DOUBLE) AS coverage, count(*) AS n
+FROM rank_movement m
+JOIN (SELECT run_id, unnest(list_sort(list_distinct([1, 5, 10, 20, 50, 100, 200, k]))) AS k
+      FROM runs) ks USING (run_id)
+WHERE m.pool = 'gallery'
+GROUP BY ALL;
+
+-- Every labelled query whose target is not first, and why.
+CREATE VIEW failures AS
+SELECT m.run_id, m.query_id, m.category, m.pool, m.reference_id, m.text, m.targets,
+       first.image_id AS answered, m.stage1_rank, m.stage2_rank,
+       CASE WHEN m.is_candidate THEN 'ordered wrong' ELSE 'lost in stage 1' END AS reason
+FROM rank_movement m
+LEFT JOIN rankings first
+    ON first.run_id = m.run_id AND first.query_id = m.query_id
+    AND first.pool = m.pool AND first.rank = 1
+WHERE m.stage2_rank IS NULL OR m.stage2_rank > 1;
+
+-- Integrity: each must return no row.
+CREATE VIEW integrity_unscored_candidates AS
+SELECT run_id, query_id, pool, image_id FROM candidates
+EXCEPT SELECT run_id, query_id, pool, image_id FROM rankings;
+
+CREATE VIEW integrity_ranks_without_gaps AS
+SELECT run_id, query_id, pool FROM rankings
+GROUP BY ALL
+HAVING count(*) <> max(rank) OR count(*) <> count(DISTINCT rank);
