@@ -1,0 +1,264 @@
+"""The console script ``cir-pipeline``. Data goes to stdout, talk to stderr.
+
+Everything heavy is imported inside the commands, so that ``--help`` answers at once.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from cir_core.errors import CirError
+
+INTERRUPTED, TERMINATED = 130, 143
+
+app = typer.Typer(
+    name="cir-pipeline",
+    help="Composed image retrieval in two stages: filter candidates, re-rank them, report recall.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+config_app = typer.Typer(help="The settings of a run.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+_Dataset = Annotated[str | None, typer.Option(help="demo, fiq or cirr.", show_default="demo")]
+_DataRoot = Annotated[
+    Path | None,
+    typer.Option(help="Folder with the published layout (not needed for demo)."),
+]
+_Split = Annotated[
+    str | None, typer.Option(help="train, val or test (CIRR's test1).", show_default="val")
+]
+_Category = Annotated[
+    list[str] | None, typer.Option(help="Only this category; may be repeated.", show_default="all")
+]
+_Stage1 = Annotated[
+    Path | None, typer.Option(help="Stage 1 model folder.", show_default="shipped for demo")
+]
+_Stage2 = Annotated[
+    Path | None, typer.Option(help="Stage 2 model folder.", show_default="shipped for demo")
+]
+_K = Annotated[
+    int | None,
+    typer.Option("-k", "--k", help="Candidates per query.", show_default="the dataset's"),
+]
+_Store = Annotated[
+    Path | None, typer.Option(help="Where everything made is kept.", show_default="cir-store")
+]
+_AllowMissing = Annotated[
+    int | None,
+    typer.Option(help="Go on with this many unusable images or queries.", show_default="0"),
+]
+_Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1 or auto.", show_default="auto")
+]
+_Batch = Annotated[int | None, typer.Option(help="Images per forward pass.", show_default="32")]
+_Engine = Annotated[
+    str | None,
+    typer.Option(
+        help="in-process or prefect; auto takes Prefect when a Prefect API is configured.",
+        show_default="auto",
+    ),
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@app.callback()
+def _log_to_stderr(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="More talk.")] = False,
+) -> None:
+    level = logging.DEBUG if verbose else logging.INFO
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    for layer in ("flows", "tasks", "storage", "cir_core"):
+        logging.getLogger(layer).setLevel(level)
+
+
+@app.command()
+def run(
+    dataset: _Dataset = None,
+    data_root: _DataRoot = None,
+    split: _Split = None,
+    category: _Category = None,
+    stage1: _Stage1 = None,
+    stage2: _Stage2 = None,
+    k: _K = None,
+    store: _Store = None,
+    allow_missing: _AllowMissing = None,
+    device: _Device = None,
+    batch: _Batch = None,
+    engine: _Engine = None,
+    as_json: _Json = False,
+) -> None:
+    """Everything from images to the report, making only what is missing.
+
+    Without options: the embedded demo, with its own data and trained models.
+    """
+    flags = {
+        "dataset": dataset,
+        "data_root": data_root,
+        "split": split,
+        "categories": tuple(category or ()),
+        "stage1": stage1,
+        "stage2": stage2,
+        "k": k,
+        "store": store,
+        "allow_missing": allow_missing,
+        "device": device,
+        "batch": batch,
+        "engine": engine,
+    }
+    _run(flags, as_json=as_json)
+
+
+app.command("rerank", help="The same as `run`: every stage that the rankings and the report need.")(
+    run
+)
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        Path, typer.Argument(help="A published .pt file, or a Hugging Face BLIP folder.")
+    ],
+    out: Annotated[Path, typer.Argument(help="Model folder to write.")],
+) -> None:
+    """Convert a published checkpoint, strictly: every tensor is mapped, or named as dropped."""
+    from tasks.convert import convert as convert_task
+
+    made = convert_task(source, out)
+    _say(f"{made.kind} model with {made.parameters / 1e6:.1f} M parameters")
+    if made.dropped:
+        _say(f"dropped: {', '.join(made.dropped)}")
+    print(made.path)
+
+
+@app.command()
+def sql(
+    statement: Annotated[str, typer.Argument(help="One read-only statement.")],
+    store: _Store = None,
+    as_json: _Json = False,
+) -> None:
+    """Ask the catalog (DuckDB): tables runs, gallery, queries, candidates, rankings, metrics,
+    problems; views recall, coverage, rank_movement, failures."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from flows.settings import resolve
+    from storage.catalog import CATALOG_FILE, query
+
+    settings = resolve({"store": store}, os.environ).settings
+    columns, rows = query(settings.store / CATALOG_FILE, statement)
+    if as_json:
+        print(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], default=str))
+        return
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    Console().print(table)
+
+
+@config_app.command("show")
+def config_show(as_json: _Json = False) -> None:
+    """All settings, their values, and where each comes from."""
+    from flows.settings import resolve
+
+    resolved = resolve({}, os.environ)
+    values = resolved.settings.model_dump(mode="json")
+    if as_json:
+        shown = {name: {"value": values[name], "from": resolved.origins[name]} for name in values}
+        print(json.dumps(shown))
+        return
+    for name, value in values.items():
+        told = "not set" if value in (None, []) else value
+        print(f"{name:14} {told!s:14} ({resolved.origins[name]})")
+
+
+def main() -> NoReturn:
+    """Run the command line; expected failures become four readable lines and their exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app()
+    except CirError as error:
+        _say(f"error: {error}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _say("interrupted; finished parts are kept: run the same command again to go on")
+        sys.exit(INTERRUPTED)
+    sys.exit(0)
+
+
+def _terminate(_number: int, _frame: Any) -> NoReturn:
+    _say("terminated; finished parts are kept: run the same command again to go on")
+    sys.exit(TERMINATED)
+
+
+def _run(flags: dict[str, Any], *, as_json: bool) -> None:
+    from flows.settings import resolve
+
+    settings = resolve(flags, os.environ).settings
+    if settings.engine == "prefect" or (settings.engine == "auto" and _prefect_is_configured()):
+        result = _run_with_prefect(settings)
+    else:
+        from flows.engine import InProcess
+        from flows.pipeline import run_pipeline
+
+        result = run_pipeline(settings, InProcess())
+    _tell(result, settings, as_json=as_json)
+
+
+def _tell(result: Any, settings: Any, *, as_json: bool) -> None:
+    from rich.console import Console
+
+    from flows.terminal import print_recall, recall_rows
+
+    if not result.made:
+        _say("nothing to do: every stage was there already")
+    else:
+        _say(f"made: {', '.join(result.made)}")
+    if as_json:
+        header, rows = recall_rows(settings.store, result)
+        summary = {
+            "run_id": result.run_id,
+            "catalog": str(result.catalog),
+            "report": str(result.report),
+            "made": result.made,
+            "problems": result.problems,
+            "recall": [dict(zip(header, row, strict=True)) for row in rows],
+        }
+        print(json.dumps(summary))
+        return
+    print_recall(settings.store, result, Console())
+    print(f"catalog: {result.catalog}")
+    print(f"report:  {result.report}")
+
+
+def _run_with_prefect(settings: Any) -> Any:
+    os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "flows,tasks,storage")
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+    from flows.deployments import run_flow
+
+    return run_flow(settings)
+
+
+def _prefect_is_configured() -> bool:
+    """A Prefect API is named in the environment; asking Prefect itself costs its import."""
+    return bool(os.environ.get("PREFECT_API_URL"))
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""The pipeline as a Prefect flow; ``prefect.yaml`` has one deployment of it per dataset."""
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+
+from flows.engine import Prefect
+from flows.pipeline import Run, run_pipeline
+from flows.settings import Settings
+from flows.terminal import recall_markdown
+
+
+@flow(name="cir-pipeline", persist_result=False, validate_parameters=False)
+def cir_pipeline(
+    dataset: str = "demo",
+    data_root: str | None = None,
+    split: str = "val",
+    categories: tuple[str, ...] = (),
+    stage1: str | None = None,
+    stage2: str | None = None,
+    k: int | None = None,
+    store: str = "cir-store",
+    allow_missing: int = 0,
+    device: str = "auto",
+    batch: int = 32,
+) -> Run:
+    """From images and annotations to a published and reported run.
+
+    Parameters are those of ``cir-pipeline run``, and are checked by the same settings. The recall
+    table and a link to the report stay behind as Prefect artifacts.
+    """
+    settings = Settings.model_validate(
+        {
+            "dataset": dataset,
+            "data_root": data_root,
+            "split": split,
+            "categories": categories,
+            "stage1": stage1,
+            "stage2": stage2,
+            "k": k,
+            "store": store,
+            "allow_missing": allow_missing,
+            "device": device,
+            "batch": batch,
+        }
+    )
+    run = run_pipeline(settings, Prefect())
+    key = f"{settings.dataset}-{settings.split}"
+    create_markdown_artifact(recall_markdown(settings.store, run), key=f"recall-{key}")
+    create_link_artifact(
+        run.report.resolve().as_uri(), link_text="HTML report", key=f"report-{key}"
+    )
+    made = ", ".join(run.made) or "nothing: everything was there"
+    get_run_logger().info("made %s; report: %s", made, run.report)
+    return run
+
+
+def run_flow(settings: Settings) -> Run:
+    """Run the flow here and now, observed by the configured (or a temporary) Prefect API."""
+    parameters = settings.model_dump(mode="json", exclude={"engine"})
+    run: Run = cir_pipeline(**parameters)
+    return run

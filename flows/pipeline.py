@@ -1,0 +1,185 @@
+"""The composition: from annotations and images to a published, reported run. Written once."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from cir_core.datasets.registry import find_dataset
+from cir_core.errors import ProblemsFound, UsageError
+from flows.engine import Engine
+from flows.settings import Settings, shipped_model
+from storage.artifacts import Artifact, Made
+from storage.catalog import CATALOG_FILE, run_id_of
+from storage.lock import hold_store
+from tasks.encode import encode
+from tasks.evaluate import evaluate
+from tasks.ingest import ingest
+from tasks.publish import publish
+from tasks.rank import rank
+from tasks.render import render_demo
+from tasks.report import report
+from tasks.rerank import rerank
+from tasks.retrieve import retrieve
+
+PROBLEMS_SHOWN = 10
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Settings with every choice made."""
+
+    data_root: Path
+    categories: tuple[str, ...]
+    stage1: Path
+    stage2: Path
+    k: int
+    device: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run leaves: its name, its files, and the stages that had work to do."""
+
+    run_id: str
+    evaluated: str
+    catalog: Path
+    report: Path
+    problems: int
+    made: tuple[str, ...]
+
+
+def resolve_inputs(settings: Settings) -> Inputs:
+    """Fill in what the dataset implies: the demo brings its data and its models.
+
+    Raises UsageError when a data root or a model is needed and not given, all at once.
+    """
+    dataset = find_dataset(settings.dataset)
+    is_demo = dataset.name == "demo"
+    missing = [
+        f"--{name.replace('_', '-')}"
+        for name in ("data_root", "stage1", "stage2")
+        if getattr(settings, name) is None and not is_demo
+    ]
+    if missing:
+        raise UsageError(
+            f"dataset {dataset.name} needs {', '.join(missing)}",
+            cause="only the demo brings its own images and models",
+            remedy="see `cir-pipeline run --help`; convert published checkpoints with "
+            "`cir-pipeline convert`",
+        )
+    return Inputs(
+        data_root=settings.data_root or settings.store / "data" / "demo",
+        categories=settings.categories or dataset.adapter.categories,
+        stage1=settings.stage1 or shipped_model("stage1"),
+        stage2=settings.stage2 or shipped_model("stage2"),
+        k=settings.k or dataset.k,
+        device=_device(settings.device),
+    )
+
+
+def run_pipeline(settings: Settings, engine: Engine) -> Run:
+    """Make what is missing, stage by stage, up to the catalog and the report.
+
+    Holds the store meanwhile. Raises ProblemsFound before any scoring when more images or queries
+    have problems than ``allow_missing``; what was made until then stays and is used next time.
+    """
+    inputs = resolve_inputs(settings)
+    store, root = settings.store, inputs.data_root
+    with hold_store(store):
+        if settings.dataset == "demo" and settings.data_root is None:
+            engine.run(render_demo, root, settings.split)
+        ingested = engine.run(
+            ingest, store, root, settings.dataset, settings.split, inputs.categories
+        )
+        source = Artifact(store, "ingest", ingested.fingerprint)
+        _stop_on_problems([source], settings.allow_missing)
+        encoded = engine.run(
+            encode,
+            store,
+            root,
+            ingested.fingerprint,
+            inputs.stage1,
+            device=inputs.device,
+            batch=settings.batch,
+        )
+        gallery = Artifact(store, "encode", encoded.gallery.fingerprint)
+        problems = _stop_on_problems([source, gallery], settings.allow_missing)
+        retrieved = engine.run(
+            retrieve,
+            store,
+            ingested.fingerprint,
+            encoded.gallery.fingerprint,
+            encoded.queries.fingerprint,
+            k=inputs.k,
+        )
+        scored = engine.run(
+            rerank,
+            store,
+            root,
+            ingested.fingerprint,
+            encoded.queries.fingerprint,
+            retrieved.fingerprint,
+            inputs.stage1,
+            inputs.stage2,
+            device=inputs.device,
+            batch=settings.batch,
+        )
+        ranked = engine.run(
+            rank, store, ingested.fingerprint, retrieved.fingerprint, scored.fingerprint
+        )
+        evaluated = engine.run(
+            evaluate, store, ingested.fingerprint, retrieved.fingerprint, ranked.fingerprint
+        )
+        published = engine.run(publish, store, evaluated.fingerprint)
+        reported = engine.run(report, store, root, evaluated.fingerprint)
+    made = {
+        "ingest": ingested,
+        "encode": encoded.gallery,
+        "fuse": encoded.queries,
+        "retrieve": retrieved,
+        "rerank": scored,
+        "rank": ranked,
+        "evaluate": evaluated,
+        "publish": published,
+        "report": reported.made,
+    }
+    return Run(
+        run_id=run_id_of(evaluated.fingerprint),
+        evaluated=evaluated.fingerprint,
+        catalog=store / CATALOG_FILE,
+        report=reported.page,
+        problems=problems,
+        made=_worked(made),
+    )
+
+
+def _worked(made: dict[str, Made]) -> tuple[str, ...]:
+    return tuple(stage for stage, result in made.items() if not result.reused)
+
+
+def _stop_on_problems(artifacts: list[Artifact], allowed: int) -> int:
+    """Raises ProblemsFound listing the first problems; returns their number."""
+    rows = [row for artifact in artifacts for row in artifact.read("problems").to_pylist()]
+    if len(rows) > allowed:
+        shown = [f"{row['item']}: {row['kind']}: {row['message']}" for row in rows[:PROBLEMS_SHOWN]]
+        more = len(rows) - len(shown)
+        raise ProblemsFound(
+            f"{len(rows)} images or queries cannot be used",
+            item="\n          ".join([*shown, *([f"... and {more} more"] if more else [])]),
+            cause="the copy of the dataset is incomplete or damaged",
+            remedy=f"repair them, or go on without with --allow-missing {len(rows)} "
+            f"(full list: {artifacts[-1].folder})",
+        )
+    if rows:
+        _log.warning("going on with %d problems: the gallery or the queries are short", len(rows))
+    return len(rows)
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,105 @@
+"""Settings of a run: flags over ``CIR_*`` environment over ``cir.toml`` over defaults.
+
+The only reader of the environment and of ``cir.toml``.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
+
+from cir_core.errors import UsageError
+
+SETTINGS_FILE = "cir.toml"
+PREFIX = "CIR_"
+
+
+class Settings(BaseModel):
+    """What one run is asked to do, as typed; ``resolve_inputs`` of the pipeline completes it.
+
+    ``dataset``, ``split``, ``categories``, ``k`` and the two models change results; the others do
+    not.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str = "demo"
+    data_root: Path | None = None
+    split: Literal["train", "val", "test"] = "val"
+    categories: tuple[str, ...] = ()
+    stage1: Path | None = None
+    stage2: Path | None = None
+    k: PositiveInt | None = None
+    store: Path = Path("cir-store")
+    allow_missing: NonNegativeInt = 0
+    device: str = "auto"
+    batch: PositiveInt = 32
+    engine: Literal["auto", "in-process", "prefect"] = "auto"
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Settings and where each value came from."""
+
+    settings: Settings
+    origins: dict[str, str]
+
+
+def resolve(
+    flags: Mapping[str, Any], environment: Mapping[str, str], folder: Path = Path()
+) -> Resolved:
+    """Merge the four sources. A flag that is None or empty was not given.
+
+    Raises UsageError listing every mistake at once, with the source of each value.
+    """
+    layers = [
+        (f"{SETTINGS_FILE}", _read_toml(folder / SETTINGS_FILE)),
+        ("environment", _read_environment(environment)),
+        ("flag", {name: value for name, value in flags.items() if value not in (None, (), [])}),
+    ]
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(Settings.model_fields, "default")
+    for origin, layer in layers:
+        values |= layer
+        origins |= dict.fromkeys(layer, origin)
+    try:
+        return Resolved(Settings(**values), origins)
+    except ValidationError as error:
+        faults = [
+            f"{fault['loc'][0]} (from {origins[str(fault['loc'][0])]}): {fault['msg']}"
+            for fault in error.errors()
+        ]
+        raise UsageError(
+            "some settings are not usable",
+            cause="; ".join(faults),
+            remedy="`cir-pipeline config show` lists all settings and where they come from",
+        ) from error
+
+
+def shipped_model(stage: Literal["stage1", "stage2"]) -> Path:
+    """The demo pair that comes with the package."""
+    return Path(str(resources.files("cir_core.models") / "pretrained" / "demo" / stage))
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"{SETTINGS_FILE} is not TOML", item=str(path), cause=str(error)
+        ) from error
+
+
+def _read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in environment.items():
+        if name.startswith(PREFIX) and value:
+            key = name.removeprefix(PREFIX).lower()
+            values[key] = tuple(value.split(",")) if key == "categories" else value
+    return values

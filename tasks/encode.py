@@ -1,0 +1,193 @@
+"""One pass over the images: gallery embeddings, and z_t of every query whose reference it meets.
+
+Encoding and fusing share the pass because the image tokens that a query's fusion needs are in hand
+when its reference is encoded; they are far too large to keep.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from cir_core.images import TARGET_RATIO, normalise
+from cir_core.models.fusion import Stage1Model
+from cir_core.models.tokenizer import pad_tokens
+from cir_core.ordering import require_finite
+from storage import schemas
+from storage.artifacts import Artifact, Identity, Made
+from storage.checkpoints import weights_sha256
+from storage.tables import vector_column
+from tasks.models import open_stage1, tokenize
+from tasks.pixels import ImageFile, load_pixels
+from tasks.progress import count, shards
+
+VERSION = 1
+SHARD = 256
+"""Images per part: the unit of commit and of loss when a run is killed."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """``gallery`` holds embeddings of all images, ``queries`` embeddings and z_t."""
+
+    gallery: Made
+    queries: Made
+
+
+@dataclass(frozen=True)
+class _Query:
+    query_id: str
+    token_ids: list[int]
+
+
+def encode(
+    store: Path, data_root: Path, ingested: str, stage1: Path, *, device: str, batch: int
+) -> Encoded:
+    """The artifacts ``encode`` (parts embeddings-*, problems-*) and ``fuse`` (parts queries-*).
+
+    Shards that an interrupted run has committed are kept. Raises CheckpointRefused for an unusable
+    model, PreflightError for a text that is too long or an image that changed meanwhile.
+    """
+    source = Artifact(store, "ingest", ingested)
+    weights = weights_sha256(stage1)
+    settings = {"target_ratio": TARGET_RATIO}
+    images = source.identity()["inputs"]["images"]
+    embed_identity = Identity("encode", VERSION, settings, {"images": images, "weights": weights})
+    fuse_identity = Identity("fuse", VERSION, settings, {"ingest": ingested, "weights": weights})
+    embedded, fused = Artifact.of(store, embed_identity), Artifact.of(store, fuse_identity)
+    gallery_done, queries_done = embedded.is_done, fused.is_done
+    if not (gallery_done and queries_done):
+        _encode_shards(data_root, source, embedded, fused, stage1, device=device, batch=batch)
+    names = [_range_name(rows) for rows in shards(source.read("images").num_rows, SHARD)]
+    if not gallery_done:
+        parts = [f"{kind}-{name}" for kind in ("embeddings", "problems") for name in names]
+        embedded.finish(embed_identity, parts)
+    if not queries_done:
+        fused.finish(fuse_identity, [f"queries-{name}" for name in names])
+    return Encoded(
+        gallery=Made(embed_identity.fingerprint, gallery_done),
+        queries=Made(fuse_identity.fingerprint, queries_done),
+    )
+
+
+def _encode_shards(
+    root: Path,
+    source: Artifact,
+    embedded: Artifact,
+    fused: Artifact,
+    stage1: Path,
+    *,
+    device: str,
+    batch: int,
+) -> None:
+    model = open_stage1(stage1).to(device)
+    files = [
+        ImageFile(row["image_id"], row["path"], row["sha256"])
+        for row in source.read("images").select(["image_id", "path", "sha256"]).to_pylist()
+    ]
+    queries = _queries_by_reference(model, source.read("queries"))
+    with count("encoding", len(files), "images") as counter:
+        for rows in shards(len(files), SHARD):
+            name = _range_name(rows)
+            if not (_has_gallery_part(embedded, name) and fused.has_part(f"queries-{name}")):
+                shard = [files[row] for row in rows]
+                _encode_shard(model, root, shard, queries, name, embedded, fused, batch)
+            counter.update(len(rows))
+
+
+def _has_gallery_part(embedded: Artifact, name: str) -> bool:
+    return embedded.has_part(f"embeddings-{name}") and embedded.has_part(f"problems-{name}")
+
+
+def _encode_shard(
+    model: Stage1Model,
+    root: Path,
+    files: list[ImageFile],
+    queries: dict[str, list[_Query]],
+    name: str,
+    embedded: Artifact,
+    fused: Artifact,
+    batch: int,
+) -> None:
+    gallery: list[pa.Table] = []
+    fusions: list[dict[str, Any]] = []
+    problems: list[dict[str, str]] = []
+    for start in range(0, len(files), batch):
+        asked = files[start : start + batch]
+        loaded = load_pixels(root, asked, model.config.vision.image_size)
+        problems += [problem.row(asked[row].image_id) for row, problem in loaded.problems.items()]
+        ids = [asked[row].image_id for row in loaded.rows]
+        if ids:
+            table, rows = _encode_batch(model, ids, loaded.pixels, queries, batch)
+            gallery.append(table)
+            fusions += rows
+    width = model.config.embedding
+    schema = schemas.embeddings(width)
+    embedded.write_part(
+        f"embeddings-{name}", pa.concat_tables(gallery) if gallery else schema.empty_table()
+    )
+    embedded.write_part(f"problems-{name}", pa.Table.from_pylist(problems, schemas.PROBLEMS))
+    fused.write_part(f"queries-{name}", pa.Table.from_pylist(fusions, schemas.fused_queries(width)))
+
+
+@torch.inference_mode()
+def _encode_batch(
+    model: Stage1Model,
+    ids: list[str],
+    pixels: Tensor,
+    queries: dict[str, list[_Query]],
+    batch: int,
+) -> tuple[pa.Table, list[dict[str, Any]]]:
+    device = model.temperature.device
+    image_tokens = model.vision(normalise(pixels.to(device)))
+    vectors = model.embed_images(image_tokens).float().cpu().numpy()
+    require_finite(vectors, "gallery embeddings")
+    table = pa.table([ids, vector_column(vectors)], schema=schemas.embeddings(vectors.shape[1]))
+    asked = [(row, query) for row, image in enumerate(ids) for query in queries.get(image, ())]
+    asked.sort(key=lambda item: len(item[1].token_ids))  # similar lengths together: less padding
+    fusions: list[dict[str, Any]] = []
+    for start in range(0, len(asked), batch):
+        fusions += _fuse(model, image_tokens, asked[start : start + batch])
+    return table, fusions
+
+
+def _fuse(
+    model: Stage1Model, image_tokens: Tensor, asked: list[tuple[int, _Query]]
+) -> list[dict[str, Any]]:
+    texts = pad_tokens([query.token_ids for _, query in asked])
+    device = image_tokens.device
+    references = image_tokens[[row for row, _ in asked]]
+    z_t = model.fuse(texts.ids.to(device), texts.lengths.to(device), references)
+    vectors = model.embed_queries(z_t).float().cpu().numpy()
+    require_finite(vectors, "query embeddings")
+    hidden = z_t.float().cpu().numpy()
+    return [
+        {
+            "query_id": query.query_id,
+            "embedding": vector,
+            "token_ids": query.token_ids,
+            "length": len(query.token_ids),
+            "z_t": np.ascontiguousarray(state[: len(query.token_ids)], dtype="<f4").tobytes(),
+        }
+        for (_, query), vector, state in zip(asked, vectors, hidden, strict=True)
+    ]
+
+
+def _queries_by_reference(model: Stage1Model, queries: pa.Table) -> dict[str, list[_Query]]:
+    ids = queries["query_id"].to_pylist()
+    token_ids = tokenize(model.config.text, ids, queries["text"].to_pylist())
+    grouped: dict[str, list[_Query]] = defaultdict(list)
+    for query, reference, tokens in zip(
+        ids, queries["reference_id"].to_pylist(), token_ids, strict=True
+    ):
+        grouped[reference].append(_Query(query, tokens))
+    return grouped
+
+
+def _range_name(rows: range) -> str:
+    return f"{rows.start:07d}-{rows.stop:07d}"

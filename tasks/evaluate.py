@@ -1,0 +1,99 @@
+"""Rankings and labels to metrics under the dataset's protocol."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cir_core.datasets.registry import find_dataset
+from cir_core.metrics.protocols import Protocol
+from cir_core.metrics.recall import (
+    Metric,
+    TargetRanks,
+    cirr_average,
+    coverage_metrics,
+    recall_metrics,
+)
+from cir_core.types import Pool
+from storage import schemas
+from storage.artifacts import Artifact, Identity, Made
+
+VERSION = 1
+
+NEVER = np.iinfo(np.int32).max
+"""Rank of a target that no ranking can contain: a miss at every k."""
+
+
+def evaluate(store: Path, ingested: str, candidates: str, rankings: str) -> Made:
+    """The artifact ``evaluate``: part metrics. Queries without label are left out; queries that
+    could not be asked, or whose target is not in the gallery, count as misses."""
+    source = Artifact(store, "ingest", ingested)
+    protocol = find_dataset(source.identity()["settings"]["dataset"]).protocol
+    settings = Artifact(store, "retrieve", candidates).identity()["settings"]
+    identity = Identity(
+        stage="evaluate",
+        version=VERSION,
+        settings={"protocol": protocol.name, "k": settings["k"]},
+        inputs={"ingest": ingested, "retrieve": candidates, "rank": rankings},
+    )
+    artifact = Artifact.of(store, identity)
+    if artifact.is_done:
+        return Made(identity.fingerprint, reused=True)
+    queries = source.read("queries").sort_by("query_id")
+    labelled = queries.filter(pc.is_valid(queries["targets"]))
+    targets = Artifact(store, "retrieve", candidates).read("targets")
+    ranked = Artifact(store, "rank", rankings).read("rankings")
+    metrics = _metrics(protocol, settings["k"], labelled, targets, ranked)
+    rows = [{"protocol": protocol.name, **asdict(metric)} for metric in metrics]
+    artifact.write_part("metrics", pa.Table.from_pylist(rows, schemas.METRICS))
+    artifact.finish(identity, ["metrics"])
+    return Made(identity.fingerprint, reused=False)
+
+
+def _metrics(
+    protocol: Protocol, k: int, queries: pa.Table, targets: pa.Table, rankings: pa.Table
+) -> list[Metric]:
+    if not queries.num_rows:
+        return []
+    gallery = _target_ranks(queries, targets, rankings, "gallery")
+    metrics = recall_metrics(gallery, ks=protocol.ks, pool="gallery")
+    metrics += coverage_metrics(gallery, k=k)
+    if protocol.subset_ks:
+        subset = _target_ranks(queries, targets, rankings, "subset")
+        metrics += recall_metrics(
+            subset, ks=protocol.subset_ks, pool="subset", metric="recall_subset"
+        )
+        metrics += cirr_average(gallery, subset)
+    return metrics
+
+
+def _target_ranks(
+    queries: pa.Table, targets: pa.Table, rankings: pa.Table, pool: Pool
+) -> TargetRanks:
+    """Best target's rank per query under both stages; in the gallery pool, a target that is no
+    candidate keeps stage 1's rank."""
+    labels = pa.table(
+        {
+            "query_id": queries["query_id"].take(pc.list_parent_indices(queries["targets"])),
+            "image_id": pc.list_flatten(queries["targets"]),
+        }
+    )
+    mine = rankings.filter(pc.equal(rankings["pool"], pool)).join(
+        labels, ["query_id", "image_id"], join_type="inner"
+    )
+    stage1 = _best(mine, "stage1_rank") if pool == "subset" else _best(targets, "stage1_rank")
+    stage2 = _best(mine, "rank")
+    ids = queries["query_id"].to_pylist()
+    outside = {} if pool == "subset" else stage1
+    return TargetRanks(
+        category=queries["category"].to_pylist(),
+        stage1=np.array([stage1.get(query, NEVER) for query in ids]),
+        stage2=np.array([stage2.get(query, outside.get(query, NEVER)) for query in ids]),
+    )
+
+
+def _best(table: pa.Table, column: str) -> dict[str, int]:
+    best = table.group_by("query_id").aggregate([(column, "min")])
+    return dict(zip(best["query_id"].to_pylist(), best[f"{column}_min"].to_pylist(), strict=True))

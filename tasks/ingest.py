@@ -1,0 +1,157 @@
+"""Annotations and images to normalised tables; every image hashed, every problem listed."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from cir_core.datasets.registry import find_dataset
+from cir_core.errors import ImageProblem, UsageError
+from cir_core.types import Benchmark, Query, Split
+from storage import schemas
+from storage.annotations import read_json, require_root
+from storage.artifacts import Artifact, Identity, Made
+from storage.atomic import sha256_of
+from storage.images import find_image, image_size, read_image, sha256_of_bytes
+from tasks.progress import count
+
+VERSION = 1
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Images:
+    rows: list[dict[str, Any]]
+    problems: list[dict[str, str]]
+
+
+def ingest(
+    store: Path, data_root: Path, dataset: str, split: Split, categories: Sequence[str]
+) -> Made:
+    """The artifact ``ingest``: parts images, gallery, queries, problems.
+
+    Image files are always read and hashed, since only their bytes can say whether they changed.
+    Raises UsageError for an unknown category, PreflightError for a missing folder, and
+    AnnotationError for a missing or malformed annotation file. A bad image is a row of
+    ``problems``; whether that is one too many is decided by the flow.
+    """
+    adapter = find_dataset(dataset).adapter
+    unknown = set(categories) - set(adapter.categories)
+    if unknown:
+        raise UsageError(
+            f"{dataset} has no category {', '.join(sorted(unknown))}",
+            remedy=f"choose from {', '.join(adapter.categories)}",
+        )
+    require_root(data_root)
+    benchmark = adapter.parse(split, categories, lambda file: read_json(data_root, file))
+    images = _scan_images(data_root, benchmark)
+    files = adapter.annotation_files(split, categories)
+    identity = Identity(
+        stage="ingest",
+        version=VERSION,
+        settings={"dataset": dataset, "split": split, "categories": list(categories)},
+        inputs={file: sha256_of(data_root / file) for file in files}
+        | {"images": _digest(images.rows), "problems": _digest(images.problems)},
+    )
+    artifact = Artifact.of(store, identity)
+    if artifact.is_done:
+        return Made(identity.fingerprint, reused=True)
+    problems = images.problems + _query_problems(benchmark, images)
+    artifact.write_part("images", pa.Table.from_pylist(images.rows, schemas.IMAGES))
+    artifact.write_part("gallery", _gallery_table(benchmark))
+    artifact.write_part("queries", _queries_table(benchmark.queries))
+    artifact.write_part("problems", pa.Table.from_pylist(problems, schemas.PROBLEMS))
+    artifact.finish(identity, ["images", "gallery", "queries", "problems"])
+    _log.info(
+        "ingested %d images, %d queries, %d problems",
+        len(images.rows), len(benchmark.queries), len(problems),
+    )  # fmt: skip
+    return Made(identity.fingerprint, reused=False)
+
+
+def _scan_images(root: Path, benchmark: Benchmark) -> _Images:
+    rows, problems = [], []
+    with count("hashing", len(benchmark.files), "images") as counter:
+        for image_id, candidates in benchmark.files.items():
+            try:
+                path = find_image(root, candidates)
+                content = read_image(root, path)
+                width, height = image_size(content, path)
+            except ImageProblem as problem:
+                problems.append(problem.row(image_id))
+            else:
+                rows.append(
+                    {
+                        "image_id": image_id,
+                        "path": path,
+                        "sha256": sha256_of_bytes(content),
+                        "width": width,
+                        "height": height,
+                    }
+                )
+            counter.update(1)
+    return _Images(rows, problems)
+
+
+def _query_problems(benchmark: Benchmark, images: _Images) -> list[dict[str, str]]:
+    """Queries that cannot be asked, or whose answer cannot be found: they count as misses."""
+    usable = {row["image_id"] for row in images.rows}
+    galleries = {name: set(gallery) for name, gallery in benchmark.galleries.items()}
+    problems = []
+    for query in benchmark.queries:
+        gallery = galleries[query.category]
+        if query.reference_id not in usable:
+            problems.append(
+                {
+                    "item": query.query_id,
+                    "kind": "reference_unusable",
+                    "message": f"its reference image {query.reference_id} cannot be used",
+                }
+            )
+        problems += [
+            {
+                "item": query.query_id,
+                "kind": "target_not_in_gallery",
+                "message": f"its target {target} is not in the gallery {query.category}",
+            }
+            for target in query.targets
+            if target not in gallery
+        ]
+    return problems
+
+
+def _gallery_table(benchmark: Benchmark) -> pa.Table:
+    rows = [
+        {"category": category, "position": position, "image_id": image}
+        for category, gallery in benchmark.galleries.items()
+        for position, image in enumerate(gallery)
+    ]
+    return pa.Table.from_pylist(rows, schemas.GALLERY)
+
+
+def _queries_table(queries: Sequence[Query]) -> pa.Table:
+    rows = [
+        {
+            "query_id": query.query_id,
+            "category": query.category,
+            "reference_id": query.reference_id,
+            "text": query.text,
+            "targets": list(query.targets) or None,
+            "subset": list(query.subset) or None,
+        }
+        for query in queries
+    ]
+    return pa.Table.from_pylist(rows, schemas.QUERIES)
+
+
+def _digest(rows: list[dict[str, Any]]) -> str:
+    """sha256 of the rows' values, in order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update("\0".join(str(value) for value in row.values()).encode() + b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,58 @@
+"""Progress of long work: a bar with rate and ETA on a terminal, sparse log lines elsewhere."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 15.0
+
+_log = logging.getLogger(__name__)
+
+
+class Counter(Protocol):
+    """Told how much more is done."""
+
+    def update(self, n: int) -> object: ...
+
+
+@dataclass
+class _LogLines:
+    label: str
+    total: int
+    unit: str
+    done: int = 0
+    began: float = field(default_factory=time.monotonic)
+    told: float = field(default_factory=time.monotonic)
+
+    def update(self, n: int) -> None:
+        self.done += n
+        now = time.monotonic()
+        if now - self.told >= SECONDS_BETWEEN_LINES:
+            rate = self.done / (now - self.began)
+            _log.info(
+                "%s: %d of %d %s, %.1f/s, %.0f s left",
+                self.label, self.done, self.total, self.unit, rate,
+                (self.total - self.done) / rate,
+            )  # fmt: skip
+            self.told = now
+
+
+@contextmanager
+def count(label: str, total: int, unit: str) -> Iterator[Counter]:
+    """A counter for ``total`` units of work."""
+    if sys.stderr.isatty():
+        with tqdm(total=total, desc=label, unit=f" {unit}", leave=False) as bar:
+            yield bar
+    else:
+        yield _LogLines(label, total, unit)
+
+
+def shards(total: int, size: int) -> Sequence[range]:
+    """The rows 0..total in consecutive ranges of ``size``, the last one shorter."""
+    return [range(start, min(start + size, total)) for start in range(0, total, size)]

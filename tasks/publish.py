@@ -1,0 +1,83 @@
+"""Every evaluated run of the store into ``cir.duckdb``."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cir_core.errors import StoreCorrupt
+from storage.artifacts import Artifact, Made, finished
+from storage.catalog import CATALOG_FILE, PublishedRun, published_runs, run_id_of, write_catalog
+
+_log = logging.getLogger(__name__)
+
+
+def publish(store: Path, evaluated: str) -> Made:
+    """Bring ``<store>/cir.duckdb`` up to date with the store; nothing to do if the run is in it.
+
+    The file is always built from Parquet, so a deleted or damaged one comes back whole. Older runs
+    whose artifacts are gone are left out with a warning.
+    """
+    path = store / CATALOG_FILE
+    if run_id_of(evaluated) in published_runs(path):
+        return Made(evaluated, reused=True)
+    runs = []
+    for artifact in finished(store, "evaluate"):
+        try:
+            runs.append(_read_run(store, artifact))
+        except StoreCorrupt as error:
+            if artifact.fingerprint == evaluated:
+                raise
+            _log.warning("run %s is left out of the catalog: %s", artifact.fingerprint, error.what)
+    write_catalog(path, runs)
+    return Made(evaluated, reused=False)
+
+
+def _read_run(store: Path, evaluated: Artifact) -> PublishedRun:
+    identity = evaluated.identity()
+    inputs = identity["inputs"]
+    source = Artifact(store, "ingest", inputs["ingest"])
+    retrieved = Artifact(store, "retrieve", inputs["retrieve"])
+    ranked = Artifact(store, "rank", inputs["rank"])
+    scored = Artifact(store, "rerank", ranked.identity()["inputs"]["rerank"])
+    encoded = Artifact(store, "encode", retrieved.identity()["inputs"]["encode"])
+    images, problems = source.read("images"), source.read("problems")
+    problems = pa.concat_tables([problems, encoded.read("problems")])
+    queries = source.read("queries")
+    settings = source.identity()["settings"]
+    row = {
+        "run_id": run_id_of(evaluated.fingerprint),
+        "dataset": settings["dataset"],
+        "split": settings["split"],
+        "protocol": identity["settings"]["protocol"],
+        "k": identity["settings"]["k"],
+        "images": images.num_rows,
+        "queries": queries.num_rows,
+        "problems": problems.num_rows,
+        "gallery_sha256": source.identity()["inputs"]["images"],
+        "stage1_sha256": encoded.identity()["inputs"]["weights"],
+        "stage2_sha256": scored.identity()["inputs"]["weights"],
+        "created_at": evaluated.created_at(),
+    }
+    return PublishedRun(
+        row=row,
+        tables={
+            "gallery": source.read("gallery").join(images, "image_id"),
+            "queries": _with_target_rank(queries, retrieved.read("targets")),
+            "candidates": retrieved.read("candidates"),
+            "rankings": ranked.read("rankings"),
+            "metrics": evaluated.read("metrics"),
+            "problems": problems,
+        },
+    )
+
+
+def _with_target_rank(queries: pa.Table, targets: pa.Table) -> pa.Table:
+    """Queries with stage 1's rank of the best target. Arrow does not join tables that have list
+    columns, so the rank is looked up."""
+    best = targets.group_by("query_id").aggregate([("stage1_rank", "min")])
+    place = pc.index_in(queries["query_id"], value_set=best["query_id"].combine_chunks())
+    ranks: Any = best["stage1_rank_min"].take(place)
+    return queries.append_column("target_stage1_rank", ranks)

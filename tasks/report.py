@@ -1,0 +1,215 @@
+"""One self-contained HTML page a run: the numbers, the SQL behind them, and pictures of queries."""
+
+import base64
+import io
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from PIL import Image
+
+from cir_core.datasets.registry import find_dataset
+from cir_core.errors import ImageProblem
+from cir_core.metrics.recall import AVERAGE
+from storage.artifacts import Artifact, Made
+from storage.atomic import commit_text
+from storage.catalog import CATALOG_FILE, query, run_id_of
+from storage.images import decode_image, read_image
+
+VERSION = 1
+
+THUMBNAIL = 112
+"""Pixels of the longer side; a page of a hundred pictures stays near one megabyte."""
+
+SHOWN = 6
+"""Candidates per stage and sample query."""
+
+SAMPLES = {
+    "Re-ranking gained most": "stage2_rank = 1 AND is_candidate ORDER BY stage1_rank DESC",
+    "Re-ranking lost most": "stage1_rank = 1 AND is_candidate ORDER BY stage2_rank DESC",
+    "Lost in stage 1": "NOT is_candidate ORDER BY stage1_rank DESC NULLS FIRST",
+    "Right in both stages": "stage1_rank = 1 AND stage2_rank = 1 ORDER BY length(text) DESC",
+}
+SAMPLES_EACH = 4
+
+
+@dataclass(frozen=True)
+class Reported:
+    """The page, and whether it was there already."""
+
+    page: Path
+    made: Made
+
+
+@dataclass(frozen=True)
+class _Picture:
+    image_id: str
+    source: str
+    is_target: bool
+    score: str
+
+
+def report(store: Path, data_root: Path, evaluated: str) -> Reported:
+    """Write ``<store>/reports/<run>/index.html`` and ``metrics.json`` from the catalog."""
+    run_id = run_id_of(evaluated)
+    folder = store / "reports" / run_id
+    page, numbers = folder / "index.html", folder / "metrics.json"
+    if page.is_file() and _version_of(numbers) == VERSION:
+        return Reported(page, Made(evaluated, reused=True))
+    catalog = store / CATALOG_FILE
+    run = _rows(catalog, f"SELECT * FROM runs WHERE run_id = '{run_id}'")[0]
+    content = {
+        "run": run,
+        "protocol": find_dataset(run["dataset"]).protocol,
+        "recalls": _recall_tables(catalog, run),
+        "coverage": _coverage(catalog, run),
+        "problems": _rows(catalog, f"SELECT * FROM problems WHERE run_id = '{run_id}' LIMIT 50"),
+        "samples": _samples(catalog, run_id, data_root),
+        "made_with": _made_with(store, evaluated),
+    }
+    metrics = _rows(catalog, f"SELECT * FROM metrics WHERE run_id = '{run_id}'")
+    commit_text(page, _template().render(content))
+    summary = {"report_version": VERSION, "run": run, "metrics": metrics}
+    commit_text(numbers, json.dumps(summary, indent=1, default=str) + "\n")
+    return Reported(page, Made(evaluated, reused=False))
+
+
+def _version_of(numbers: Path) -> int | None:
+    try:
+        version: int = json.loads(numbers.read_text(encoding="utf-8"))["report_version"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return version
+
+
+def _rows(catalog: Path, sql: str) -> list[dict[str, Any]]:
+    columns, rows = query(catalog, sql)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def _recall_tables(catalog: Path, run: dict[str, Any]) -> list[dict[str, Any]]:
+    """One table per pool, in the categories' order, with the SQL that gives its numbers."""
+    run_id = run["run_id"]
+    tables = []
+    for pool, metric in (("gallery", "recall"), ("subset", "recall_subset")):
+        sql = (
+            "SELECT category, k, stage1, stage2, gain, n FROM recall\n"
+            f"WHERE run_id = '{run_id}' AND pool = '{pool}' ORDER BY category, k"
+        )
+        recall = {(row["category"], row["k"]): row for row in _rows(catalog, sql)}
+        if not recall:
+            continue
+        gains = _rows(
+            catalog,
+            "SELECT category, k, ci_low, ci_high FROM metrics WHERE stage = 'gain' "
+            f"AND run_id = '{run_id}' AND metric = '{metric}'",
+        )
+        names = sorted(
+            {category for category, _ in recall}, key=lambda name: (name == AVERAGE, name)
+        )
+        tables.append(
+            {
+                "pool": pool,
+                "ks": sorted({k for _, k in recall}),
+                "categories": names,
+                "recall": recall,
+                "gain": {(row["category"], row["k"]): row for row in gains},
+                "metric": metric,
+                "sql": sql,
+            }
+        )
+    return tables
+
+
+def _coverage(catalog: Path, run: dict[str, Any]) -> dict[str, Any]:
+    sql = (
+        "SELECT category, k, coverage, n FROM coverage\n"
+        f"WHERE run_id = '{run['run_id']}' ORDER BY category, k"
+    )
+    rows = _rows(catalog, sql)
+    return {
+        "sql": sql,
+        "ks": sorted({row["k"] for row in rows}),
+        "categories": sorted({row["category"] for row in rows}),
+        "value": {(row["category"], row["k"]): row["coverage"] for row in rows},
+    }
+
+
+def _samples(catalog: Path, run_id: str, root: Path) -> list[dict[str, Any]]:
+    groups = []
+    album = _Album(catalog, run_id, root)
+    for title, condition in SAMPLES.items():
+        where, _, order = condition.partition(" ORDER BY ")
+        sql = (
+            "SELECT query_id, category, reference_id, text, targets, stage1_rank, stage2_rank\n"
+            f"FROM rank_movement WHERE run_id = '{run_id}' AND pool = 'gallery' AND {where}\n"
+            f"ORDER BY {order}, query_id LIMIT {SAMPLES_EACH}"
+        )
+        queries = _rows(catalog, sql)
+        for row in queries:
+            row["reference"] = album.picture(row["reference_id"], (), "")
+            row["target_pictures"] = [album.picture(image, (), "") for image in row["targets"][:2]]
+            for stage, rank, score in (
+                ("stage1", "stage1_rank", "stage1_score"),
+                ("stage2", "rank", "stage2_score"),
+            ):
+                row[stage] = album.top(row["query_id"], row["targets"], rank, score)
+        if queries:
+            groups.append({"title": title, "sql": sql, "queries": queries})
+    return groups
+
+
+class _Album:
+    """Thumbnails of one run's images, as data URLs."""
+
+    def __init__(self, catalog: Path, run_id: str, root: Path) -> None:
+        self._catalog, self._run_id, self._root = catalog, run_id, root
+        self._paths = {
+            row["image_id"]: row["path"]
+            for row in _rows(
+                catalog, f"SELECT DISTINCT image_id, path FROM gallery WHERE run_id = '{run_id}'"
+            )
+        }
+        self._sources: dict[str, str] = {}
+
+    def top(self, query_id: str, targets: list[str], rank: str, score: str) -> list[_Picture]:
+        quoted = query_id.replace("'", "''")
+        rows = _rows(
+            self._catalog,
+            f"SELECT image_id, {score} AS score FROM rankings WHERE run_id = '{self._run_id}' "
+            f"AND query_id = '{quoted}' AND pool = 'gallery' ORDER BY {rank} LIMIT {SHOWN}",
+        )
+        return [self.picture(row["image_id"], targets, f"{row['score']:.3f}") for row in rows]
+
+    def picture(self, image_id: str, targets: Any, score: str) -> _Picture:
+        if image_id not in self._sources:
+            self._sources[image_id] = self._thumbnail(self._paths.get(image_id))
+        return _Picture(image_id, self._sources[image_id], image_id in targets, score)
+
+    def _thumbnail(self, path: str | None) -> str:
+        """Empty when the image cannot be shown; the page then says so in its place."""
+        if path is None:
+            return ""
+        try:
+            image = decode_image(read_image(self._root, path), path).convert("RGB")
+        except ImageProblem:
+            return ""
+        image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=85)
+        return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _made_with(store: Path, evaluated: str) -> dict[str, Any]:
+    return Artifact(store, "evaluate", evaluated).made_with()
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    text = (resources.files("tasks") / "report.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(text)
