@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, cast
 
 import typer
 
@@ -135,6 +135,47 @@ def convert(
     if made.dropped:
         _say(f"dropped: {', '.join(made.dropped)}")
     print(made.path)
+
+
+@app.command()
+def train(
+    stage: Annotated[str, typer.Argument(help="pretrain, stage1 or stage2.")],
+    out: Annotated[Path, typer.Option(help="Model folder to write; also holds what resumes.")],
+    dataset: Annotated[str, typer.Option(help="demo or fiq.")] = "demo",
+    preset: Annotated[str, typer.Option("--config", help="Named recipe.")] = "demo",
+    data_root: _DataRoot = None,
+    base: Annotated[
+        Path | None, typer.Option(help="Pre-trained model that stage 1 and 2 start from.")
+    ] = None,
+    stage1: Annotated[
+        Path | None, typer.Option(help="Finished stage 1, whose z_t stage 2 reads.")
+    ] = None,
+    store: _Store = None,
+) -> None:
+    """Train the base model, stage 1 or stage 2; interrupted, the same command goes on."""
+    from typing import get_args
+
+    from cir_core.errors import UsageError
+    from flows.engine import InProcess
+    from flows.settings import resolve
+    from flows.train import TrainedStage, TrainingSettings, run_training
+
+    if stage not in get_args(TrainedStage):
+        raise UsageError(
+            f"no training is called {stage!r}",
+            remedy=f"choose one of {', '.join(get_args(TrainedStage))}",
+        )
+    settings = TrainingSettings(
+        stage=cast("TrainedStage", stage),
+        dataset=dataset,
+        preset=preset,
+        data_root=data_root,
+        store=resolve({"store": store}, os.environ).settings.store,
+        out=out,
+        base=base,
+        stage1=stage1,
+    )
+    print(run_training(settings, InProcess()))
 
 
 @app.command()

@@ -15,7 +15,6 @@ from cir_core.datasets.fashion_iq import FashionIQ
 from cir_core.images import normalise, prepare
 from cir_core.models.config import Stage1Config, Stage2Config
 from cir_core.models.fusion import Stage1Model
-from cir_core.models.load import load_stage1, parse_config
 from cir_core.models.reranker import Stage2Model
 from cir_core.models.tokenizer import Tokenizer
 from cir_core.models.vision import VisionTransformer
@@ -27,8 +26,12 @@ from cir_core.training.triplets import Triplets
 from cir_core.types import Benchmark
 from storage.annotations import read_json
 from storage.atomic import commit
-from storage.checkpoints import read_config, read_tensors, write_checkpoint
+from storage.checkpoints import write_checkpoint
 from storage.images import decode_image, find_image, read_image
+from tasks.models import open_stage1, tokenize
+
+STATE_FILE, PROGRESS_FILE = "state.pt", "progress.jsonl"
+"""What resumes a training, and what it has told, beside the model it writes."""
 
 SAVE_SECONDS = 120
 """Most work that a killed training loses."""
@@ -52,7 +55,7 @@ def pretrain(root: Path, out: Path, config: Stage1Config, recipe: PretrainRecipe
 
 def train_stage1(root: Path, base: Path, out: Path, recipe: Recipe) -> None:
     """Stage 1 from the pre-trained base, on the training queries below ``root``."""
-    source = _load_stage1(base)
+    source = open_stage1(base)
     model = Stage1Model(source.config.model_copy(update={"kind": "stage1"}))
     state = source.state_dict()
     model.load_state_dict({name: state[name] for name in model.state_dict()})
@@ -65,7 +68,7 @@ def train_stage2(
     root: Path, base: Path, stage1: Path, out: Path, merge_from: int, recipe: Stage2Recipe
 ) -> None:
     """Stage 2 from the pre-trained base, over the z_t of the finished stage 1."""
-    first, source = _load_stage1(stage1), _load_stage1(base)
+    first, source = open_stage1(stage1), open_stage1(base)
     config = Stage2Config(
         kind="stage2", vision=source.config.vision, text=source.config.text, merge_from=merge_from
     )
@@ -81,7 +84,7 @@ def _run(objective: Objective, recipe: Recipe, out: Path) -> None:
     """Train to the end, from where an earlier run of the same recipe in ``out`` stopped."""
     out.mkdir(parents=True, exist_ok=True)
     adam = optimiser(objective, recipe)
-    state_file = out / "state.pt"
+    state_file = out / STATE_FILE
     first_step = _resume(state_file, objective.trained, adam, recipe)
     saved = time.monotonic()
     for progress in _told(fit(objective, recipe, adam, first_step=first_step), out):
@@ -105,7 +108,7 @@ def _told(steps: Iterator[Progress], out: Path, every: int = 100) -> Iterator[Pr
             line |= {"steps_per_second": round(rate, 2)}
             line |= {"eta_seconds": round((progress.steps - progress.step) / rate)}
             _log.info(" ".join(f"{name}={value}" for name, value in line.items()))
-            with (out / "progress.jsonl").open("a", encoding="utf-8") as file:
+            with (out / PROGRESS_FILE).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             sums, began, count = {}, time.monotonic(), 0
         yield progress
@@ -147,11 +150,6 @@ def _save(model: Stage1Model | Stage2Model, out: Path) -> None:
     write_checkpoint(out, model.config.model_dump(), model.state_dict(), dtype=torch.float16)
 
 
-def _load_stage1(folder: Path) -> Stage1Model:
-    config = parse_config(read_config(folder), str(folder))
-    return load_stage1(config, read_tensors(folder), str(folder))
-
-
 def _read_triplets(root: Path, stage1: Stage1Model) -> Triplets:
     """The training split with both orders of the captions, and its frozen image tokens."""
 
@@ -162,7 +160,6 @@ def _read_triplets(root: Path, stage1: Stage1Model) -> Triplets:
     row = {image: index for index, image in enumerate(published.files)}
     categories = list(published.galleries)
     queries = [*published.queries, *reversed_.queries]
-    tokenizer = Tokenizer(stage1.config.text.vocabulary)
     pixels = _read_pixels(root, published.files.values(), stage1.config.vision.image_size)
     return Triplets(
         image_tokens=_encode(stage1.vision, pixels),
@@ -173,7 +170,11 @@ def _read_triplets(root: Path, stage1: Stage1Model) -> Triplets:
             torch.tensor([row[image] for image in gallery])
             for gallery in published.galleries.values()
         ],
-        token_ids=tokenizer([query.text for query in queries]),
+        token_ids=tokenize(
+            stage1.config.text,
+            [query.query_id for query in queries],
+            [query.text for query in queries],
+        ),
     )
 
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from cir_core.datasets.demo.garments import COLOURS, Garment
 
 SIDE = 128
-"""Pixels: twice the demo model's input, so that reports show something and resizing is exercised."""
+"""Pixels: twice the demo model's input, so that reports show something and resizing works."""
 
 _Points = list[tuple[float, float]]
 _Place = Callable[[_Points], _Points]
