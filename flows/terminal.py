@@ -13,7 +13,7 @@ _STAGES = {"stage1": "stage 1", "stage2": "stage 2", "gain": "gain"}
 
 
 def recall_rows(store: Path, run: Run) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of stage 1 against stage 2: percentages, gains with 95 % intervals."""
+    """Header and rows of stage 1 against stage 2: percentages, paired gains ± 95 %."""
     metrics = Artifact(store, "evaluate", run.evaluated).read("metrics").to_pylist()
     values = {(m["category"], m["stage"], m["metric"], m["k"]): m for m in metrics}
     columns = list(
@@ -40,9 +40,11 @@ def print_recall(store: Path, run: Run, console: Console) -> None:
     if not rows:
         console.print("The queries have no labels: rankings are made, nothing is measured.")
         return
-    table = Table(title=_protocol(store, run), title_justify="left")
+    table = Table(title=_protocol(store, run), title_justify="left", padding=(0, 0))
     for name in header:
-        table.add_column(name, justify="left" if name in ("category", "stage") else "right")
+        table.add_column(
+            name, justify="left" if name in ("category", "stage") else "right", no_wrap=True
+        )
     for row in rows:
         table.add_row(*row, end_section=row[1] == _STAGES["gain"])
     console.print(table)
@@ -59,7 +61,7 @@ def recall_markdown(store: Path, run: Run) -> str:
 
 def _protocol(store: Path, run: Run) -> str:
     settings = Artifact(store, "evaluate", run.evaluated).identity()["settings"]
-    return f"Recall in %, protocol {settings['protocol']}, K = {settings['k']}"
+    return f"Recall in %, protocol {settings['protocol']}, K = {settings['k']} (gain ± 95 %)"
 
 
 def _title(metric: str, k: int) -> str:
@@ -71,8 +73,8 @@ def _cell(metric: dict[str, Any] | None, stage: str) -> str:
         return ""
     if stage != "gain":
         return _percent(metric["value"])
-    low, high = 100 * metric["ci_low"], 100 * metric["ci_high"]
-    return f"{100 * metric['value']:+.1f} [{low:+.1f}, {high:+.1f}]"
+    margin = metric["ci_high"] - metric["value"]
+    return f"{100 * metric['value']:+.2f} ±{100 * margin:.2f}"
 
 
 def _percent(value: float) -> str:

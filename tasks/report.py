@@ -24,7 +24,7 @@ VERSION = 1
 THUMBNAIL = 112
 """Pixels of the longer side; a page of a hundred pictures stays near one megabyte."""
 
-SHOWN = 6
+SHOWN = 8
 """Candidates per stage and sample query."""
 
 SAMPLES = {
@@ -104,7 +104,7 @@ def _recall_tables(catalog: Path, run: dict[str, Any]) -> list[dict[str, Any]]:
             continue
         gains = _rows(
             catalog,
-            "SELECT category, k, ci_low, ci_high FROM metrics WHERE stage = 'gain' "
+            "SELECT category, k, value, ci_low, ci_high FROM metrics WHERE stage = 'gain' "
             f"AND run_id = '{run_id}' AND metric = '{metric}'",
         )
         names = sorted(
@@ -117,11 +117,25 @@ def _recall_tables(catalog: Path, run: dict[str, Any]) -> list[dict[str, Any]]:
                 "categories": names,
                 "recall": recall,
                 "gain": {(row["category"], row["k"]): row for row in gains},
-                "metric": metric,
+                "published": {name: _published(run["dataset"], name, metric) for name in names},
                 "sql": sql,
             }
         )
     return tables
+
+
+def _published(dataset: str, category: str, metric: str) -> list[dict[str, Any]]:
+    """Other people's numbers for a category, in percent by k."""
+    rows = []
+    for published in find_dataset(dataset).protocol.published:
+        recall = {
+            k: value
+            for (name, kind, k), value in published.values.items()
+            if (name, kind) == (category, metric)
+        }
+        if recall:
+            rows.append({"label": published.label, "source": published.source, "recall": recall})
+    return rows
 
 
 def _coverage(catalog: Path, run: dict[str, Any]) -> dict[str, Any]:
