@@ -8,8 +8,9 @@ from jaxtyping import Float, Int
 
 from cir_core.ordering import best_first, require_finite
 
-QUERY_BLOCK = 512
-"""Queries per matrix product: bounds memory to 512 gallery rows of fp32 per block."""
+QUERY_BLOCK = 128
+"""Queries per matrix product: bounds memory to 128 scores (12 bytes each, see ``search``) an image
+and block."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,16 @@ def search(
     remove it). ``targets`` are gallery rows whose 1-based rank in the whole gallery is wanted.
     Ties: lower gallery row first, also at the cut. When fewer than k rows are left, all of them
     are returned. Raises NonFiniteError when an embedding is not finite.
+
+    Products are summed in fp64, then rounded: in fp32 the same two vectors give different last
+    bits from column to column and block to block, so that equal images would not tie.
     """
     require_finite(queries, "query embeddings")
     require_finite(gallery, "gallery embeddings")
+    columns = gallery.T.astype(np.float64)
     for start in range(0, len(queries), QUERY_BLOCK):
-        similarity = queries[start : start + QUERY_BLOCK] @ gallery.T
+        block = queries[start : start + QUERY_BLOCK].astype(np.float64)
+        similarity = (block @ columns).astype(np.float32)
         for offset, scores in enumerate(similarity):
             yield _search_one(scores, k, removed[start + offset], targets[start + offset])
 
