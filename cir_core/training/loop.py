@@ -34,7 +34,7 @@ class Recipe(BaseModel):
 
 
 class Diverged(CirError):
-    """The loss is no longer a finite number."""
+    """The loss or its gradient is no longer a finite number."""
 
 
 class Objective(Protocol):
@@ -86,7 +86,7 @@ def fit(
 ) -> Iterator[Progress]:
     """Run the remaining steps, yielding after each; stop early by closing the iterator.
 
-    Raises Diverged before a non-finite loss touches the weights.
+    Raises Diverged before a non-finite loss or gradient touches the weights.
     """
     parameters: list[Any] = [p for group in adam.param_groups for p in group["params"]]
     objective.trained.train()
@@ -96,18 +96,23 @@ def fit(
             group["lr"] = rate
         torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout only
         losses = objective.losses(np.random.default_rng((recipe.seed, step)), step)
-        if not torch.isfinite(losses["loss"]):
-            raise Diverged(
-                f"training diverged: the loss of step {step + 1} is {losses['loss'].item()}",
-                cause="a learning rate that is too high, or broken input",
-                remedy="lower the learning rate; the last checkpoint is intact",
-            )
+        _require_finite(losses["loss"], "loss", step)
         adam.zero_grad(set_to_none=True)
         torch.autograd.backward(losses["loss"])
-        nn.utils.clip_grad_norm_(parameters, recipe.clip)
+        norm = nn.utils.clip_grad_norm_(parameters, recipe.clip)
+        _require_finite(norm, "gradient", step)
         adam.step()
         told = {name: float(value.detach()) for name, value in losses.items()}
         yield Progress(step + 1, recipe.steps, rate, told)
+
+
+def _require_finite(value: Tensor, what: str, step: int) -> None:
+    if not torch.isfinite(value):
+        raise Diverged(
+            f"training diverged: the {what} of step {step + 1} is {value.item()}",
+            cause="a learning rate that is too high, or broken input",
+            remedy="lower the learning rate; the last checkpoint is intact",
+        )
 
 
 def epoch_rows(

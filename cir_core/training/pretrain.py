@@ -112,6 +112,8 @@ class Pretraining(nn.Module):
         inner = (places > 0) & (places < tokens.lengths[:, None] - 1)  # not [ENC], [SEP], padding
         drawn = torch.from_numpy(rng.random(tokens.ids.shape)) < self.recipe.masked
         hidden = drawn & inner
+        if not hidden.any():  # short texts in a small batch: the mean over no word would be NaN
+            return torch.zeros(())
         masked = tokens.ids.masked_fill(hidden, self.tokenizer.mask_token)
         z = self.model.fuse(masked, tokens.lengths, image_tokens)
         guesses = functional.gelu(self.word_transform(z[hidden])) @ self._word_table().T

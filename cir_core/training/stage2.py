@@ -124,7 +124,7 @@ def _start_as_mean(merge: nn.Linear) -> None:
 @torch.no_grad()
 def _start_as_matching(model: Stage2Model, matching_head: nn.Linear) -> None:
     """Hidden units 0 and 1 hold +m and -m before the ReLU, so their difference is the matching
-    logit m of the branches' mean; the other units start random and unread."""
+    logit m of the branches' mean; the other units start random and are read faintly (0.02)."""
     head = model.score_head
     nn.init.xavier_uniform_(head.hidden.weight)
     nn.init.zeros_(head.hidden.bias)

@@ -58,7 +58,11 @@ def top_candidates(
     triplets: Triplets,
     k: int,
 ) -> Int[Tensor, "example k"]:
-    """Stage 1's best ``k`` image rows of each example's own gallery, its target left out."""
+    """Stage 1's best ``k`` image rows of each example's own gallery, its target left out.
+
+    Fewer where the smallest gallery has no ``k`` images beside a target.
+    """
+    k = min(k, min(map(len, triplets.galleries)) - 1)
     best = torch.empty(len(triplets), k, dtype=torch.long)
     for number, gallery in enumerate(triplets.galleries):
         for rows in torch.nonzero(triplets.category == number).flatten().split(1024):
