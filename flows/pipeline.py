@@ -14,6 +14,7 @@ from storage.lock import hold_store
 from tasks.encode import encode
 from tasks.evaluate import evaluate
 from tasks.ingest import ingest
+from tasks.pair import check_pair
 from tasks.publish import publish
 from tasks.rank import rank
 from tasks.render import render_demo
@@ -88,6 +89,7 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
     inputs = resolve_inputs(settings)
     store, root = settings.store, inputs.data_root
     with hold_store(store):
+        engine.run(check_pair, store, inputs.stage1, inputs.stage2)
         if settings.dataset == "demo" and settings.data_root is None:
             engine.run(render_demo, root, settings.split)
         ingested = engine.run(
@@ -121,7 +123,6 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
             ingested.fingerprint,
             encoded.queries.fingerprint,
             retrieved.fingerprint,
-            inputs.stage1,
             inputs.stage2,
             device=inputs.device,
             batch=settings.batch,
@@ -180,6 +181,14 @@ def _stop_on_problems(artifacts: list[Artifact], allowed: int) -> int:
 def _device(name: str) -> str:
     import torch
 
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:  # no such word, no such device
+        raise UsageError(
+            f"device {name!r} cannot be used",
+            cause=str(error).splitlines()[0],
+            remedy="pass --device cpu, or auto to take a GPU where there is one",
+        ) from error
+    return name

@@ -8,8 +8,7 @@ from cir_core.checkpoints.hf_blip import convert_hf_blip
 from cir_core.checkpoints.published import MODEL_KEYS, convert_published
 from cir_core.errors import CheckpointRefused, UsageError
 from cir_core.models.config import Kind
-from cir_core.models.load import load_stage1, load_stage2, parse_config, require_same_vision
-from storage.checkpoints import WEIGHTS_FILE, read_config, read_tensors, write_checkpoint
+from storage.checkpoints import WEIGHTS_FILE, read_config, write_checkpoint
 from storage.pickles import read_pickle, read_safetensors
 
 HF_PICKLE = "pytorch_model.bin"
@@ -45,18 +44,6 @@ def convert(source: Path, out: Path) -> ConvertedModel:
         sha256=digest,
         dropped=converted.dropped,
     )
-
-
-def check_pair(stage1: Path, stage2: Path) -> None:
-    """Raises CheckpointRefused unless these model folders are a stage 1 and a stage 2 over the
-    same visual encoder."""
-    first = load_stage1(
-        parse_config(read_config(stage1), str(stage1)), read_tensors(stage1), str(stage1)
-    )
-    second = load_stage2(
-        parse_config(read_config(stage2), str(stage2)), read_tensors(stage2), str(stage2)
-    )
-    require_same_vision(first, second)
 
 
 def _read(source: Path) -> Converted:

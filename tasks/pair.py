@@ -1,0 +1,26 @@
+"""Are these two models a pair? Asked before any work, since stage 2 is met hours later."""
+
+from pathlib import Path
+
+from cir_core.models.load import require_same_vision
+from storage.artifacts import Artifact, Identity, Made
+from storage.checkpoints import weights_sha256
+from tasks.models import open_stage1, open_stage2
+
+VERSION = 1
+
+
+def check_pair(store: Path, stage1: Path, stage2: Path) -> Made:
+    """The artifact ``pair``, without parts: its manifest says that both models were loaded
+    strictly, are finite, and hold the same visual encoder, tensor by tensor.
+
+    Raises CheckpointRefused, or NonFiniteError, saying which model is wrong and how.
+    """
+    weights = {"stage1": weights_sha256(stage1), "stage2": weights_sha256(stage2)}
+    identity = Identity("pair", VERSION, settings={}, inputs=weights)
+    artifact = Artifact.of(store, identity)
+    if artifact.is_done:
+        return Made(identity.fingerprint, reused=True)
+    require_same_vision(open_stage1(stage1), open_stage2(stage2))
+    artifact.finish(identity, [])
+    return Made(identity.fingerprint, reused=False)
