@@ -11,7 +11,8 @@ def read_json(root: Path, relative: str) -> Any:
     """Decoded content. Raises AnnotationError when the file is missing or is not JSON."""
     path = root / relative
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except FileNotFoundError as error:
         raise AnnotationError(
             "an annotation file is missing",
@@ -19,13 +20,14 @@ def read_json(root: Path, relative: str) -> Any:
             cause="the data root does not have the published layout, or is another folder",
             remedy="see the README for the layout; point --data-root at the folder that holds it",
         ) from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeError, json.JSONDecodeError) as error:
         raise AnnotationError(
-            "an annotation file is not JSON",
+            "an annotation file is not JSON text",
             item=str(path),
             cause=str(error),
             remedy="download the file again; a saved web page is a common cause",
         ) from error
+    return content
 
 
 def require_root(root: Path) -> None:

@@ -28,6 +28,8 @@ from storage.tables import read_table, write_table
 STORE_FORMAT = 1
 """Raise when the layout of the store or a schema changes; every fingerprint then changes too."""
 
+FINGERPRINT_DIGITS = 32
+
 _log = logging.getLogger(__name__)
 
 
@@ -51,9 +53,7 @@ class Identity:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of the canonical JSON, as 32 hex digits."""
-        canonical = json.dumps(self.as_json(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+        return _digest(self.as_json())[:FINGERPRINT_DIGITS]
 
 
 @dataclass(frozen=True)
@@ -84,25 +84,28 @@ class Artifact:
     def is_done(self) -> bool:
         """True when the manifest is there and every part has the bytes it promises.
 
-        Damaged parts are set aside with a warning, so that making the artifact again replaces
-        just those.
+        A damaged manifest or part is set aside with a warning, so that making the artifact again
+        replaces just that.
         """
         manifest = self._manifest()
         if manifest is None:
+            _set_aside(self._manifest_path)
             return False
         parts: dict[str, dict[str, Any]] = manifest["parts"]
         damaged = [name for name, receipt in parts.items() if not self._matches(name, receipt)]
         if damaged:
             self._reopen(parts, damaged)
+        else:
+            self._remove_strays(parts)  # of a process killed right after it wrote the manifest
         return not damaged
 
     def has_part(self, name: str) -> bool:
         """True when an earlier, interrupted run has committed this part."""
         try:
             receipt = json.loads(self._receipt(name).read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
+        except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError):
             return False
-        return self._matches(name, receipt)
+        return _is_receipt(receipt) and self._matches(name, receipt)
 
     def write_part(self, name: str, table: pa.Table) -> None:
         """Commit one part and its receipt; a part of the same name is replaced."""
@@ -121,11 +124,9 @@ class Artifact:
             "made_with": _versions(),
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),  # told, never decided on
         }
+        manifest["checksum"] = _digest(manifest)
         commit_text(self._manifest_path, json.dumps(manifest, indent=1) + "\n")
-        kept = {self._part(name) for name in names} | {self._manifest_path}
-        for path in self.folder.iterdir():
-            if path not in kept:
-                path.unlink()
+        self._remove_strays(names)
 
     def identity(self) -> dict[str, Any]:
         """The identity that the manifest records. Raises StoreCorrupt when there is none."""
@@ -172,19 +173,34 @@ class Artifact:
         except FileNotFoundError:
             return None
         except (UnicodeDecodeError, json.JSONDecodeError):
+            manifest = None
+        if not self._is_sound(manifest):
             _log.warning("a manifest is damaged, its artifact is made again: %s", self.folder)
             return None
-        return manifest if isinstance(manifest, dict) else None
+        return dict(manifest)
+
+    def _is_sound(self, manifest: Any) -> bool:
+        if not isinstance(manifest, dict):
+            return False
+        content = {name: value for name, value in manifest.items() if name != "checksum"}
+        if manifest.get("checksum") != _digest(content):
+            return False
+        return _digest(content["identity"]).startswith(self.fingerprint)
 
     def _reopen(self, parts: dict[str, dict[str, Any]], damaged: list[str]) -> None:
         for name, receipt in parts.items():
             if name in damaged:
                 _log.warning("a part is damaged and is made again: %s", self._part(name))
-                if self._part(name).exists():
-                    os.replace(self._part(name), self.folder / f"{name}.damaged")
+                _set_aside(self._part(name))
             else:
                 commit_text(self._receipt(name), json.dumps(receipt))
         self._manifest_path.unlink()
+
+    def _remove_strays(self, names: Iterable[str]) -> None:
+        kept = {self._part(name) for name in names} | {self._manifest_path}
+        for path in self.folder.iterdir():
+            if path not in kept:
+                path.unlink()
 
     def _matches(self, name: str, receipt: dict[str, Any]) -> bool:
         path = self._part(name)
@@ -203,6 +219,21 @@ class Artifact:
 
     def _receipt(self, name: str) -> Path:
         return self.folder / f"{name}.receipt.json"
+
+
+def _digest(content: Any) -> str:
+    """sha256 of the canonical JSON."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _is_receipt(receipt: Any) -> bool:
+    return isinstance(receipt, dict) and receipt.keys() == {"rows", "bytes", "sha256"}
+
+
+def _set_aside(path: Path) -> None:
+    if path.exists():
+        os.replace(path, path.with_suffix(".damaged"))
 
 
 def _versions() -> dict[str, str]:

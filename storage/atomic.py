@@ -17,6 +17,8 @@ def commit(path: Path, write: Callable[[Path], None]) -> str:
     was. Raises OutOfSpace when the disk is full; nothing half-written stays behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in path.parent.glob(f".{path.name}.*.tmp*"):  # of a killed writer
+        leftover.unlink()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
@@ -24,8 +26,8 @@ def commit(path: Path, write: Callable[[Path], None]) -> str:
         _sync(temporary)
         os.replace(temporary, path)
         _sync(path.parent)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if _is_full(error):
             raise _full(path) from error
         raise
     finally:
@@ -53,6 +55,14 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _is_full(error: Exception) -> bool:
+    """DuckDB and safetensors raise types of their own, and keep only the words."""
+    numbers = (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in numbers
+    return any(os.strerror(number) in str(error) for number in numbers)
 
 
 def _full(path: Path) -> OutOfSpace:

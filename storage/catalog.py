@@ -4,13 +4,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pyarrow as pa
 
 from cir_core.errors import PreflightError, StoreBusy
 from storage.atomic import commit
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+# duckdb is imported where it is used: a module that some thread still holds at exit, as under
+# Prefect, would make its binding print pages about leaked objects.
 
 STORAGE_VERSION = "v1.2.0"
 """Of the database file: old enough that every DuckDB 1.x and 2.x client opens it."""
@@ -36,6 +41,8 @@ def published_runs(path: Path) -> set[str]:
     """Ids of the runs in a catalog; empty when there is none or it cannot be read."""
     if not path.is_file():
         return set()
+    import duckdb
+
     try:
         with duckdb.connect(str(path), read_only=True) as connection:
             return {run for (run,) in connection.sql("SELECT run_id FROM runs").fetchall()}
@@ -49,6 +56,8 @@ def write_catalog(path: Path, runs: Sequence[PublishedRun]) -> None:
     Raises StoreBusy when a shell has unsaved changes in the old file: swapping would leave a new
     file that does not match the shell's write-ahead log, and cannot be opened.
     """
+    import duckdb
+
     log = path.with_name(path.name + ".wal")
     if log.exists():
         raise StoreBusy(
@@ -84,6 +93,8 @@ def query(path: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         raise PreflightError(
             "there is no catalog yet", item=str(path), remedy="run `cir-pipeline run` first"
         )
+    import duckdb
+
     try:
         with duckdb.connect(str(path), read_only=True) as connection:
             result = connection.sql(sql)
@@ -92,7 +103,7 @@ def query(path: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         raise PreflightError("the query failed", item=sql, cause=str(error)) from error
 
 
-def _insert(connection: duckdb.DuckDBPyConnection, run: PublishedRun) -> None:
+def _insert(connection: "DuckDBPyConnection", run: PublishedRun) -> None:
     run_row = pa.Table.from_pylist([dict(run.row)])
     _insert_table(connection, "runs", run_row)
     for name, table in run.tables.items():
@@ -100,7 +111,7 @@ def _insert(connection: duckdb.DuckDBPyConnection, run: PublishedRun) -> None:
         _insert_table(connection, name, with_run)
 
 
-def _insert_table(connection: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> None:
+def _insert_table(connection: "DuckDBPyConnection", name: str, rows: pa.Table) -> None:
     connection.register("incoming", rows)
     connection.execute(f'INSERT INTO "{name}" BY NAME SELECT * FROM incoming')
     connection.unregister("incoming")

@@ -1,0 +1,120 @@
+"""A committed file is whole or not there, whatever stops the writing."""
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cir_core.errors import OutOfSpace
+from storage.atomic import commit, commit_text, sha256_of
+
+TEXT = "é\n"
+
+
+def hexdigest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_commit_returns_the_sha256_of_the_bytes_that_it_leaves(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "a.txt"
+    assert commit_text(path, TEXT) == hexdigest(TEXT.encode()) == sha256_of(path)
+    assert path.read_bytes() == TEXT.encode()
+
+
+def test_commit_replaces_an_older_file(tmp_path: Path) -> None:
+    commit_text(tmp_path / "a", "old")
+    commit_text(tmp_path / "a", "new")
+    assert (tmp_path / "a").read_text() == "new"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_the_name_is_free_or_old_until_everything_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    seen = []
+
+    def write(temporary: Path) -> None:
+        temporary.write_text("half")
+        seen.append(path.exists())
+        temporary.write_text("whole")
+
+    commit(path, write)
+    assert seen == [False]
+    assert path.read_text() == "whole"
+
+
+def failing(number: int) -> Any:
+    def fail(*_args: Any, **_kwargs: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+class Stop(BaseException):
+    """Like KeyboardInterrupt: nothing catches it by accident."""
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "I/O error"), ValueError("bad"), Stop()])
+def test_a_failing_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, error: BaseException
+) -> None:
+    commit_text(tmp_path / "a", "old")
+
+    def write(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise error
+
+    with pytest.raises(type(error)):
+        commit(tmp_path / "a", write)
+    assert os.listdir(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_text() == "old"
+
+
+@pytest.mark.parametrize("function", ["replace", "fsync"])
+def test_a_failing_system_call_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    commit_text(tmp_path / "a", "old")
+    with monkeypatch.context() as patch:
+        patch.setattr(f"storage.atomic.os.{function}", failing(errno.EIO))
+        with pytest.raises(OSError, match="Input/output error"):
+            commit_text(tmp_path / "a", "new")
+    assert os.listdir(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_text() == "old"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("function", ["replace", "fsync"])
+def test_a_full_disk_is_out_of_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, number: int
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(f"storage.atomic.os.{function}", failing(number))
+        with pytest.raises(OutOfSpace) as caught:
+            commit_text(tmp_path / "a", "new")
+    assert caught.value.exit_code == 8
+    assert caught.value.item == str(tmp_path / "a")
+    assert "MiB are free" in caught.value.cause
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_told_in_a_librarys_own_type_is_out_of_space(tmp_path: Path) -> None:
+    """As DuckDB and safetensors do."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise RuntimeError(f'Could not write file "{temporary}": No space left on device')
+
+    with pytest.raises(OutOfSpace):
+        commit(tmp_path / "a", write)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_named_like_the_complaint_is_not_a_full_disk(tmp_path: Path) -> None:
+    def write(_temporary: Path) -> None:
+        (tmp_path / "No space left on device").read_bytes()
+
+    with pytest.raises(FileNotFoundError):
+        commit(tmp_path / "a", write)

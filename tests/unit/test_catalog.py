@@ -1,0 +1,451 @@
+"""The catalog: views worked out by hand, and a file that is whole whoever has it open."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from cir_core.errors import OutOfSpace, PreflightError, StoreBusy
+from storage import schemas
+from storage.catalog import PublishedRun, published_runs, query, run_id_of, write_catalog
+
+QUERIES = schemas.QUERIES.append(pa.field("target_stage1_rank", pa.int32()))
+ROOT = Path(__file__).parents[2]
+
+
+def asked(
+    name: str, category: str, target: str | None, rank: int | None, subset: str = ""
+) -> dict[str, Any]:
+    return {
+        "query_id": name,
+        "category": category,
+        "reference_id": "r",
+        "text": "is red",
+        "targets": target and [target],
+        "subset": list(subset) or None,
+        "target_stage1_rank": rank,
+    }
+
+
+def ranked(name: str, pool: str, stage1: str, stage2: str) -> list[dict[str, Any]]:
+    """One query's candidates: the letters of ``stage1`` are images, best first."""
+    return [
+        {
+            "query_id": name,
+            "pool": pool,
+            "image_id": image,
+            "stage1_rank": row + 1,
+            "stage1_score": 1 - row / 10,
+            "stage2_score": -float(stage2.index(image)),
+            "rank": stage2.index(image) + 1,
+        }
+        for row, image in enumerate(stage1)
+    ]
+
+
+def published(
+    run_id: str, queries: list[dict[str, Any]], rankings: list[dict[str, Any]], *, k: int = 3
+) -> PublishedRun:
+    candidates = [{name: row[name] for name in schemas.CANDIDATES.names} for row in rankings]
+    members = [
+        {"category": "dress", "position": row, "image_id": image} for row, image in enumerate("abc")
+    ]
+    files = pa.table(
+        {
+            "path": [f"images/{image}.png" for image in "abc"],
+            "sha256": list("abc"),
+            "width": pa.array([8] * 3, pa.int32()),
+            "height": pa.array([9] * 3, pa.int32()),
+        }
+    )
+    gallery = pa.Table.from_pylist(members, schemas.GALLERY)
+    for name in files.column_names:
+        gallery = gallery.append_column(name, files[name])
+    return PublishedRun(
+        row={
+            "run_id": run_id,
+            "dataset": "fiq",
+            "split": "val",
+            "protocol": "p",
+            "k": k,
+            "images": 3,
+            "queries": len(queries),
+            "problems": 0,
+            "gallery_sha256": "g",
+            "stage1_sha256": "1",
+            "stage2_sha256": "2",
+            "created_at": "2026-01-02T03:04:05+00:00",
+        },
+        tables={
+            "gallery": gallery,
+            "queries": pa.Table.from_pylist(queries, QUERIES),
+            "candidates": pa.Table.from_pylist(candidates, schemas.CANDIDATES),
+            "rankings": pa.Table.from_pylist(rankings, schemas.RANKINGS),
+            "metrics": schemas.METRICS.empty_table(),
+            "problems": schemas.PROBLEMS.empty_table(),
+        },
+    )
+
+
+def two_categories(run_id: str = "run") -> PublishedRun:
+    """K = 3. dress: one target rises 3 -> 1, one is no candidate (rank 7). shirt: one falls 1 -> 2.
+    One query has no label, one no candidates at all (its reference was lost)."""
+    return published(
+        run_id,
+        [
+            asked("d1", "dress", "c", 3),
+            asked("d2", "dress", "z", 7),
+            asked("s1", "shirt", "a", 1),
+            asked("s2", "shirt", None, None),
+            asked("d3", "dress", "a", None),
+            asked("d4", "dress", "b", 1),
+        ],
+        [
+            *ranked("d1", "gallery", "abc", "cab"),
+            *ranked("d2", "gallery", "abc", "bca"),
+            *ranked("s1", "gallery", "abc", "cab"),
+            *ranked("s2", "gallery", "abc", "abc"),
+            *ranked("d4", "gallery", "bac", "bca"),
+        ],
+    )
+
+
+def with_subset() -> PublishedRun:
+    return published(
+        "sub",
+        [
+            asked("1", "cirr", "b", 2, "abcde"),
+            asked("2", "cirr", "e", 9, "abcde"),
+            asked("3", "cirr", "z", None, "abc"),  # its target's file is missing
+        ],
+        [
+            *ranked("1", "gallery", "abc", "cab"),
+            *ranked("1", "subset", "abcde", "bacde"),
+            *ranked("2", "gallery", "abc", "abc"),
+            *ranked("2", "subset", "abcde", "abedc"),
+            *ranked("3", "gallery", "abc", "abc"),
+            *ranked("3", "subset", "abc", "abc"),
+        ],
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "cir.duckdb"
+
+
+def rows(path: Path, sql: str) -> list[tuple[Any, ...]]:
+    return query(path, sql)[1]
+
+
+# --- views, by hand
+
+
+def test_rank_movement_is_each_labelled_querys_target_before_and_after(path: Path) -> None:
+    write_catalog(path, [two_categories()])
+    sql = """SELECT query_id, stage1_rank, stage2_rank, is_candidate, places_gained
+             FROM rank_movement ORDER BY query_id"""
+    assert rows(path, sql) == [
+        ("d1", 3, 1, True, 2),
+        ("d2", 7, 7, False, None),
+        ("d3", None, None, False, None),
+        ("d4", 1, 1, True, 0),
+        ("s1", 1, 2, True, -1),
+    ]
+
+
+def test_recall_is_per_category_and_macro_averaged_over_labelled_queries(path: Path) -> None:
+    write_catalog(path, [two_categories()])
+    sql = "SELECT category, k, stage1, stage2, gain, n FROM recall ORDER BY ALL"
+    assert rows(path, sql) == [
+        ("average", 1, (1 / 4 + 1) / 2, (2 / 4 + 0) / 2, (1 / 4 - 1) / 2, 5),
+        ("average", 5, (2 / 4 + 1) / 2, (2 / 4 + 1) / 2, 0, 5),
+        ("average", 10, (3 / 4 + 1) / 2, (3 / 4 + 1) / 2, 0, 5),
+        ("average", 50, (3 / 4 + 1) / 2, (3 / 4 + 1) / 2, 0, 5),
+        ("dress", 1, 1 / 4, 2 / 4, 1 / 4, 4),
+        ("dress", 5, 2 / 4, 2 / 4, 0, 4),
+        ("dress", 10, 3 / 4, 3 / 4, 0, 4),
+        ("dress", 50, 3 / 4, 3 / 4, 0, 4),
+        ("shirt", 1, 1, 0, -1, 1),
+        ("shirt", 5, 1, 1, 0, 1),
+        ("shirt", 10, 1, 1, 0, 1),
+        ("shirt", 50, 1, 1, 0, 1),
+    ]
+
+
+def test_recall_of_the_subset_has_its_own_ks_and_one_category_no_average(path: Path) -> None:
+    write_catalog(path, [with_subset()])
+    sql = "SELECT category, k, stage1, stage2, n FROM recall WHERE pool = 'subset' ORDER BY k"
+    third = 1 / 3
+    assert rows(path, sql) == [
+        ("cirr", 1, 0, third, 3),
+        ("cirr", 2, third, third, 3),
+        ("cirr", 3, third, 2 / 3, 3),
+    ]
+    assert rows(path, "SELECT DISTINCT category FROM recall") == [("cirr",)]
+
+
+def test_coverage_is_the_ceiling_at_some_ks_and_at_the_runs_own(path: Path) -> None:
+    write_catalog(path, [two_categories()])
+    sql = "SELECT k, coverage, n FROM coverage WHERE category = 'dress' ORDER BY k"
+    wanted = {1: 1 / 4, 3: 2 / 4, 5: 2 / 4} | dict.fromkeys((10, 20, 50, 100, 200), 3 / 4)
+    assert rows(path, sql) == [(k, value, 4) for k, value in wanted.items()]
+
+
+def test_failures_tell_what_was_answered_and_why_the_target_was_not_first(path: Path) -> None:
+    write_catalog(path, [two_categories(), with_subset()])
+    sql = "SELECT query_id, pool, answered, stage2_rank, reason FROM failures ORDER BY ALL"
+    assert rows(path, sql) == [
+        ("1", "gallery", "c", 3, "ordered wrong"),
+        ("2", "gallery", "a", 9, "lost in stage 1"),
+        ("2", "subset", "a", 3, "ordered wrong"),
+        ("3", "gallery", "a", None, "lost in stage 1"),
+        ("3", "subset", "a", None, "lost in stage 1"),
+        ("d2", "gallery", "b", 7, "lost in stage 1"),
+        ("d3", "gallery", None, None, "lost in stage 1"),
+        ("s1", "gallery", "c", 2, "ordered wrong"),
+    ]
+
+
+def test_a_query_with_several_targets_counts_with_its_best(path: Path) -> None:
+    several = asked("q", "dress", "a", 2) | {"targets": ["z", "c", "a"]}
+    write_catalog(path, [published("run", [several], ranked("q", "gallery", "bac", "cba"))])
+    sql = "SELECT stage1_rank, stage2_rank FROM rank_movement"
+    assert rows(path, sql) == [(2, 1)]
+
+
+def integrity(path: Path) -> dict[str, int]:
+    names = [
+        name
+        for (name,) in rows(path, "SELECT view_name FROM duckdb_views() WHERE NOT internal")
+        if name.startswith("integrity_")
+    ]
+    assert len(names) == 2
+    return {name: len(rows(path, f"SELECT * FROM {name}")) for name in names}
+
+
+def test_a_sound_run_breaks_no_integrity_rule(path: Path) -> None:
+    write_catalog(path, [two_categories(), with_subset()])
+    assert set(integrity(path).values()) == {0}
+
+
+def test_an_unscored_candidate_breaks_integrity(path: Path) -> None:
+    run = two_categories()
+    rankings = run.tables["rankings"]
+    cut = rankings.filter(pc.not_equal(rankings["rank"], 3))
+    write_catalog(path, [PublishedRun(run.row, {**run.tables, "rankings": cut})])
+    assert integrity(path) == {
+        "integrity_unscored_candidates": 5,
+        "integrity_ranks_without_gaps": 0,
+    }
+
+
+@pytest.mark.parametrize("wrong", ["aac", "acc"])
+def test_a_repeated_or_missing_rank_breaks_integrity(path: Path, wrong: str) -> None:
+    rankings = ranked("q", "gallery", "abc", "abc")
+    for row, letter in zip(rankings, wrong, strict=True):
+        row["rank"] = "abc".index(letter) + 1
+    write_catalog(path, [published("run", [asked("q", "dress", "a", 1)], rankings)])
+    assert integrity(path)["integrity_ranks_without_gaps"] == 1
+
+
+# --- several runs, names, types
+
+
+def test_runs_in_one_catalog_do_not_mix(path: Path) -> None:
+    other = published(
+        "two", [asked("d1", "dress", "a", 1)], ranked("d1", "gallery", "abc", "bac"), k=5
+    )
+    write_catalog(path, [two_categories("one"), other])
+    assert published_runs(path) == {"one", "two"}
+    sql = "SELECT k, stage1, stage2, n FROM recall WHERE run_id = 'two' AND k <= 5 ORDER BY k"
+    assert rows(path, sql) == [(1, 1, 0, 1), (5, 1, 1, 1)]
+    sql = "SELECT stage2 FROM recall WHERE run_id = 'one' AND category = 'dress' AND k = 1"
+    assert rows(path, sql) == [(0.5,)]
+    counts = "SELECT run_id, count(*) FROM rank_movement GROUP BY ALL ORDER BY ALL"
+    assert rows(path, counts) == [("one", 5), ("two", 1)]
+    ks = "SELECT run_id, k FROM coverage WHERE k IN (3, 5) AND category = 'dress' ORDER BY ALL"
+    assert rows(path, ks) == [("one", 3), ("one", 5), ("two", 5)]
+
+
+def test_a_catalog_may_hold_no_run(path: Path) -> None:
+    write_catalog(path, [])
+    assert published_runs(path) == set()
+    assert rows(path, "SELECT * FROM recall") == []
+
+
+def test_hostile_ids_and_texts_survive(path: Path) -> None:
+    name = 'it\'s "quoted"; DROP TABLE runs; --\n👗\t e\u0301'
+    one = asked(name, name, name, 1, "x") | {"text": name, "reference_id": name, "subset": [name]}
+    rankings = [row | {"image_id": name} for row in ranked(name, "gallery", "a", "a")]
+    write_catalog(path, [published("run", [one], rankings)])
+    sql = "SELECT query_id, category, reference_id, text, targets, subset FROM queries"
+    assert rows(path, sql) == [(name, name, name, name, [name], [name])]
+    assert rows(path, "SELECT image_id FROM rankings") == [(name,)]
+    assert rows(path, "SELECT category FROM recall WHERE k = 1 AND pool = 'gallery'") == [(name,)]
+
+
+def test_a_store_with_a_quote_in_its_path_has_a_catalog(tmp_path: Path) -> None:
+    path = tmp_path / "it's; a 'store'" / "cir.duckdb"
+    write_catalog(path, [two_categories()])
+    assert published_runs(path) == {"run"}
+
+
+def test_a_run_is_named_by_the_start_of_its_evaluation() -> None:
+    assert run_id_of("0123456789abcdef" * 2) == "0123456789ab"
+
+
+# --- the file
+
+
+def test_an_older_client_can_open_the_file(path: Path) -> None:
+    """The header holds the storage version: 64 until DuckDB 1.3, which every later one reads."""
+    write_catalog(path, [two_categories()])
+    header = path.read_bytes()[8:20]
+    assert header[:4] == b"DUCK"
+    assert int.from_bytes(header[4:12], "little") <= 65
+
+
+def test_only_the_catalog_is_left_behind(path: Path) -> None:
+    write_catalog(path, [two_categories()])
+    assert os.listdir(path.parent) == ["cir.duckdb"]
+
+
+def test_what_a_killed_publish_left_behind_does_not_disturb_and_goes(path: Path) -> None:
+    """Also when the next one happens to have the same process id, as in a container."""
+    temporary = path.with_name(f".cir.duckdb.{os.getpid()}.tmp")
+    with duckdb.connect(str(temporary)) as connection:
+        connection.execute("CREATE TABLE runs (run_id VARCHAR)")
+    temporary.with_name(temporary.name + ".wal").write_bytes(b"half a log")
+    path.with_name(".cir.duckdb.1.tmp").write_bytes(b"half a file")
+    write_catalog(path, [two_categories()])
+    assert published_runs(path) == {"run"}
+    assert os.listdir(path.parent) == ["cir.duckdb"]
+
+
+def test_a_shell_with_unsaved_changes_is_named_and_nothing_is_replaced(path: Path) -> None:
+    write_catalog(path, [two_categories()])
+    before = path.read_bytes()
+    log = path.with_name("cir.duckdb.wal")
+    log.write_bytes(b"unsaved")
+    with pytest.raises(StoreBusy, match="write-ahead log") as caught:
+        write_catalog(path, [two_categories(), with_subset()])
+    assert caught.value.exit_code == 5
+    assert caught.value.item == str(log)
+    assert path.read_bytes() == before
+
+
+SHELL = """
+import sys, duckdb
+connection = duckdb.connect(sys.argv[1], read_only=sys.argv[2] == "read")
+if sys.argv[2] == "write":
+    connection.execute("CREATE TABLE mine AS SELECT 42 AS answer")
+print("open", flush=True)
+sys.stdin.readline()
+print(connection.execute("SELECT count(*) FROM runs").fetchall()[0][0], flush=True)
+"""
+
+
+def shell(path: Path, mode: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SHELL, str(path), mode],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "open\n"
+    return process
+
+
+def test_a_reading_shell_keeps_its_file_while_a_new_one_is_published(path: Path) -> None:
+    write_catalog(path, [two_categories()])
+    with shell(path, "read") as reader:
+        assert published_runs(path) == {"run"}
+        write_catalog(path, [two_categories(), with_subset()])
+        assert published_runs(path) == {"run", "sub"}
+        assert reader.communicate("go\n")[0] == "1\n"
+    assert published_runs(path) == {"run", "sub"}
+
+
+def test_a_writing_shell_is_told_apart_and_its_changes_survive(path: Path) -> None:
+    write_catalog(path, [two_categories()])
+    with shell(path, "write") as writer:
+        assert published_runs(path) == set()
+        with pytest.raises(StoreBusy):
+            write_catalog(path, [two_categories()])
+        with pytest.raises(PreflightError):
+            query(path, "SELECT 1")
+        writer.communicate("go\n")
+    assert rows(path, "SELECT answer FROM mine") == [(42,)]
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a database", None])
+def test_a_damaged_catalog_counts_as_none_and_is_rebuilt(path: Path, damage: bytes | None) -> None:
+    write_catalog(path, [two_categories()])
+    path.write_bytes(path.read_bytes()[:5000] if damage is None else damage)
+    assert published_runs(path) == set()
+    write_catalog(path, [two_categories()])
+    assert published_runs(path) == {"run"}
+
+
+def test_another_database_in_its_place_counts_as_none(path: Path) -> None:
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("CREATE TABLE other (x INT)")
+    assert published_runs(path) == set()
+
+
+def test_a_failed_build_leaves_the_old_catalog(path: Path) -> None:
+    write_catalog(path, [two_categories()])
+    with pytest.raises(duckdb.Error):
+        write_catalog(path, [two_categories(), two_categories()])  # the same run_id twice
+    assert published_runs(path) == {"run"}
+
+
+def test_a_full_disk_is_out_of_space(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_args: Any, **_kwargs: Any) -> None:
+        raise duckdb.IOException("IO Error: Could not write file: No space left on device")
+
+    monkeypatch.setattr("storage.catalog._insert", full)
+    with pytest.raises(OutOfSpace):
+        write_catalog(path, [two_categories()])
+    assert not path.exists()
+
+
+# --- asking
+
+
+def test_a_query_gives_columns_and_rows(path: Path) -> None:
+    write_catalog(path, [two_categories()])
+    columns, found = query(path, "SELECT run_id, k AS kept FROM runs")
+    assert columns == ["run_id", "kept"]
+    assert found == [("run", 3)]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["SELEC 1", "SELECT * FROM nothing", "DROP TABLE runs", "INSERT INTO problems SELECT 1,2,3,4",
+     "SELECT 'x'::INTEGER", "CREATE TABLE mine (x INT)"],
+)  # fmt: skip
+def test_wrong_or_writing_sql_is_refused_with_the_reason(path: Path, sql: str) -> None:
+    write_catalog(path, [two_categories()])
+    before = path.read_bytes()
+    with pytest.raises(PreflightError) as caught:
+        query(path, sql)
+    assert caught.value.exit_code == 4
+    assert caught.value.item == sql
+    assert caught.value.cause
+    assert path.read_bytes() == before
+
+
+def test_without_a_catalog_the_remedy_is_to_run(path: Path) -> None:
+    with pytest.raises(PreflightError, match="no catalog yet") as caught:
+        query(path, "SELECT 1")
+    assert "cir-pipeline run" in caught.value.remedy
+    assert not path.exists()

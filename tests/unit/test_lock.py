@@ -1,0 +1,91 @@
+"""One writing run per store; the kernel frees it, whatever became of the holder."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from cir_core.errors import PreflightError, StoreBusy
+from storage.lock import hold_store
+
+ROOT = Path(__file__).parents[2]
+HOLDER = """
+import sys
+from pathlib import Path
+from storage.lock import hold_store
+with hold_store(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def other_holder(store: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the store until its stdin closes."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(store)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "held\n"
+        yield process
+
+
+def test_a_second_holder_is_told_at_once_who_holds(tmp_path: Path) -> None:
+    with other_holder(tmp_path) as process:
+        with pytest.raises(StoreBusy, match=f"held by process {process.pid}\n") as caught:
+            hold_store(tmp_path).__enter__()
+        assert caught.value.exit_code == 5
+        assert caught.value.item == str(tmp_path)
+    with hold_store(tmp_path):
+        pass
+
+
+def test_a_killed_holder_frees_the_store_at_once(tmp_path: Path) -> None:
+    with other_holder(tmp_path) as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with hold_store(tmp_path):
+            assert (tmp_path / "lock").read_text() == str(os.getpid())
+
+
+def test_the_store_is_free_after_a_failure(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="task"), hold_store(tmp_path):
+        raise ValueError("task")
+    with hold_store(tmp_path):
+        pass
+
+
+def test_a_shorter_process_id_replaces_a_longer_one(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text("9" * 30)
+    with hold_store(tmp_path):
+        assert (tmp_path / "lock").read_text() == str(os.getpid())
+
+
+def test_two_stores_do_not_disturb_each_other(tmp_path: Path) -> None:
+    with hold_store(tmp_path / "one"), hold_store(tmp_path / "two" / "deeper"):
+        assert (tmp_path / "two" / "deeper").is_dir()
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_store_that_cannot_be_written_is_refused_before_work(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(PreflightError) as caught:
+        hold_store(tmp_path / name).__enter__()
+    assert caught.value.exit_code == 4
+    assert caught.value.item == str(tmp_path / name)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_store_is_refused_before_work(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(PreflightError):
+        hold_store(tmp_path).__enter__()

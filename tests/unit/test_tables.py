@@ -1,0 +1,157 @@
+"""Tables come back from Parquet as they went in, and a damaged page is noticed."""
+
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cir_core.errors import StoreCorrupt
+from storage import schemas
+from storage.tables import read_table, vector_column, vectors_of, write_table
+
+HOSTILE = ["it's", 'a "quoted" one', "two\nlines", "tab\there", "👗 e\u0301", "", "00012", "a,b;c"]
+WIDTH = 3
+EXTREME = np.array(
+    [[0.1, -0.0, 1e-45], [3.4028235e38, np.inf, -1.5], [np.nan, 1 / 3, 7.0]], dtype=np.float32
+)
+
+SCHEMAS = {
+    "images": schemas.IMAGES,
+    "gallery": schemas.GALLERY,
+    "queries": schemas.QUERIES,
+    "problems": schemas.PROBLEMS,
+    "candidates": schemas.CANDIDATES,
+    "targets": schemas.TARGET_RANKS,
+    "scores": schemas.SCORES,
+    "rankings": schemas.RANKINGS,
+    "metrics": schemas.METRICS,
+    "embeddings": schemas.embeddings(WIDTH),
+    "fused": schemas.fused_queries(WIDTH),
+}
+
+
+def example(kind: pa.DataType, row: int) -> Any:
+    """A value of a column's type, different in each row."""
+    if pa.types.is_string(kind):
+        return HOSTILE[row % len(HOSTILE)]
+    if pa.types.is_integer(kind):
+        return [0, 2**31 - 1, -(2**31)][row % 3]
+    if pa.types.is_floating(kind):
+        return [0.5, -0.0, 1.25e-30][row % 3] * (row + 1)
+    if pa.types.is_binary(kind):
+        return bytes([0, row, 255]) * row
+    if pa.types.is_fixed_size_list(kind):
+        return [row + 0.5 * column for column in range(kind.list_size)]
+    assert pa.types.is_list(kind)
+    return [example(kind.value_type, row + index) for index in range(row % 4)]
+
+
+def filled(schema: pa.Schema, rows: int) -> pa.Table:
+    content = [
+        {
+            field.name: None if field.nullable and row % 3 == 2 else example(field.type, row)
+            for field in schema
+        }
+        for row in range(rows)
+    ]
+    return pa.Table.from_pylist(content, schema)
+
+
+def test_every_schema_of_the_store_is_tried_here() -> None:
+    constants = [value for value in vars(schemas).values() if isinstance(value, pa.Schema)]
+    functions = {name for name in vars(schemas) if name.islower() and name != "pa"}
+    assert functions - {name for name in functions if name.startswith("__")} == {
+        "embeddings",
+        "fused_queries",
+    }
+    assert all(schema in SCHEMAS.values() for schema in constants)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 20])
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_a_table_comes_back_as_it_went_in(tmp_path: Path, name: str, rows: int) -> None:
+    table = filled(SCHEMAS[name], rows)
+    write_table(tmp_path / "x.parquet", table)
+    found = read_table(tmp_path / "x.parquet")
+    assert found.schema == table.schema
+    assert found.to_pylist() == table.to_pylist()
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_the_same_table_is_the_same_bytes(tmp_path: Path, name: str) -> None:
+    for file in ("a", "b"):
+        write_table(tmp_path / file, filled(SCHEMAS[name], 20))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_duckdb_reads_what_was_written(tmp_path: Path, name: str) -> None:
+    table = filled(SCHEMAS[name], 20)
+    write_table(tmp_path / "x.parquet", table)
+    with duckdb.connect() as connection:
+        rows = connection.execute(
+            "SELECT * FROM read_parquet(?)", [str(tmp_path / "x.parquet")]
+        ).fetchall()
+    assert [_plain(row) for row in rows] == [_plain(row.values()) for row in table.to_pylist()]
+
+
+def _plain(values: Any) -> list[Any]:
+    return [list(value) if isinstance(value, tuple) else value for value in values]
+
+
+def test_vectors_are_fixed_size_lists_kept_to_the_bit(tmp_path: Path) -> None:
+    ids = ["a", "b", "c"]
+    table = pa.table([ids, vector_column(EXTREME)], schema=schemas.embeddings(WIDTH))
+    write_table(tmp_path / "x.parquet", table)
+    column = read_table(tmp_path / "x.parquet")["embedding"]
+    assert column.type == pa.list_(pa.float32(), WIDTH)
+    assert vectors_of(column).tobytes() == EXTREME.tobytes()
+
+
+def test_vectors_of_several_parts_and_of_a_slice_keep_their_rows() -> None:
+    parts = [pa.table({"v": vector_column(EXTREME[:1])}), pa.table({"v": vector_column(EXTREME)})]
+    column = pa.concat_tables(parts)["v"]
+    wanted = np.concatenate([EXTREME[:1], EXTREME])
+    assert vectors_of(column).tobytes() == wanted.tobytes()
+    assert vectors_of(column.slice(1, 2)).tobytes() == EXTREME[:2].tobytes()
+
+
+def test_no_vectors_are_a_matrix_without_rows() -> None:
+    assert vectors_of(schemas.embeddings(5).empty_table()["embedding"]).shape == (0, 5)
+
+
+def test_a_flipped_byte_in_a_data_page_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    vectors = np.random.default_rng(0).standard_normal((50, 16)).astype(np.float32)
+    table = pa.table([[str(row) for row in range(50)], vector_column(vectors)],
+                     schema=schemas.embeddings(16))  # fmt: skip
+    write_table(path, table)
+    good = path.read_bytes()
+    chunk = pq.ParquetFile(path).metadata.row_group(0).column(1)
+    end = chunk.data_page_offset + chunk.total_compressed_size
+    for place in range(end - 2000, end, 97):  # beyond the page's header: within its data
+        path.write_bytes(good[:place] + bytes([good[place] ^ 16]) + good[place + 1 :])
+        with pytest.raises(StoreCorrupt) as caught:
+            read_table(path)
+        assert caught.value.exit_code == 6
+        assert caught.value.item == str(path)
+    path.write_bytes(good)
+    assert read_table(path).equals(table)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 500, -1])
+def test_a_torn_file_is_corrupt(tmp_path: Path, kept: int) -> None:
+    path = tmp_path / "x.parquet"
+    write_table(path, filled(schemas.RANKINGS, 50))
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(StoreCorrupt):
+        read_table(path)
+
+
+def test_a_missing_file_is_corrupt(tmp_path: Path) -> None:
+    with pytest.raises(StoreCorrupt):
+        read_table(tmp_path / "gone.parquet")
