@@ -62,7 +62,15 @@ def encode(
     embedded, fused = Artifact.of(store, embed_identity), Artifact.of(store, fuse_identity)
     gallery_done, queries_done = embedded.is_done, fused.is_done
     if not (gallery_done and queries_done):
-        _encode_shards(data_root, source, embedded, fused, stage1, device=device, batch=batch)
+        _encode_shards(
+            data_root,
+            source,
+            None if gallery_done else embedded,
+            None if queries_done else fused,
+            stage1,
+            device=device,
+            batch=batch,
+        )
     names = [_range_name(rows) for rows in shards(source.read("images").num_rows, SHARD)]
     if not gallery_done:
         parts = [f"{kind}-{name}" for kind in ("embeddings", "problems") for name in names]
@@ -78,13 +86,14 @@ def encode(
 def _encode_shards(
     root: Path,
     source: Artifact,
-    embedded: Artifact,
-    fused: Artifact,
+    embedded: Artifact | None,
+    fused: Artifact | None,
     stage1: Path,
     *,
     device: str,
     batch: int,
 ) -> None:
+    """Write the parts that are missing; an artifact that is None is whole and not touched."""
     model = open_stage1(stage1).to(device)
     files = [
         ImageFile(row["image_id"], row["path"], row["sha256"])
@@ -94,14 +103,17 @@ def _encode_shards(
     with count("encoding", len(files), "images") as counter:
         for rows in shards(len(files), SHARD):
             name = _range_name(rows)
-            if not (_has_gallery_part(embedded, name) and fused.has_part(f"queries-{name}")):
-                shard = [files[row] for row in rows]
-                _encode_shard(model, root, shard, queries, name, embedded, fused, batch)
+            owners = {"embeddings": embedded, "problems": embedded, "queries": fused}
+            missing = {
+                kind: artifact
+                for kind, artifact in owners.items()
+                if artifact is not None and not artifact.has_part(f"{kind}-{name}")
+            }
+            if missing:
+                tables = _encode_shard(model, root, [files[row] for row in rows], queries, batch)
+                for kind, artifact in missing.items():
+                    artifact.write_part(f"{kind}-{name}", tables[kind])
             counter.update(len(rows))
-
-
-def _has_gallery_part(embedded: Artifact, name: str) -> bool:
-    return embedded.has_part(f"embeddings-{name}") and embedded.has_part(f"problems-{name}")
 
 
 def _encode_shard(
@@ -109,11 +121,9 @@ def _encode_shard(
     root: Path,
     files: list[ImageFile],
     queries: dict[str, list[_Query]],
-    name: str,
-    embedded: Artifact,
-    fused: Artifact,
     batch: int,
-) -> None:
+) -> dict[str, pa.Table]:
+    """The shard's tables by kind: embeddings, problems, queries."""
     gallery: list[pa.Table] = []
     fusions: list[dict[str, Any]] = []
     problems: list[dict[str, str]] = []
@@ -128,11 +138,11 @@ def _encode_shard(
             fusions += rows
     width = model.config.embedding
     schema = schemas.embeddings(width)
-    embedded.write_part(
-        f"embeddings-{name}", pa.concat_tables(gallery) if gallery else schema.empty_table()
-    )
-    embedded.write_part(f"problems-{name}", pa.Table.from_pylist(problems, schemas.PROBLEMS))
-    fused.write_part(f"queries-{name}", pa.Table.from_pylist(fusions, schemas.fused_queries(width)))
+    return {
+        "embeddings": pa.concat_tables(gallery) if gallery else schema.empty_table(),
+        "problems": pa.Table.from_pylist(problems, schemas.PROBLEMS),
+        "queries": pa.Table.from_pylist(fusions, schemas.fused_queries(width)),
+    }
 
 
 @torch.inference_mode()

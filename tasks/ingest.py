@@ -1,6 +1,7 @@
 """Annotations and images to normalised tables; every image hashed, every problem listed."""
 
 import hashlib
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ def ingest(
             f"{dataset} has no category {', '.join(sorted(unknown))}",
             remedy=f"choose from {', '.join(adapter.categories)}",
         )
+    categories = [name for name in adapter.categories if name in categories]  # each once, in order
     require_root(data_root)
     benchmark = adapter.parse(split, categories, lambda file: read_json(data_root, file))
     images = _scan_images(data_root, benchmark)
@@ -54,7 +56,7 @@ def ingest(
     identity = Identity(
         stage="ingest",
         version=VERSION,
-        settings={"dataset": dataset, "split": split, "categories": list(categories)},
+        settings={"dataset": dataset, "split": split, "categories": categories},
         inputs={file: sha256_of(data_root / file) for file in files}
         | {"images": _digest(images.rows), "problems": _digest(images.problems)},
     )
@@ -153,5 +155,5 @@ def _digest(rows: list[dict[str, Any]]) -> str:
     """sha256 of the rows' values, in order."""
     digest = hashlib.sha256()
     for row in rows:
-        digest.update("\0".join(str(value) for value in row.values()).encode() + b"\n")
+        digest.update(json.dumps(list(row.values())).encode() + b"\n")
     return digest.hexdigest()

@@ -1,5 +1,6 @@
 """Image files to pixel batches, each file checked against the bytes that were ingested."""
 
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,9 @@ def load_pixels(root: Path, files: list[ImageFile], size: int) -> Pixels:
 
     Raises PreflightError when a file's bytes are no longer those that were ingested.
     """
-    with ThreadPoolExecutor(THREADS) as pool:
+    # decoding silences Pillow's warnings, and in Python 3.11 the filters are shared by all threads:
+    # this restores them once the last thread is done
+    with warnings.catch_warnings(), ThreadPoolExecutor(THREADS) as pool:
         loaded = list(pool.map(lambda file: _load(root, file, size), files))
     arrays = [crop for crop in loaded if not isinstance(crop, ImageProblem)]
     pixels = np.stack(arrays) if arrays else np.empty((0, size, size, 3), dtype=np.uint8)

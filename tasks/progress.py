@@ -54,5 +54,6 @@ def count(label: str, total: int, unit: str) -> Iterator[Counter]:
 
 
 def shards(total: int, size: int) -> Sequence[range]:
-    """The rows 0..total in consecutive ranges of ``size``, the last one shorter."""
-    return [range(start, min(start + size, total)) for start in range(0, total, size)]
+    """The rows 0..total in consecutive ranges of ``size``, the last one shorter; never no range,
+    so that an artifact over nothing still has its (empty) parts."""
+    return [range(start, min(start + size, total)) for start in range(0, max(total, 1), size)]

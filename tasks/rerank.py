@@ -8,13 +8,12 @@ import pyarrow as pa
 import torch
 
 from cir_core.images import normalise
-from cir_core.models.load import require_same_vision
 from cir_core.models.reranker import Stage2Model
 from cir_core.rerank.engine import FusedQueries, score_pairs
 from storage import schemas
 from storage.artifacts import Artifact, Identity, Made
 from storage.checkpoints import weights_sha256
-from tasks.models import open_stage1, open_stage2
+from tasks.models import open_stage2
 from tasks.pixels import ImageFile, load_pixels
 from tasks.progress import count, shards
 
@@ -37,17 +36,16 @@ def rerank(
     ingested: str,
     queries: str,
     candidates: str,
-    stage1: Path,
     stage2: Path,
     *,
     device: str,
     batch: int,
 ) -> Made:
-    """The artifact ``rerank``: parts scores-<shard>, one per gallery shard with candidates.
+    """The artifact ``rerank``: parts scores-<shard>, one per gallery shard.
 
     Every candidate is scored, whether or not its query's target is among them; a pair that is in
-    both pools is scored once. Raises CheckpointRefused for an unusable stage 2 or one whose visual
-    encoder is not stage 1's, NonFiniteError for a score that is NaN or infinite.
+    both pools is scored once. Stage 2 must hold stage 1's visual encoder (``check_pair``). Raises
+    CheckpointRefused for an unusable stage 2, NonFiniteError for a score that is not finite.
     """
     identity = Identity(
         stage="rerank",
@@ -64,15 +62,12 @@ def rerank(
     if artifact.is_done:
         return Made(identity.fingerprint, reused=True)
     model = open_stage2(stage2)
-    require_same_vision(open_stage1(stage1), model)
     files, fused, pairs = _read_pairs(store, ingested, queries, candidates)
     query_ids = np.array(list(fused.row), dtype=object)
     names = []
     with count("re-ranking", len(pairs.query), "pairs") as counter:
         for rows in shards(len(files), SHARD):
             mine = np.flatnonzero((pairs.image >= rows.start) & (pairs.image < rows.stop))
-            if not len(mine):
-                continue
             name = f"scores-{rows.start:07d}-{rows.stop:07d}"
             names.append(name)
             if not artifact.has_part(name):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cir_core.datasets.registry import find_dataset
 from cir_core.ordering import best_first
@@ -62,12 +63,13 @@ def retrieve(store: Path, ingested: str, gallery: str, queries: str, *, k: int) 
     members, records = source.read("gallery"), source.read("queries").to_pylist()
     names = []
     for category in settings["categories"]:
-        mine = members.filter(pa.compute.equal(members["category"], category))
+        mine = members.filter(pc.equal(members["category"], category))
         ids = [image for image in mine["image_id"].to_pylist() if image in images.row]
         own = [query for query in records if query["category"] == category]
         usable = [query for query in own if query["query_id"] in asked.row]
-        if k > len(ids):
-            _log.warning("K=%d is larger than the gallery %s: %d images", k, category, len(ids))
+        most = len(ids) - protocol.removes_reference
+        if k > most:
+            _log.warning("K=%d is larger than the gallery %s: %d images", k, category, most)
         columns = _retrieve_category(
             ids, usable, images, asked, k=k, removes_reference=protocol.removes_reference
         )

@@ -1,0 +1,133 @@
+"""Flags over environment over cir.toml over defaults; every mistake is told at once."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from cir_core.errors import UsageError
+from flows.settings import Resolved, Settings, resolve
+
+SOURCES = ("flag", "environment", "cir.toml", "default")
+
+
+def resolved(
+    folder: Path,
+    *,
+    flags: dict[str, Any] | None = None,
+    environment: dict[str, str] | None = None,
+    toml: str = "",
+) -> Resolved:
+    if toml:
+        (folder / "cir.toml").write_text(toml, encoding="utf-8")
+    return resolve(flags or {}, environment or {}, folder)
+
+
+def test_without_sources_every_value_is_the_default(tmp_path: Path) -> None:
+    found = resolved(tmp_path)
+    assert found.settings == Settings()
+    assert found.origins == dict.fromkeys(Settings.model_fields, "default")
+    assert (found.settings.dataset, found.settings.split) == ("demo", "val")
+
+
+@pytest.mark.parametrize("strongest", range(len(SOURCES)))
+def test_the_strongest_source_wins_and_is_named(tmp_path: Path, strongest: int) -> None:
+    given = SOURCES[strongest:]
+    found = resolved(
+        tmp_path,
+        flags={"batch": 1 if "flag" in given else None},
+        environment={"CIR_BATCH": "2"} if "environment" in given else {},
+        toml="batch = 3" if "cir.toml" in given else "",
+    )
+    assert found.settings.batch == [1, 2, 3, 32][strongest]
+    assert found.origins["batch"] == given[0]
+
+
+def test_each_setting_has_its_own_origin(tmp_path: Path) -> None:
+    found = resolved(
+        tmp_path,
+        flags={"k": 7},
+        environment={"CIR_DATASET": "cirr", "CIR_K": "8"},
+        toml='split = "test"\ndataset = "fiq"\n',
+    )
+    settings = found.settings
+    assert (settings.k, settings.dataset, settings.split) == (7, "cirr", "test")
+    told = {name: found.origins[name] for name in ("k", "dataset", "split", "store")}
+    assert told == {"k": "flag", "dataset": "environment", "split": "cir.toml", "store": "default"}
+
+
+def test_every_setting_may_come_from_every_source(tmp_path: Path) -> None:
+    values: dict[str, Any] = {
+        "dataset": "fiq",
+        "data_root": "/data",
+        "split": "train",
+        "categories": ["dress", "shirt"],
+        "stage1": "/models/1",
+        "stage2": "/models/2",
+        "k": 20,
+        "store": "/store",
+        "allow_missing": 3,
+        "device": "cuda:1",
+        "batch": 64,
+        "engine": "prefect",
+    }
+    assert values.keys() == Settings.model_fields.keys()
+    wanted = Settings.model_validate(values)
+    environment = {f"CIR_{name.upper()}": str(value) for name, value in values.items()}
+    environment["CIR_CATEGORIES"] = "dress,shirt"
+    toml = "\n".join(f"{name} = {value!r}" for name, value in values.items())
+    assert resolved(tmp_path, flags=values).settings == wanted
+    assert resolved(tmp_path, environment=environment).settings == wanted
+    assert resolved(tmp_path, toml=toml).settings == wanted
+
+
+@pytest.mark.parametrize("empty", [None, (), []])
+def test_an_empty_flag_was_not_given(tmp_path: Path, empty: object) -> None:
+    found = resolved(tmp_path, flags={"categories": empty}, environment={"CIR_CATEGORIES": "dress"})
+    assert found.settings.categories == ("dress",)
+    assert found.origins["categories"] == "environment"
+
+
+def test_a_zero_was_given(tmp_path: Path) -> None:
+    found = resolved(tmp_path, flags={"allow_missing": 0}, toml="allow_missing = 5")
+    assert found.settings.allow_missing == 0
+
+
+def test_an_empty_variable_and_foreign_variables_are_no_settings(tmp_path: Path) -> None:
+    environment = {"CIR_K": "", "K": "3", "XCIR_K": "4", "cir_k": "5"}
+    assert resolved(tmp_path, environment=environment).settings == Settings()
+
+
+def test_all_mistakes_are_told_at_once_with_their_sources(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        resolved(
+            tmp_path,
+            flags={"k": 0, "split": "dev"},
+            environment={"CIR_BATCH": "many", "CIR_COLOUR": "red"},
+            toml="allow_missing = -1\nspeed = 3\nstore = 5\n",
+        )
+    assert caught.value.exit_code == 2
+    faults = caught.value.cause.split("; ")
+    assert sorted(fault.partition(": ")[0] for fault in faults) == [
+        "allow_missing (from cir.toml)",
+        "batch (from environment)",
+        "colour (from environment)",
+        "k (from flag)",
+        "speed (from cir.toml)",
+        "split (from flag)",
+        "store (from cir.toml)",
+    ]
+
+
+@pytest.mark.parametrize("content", [b"k = ", b"\xff\xfe", b"k = 1\nk = 2"])
+def test_a_settings_file_that_is_not_toml_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "cir.toml").write_bytes(content)
+    with pytest.raises(UsageError, match=r"cir\.toml is not TOML") as caught:
+        resolve({}, {}, tmp_path)
+    assert caught.value.item == str(tmp_path / "cir.toml")
+
+
+def test_settings_cannot_change_afterwards() -> None:
+    with pytest.raises(ValidationError):
+        Settings().k = 3
