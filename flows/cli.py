@@ -221,16 +221,19 @@ def config_show(as_json: _Json = False) -> None:
 
 def main() -> NoReturn:
     """Run the command line; expected failures become four readable lines and their exit code."""
+    signal.signal(signal.SIGINT, _interrupt)  # typer would end without a word
     signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
     except CirError as error:
         _say(f"error: {error}")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _say("interrupted; finished parts are kept: run the same command again to go on")
-        sys.exit(INTERRUPTED)
     sys.exit(0)
+
+
+def _interrupt(_number: int, _frame: Any) -> NoReturn:
+    _say("interrupted; finished parts are kept: run the same command again to go on")
+    sys.exit(INTERRUPTED)
 
 
 def _terminate(_number: int, _frame: Any) -> NoReturn:
