@@ -1,0 +1,447 @@
+"""The command line: each mistake has its exit code and four readable lines on stderr, leaves
+nothing half-written behind, and does not stand in the way of the good run that follows."""
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from storage.artifacts import Artifact
+from storage.checkpoints import read_config, read_tensors, write_checkpoint
+from tests.support.small_benchmarks import Finished, Pair
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command left on the terminal, and its exit code."""
+
+    code: object
+    out: str
+    err: str
+
+
+Terminal = Callable[..., Answer]
+
+
+@pytest.fixture
+def terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Iterator[Terminal]:
+    """The console script in this process, from an empty folder and with no settings around."""
+    from flows.cli import main
+
+    for name in [*os.environ]:
+        if name.startswith("CIR_") or name == "PREFECT_API_URL":
+            monkeypatch.delenv(name)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def call(*arguments: object) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["cir-pipeline", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        told = capsys.readouterr()
+        return Answer(ended.value.code, told.out, told.err)
+
+    yield call
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def own(fiq_run: Finished, tmp_path: Path) -> Finished:
+    """Fashion-IQ with its own copy of the data, to be spoilt, and with a store still to be made."""
+    shutil.copytree(fiq_run.bench.root, tmp_path / "data")
+    return Finished(replace(fiq_run.bench, root=tmp_path / "data"), tmp_path / "store", fiq_run.run)
+
+
+def assert_nothing_half_written(store: Path) -> None:
+    assert [str(path) for path in store.rglob("*") if path.name.endswith((".tmp", ".wal"))] == []
+    for manifest in store.glob("artifacts/*/*/manifest.json"):
+        assert Artifact(store, manifest.parent.parent.name, manifest.parent.name).is_done
+
+
+def assert_told(answer: Answer, code: int, *words: str) -> None:
+    """What happened, to which item, why, what to do; nothing on stdout."""
+    assert answer.code == code, answer.err
+    assert answer.out == ""
+    assert "Traceback" not in answer.err
+    lines = answer.err[answer.err.index("error: ") :]
+    for word in words:
+        assert word in lines
+
+
+def assert_a_good_run_follows(terminal: Terminal, fiq_run: Finished, store: Path) -> None:
+    answer = terminal("run", *fiq_run.bench.arguments(store), "--json")
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out)["run_id"] == fiq_run.run.run_id
+    assert_nothing_half_written(store)
+
+
+# --- help and usage
+
+
+def test_help_lists_the_verbs(terminal: Terminal) -> None:
+    answer = terminal("--help")
+    assert answer.code == 0
+    for verb in ("run", "rerank", "convert", "train", "sql", "config"):
+        assert f" {verb} " in answer.out
+    assert answer.err == ""
+
+
+@pytest.mark.parametrize("verb", ["run", "rerank", "convert", "train", "sql"])
+def test_each_verb_explains_itself(terminal: Terminal, verb: str) -> None:
+    answer = terminal(verb, "--help")
+    assert answer.code == 0
+    assert "Usage: " in answer.out
+    assert "--help" in answer.out
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = (
+        "import sys; sys.argv = ['cir-pipeline', 'run', '--help']\n"
+        "from flows.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'prefect', 'duckdb', 'pyarrow', 'numpy', 'transformers'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert ended.stderr == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["fly"], ["run", "--speed", "3"], ["run", "--k", "many"], ["sql"], ["convert", "only-one"]],
+)
+def test_words_that_are_not_understood_are_usage_errors(
+    terminal: Terminal, arguments: list[str]
+) -> None:
+    answer = terminal(*arguments)
+    assert answer.code == 2
+    assert answer.out == ""
+    assert "Usage" in answer.err
+
+
+def test_an_unknown_dataset_is_a_usage_error(terminal: Terminal, tmp_path: Path) -> None:
+    answer = terminal("run", "--dataset", "coco", "--store", tmp_path / "store")
+    assert_told(answer, 2, "'coco'", "remedy:", "demo, fiq, cirr")
+    assert not (tmp_path / "store").exists()
+
+
+def test_all_that_a_dataset_needs_is_asked_for_at_once(terminal: Terminal, tmp_path: Path) -> None:
+    answer = terminal("run", "--dataset", "cirr", "--store", tmp_path / "store")
+    assert_told(answer, 2, "--data-root", "--stage1", "--stage2", "cause:", "remedy:")
+    assert not (tmp_path / "store").exists()
+
+
+def test_an_unknown_category_is_a_usage_error(terminal: Terminal, own: Finished) -> None:
+    answer = terminal("run", *own.bench.arguments(own.store), "--category", "hats")
+    assert_told(answer, 2, "hats", "dress, shirt, toptee")
+
+
+def test_all_impossible_settings_are_told_at_once(
+    terminal: Terminal, own: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CIR_ENGINE", "steam")
+    Path("cir.toml").write_text("device = 3\n")
+    answer = terminal("run", "--k", "0", "--split", "dev", "--batch", "-4")
+    assert_told(
+        answer, 2, "k (from flag)", "split (from flag)", "batch (from flag)",
+        "engine (from environment)", "device (from cir.toml)", "remedy:",
+    )  # fmt: skip
+
+
+def test_a_device_that_is_not_there_is_a_usage_error(terminal: Terminal, own: Finished) -> None:
+    answer = terminal("run", *own.bench.arguments(own.store), "--device", "abacus")
+    assert_told(answer, 2, "'abacus'", "cause:", "--device cpu")
+
+
+def test_settings_are_shown_with_their_origins(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CIR_K", "9")
+    Path("cir.toml").write_text('dataset = "fiq"\n')
+    shown = json.loads(terminal("config", "show", "--json").out)
+    assert shown["k"] == {"value": 9, "from": "environment"}
+    assert shown["dataset"] == {"value": "fiq", "from": "cir.toml"}
+    assert shown["batch"] == {"value": 32, "from": "default"}
+    assert "(environment)" in terminal("config", "show").out
+
+
+# --- preflight
+
+
+def _not_a_folder(root: Path) -> str:
+    shutil.rmtree(root)
+    root.touch()
+    return str(root)
+
+
+def _no_folder(root: Path) -> str:
+    shutil.rmtree(root)
+    return str(root)
+
+
+def _no_annotation(root: Path) -> str:
+    (root / "captions/cap.dress.val.json").unlink()
+    return "cap.dress.val.json"
+
+
+def _not_json(root: Path) -> str:
+    (root / "image_splits/split.toptee.val.json").write_text("<html>404</html>")
+    return "split.toptee.val.json"
+
+
+def _not_text(root: Path) -> str:
+    (root / "captions/cap.toptee.val.json").write_bytes(b"\xff\xfe\x00")
+    return "cap.toptee.val.json"
+
+
+def _not_entries(root: Path) -> str:
+    (root / "captions/cap.dress.val.json").write_text('[{"candidate": 3}]')
+    return "cap.dress.val.json"
+
+
+@pytest.mark.parametrize(
+    "spoil", [_not_a_folder, _no_folder, _no_annotation, _not_json, _not_text, _not_entries]
+)
+def test_missing_or_wrong_annotations_are_found_before_any_work(
+    terminal: Terminal, own: Finished, fiq_run: Finished, spoil: Callable[[Path], str]
+) -> None:
+    item = spoil(own.bench.root)
+    answer = terminal("run", *own.bench.arguments(own.store))
+    assert_told(answer, 4, "item:", item, "remedy:")
+    assert not (own.store / "artifacts" / "ingest").exists()
+    assert_nothing_half_written(own.store)
+    assert_a_good_run_follows(terminal, fiq_run, own.store)
+
+
+def test_a_store_that_is_a_file_is_found_before_any_work(terminal: Terminal, own: Finished) -> None:
+    own.store.touch()
+    answer = terminal("run", *own.bench.arguments(own.store))
+    assert_told(answer, 4, "store", str(own.store), "cause:", "--store")
+
+
+def test_a_store_that_is_held_is_busy(terminal: Terminal, own: Finished, fiq_run: Finished) -> None:
+    own.store.mkdir()
+    with (own.store / "lock").open("w") as lock:
+        lock.write("4711")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        answer = terminal("run", *own.bench.arguments(own.store))
+    assert_told(answer, 5, str(own.store), "held by process 4711", "remedy:")
+    assert os.listdir(own.store) == ["lock"]
+    assert_a_good_run_follows(terminal, fiq_run, own.store)
+
+
+# --- images
+
+
+def _missing(path: Path) -> None:
+    path.unlink()
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _truncated(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def _broken(path: Path) -> None:
+    path.write_bytes(b"<html>not found</html>")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "kind"),
+    [(_missing, "missing"), (_empty, "empty"), (_truncated, "truncated"), (_broken, "unreadable")],
+)
+def test_bad_images_stop_a_run_and_are_listed(
+    terminal: Terminal,
+    own: Finished,
+    fiq_run: Finished,
+    spoil: Callable[[Path], None],
+    kind: str,
+) -> None:
+    """Two images that no query refers to, so that each is one problem."""
+    images = own.bench.root / "images"
+    used = (own.bench.root / "captions/cap.dress.val.json").read_text()
+    spoilt = [path for path in sorted(images.glob("dress-*")) if path.stem not in used][:2]
+    assert len(spoilt) == 2
+    for path in spoilt:
+        spoil(path)
+    answer = terminal("run", *own.bench.arguments(own.store))
+    assert_told(
+        answer, 3, "2 images or queries cannot be used", "item:", "cause:", "--allow-missing 2",
+        *(f"{path.stem}: {kind}" for path in spoilt),
+    )  # fmt: skip
+    assert not (own.store / "cir.duckdb").exists()
+    assert_nothing_half_written(own.store)
+    allowed = terminal("run", *own.bench.arguments(own.store), "--allow-missing", "2", "--json")
+    assert allowed.code == 0
+    assert json.loads(allowed.out)["problems"] == 2
+    assert_a_good_run_follows(terminal, fiq_run, own.store)
+
+
+# --- checkpoints
+
+
+def _swapped(pair: Pair, _folder: Path) -> Pair:
+    return Pair(pair.stage2, pair.stage1)
+
+
+def _first_twice(pair: Pair, _folder: Path) -> Pair:
+    return Pair(pair.stage1, pair.stage1)
+
+
+def _nan(pair: Pair, folder: Path) -> Pair:
+    tensors = read_tensors(pair.stage2)
+    tensors["score_head.hidden.bias"][2] = float("nan")
+    write_checkpoint(folder, read_config(pair.stage2), tensors)
+    return Pair(pair.stage1, folder)
+
+
+def _nan_in_first(pair: Pair, folder: Path) -> Pair:
+    tensors = read_tensors(pair.stage1)
+    tensors["vision_projection.weight"][0, 0] = float("inf")
+    write_checkpoint(folder, read_config(pair.stage1), tensors)
+    return Pair(folder, pair.stage2)
+
+
+def _other_vision(pair: Pair, folder: Path) -> Pair:
+    tensors = read_tensors(pair.stage2)
+    tensors["vision.cls_token"] += 1e-3
+    write_checkpoint(folder, read_config(pair.stage2), tensors)
+    return Pair(pair.stage1, folder)
+
+
+def _cut_off(pair: Pair, folder: Path) -> Pair:
+    shutil.copytree(pair.stage2, folder)
+    os.truncate(folder / "model.safetensors", 100_000)
+    return Pair(pair.stage1, folder)
+
+
+def _no_model(pair: Pair, folder: Path) -> Pair:
+    return Pair(folder, pair.stage2)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (_swapped, "not a stage 1 model"),
+        (_first_twice, "not a stage 2 model"),
+        (_nan, "score_head.hidden.bias"),
+        (_nan_in_first, "vision_projection.weight"),
+        (_other_vision, "different visual encoders"),
+        (_cut_off, "cannot be read"),
+        (_no_model, "model"),
+    ],
+)
+def test_an_unusable_pair_of_models_is_refused(
+    terminal: Terminal,
+    own: Finished,
+    fiq_run: Finished,
+    tmp_path: Path,
+    spoil: Callable[[Pair, Path], Pair],
+    said: str,
+) -> None:
+    bench = replace(own.bench, pair=spoil(own.bench.pair, tmp_path / "spoilt"))
+    answer = terminal("run", *bench.arguments(own.store))
+    assert_told(answer, 7, said, "cause:")
+    assert not (own.store / "artifacts" / "retrieve").exists()
+    assert_nothing_half_written(own.store)
+    if spoil is _swapped:
+        assert_a_good_run_follows(terminal, fiq_run, own.store)
+
+
+# --- what is printed
+
+
+def test_a_run_prints_its_table_and_its_files(terminal: Terminal, fiq_run: Finished) -> None:
+    answer = terminal("run", *fiq_run.bench.arguments(fiq_run.store))
+    assert answer.code == 0
+    assert "nothing to do" in answer.err
+    for word in ("fiq-original-kept", "K = 6", "dress", "toptee", "average", "R@10", "gain"):
+        assert word in answer.out
+    assert f"catalog: {fiq_run.run.catalog}" in answer.out
+    assert f"report:  {fiq_run.run.report}" in answer.out
+
+
+def test_json_is_all_that_stdout_holds(terminal: Terminal, fiq_run: Finished) -> None:
+    answer = terminal("run", *fiq_run.bench.arguments(fiq_run.store), "--json")
+    told = json.loads(answer.out)
+    assert told["run_id"] == fiq_run.run.run_id
+    assert (told["made"], told["problems"]) == ([], 0)
+    assert Path(told["catalog"]).is_file()
+    assert Path(told["report"]).is_file()
+    assert told["recall"]
+
+
+def test_sql_answers_as_a_table_and_as_json(terminal: Terminal, fiq_run: Finished) -> None:
+    statement = "SELECT dataset, k, NULL AS nothing, created_at FROM runs"
+    answer = terminal("sql", statement, "--store", fiq_run.store, "--json")
+    (row,) = json.loads(answer.out)
+    assert (row["dataset"], row["k"], row["nothing"]) == ("fiq", 6, None)
+    table = terminal("sql", statement, "--store", fiq_run.store)
+    assert (answer.code, table.code, table.err) == (0, 0, "")
+    assert "dataset" in table.out
+    assert "fiq" in table.out
+
+
+@pytest.mark.parametrize("statement", ["SELEC 1", "SELECT * FROM nothing", "DROP TABLE runs"])
+def test_wrong_sql_is_told_with_its_reason(
+    terminal: Terminal, fiq_run: Finished, statement: str
+) -> None:
+    answer = terminal("sql", statement, "--store", fiq_run.store)
+    assert_told(answer, 4, statement, "cause:")
+
+
+def test_without_a_catalog_sql_says_what_to_run(terminal: Terminal, tmp_path: Path) -> None:
+    answer = terminal("sql", "SELECT 1", "--store", tmp_path / "store")
+    assert_told(answer, 4, "no catalog yet", "item:", "cir-pipeline run")
+
+
+# --- signals
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_an_interrupted_run_says_how_to_go_on_and_frees_the_store(
+    terminal: Terminal,
+    own: Finished,
+    fiq_run: Finished,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+    code: int,
+    said: str,
+) -> None:
+    def retrieve(*_args: object, **_kwargs: object) -> None:
+        os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flows.pipeline.retrieve", retrieve)
+        answer = terminal("run", *own.bench.arguments(own.store))
+    assert answer.code == code
+    assert answer.out == ""
+    assert f"{said}; finished parts are kept: run the same command again" in answer.err
+    assert_nothing_half_written(own.store)
+    assert_a_good_run_follows(terminal, fiq_run, own.store)

@@ -1,0 +1,52 @@
+"""Small benchmarks, a tiny model pair, and one undisturbed run of each, made once a session.
+
+The folders are shared: a test that changes one takes a copy. Everything heavy is imported by the
+fixtures, so that tests which need none of it start at once.
+"""
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+# Before torch is imported: tiny models gain nothing from threads, and on a busy machine threads
+# that wait for each other make them ten times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+if TYPE_CHECKING:
+    from tests.support.small_benchmarks import Bench, Finished, Pair
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> "Pair":
+    from tests.support.small_benchmarks import write_pair
+
+    return write_pair(tmp_path_factory.mktemp("pair"))
+
+
+@pytest.fixture(scope="session")
+def fiq(tmp_path_factory: pytest.TempPathFactory, pair: "Pair") -> "Bench":
+    from tests.support.small_benchmarks import FIQ_CATEGORIES, Bench, write_fashion_iq
+
+    root = tmp_path_factory.mktemp("fiq")
+    write_fashion_iq(root)
+    return Bench("fiq", root, pair, FIQ_CATEGORIES)
+
+
+@pytest.fixture(scope="session")
+def cirr(tmp_path_factory: pytest.TempPathFactory, pair: "Pair") -> "Bench":
+    from tests.support.small_benchmarks import Bench, write_cirr
+
+    root = tmp_path_factory.mktemp("cirr")
+    write_cirr(root)
+    return Bench("cirr", root, pair)
+
+
+@pytest.fixture(scope="session")
+def fiq_run(tmp_path_factory: pytest.TempPathFactory, fiq: "Bench") -> "Finished":
+    return fiq.finish(tmp_path_factory.mktemp("stores") / "fiq")
+
+
+@pytest.fixture(scope="session")
+def cirr_run(tmp_path_factory: pytest.TempPathFactory, cirr: "Bench") -> "Finished":
+    return cirr.finish(tmp_path_factory.mktemp("stores") / "cirr")

@@ -1,0 +1,135 @@
+"""``kill -9`` at any point: the same command finishes, redoes little, and ends the same."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage.artifacts import Artifact
+from storage.catalog import query
+from tests.support.small_benchmarks import Bench, Finished
+
+ROOT = Path(__file__).parents[2]
+SHARD = 8
+"""Images per part: four shards of encoding, so that a run can die between two of them."""
+
+POINTS = [
+    ("artifacts/ingest/*/queries.parquet", "torn"),
+    ("artifacts/encode/*/embeddings-0000008-0000016.parquet", "before"),
+    ("artifacts/fuse/*/queries-0000016-0000024.parquet", "after"),
+    ("artifacts/encode/*/manifest.json", "after"),  # encode is whole, fuse is not yet
+    ("artifacts/retrieve/*/targets-dress.receipt.json", "torn"),
+    ("artifacts/rerank/*/scores-0000016-0000024.parquet", "torn"),
+    ("artifacts/rerank/*/manifest.json", "before"),
+    ("artifacts/rank/*/rankings.receipt.json", "before"),
+    ("artifacts/evaluate/*/manifest.json", "torn"),
+    ("cir.duckdb", "torn"),
+    ("cir.duckdb", "after"),
+    ("reports/*/index.html", "after"),
+]
+"""In the order of a run. A process that has lived through one point dies at the next."""
+
+
+def run_and_kill(bench: Bench, store: Path, pattern: str, moment: str) -> None:
+    settings = bench.settings(store).model_dump_json()
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.support.killed_run", settings, pattern, moment, str(SHARD)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+
+
+SHARDED = ("encode", "fuse", "rerank")
+"""Stages that take hours, part by part. Of the others, what is in flight is the whole stage."""
+
+
+def kept_parts(store: Path) -> dict[Path, tuple[int, int]]:
+    """Parts that may not be made again, and what tells a rewritten file from an old one."""
+    kept = {}
+    for path in store.glob("artifacts/*/*/*.parquet"):
+        artifact = Artifact(store, path.parent.parent.name, path.parent.name)
+        is_done = (path.parent / "manifest.json").exists()
+        if is_done or (artifact.stage in SHARDED and artifact.has_part(path.stem)):
+            kept[path] = (path.stat().st_ino, path.stat().st_mtime_ns)
+    return kept
+
+
+def tables(store: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """Everything in the catalog, sorted; without the time of making."""
+    names = query(store / "cir.duckdb", "SELECT table_name FROM duckdb_tables()")[1]
+    shown = {name: "* EXCLUDE created_at" if name == "runs" else "*" for (name,) in names}
+    assert shown.keys() >= {"runs", "rankings", "metrics"}
+    return {
+        name: query(store / "cir.duckdb", f"SELECT {columns} FROM {name} ORDER BY ALL")[1]
+        for name, columns in shown.items()
+    }
+
+
+def parts(store: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(store)): path.read_bytes()
+        for path in store.glob("artifacts/*/*/*.parquet")
+    }
+
+
+@pytest.fixture
+def in_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.encode.SHARD", SHARD)
+    monkeypatch.setattr("tasks.rerank.SHARD", SHARD)
+
+
+@pytest.mark.usefixtures("in_shards")
+def test_a_run_that_is_killed_again_and_again_ends_like_an_undisturbed_one(
+    fiq: Bench, tmp_path: Path
+) -> None:
+    store, calm = tmp_path / "killed", tmp_path / "calm"
+    kept: dict[Path, tuple[int, int]] = {}
+    grew = 0
+    for pattern, moment in POINTS:
+        run_and_kill(fiq, store, pattern, moment)
+        now = kept_parts(store)
+        assert kept.items() <= now.items(), f"killed at {pattern}: redid what was done"
+        grew += len(now) > len(kept)
+        kept = now
+    assert grew >= 7
+    run = fiq.run(store)
+    assert run.made == ("report",)
+    assert kept == kept_parts(store)
+    assert fiq.run(calm).run_id == run.run_id
+    assert tables(store) == tables(calm)
+    assert parts(store) == parts(calm)
+    left = {path.name for path in (store / "artifacts").glob("*/*/*")} - {
+        path.name for path in (calm / "artifacts").glob("*/*/*")
+    }
+    assert left == set()
+    assert [path.name for path in store.iterdir() if path.name.startswith(".")] == []
+    assert fiq.run(store).made == ()
+
+
+def test_a_run_killed_while_it_repairs_a_damaged_part_ends_the_same(
+    fiq_run: Finished, tmp_path: Path
+) -> None:
+    """Damaged, set aside, killed before the new part is in place."""
+    store = tmp_path / "store"
+    shutil.copytree(fiq_run.store, store)
+    (part,) = (store / "artifacts" / "rerank").glob("*/*.parquet")
+    good = part.read_bytes()
+    part.write_bytes(good[:-1])
+    run_and_kill(fiq_run.bench, store, "artifacts/rerank/*/*.parquet", "before")
+    assert not part.exists()
+    assert fiq_run.bench.run(store).made == ("rerank",)
+    assert part.read_bytes() == good
+    assert sorted(os.listdir(part.parent)) == ["manifest.json", part.name]
+    manifest = json.loads((part.parent / "manifest.json").read_text())
+    assert list(manifest["parts"]) == [part.stem]
+    assert tables(store) == tables(fiq_run.store)

@@ -1,0 +1,125 @@
+"""The embedded default, for real: the shipped models on the drawn dataset, and what README says."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from cir_core.datasets.demo.world import build_split
+from cir_core.models.load import require_same_vision
+from flows.settings import shipped_model
+from storage.catalog import query
+from tasks.models import open_stage1, open_stage2
+
+README = Path(__file__).parents[2] / "README.md"
+MOST_SHIPPED_BYTES = 12_000_000
+TOLERANCE = 0.005
+"""Of a recall. Other processors round differently, and a near-tie may fall the other way."""
+
+
+@dataclass(frozen=True)
+class DemoRun:
+    store: Path
+    recall: list[dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
+    store = tmp_path_factory.mktemp("demo") / "store"
+    script = str(Path(sys.executable).parent / "cir-pipeline")
+    done = subprocess.run(
+        [script, "run", "--store", str(store), "--engine", "in-process", "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return DemoRun(store, json.loads(done.stdout)["recall"])
+
+
+def measured(demo: DemoRun, stage: str, k: int) -> tuple[float, float]:
+    """Macro average over categories and the lower end of its interval."""
+    _, rows = query(
+        demo.store / "cir.duckdb",
+        "SELECT value, ci_low FROM metrics WHERE category = 'average' AND metric = 'recall' "
+        f"AND stage = '{stage}' AND k = {k}",
+    )
+    ((value, low),) = rows
+    return value, low
+
+
+def test_stage_1_keeps_the_target_among_its_first_ten(demo: DemoRun) -> None:
+    assert measured(demo, "stage1", 10)[0] >= 0.85
+
+
+def test_stage_2_alone_is_clearly_better_than_stage_1_at_rank_one(demo: DemoRun) -> None:
+    gain, low = measured(demo, "gain", 1)
+    assert low > 0, f"the paired interval of a gain of {gain:.3f} includes zero"
+
+
+def test_the_catalog_is_sound(demo: DemoRun) -> None:
+    for view in ("integrity_unscored_candidates", "integrity_ranks_without_gaps"):
+        assert query(demo.store / "cir.duckdb", f"SELECT * FROM {view}")[1] == []
+
+
+def test_every_query_and_image_of_the_demo_is_there(demo: DemoRun) -> None:
+    content = build_split("val")
+    counts = query(demo.store / "cir.duckdb", "SELECT images, queries, problems FROM runs")[1]
+    captions = [len(rows) for name, rows in content.annotations.items() if "captions/" in name]
+    assert counts == [(len(content.images), sum(captions), 0)]
+
+
+def test_the_shipped_pair_is_small_and_holds_one_visual_encoder() -> None:
+    folders = [shipped_model("stage1"), shipped_model("stage2")]
+    files = [file for folder in folders for file in folder.iterdir()]
+    assert sum(file.stat().st_size for file in files) <= MOST_SHIPPED_BYTES
+    require_same_vision(open_stage1(folders[0]), open_stage2(folders[1]))
+
+
+def readme_examples() -> list[tuple[str, list[list[str]]]]:
+    """Each SQL statement of the README with the cells of the table printed below it."""
+    blocks = re.findall(r"```sql\n(.*?)```\s*```text\n(.*?)```", README.read_text(), re.DOTALL)
+    return [(sql.strip(), cells_of(printed)) for sql, printed in blocks]
+
+
+def cells_of(printed: str) -> list[list[str]]:
+    lines = [line for line in printed.splitlines() if line.startswith(("┃", "│"))]
+    return [[cell.strip() for cell in re.split("[┃│]", line)[1:-1]] for line in lines]
+
+
+def test_the_readme_shows_five_queries() -> None:
+    assert len(readme_examples()) == 5
+
+
+@pytest.mark.parametrize(("sql", "printed"), readme_examples())
+def test_the_readme_shows_what_its_queries_print(
+    demo: DemoRun, sql: str, printed: list[list[str]]
+) -> None:
+    columns, rows = query(demo.store / "cir.duckdb", sql)
+    assert printed[0] == columns
+    assert len(printed) == len(rows) + 1
+    for shown, row in zip(printed[1:], rows, strict=True):
+        for told, value in zip(shown, row, strict=True):
+            if isinstance(value, float):
+                assert float(told) == pytest.approx(value, abs=TOLERANCE)
+            elif isinstance(value, int):
+                assert int(told) == pytest.approx(value, abs=5)
+            else:
+                assert told == str(value)
+
+
+def test_the_readme_shows_the_recall_table_that_the_demo_prints(demo: DemoRun) -> None:
+    blocks = re.findall(r"```text\n(Recall in %.*?)```", README.read_text(), re.DOTALL)
+    ((header, *rows),) = [cells_of(block) for block in blocks]
+    assert header == list(demo.recall[0])
+    for told, made in zip(rows, demo.recall, strict=True):
+        assert told[:2] == [made["category"], made["stage"]]
+        for shown, value in zip(told[2:], list(made.values())[2:], strict=True):
+            numbers = [
+                [float(number) for number in re.findall(r"[-+]?\d+\.\d+", cell)]
+                for cell in (shown, value)
+            ]
+            assert numbers[0] == pytest.approx(numbers[1], abs=100 * TOLERANCE)
