@@ -1,7 +1,6 @@
 # make demo    install, run the embedded demo, print its recall table
 # make test    install, lint, types, layer contracts, tests
-# make bench   measure against the published per-query loop
-# make train-demo   train the shipped pair anew (about two CPU hours)
+# make train-demo   train the shipped pair anew (one to two hours on two cores)
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
