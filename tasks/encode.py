@@ -23,7 +23,7 @@ from storage.artifacts import Artifact, Identity, Made
 from storage.checkpoints import weights_sha256
 from storage.tables import vector_column
 from tasks.models import open_stage1, tokenize
-from tasks.pixels import ImageFile, load_pixels
+from tasks.pixels import ImageFile, image_files, load_pixels
 from tasks.progress import count, shards
 
 VERSION = 1
@@ -95,10 +95,7 @@ def _encode_shards(
 ) -> None:
     """Write the parts that are missing; an artifact that is None is whole and not touched."""
     model = open_stage1(stage1).to(device)
-    files = [
-        ImageFile(row["image_id"], row["path"], row["sha256"])
-        for row in source.read("images").select(["image_id", "path", "sha256"]).to_pylist()
-    ]
+    files = image_files(source.read("images"))
     queries = _queries_by_reference(model, source.read("queries"))
     with count("encoding", len(files), "images") as counter:
         for rows in shards(len(files), SHARD):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -34,6 +35,12 @@ class Pixels:
     rows: list[int]
     pixels: Tensor
     problems: dict[int, ImageProblem]
+
+
+def image_files(images: pa.Table) -> list[ImageFile]:
+    """The rows of the table ``images``, in order."""
+    rows = images.select(["image_id", "path", "sha256"]).to_pylist()
+    return [ImageFile(row["image_id"], row["path"], row["sha256"]) for row in rows]
 
 
 def load_pixels(root: Path, files: list[ImageFile], size: int) -> Pixels:

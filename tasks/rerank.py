@@ -14,7 +14,7 @@ from storage import schemas
 from storage.artifacts import Artifact, Identity, Made
 from storage.checkpoints import weights_sha256
 from tasks.models import open_stage2
-from tasks.pixels import ImageFile, load_pixels
+from tasks.pixels import ImageFile, image_files, load_pixels
 from tasks.progress import count, shards
 
 VERSION = 1
@@ -28,6 +28,18 @@ class _Pairs:
 
     query: np.ndarray
     image: np.ndarray
+
+    def of_images(self, rows: range) -> "_Pairs":
+        mine = (self.image >= rows.start) & (self.image < rows.stop)
+        return _Pairs(self.query[mine], self.image[mine])
+
+
+@dataclass(frozen=True)
+class _Fused:
+    """The fused queries and their ids, row by row."""
+
+    queries: FusedQueries
+    ids: list[str]
 
 
 def rerank(
@@ -63,52 +75,38 @@ def rerank(
         return Made(identity.fingerprint, reused=True)
     model = open_stage2(stage2)
     files, fused, pairs = _read_pairs(store, ingested, queries, candidates)
-    query_ids = np.array(list(fused.row), dtype=object)
-    names = []
+    names = {rows: f"scores-{rows.start:07d}-{rows.stop:07d}" for rows in shards(len(files), SHARD)}
     with count("re-ranking", len(pairs.query), "pairs") as counter:
-        for rows in shards(len(files), SHARD):
-            mine = np.flatnonzero((pairs.image >= rows.start) & (pairs.image < rows.stop))
-            name = f"scores-{rows.start:07d}-{rows.stop:07d}"
-            names.append(name)
+        for rows, name in names.items():
+            mine = pairs.of_images(rows)
             if not artifact.has_part(name):
-                shard = _Pairs(pairs.query[mine], pairs.image[mine])
                 scores = _score_shard(
-                    model.to(device),
-                    data_root,
-                    files,
-                    fused.queries,
-                    shard,
-                    device=device,
-                    batch=batch,
+                    model.to(device), data_root, files, fused.queries, mine, batch=batch
                 )
-                ids = [files[row].image_id for row in shard.image]
-                table = pa.table([query_ids[shard.query], ids, scores], schema=schemas.SCORES)
-                artifact.write_part(name, table)
-            counter.update(len(mine))
-    artifact.finish(identity, names)
+                artifact.write_part(name, _scores_table(mine, fused, files, scores))
+            counter.update(len(mine.query))
+    artifact.finish(identity, names.values())
     return Made(identity.fingerprint, reused=False)
 
 
-@dataclass(frozen=True)
-class _Fused:
-    queries: FusedQueries
-    row: dict[str, int]
+def _scores_table(
+    pairs: _Pairs, fused: _Fused, files: list[ImageFile], scores: np.ndarray
+) -> pa.Table:
+    images = [files[row].image_id for row in pairs.image]
+    return pa.table([[fused.ids[row] for row in pairs.query], images, scores], schemas.SCORES)
 
 
 def _read_pairs(
     store: Path, ingested: str, queries: str, candidates: str
 ) -> tuple[list[ImageFile], _Fused, _Pairs]:
-    images = Artifact(store, "ingest", ingested).read("images")
-    files = [
-        ImageFile(row["image_id"], row["path"], row["sha256"])
-        for row in images.select(["image_id", "path", "sha256"]).to_pylist()
-    ]
+    files = image_files(Artifact(store, "ingest", ingested).read("images"))
     fused = _read_fused(Artifact(store, "fuse", queries).read("queries"))
     table = Artifact(store, "retrieve", candidates).read("candidates")
     distinct = table.group_by(["query_id", "image_id"], use_threads=False).aggregate([])
     image_row = {file.image_id: row for row, file in enumerate(files)}
+    query_row = {query: row for row, query in enumerate(fused.ids)}
     pairs = _Pairs(
-        query=np.array([fused.row[query] for query in distinct["query_id"].to_pylist()], dtype=int),
+        query=np.array([query_row[query] for query in distinct["query_id"].to_pylist()], dtype=int),
         image=np.array([image_row[image] for image in distinct["image_id"].to_pylist()], dtype=int),
     )
     return files, fused, pairs
@@ -120,8 +118,7 @@ def _read_fused(table: pa.Table) -> _Fused:
         np.frombuffer(state.as_buffer(), dtype="<f4").reshape(length, -1)
         for state, length in zip(table["z_t"], table["length"].to_pylist(), strict=True)
     ]
-    ids = table["query_id"].to_pylist()
-    return _Fused(FusedQueries(z_t, token_ids), {query: row for row, query in enumerate(ids)})
+    return _Fused(FusedQueries(z_t, token_ids), table["query_id"].to_pylist())
 
 
 @torch.inference_mode()
@@ -132,10 +129,10 @@ def _score_shard(
     queries: FusedQueries,
     pairs: _Pairs,
     *,
-    device: str,
     batch: int,
 ) -> np.ndarray:
     """Scores of one shard's pairs; image tokens are in memory for ``batch`` images at a time."""
+    device = model.vision.cls_token.device
     scores = np.empty(len(pairs.query), dtype=np.float32)
     images = np.unique(pairs.image)
     for start in range(0, len(images), batch):
