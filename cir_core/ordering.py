@@ -23,7 +23,7 @@ def require_finite(values: Float[np.ndarray, "..."], what: str) -> None:
         raise NonFiniteError(
             f"{what} are not finite",
             cause="overflow in the model, or damaged weights",
-            remedy="check the checkpoint with `cir-pipeline convert`; try --device cpu",
+            remedy="convert or train the model again; on a GPU, compare with --device cpu",
         )
 
 

@@ -24,6 +24,9 @@ from tasks.retrieve import retrieve
 
 PROBLEMS_SHOWN = 10
 
+CONSEQUENCES = {"reference_unusable", "target_unusable"}
+"""Problems of queries that follow from an image's, which is listed and counted itself."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -58,6 +61,8 @@ def resolve_inputs(settings: Settings) -> Inputs:
     """
     dataset = find_dataset(settings.dataset)
     is_demo = dataset.name == "demo"
+    if is_demo and settings.split == "test":
+        raise UsageError("the demo has no split test", remedy="pass --split val or train")
     missing = [
         f"--{name.replace('_', '-')}"
         for name in ("data_root", "stage1", "stage2")
@@ -96,7 +101,8 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
             ingest, store, root, settings.dataset, settings.split, inputs.categories
         )
         source = Artifact(store, "ingest", ingested.fingerprint)
-        _stop_on_problems([source], settings.allow_missing)
+        problems = source.read("problems").to_pylist()
+        _stop_on_problems(problems, settings.allow_missing)
         encoded = engine.run(
             encode,
             store,
@@ -107,7 +113,9 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
             batch=settings.batch,
         )
         gallery = Artifact(store, "encode", encoded.gallery.fingerprint)
-        problems = _stop_on_problems([source, gallery], settings.allow_missing)
+        fused = Artifact(store, "fuse", encoded.queries.fingerprint)
+        problems += gallery.read("problems").to_pylist() + fused.read("unfused").to_pylist()
+        _stop_on_problems(problems, settings.allow_missing)
         retrieved = engine.run(
             retrieve,
             store,
@@ -151,7 +159,7 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
         evaluated=evaluated.fingerprint,
         catalog=store / CATALOG_FILE,
         report=reported.page,
-        problems=problems,
+        problems=len(problems),
         made=_worked(made),
     )
 
@@ -160,27 +168,29 @@ def _worked(made: dict[str, Made]) -> tuple[str, ...]:
     return tuple(stage for stage, result in made.items() if not result.reused)
 
 
-def _stop_on_problems(artifacts: list[Artifact], allowed: int) -> int:
-    """Raises ProblemsFound listing the first problems; returns their number."""
-    rows = [row for artifact in artifacts for row in artifact.read("problems").to_pylist()]
-    if len(rows) > allowed:
-        shown = [f"{row['item']}: {row['kind']}: {row['message']}" for row in rows[:PROBLEMS_SHOWN]]
-        more = len(rows) - len(shown)
+def _stop_on_problems(problems: list[dict[str, str]], allowed: int) -> None:
+    """Raises ProblemsFound, which lists the first of them, when more than allowed are not merely
+    the consequence of another."""
+    causes = sum(row["kind"] not in CONSEQUENCES for row in problems)
+    if causes > allowed:
+        told = [f"{row['item']}: {row['kind']}: {row['message']}" for row in problems]
+        if len(told) > PROBLEMS_SHOWN:
+            told[PROBLEMS_SHOWN:] = [f"... and {len(told) - PROBLEMS_SHOWN} more"]
         raise ProblemsFound(
-            f"{len(rows)} images or queries cannot be used",
-            item="\n          ".join([*shown, *([f"... and {more} more"] if more else [])]),
+            f"{len(problems)} images or queries cannot be used",
+            item="\n          ".join(told),
             cause="the copy of the dataset is incomplete or damaged",
-            remedy=f"repair them, or go on without with --allow-missing {len(rows)} "
-            f"(full list: {artifacts[-1].folder})",
+            remedy="repair them, or go on without: --allow-missing "
+            f"{causes} (then all are in the table problems of the catalog)",
         )
-    if rows:
-        _log.warning("going on with %d problems: the gallery or the queries are short", len(rows))
-    return len(rows)
+    if problems:
+        _log.warning("going on with %d problems: gallery or queries are short", len(problems))
 
 
 def _device(name: str) -> str:
     import torch
 
+    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32: the ViT's patches are a convolution
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -76,7 +76,7 @@ def resolve(
         raise UsageError(
             "some settings are not usable",
             cause="; ".join(faults),
-            remedy="`cir-pipeline config show` lists all settings and where they come from",
+            remedy="correct them there; `cir-pipeline run --help` tells what is allowed",
         ) from error
 
 

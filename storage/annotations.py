@@ -20,6 +20,10 @@ def read_json(root: Path, relative: str) -> Any:
             cause="the data root does not have the published layout, or is another folder",
             remedy="see the README for the layout; point --data-root at the folder that holds it",
         ) from error
+    except OSError as error:
+        raise AnnotationError(
+            "an annotation file cannot be read", item=str(path), cause=str(error)
+        ) from error
     except (UnicodeError, json.JSONDecodeError) as error:
         raise AnnotationError(
             "an annotation file is not JSON text",

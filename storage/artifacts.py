@@ -84,8 +84,8 @@ class Artifact:
     def is_done(self) -> bool:
         """True when the manifest is there and every part has the bytes it promises.
 
-        A damaged manifest or part is set aside with a warning, so that making the artifact again
-        replaces just that.
+        Asking repairs: a damaged part is set aside with a warning, so that making the artifact
+        again replaces just that. With a damaged manifest no part can be trusted any more.
         """
         manifest = self._manifest()
         if manifest is None:

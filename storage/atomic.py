@@ -7,16 +7,25 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from cir_core.errors import OutOfSpace
+from cir_core.errors import OutOfSpace, PreflightError
 
 
 def commit(path: Path, write: Callable[[Path], None]) -> str:
     """Let ``write`` fill a temporary neighbour of ``path``, make it durable, and move it there.
 
     Returns the sha256 of the bytes. Whatever stops this before the rename leaves ``path`` as it
-    was. Raises OutOfSpace when the disk is full; nothing half-written stays behind.
+    was, and nothing half-written stays behind. Raises OutOfSpace when the disk is full, and
+    PreflightError when the folder cannot be made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise PreflightError(
+            "a folder cannot be made",
+            item=str(path.parent),
+            cause=str(error),
+            remedy="name another folder, or free this name",
+        ) from error
     for leftover in path.parent.glob(f".{path.name}.*.tmp*"):  # of a killed writer
         leftover.unlink()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

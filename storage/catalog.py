@@ -1,5 +1,6 @@
 """``cir.duckdb``: the store's evaluated runs as tables and views; rebuilt from Parquet at will."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 # duckdb is imported where it is used: a module that some thread still holds at exit, as under
 # Prefect, would make its binding print pages about leaked objects.
 
-STORAGE_VERSION = "v1.2.0"
+STORAGE_VERSION = "v1.0.0"
 """Of the database file: old enough that every DuckDB 1.x and 2.x client opens it."""
 
 CATALOG_FILE = "cir.duckdb"
@@ -38,14 +39,17 @@ class PublishedRun:
 
 
 def published_runs(path: Path) -> set[str]:
-    """Ids of the runs in a catalog; empty when there is none or it cannot be read."""
+    """Ids of the runs in a catalog; empty when there is none, it cannot be read, or other tables
+    and views than this version's are in it."""
     if not path.is_file():
         return set()
     import duckdb
 
     try:
         with duckdb.connect(str(path), read_only=True) as connection:
-            return {run for (run,) in connection.sql("SELECT run_id FROM runs").fetchall()}
+            made_by = connection.execute("SELECT sql_sha256 FROM catalog").fetchall()
+            runs = connection.execute("SELECT run_id FROM runs").fetchall()
+            return {run for (run,) in runs} if made_by == [(_sql_sha256(),)] else set()
     except duckdb.Error:  # damaged, foreign or held read-write: it is about to be replaced
         return set()
 
@@ -74,6 +78,7 @@ def write_catalog(path: Path, runs: Sequence[PublishedRun]) -> None:
                 f"ATTACH '{location}' AS cir (STORAGE_VERSION '{STORAGE_VERSION}'); USE cir"
             )
             connection.execute(_sql("tables.sql"))
+            connection.execute("INSERT INTO catalog VALUES (?)", [_sql_sha256()])
             connection.execute("BEGIN")
             for run in runs:
                 _insert(connection, run)
@@ -87,7 +92,8 @@ def write_catalog(path: Path, runs: Sequence[PublishedRun]) -> None:
 def query(path: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Column names and rows of one read-only query.
 
-    Raises PreflightError when there is no catalog or the SQL is wrong.
+    Raises PreflightError when there is no catalog or the SQL is wrong, StoreBusy when another
+    process has it open for writing.
     """
     if not path.is_file():
         raise PreflightError(
@@ -98,7 +104,15 @@ def query(path: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
     try:
         with duckdb.connect(str(path), read_only=True) as connection:
             result = connection.sql(sql)
-            return (list(result.columns), result.fetchall()) if result else ([], [])
+            return ([], []) if result is None else (list(result.columns), result.fetchall())
+    except duckdb.IOException as error:
+        raise StoreBusy(
+            "the catalog cannot be opened",
+            item=str(path),
+            cause=str(error).splitlines()[0],
+            remedy="close the shell that has it open for writing; a damaged file is rebuilt by "
+            "`cir-pipeline run`",
+        ) from error
     except duckdb.Error as error:
         raise PreflightError("the query failed", item=sql, cause=str(error)) from error
 
@@ -115,6 +129,10 @@ def _insert_table(connection: "DuckDBPyConnection", name: str, rows: pa.Table) -
     connection.register("incoming", rows)
     connection.execute(f'INSERT INTO "{name}" BY NAME SELECT * FROM incoming')
     connection.unregister("incoming")
+
+
+def _sql_sha256() -> str:
+    return hashlib.sha256((_sql("tables.sql") + _sql("views.sql")).encode()).hexdigest()
 
 
 def _sql(name: str) -> str:

@@ -3,6 +3,7 @@
 Storage knows names and bytes; which names and shapes a model has is the core's to say.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,6 +37,7 @@ def write_checkpoint(
 
     def write(temporary: Path) -> None:
         save_file(stored, temporary, metadata={"format": "pt"})
+        temporary.chmod(0o644)  # safetensors keeps its files to their owner
 
     digest = commit(folder / WEIGHTS_FILE, write)
     commit_text(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
@@ -76,11 +78,14 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     return {name: tensor.to(torch.float32) for name, tensor in tensors.items()}
 
 
-def weights_sha256(folder: Path) -> str:
-    """The identity of the weights in every fingerprint."""
+def model_sha256(folder: Path) -> str:
+    """The identity of a model in every fingerprint: its weights, and its config, which says what
+    shapes cannot (heads, vocabulary). Raises CheckpointRefused when one of them is missing."""
+    config = json.dumps(read_config(folder), sort_keys=True)
     try:
-        return sha256_of(folder / WEIGHTS_FILE)
+        weights = sha256_of(folder / WEIGHTS_FILE)
     except OSError as error:
         raise CheckpointRefused(
             "a model has no weights", item=str(folder / WEIGHTS_FILE), cause=str(error)
         ) from error
+    return hashlib.sha256(f"{config}{weights}".encode()).hexdigest()

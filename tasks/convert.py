@@ -33,7 +33,9 @@ def convert(source: Path, out: Path) -> ConvertedModel:
     """
     if source.resolve() == out.resolve():
         raise UsageError(
-            "a conversion cannot overwrite its source", item=str(out), remedy="pass another --out"
+            "a conversion cannot overwrite its source",
+            item=str(out),
+            remedy="name another output folder",
         )
     converted = _read(source)
     digest = write_checkpoint(out, converted.config.model_dump(), converted.tensors)

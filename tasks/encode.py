@@ -20,7 +20,7 @@ from cir_core.models.tokenizer import pad_tokens
 from cir_core.ordering import require_finite
 from storage import schemas
 from storage.artifacts import Artifact, Identity, Made
-from storage.checkpoints import weights_sha256
+from storage.checkpoints import model_sha256
 from storage.tables import vector_column
 from tasks.models import open_stage1, tokenize
 from tasks.pixels import ImageFile, image_files, load_pixels
@@ -29,6 +29,8 @@ from tasks.progress import count, shards
 VERSION = 1
 SHARD = 256
 """Images per part: the unit of commit and of loss when a run is killed."""
+
+GALLERY_PARTS, QUERY_PARTS = ("embeddings", "problems"), ("queries", "unfused")
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,14 @@ class _Query:
 def encode(
     store: Path, data_root: Path, ingested: str, stage1: Path, *, device: str, batch: int
 ) -> Encoded:
-    """The artifacts ``encode`` (parts embeddings-*, problems-*) and ``fuse`` (parts queries-*).
+    """The artifacts ``encode`` (parts embeddings-*, problems-*) and ``fuse`` (parts queries-*, and
+    unfused-* for the queries whose reference cannot be decoded).
 
     Shards that an interrupted run has committed are kept. Raises CheckpointRefused for an unusable
     model, PreflightError for a text that is too long or an image that changed meanwhile.
     """
     source = Artifact(store, "ingest", ingested)
-    weights = weights_sha256(stage1)
+    weights = model_sha256(stage1)
     settings = {"target_ratio": TARGET_RATIO}
     images = source.identity()["inputs"]["images"]
     embed_identity = Identity("encode", VERSION, settings, {"images": images, "weights": weights})
@@ -73,10 +76,11 @@ def encode(
         )
     names = [_range_name(rows) for rows in shards(source.read("images").num_rows, SHARD)]
     if not gallery_done:
-        parts = [f"{kind}-{name}" for kind in ("embeddings", "problems") for name in names]
+        parts = [f"{kind}-{name}" for kind in GALLERY_PARTS for name in names]
         embedded.finish(embed_identity, parts)
     if not queries_done:
-        fused.finish(fuse_identity, [f"queries-{name}" for name in names])
+        parts = [f"{kind}-{name}" for kind in QUERY_PARTS for name in names]
+        fused.finish(fuse_identity, parts)
     return Encoded(
         gallery=Made(embed_identity.fingerprint, gallery_done),
         queries=Made(fuse_identity.fingerprint, queries_done),
@@ -100,7 +104,7 @@ def _encode_shards(
     with count("encoding", len(files), "images") as counter:
         for rows in shards(len(files), SHARD):
             name = _range_name(rows)
-            owners = {"embeddings": embedded, "problems": embedded, "queries": fused}
+            owners = dict.fromkeys(GALLERY_PARTS, embedded) | dict.fromkeys(QUERY_PARTS, fused)
             missing = {
                 kind: artifact
                 for kind, artifact in owners.items()
@@ -120,14 +124,18 @@ def _encode_shard(
     queries: dict[str, list[_Query]],
     batch: int,
 ) -> dict[str, pa.Table]:
-    """The shard's tables by kind: embeddings, problems, queries."""
+    """The shard's tables by kind of part."""
     gallery: list[pa.Table] = []
     fusions: list[dict[str, Any]] = []
     problems: list[dict[str, str]] = []
+    unfused: list[dict[str, str]] = []
     for start in range(0, len(files), batch):
         asked = files[start : start + batch]
         loaded = load_pixels(root, asked, model.config.vision.image_size)
-        problems += [problem.row(asked[row].image_id) for row, problem in loaded.problems.items()]
+        for row, problem in loaded.problems.items():
+            image = asked[row].image_id
+            problems.append(problem.row(image))
+            unfused += [_unfused(query, image) for query in queries.get(image, ())]
         ids = [asked[row].image_id for row in loaded.rows]
         if ids:
             table, rows = _encode_batch(model, ids, loaded.pixels, queries, batch)
@@ -139,6 +147,15 @@ def _encode_shard(
         "embeddings": pa.concat_tables(gallery) if gallery else schema.empty_table(),
         "problems": pa.Table.from_pylist(problems, schemas.PROBLEMS),
         "queries": pa.Table.from_pylist(fusions, schemas.fused_queries(width)),
+        "unfused": pa.Table.from_pylist(unfused, schemas.PROBLEMS),
+    }
+
+
+def _unfused(query: _Query, reference: str) -> dict[str, str]:
+    return {
+        "item": query.query_id,
+        "kind": "reference_unusable",
+        "message": f"{reference} cannot be decoded",
     }
 
 

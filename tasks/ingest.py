@@ -79,9 +79,9 @@ def ingest(
 def _scan_images(root: Path, benchmark: Benchmark) -> _Images:
     rows, problems = [], []
     with count("hashing", len(benchmark.files), "images") as counter:
-        for image_id, candidates in benchmark.files.items():
+        for image_id, names in benchmark.files.items():
             try:
-                path = find_image(root, candidates)
+                path = find_image(root, names)
                 content = read_image(root, path)
                 width, height = image_size(content, path)
             except ImageProblem as problem:
@@ -106,25 +106,21 @@ def _query_problems(benchmark: Benchmark, images: _Images) -> list[dict[str, str
     galleries = {name: set(gallery) for name, gallery in benchmark.galleries.items()}
     problems = []
     for query in benchmark.queries:
-        gallery = galleries[query.category]
         if query.reference_id not in usable:
-            problems.append(
-                {
-                    "item": query.query_id,
-                    "kind": "reference_unusable",
-                    "message": f"its reference image {query.reference_id} cannot be used",
-                }
-            )
-        problems += [
-            {
-                "item": query.query_id,
-                "kind": "target_not_in_gallery",
-                "message": f"its target {target} is not in the gallery {query.category}",
-            }
-            for target in query.targets
-            if target not in gallery
-        ]
-    return problems
+            problems.append(("reference_unusable", query, query.reference_id))
+        for target in query.targets:
+            if target not in galleries[query.category]:
+                problems.append(("target_not_in_gallery", query, target))
+            elif target not in usable:
+                problems.append(("target_unusable", query, target))
+    return [
+        {
+            "item": query.query_id,
+            "kind": kind,
+            "message": f"{image}, category {query.category}, text {query.text!r}",
+        }
+        for kind, query, image in problems
+    ]
 
 
 def _gallery_table(benchmark: Benchmark) -> pa.Table:

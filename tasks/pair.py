@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cir_core.models.load import require_same_vision
 from storage.artifacts import Artifact, Identity, Made
-from storage.checkpoints import weights_sha256
+from storage.checkpoints import model_sha256
 from tasks.models import open_stage1, open_stage2
 
 VERSION = 1
@@ -16,7 +16,7 @@ def check_pair(store: Path, stage1: Path, stage2: Path) -> Made:
 
     Raises CheckpointRefused, or NonFiniteError, saying which model is wrong and how.
     """
-    weights = {"stage1": weights_sha256(stage1), "stage2": weights_sha256(stage2)}
+    weights = {"stage1": model_sha256(stage1), "stage2": model_sha256(stage2)}
     identity = Identity("pair", VERSION, settings={}, inputs=weights)
     artifact = Artifact.of(store, identity)
     if artifact.is_done:

@@ -44,7 +44,8 @@ def _read_run(store: Path, evaluated: Artifact) -> PublishedRun:
     scored = Artifact(store, "rerank", ranked.identity()["inputs"]["rerank"])
     encoded = Artifact(store, "encode", retrieved.identity()["inputs"]["encode"])
     images, problems = source.read("images"), source.read("problems")
-    problems = pa.concat_tables([problems, encoded.read("problems")])
+    fused = Artifact(store, "fuse", retrieved.identity()["inputs"]["fuse"])
+    problems = pa.concat_tables([problems, encoded.read("problems"), fused.read("unfused")])
     queries = source.read("queries")
     settings = source.identity()["settings"]
     row = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cir_core.datasets.demo.drawing import draw
-from cir_core.datasets.demo.world import SEED, build_split
+from cir_core.datasets.demo.world import SEED, DemoSplit, build_split
 from cir_core.types import Split
 from storage.atomic import commit_text
 
@@ -18,12 +18,12 @@ _log = logging.getLogger(__name__)
 
 
 def render_demo(root: Path, split: Split) -> None:
-    """Draw the split's pictures below ``root`` and write its annotations; the marker comes last,
-    and where it says the pictures are this version's, nothing is done."""
+    """Draw the split's pictures below ``root`` and write its annotations; the marker comes last.
+    Where it says that they are this version's, and no file is missing, nothing is done."""
     marker, version = root / f".{split}.rendered", f"{SEED}-{RENDERING}"
-    if marker.is_file() and marker.read_text() == version:
-        return
     content = build_split(split)
+    if marker.is_file() and marker.read_text() == version and _is_whole(root, content):
+        return
     _log.info("drawing %d demo pictures of split %s in %s", len(content.images), split, root)
     (root / "images").mkdir(parents=True, exist_ok=True)
     for picture in content.images:
@@ -32,3 +32,8 @@ def render_demo(root: Path, split: Split) -> None:
     for relative, annotation in content.annotations.items():
         commit_text(root / relative, json.dumps(annotation, indent=1) + "\n")
     commit_text(marker, version)
+
+
+def _is_whole(root: Path, content: DemoSplit) -> bool:
+    pictures = {f"images/{picture.image_id}.png" for picture in content.images}
+    return all((root / relative).is_file() for relative in pictures | content.annotations.keys())

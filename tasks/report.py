@@ -28,9 +28,9 @@ SHOWN = 8
 """Candidates per stage and sample query."""
 
 SAMPLES = {
-    "Re-ranking gained most": "stage2_rank = 1 AND is_candidate ORDER BY stage1_rank DESC",
-    "Re-ranking lost most": "stage1_rank = 1 AND is_candidate ORDER BY stage2_rank DESC",
-    "Lost in stage 1": "NOT is_candidate ORDER BY stage1_rank DESC NULLS FIRST",
+    "Re-ranking gained most": "places_gained > 0 ORDER BY places_gained DESC",
+    "Re-ranking lost most": "places_gained < 0 ORDER BY places_gained",
+    "Lost in stage 1": "NOT is_candidate ORDER BY stage1_rank DESC NULLS LAST",
     "Right in both stages": "stage1_rank = 1 AND stage2_rank = 1 ORDER BY length(text) DESC",
 }
 SAMPLES_EACH = 4
@@ -65,6 +65,7 @@ def report(store: Path, data_root: Path, evaluated: str) -> Reported:
         "run": run,
         "protocol": find_dataset(run["dataset"]).protocol,
         "recalls": _recall_tables(catalog, run),
+        "cirr_average": _cirr_average(catalog, run),
         "coverage": _coverage(catalog, run),
         "problems": _rows(catalog, f"SELECT * FROM problems WHERE run_id = '{run_id}' LIMIT 50"),
         "samples": _samples(catalog, run_id, data_root),
@@ -102,11 +103,11 @@ def _recall_tables(catalog: Path, run: dict[str, Any]) -> list[dict[str, Any]]:
         recall = {(row["category"], row["k"]): row for row in _rows(catalog, sql)}
         if not recall:
             continue
-        gains = _rows(
-            catalog,
-            "SELECT category, k, value, ci_low, ci_high FROM metrics WHERE stage = 'gain' "
-            f"AND run_id = '{run_id}' AND metric = '{metric}'",
+        gain_sql = (
+            "SELECT category, k, value, ci_low, ci_high FROM metrics\n"
+            f"WHERE run_id = '{run_id}' AND stage = 'gain' AND metric = '{metric}'"
         )
+        gains = _rows(catalog, gain_sql)
         names = sorted(
             {category for category, _ in recall}, key=lambda name: (name == AVERAGE, name)
         )
@@ -118,10 +119,28 @@ def _recall_tables(catalog: Path, run: dict[str, Any]) -> list[dict[str, Any]]:
                 "recall": recall,
                 "gain": {(row["category"], row["k"]): row for row in gains},
                 "published": {name: _published(run["dataset"], name, metric) for name in names},
-                "sql": sql,
+                "sql": f"{sql};\n\n{gain_sql}",
             }
         )
     return tables
+
+
+def _cirr_average(catalog: Path, run: dict[str, Any]) -> dict[str, Any] | None:
+    """CIRR's headline number, beside the published; None for other datasets."""
+    sql = (
+        "SELECT stage, value FROM metrics\n"
+        f"WHERE run_id = '{run['run_id']}' AND metric = 'cirr_average' ORDER BY stage"
+    )
+    rows = _rows(catalog, sql)
+    if not rows:
+        return None
+    published = [
+        {"label": one.label, "source": one.source, "value": value}
+        for one in find_dataset(run["dataset"]).protocol.published
+        for (_, metric, _), value in one.values.items()
+        if metric == "cirr_average"
+    ]
+    return {"rows": rows, "published": published, "sql": sql}
 
 
 def _published(dataset: str, category: str, metric: str) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from cir_core.models.reranker import Stage2Model
 from cir_core.rerank.engine import FusedQueries, score_pairs
 from storage import schemas
 from storage.artifacts import Artifact, Identity, Made
-from storage.checkpoints import weights_sha256
+from storage.checkpoints import model_sha256
 from tasks.models import open_stage2
 from tasks.pixels import ImageFile, image_files, load_pixels
 from tasks.progress import count, shards
@@ -67,7 +67,7 @@ def rerank(
             "retrieve": candidates,
             "fuse": queries,
             "ingest": ingested,
-            "weights": weights_sha256(stage2),
+            "weights": model_sha256(stage2),
         },
     )
     artifact = Artifact.of(store, identity)

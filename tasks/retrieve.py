@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from cir_core.datasets.registry import find_dataset
 from cir_core.ordering import best_first
-from cir_core.retrieval.exact import Retrieved, search
+from cir_core.retrieval.exact import Retrieved, search, similarity
 from cir_core.types import Pool
 from storage import schemas
 from storage.artifacts import Artifact, Identity, Made
@@ -124,8 +124,8 @@ def _rank_subset(
 ) -> tuple[list[str], Retrieved]:
     """The usable members of a query's subset, best first (ties: gallery order)."""
     members = [image for image in query["subset"] if image in position]
-    vector = asked.matrix[asked.row[query["query_id"]]]
-    scores = images.matrix[[images.row[image] for image in members]] @ vector
+    vector = asked.matrix[[asked.row[query["query_id"]]]]
+    scores = similarity(vector, images.matrix[[images.row[image] for image in members]])[0]
     order = best_first(scores, np.array([position[image] for image in members], dtype=np.int64))
     return [members[row] for row in order], Retrieved(order, scores[order], ())
 

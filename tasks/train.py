@@ -15,6 +15,7 @@ from cir_core.datasets.fashion_iq import FashionIQ
 from cir_core.images import normalise, prepare
 from cir_core.models.config import Stage1Config, Stage2Config
 from cir_core.models.fusion import Stage1Model
+from cir_core.models.load import require_same_tokens, require_same_vision
 from cir_core.models.reranker import Stage2Model
 from cir_core.models.tokenizer import Tokenizer
 from cir_core.models.vision import VisionTransformer
@@ -26,7 +27,7 @@ from cir_core.training.triplets import Triplets
 from cir_core.types import Benchmark
 from storage.annotations import read_json
 from storage.atomic import commit
-from storage.checkpoints import write_checkpoint
+from storage.checkpoints import model_sha256, write_checkpoint
 from storage.images import decode_image, find_image, read_image
 from tasks.models import open_stage1, tokenize
 
@@ -49,7 +50,7 @@ def pretrain(root: Path, out: Path, config: Stage1Config, recipe: PretrainRecipe
         descriptions=[tokenizer(texts) for texts in described.values()],
     )
     training = Pretraining(config, data, recipe)
-    _run(training, recipe, out)
+    _run(training, recipe, out, {"config": config.model_dump_json(), "data": data.digest()})
     _save(training.model, out)
 
 
@@ -59,8 +60,9 @@ def train_stage1(root: Path, base: Path, out: Path, recipe: Recipe) -> None:
     model = Stage1Model(source.config.model_copy(update={"kind": "stage1"}))
     state = source.state_dict()
     model.load_state_dict({name: state[name] for name in model.state_dict()})
-    training = Stage1Training(model, _read_triplets(root, source), recipe)
-    _run(training, recipe, out)
+    triplets = _read_triplets(root, source)
+    origin = {"base": model_sha256(base), "data": triplets.digest()}
+    _run(Stage1Training(model, triplets, recipe), recipe, out, origin)
     _save(model, out)
 
 
@@ -69,27 +71,36 @@ def train_stage2(
 ) -> None:
     """Stage 2 from the pre-trained base, over the z_t of the finished stage 1."""
     first, source = open_stage1(stage1), open_stage1(base)
+    require_same_tokens(first.config, source.config)
+    require_same_vision(first, source)
     config = Stage2Config(
         kind="stage2", vision=source.config.vision, text=source.config.text, merge_from=merge_from
     )
     torch.manual_seed(recipe.seed)
     model = stage2_from_base(source, config)
-    model.vision.load_state_dict(first.vision.state_dict())
-    training = Stage2Training(model, first, _read_triplets(root, first), recipe)
-    _run(training, recipe, out)
+    triplets = _read_triplets(root, first)
+    origin = {
+        "base": model_sha256(base),
+        "stage1": model_sha256(stage1),
+        "config": config.model_dump_json(),
+        "data": triplets.digest(),
+    }
+    _run(Stage2Training(model, first, triplets, recipe), recipe, out, origin)
     _save(model, out)
 
 
-def _run(objective: Objective, recipe: Recipe, out: Path) -> None:
-    """Train to the end, from where an earlier run of the same recipe in ``out`` stopped."""
+def _run(objective: Objective, recipe: Recipe, out: Path, origin: dict[str, str]) -> None:
+    """Train to the end, from where an earlier run in ``out`` stopped, if it had the same recipe
+    and the same origin (models it starts from, data)."""
+    key = json.dumps({"recipe": recipe.model_dump(), **origin})
     out.mkdir(parents=True, exist_ok=True)
     adam = optimiser(objective, recipe)
     state_file = out / STATE_FILE
-    first_step = _resume(state_file, objective.trained, adam, recipe)
+    first_step = _resume(state_file, objective.trained, adam, key)
     saved = time.monotonic()
     for progress in _told(fit(objective, recipe, adam, first_step=first_step), out):
         if time.monotonic() - saved > SAVE_SECONDS or progress.step == recipe.steps:
-            _save_state(state_file, objective.trained, adam, recipe, progress.step)
+            _save_state(state_file, objective.trained, adam, key, progress.step)
             saved = time.monotonic()
 
 
@@ -114,12 +125,12 @@ def _told(steps: Iterator[Progress], out: Path, every: int = 100) -> Iterator[Pr
         yield progress
 
 
-def _resume(file: Path, model: nn.Module, adam: torch.optim.AdamW, recipe: Recipe) -> int:
+def _resume(file: Path, model: nn.Module, adam: torch.optim.AdamW, key: str) -> int:
     if not file.is_file():
         return 0
     state = torch.load(file, weights_only=True)
-    if state["recipe"] != recipe.model_dump_json():
-        _log.warning("the recipe has changed since %s was written: starting anew", file)
+    if state["key"] != key:
+        _log.warning("recipe, models or data have changed since %s: starting anew", file)
         return 0
     model.load_state_dict(state["model"])
     adam.load_state_dict(state["optimiser"])
@@ -128,13 +139,11 @@ def _resume(file: Path, model: nn.Module, adam: torch.optim.AdamW, recipe: Recip
     return step
 
 
-def _save_state(
-    file: Path, model: nn.Module, adam: torch.optim.AdamW, recipe: Recipe, step: int
-) -> None:
+def _save_state(file: Path, model: nn.Module, adam: torch.optim.AdamW, key: str, step: int) -> None:
     state = {
         "model": model.state_dict(),
         "optimiser": adam.state_dict(),
-        "recipe": recipe.model_dump_json(),
+        "key": key,
         "step": step,
     }
 

@@ -12,33 +12,20 @@ from cir_core.metrics.protocols import Protocol
 
 @dataclass(frozen=True)
 class Dataset:
-    """``k`` is the default number of candidates; ``obtain`` tells where the files come from."""
+    """``k`` is the default number of candidates: what the paper re-ranks, less for the demo."""
 
     name: str
     adapter: Adapter
     protocol: Protocol
     k: int
-    obtain: str
 
 
 DATASETS = {
     dataset.name: dataset
     for dataset in (
-        Dataset("demo", FashionIQ(), protocols.DEMO, 50, "drawn by the pipeline itself"),
-        Dataset(
-            "fiq",
-            FashionIQ(),
-            protocols.FASHION_IQ,
-            100,
-            "annotations: github.com/XiaoxiaoGuo/fashion-iq; images: its authors' links or mirrors",
-        ),
-        Dataset(
-            "cirr",
-            CIRR(),
-            protocols.CIRR,
-            50,
-            "annotations: github.com/Cuberick-Orion/CIRR; images: on request from NLVR2",
-        ),
+        Dataset("demo", FashionIQ(), protocols.DEMO, k=50),
+        Dataset("fiq", FashionIQ(), protocols.FASHION_IQ, k=100),
+        Dataset("cirr", CIRR(), protocols.CIRR, k=50),
     )
 }
 

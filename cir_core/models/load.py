@@ -94,7 +94,7 @@ def check_tensors(
         )
 
 
-def require_same_vision(stage1: Stage1Model, stage2: Stage2Model) -> None:
+def require_same_vision(stage1: Stage1Model, stage2: Stage1Model | Stage2Model) -> None:
     """Both stages must hold the same frozen ViT, so that a gallery is encoded once.
 
     Raises CheckpointRefused naming the first tensors that differ.
@@ -109,11 +109,25 @@ def require_same_vision(stage1: Stage1Model, stage2: Stage2Model) -> None:
             cause=f"{len(differing)} tensors differ: {', '.join(differing[:_SHOWN])}",
             remedy="use a pair that was trained from the same frozen encoder",
         )
-    if stage1.config.text.width != stage2.config.text.width:
+    require_same_tokens(stage1.config, stage2.config)
+
+
+def require_same_tokens(stage1: Stage1Config, other: ModelConfig) -> None:
+    """Stage 2 reads stage 1's token ids and z_t: words, positions and width must agree.
+
+    Raises CheckpointRefused naming what differs.
+    """
+    fields = ("vocabulary", "vocabulary_size", "positions", "width")
+    differing = [
+        f"{name} {getattr(stage1.text, name)} and {getattr(other.text, name)}"
+        for name in fields
+        if getattr(stage1.text, name) != getattr(other.text, name)
+    ]
+    if differing:
         raise CheckpointRefused(
             "z_t of stage 1 does not fit stage 2",
-            cause=f"widths {stage1.config.text.width} and {stage2.config.text.width}",
-            remedy="use a pair that was trained together",
+            cause="; ".join(differing),
+            remedy="use models that were trained together",
         )
 
 

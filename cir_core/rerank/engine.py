@@ -13,9 +13,9 @@ from cir_core.ordering import require_finite
 from cir_core.rerank.plan import plan_blocks
 
 GATHERED_BYTES = 64 * 2**20
-"""Keys and values are copied per pair when a block has several candidates. 64 MiB keep these
-copies small beside the model; where one pair needs more (577 tokens of width 768 are 3.4 MiB), a
-block is one candidate, whose keys and values are broadcast without a copy."""
+"""Keys and values are copied per pair when a block has several candidates. 64 MiB (18 pairs of 577
+tokens of width 768) keep these copies small beside the model. A candidate with more pairs than that
+has a block of its own, and its keys and values are broadcast without a copy."""
 
 CHUNK = 128
 """Pairs per forward pass: enough to fill matrix products, short enough to sort by text length."""

@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from cir_core.ordering import best_first, require_finite
 
 QUERY_BLOCK = 128
-"""Queries per matrix product: bounds memory to 128 scores (12 bytes each, see ``search``) an image
-and block."""
+"""Queries per matrix product: bounds memory to 128 scores (12 bytes each, see ``_products``) an
+image and block."""
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,29 @@ def search(
     Ties: lower gallery row first, also at the cut. When fewer than k rows are left, all of them
     are returned. Raises NonFiniteError when an embedding is not finite.
 
-    Products are summed in fp64, then rounded: in fp32 the same two vectors give different last
-    bits from column to column and block to block, so that equal images would not tie.
     """
     require_finite(queries, "query embeddings")
     require_finite(gallery, "gallery embeddings")
     columns = gallery.T.astype(np.float64)
     for start in range(0, len(queries), QUERY_BLOCK):
-        block = queries[start : start + QUERY_BLOCK].astype(np.float64)
-        similarity = (block @ columns).astype(np.float32)
-        for offset, scores in enumerate(similarity):
+        products = _products(queries[start : start + QUERY_BLOCK], columns)
+        for offset, scores in enumerate(products):
             yield _search_one(scores, k, removed[start + offset], targets[start + offset])
+
+
+def similarity(
+    queries: Float[np.ndarray, "query embedding"], images: Float[np.ndarray, "image embedding"]
+) -> Float[np.ndarray, "query image"]:
+    """Inner products: the one stage 1 score of a pair, whatever else is computed beside it."""
+    return _products(queries, images.T.astype(np.float64))
+
+
+def _products(
+    queries: Float[np.ndarray, "query embedding"], columns: Float[np.ndarray, "embedding image"]
+) -> Float[np.ndarray, "query image"]:
+    """Summed in fp64, then rounded: in fp32 the same two vectors give different last bits from
+    column to column and block to block, so that equal images would not tie."""
+    return (queries.astype(np.float64) @ columns).astype(np.float32)
 
 
 def _search_one(

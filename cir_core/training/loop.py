@@ -36,6 +36,8 @@ class Recipe(BaseModel):
 class Diverged(CirError):
     """The loss or its gradient is no longer a finite number."""
 
+    exit_code = 9
+
 
 class Objective(Protocol):
     """A model in training and the loss of one step."""

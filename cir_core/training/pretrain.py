@@ -4,6 +4,8 @@ BLIP's third loss generates the caption; here a share of its words is masked and
 the picture, which asks the same of the cross-attention and needs no decoder.
 """
 
+import hashlib
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +37,12 @@ class DescribedImages:
 
     pixels: UInt8[Tensor, "image size size 3"]
     descriptions: list[list[list[int]]]
+
+    def digest(self) -> str:
+        """sha256 of the pictures and their descriptions."""
+        digest = hashlib.sha256(json.dumps(self.descriptions).encode())
+        digest.update(self.pixels.numpy().tobytes())
+        return digest.hexdigest()
 
 
 class Pretraining(nn.Module):

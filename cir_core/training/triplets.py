@@ -1,5 +1,7 @@
 """What stages 1 and 2 train on: frozen image tokens, and (reference, text, target) rows."""
 
+import hashlib
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +28,13 @@ class Triplets:
 
     def __len__(self) -> int:
         return len(self.token_ids)
+
+    def digest(self) -> str:
+        """sha256 of all that a training can read here."""
+        digest = hashlib.sha256(json.dumps(self.token_ids).encode())
+        for tensor in (self.image_tokens, self.reference, self.target, self.category):
+            digest.update(tensor.numpy().tobytes())
+        return digest.hexdigest()
 
     def texts(self, rows: np.ndarray) -> TokenBatch:
         return pad_tokens([self.token_ids[row] for row in rows])

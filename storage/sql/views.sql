@@ -52,7 +52,9 @@ GROUP BY ALL;
 CREATE VIEW failures AS
 SELECT m.run_id, m.query_id, m.category, m.pool, m.reference_id, m.text, m.targets,
        first.image_id AS answered, m.stage1_rank, m.stage2_rank,
-       CASE WHEN m.is_candidate THEN 'ordered wrong' ELSE 'lost in stage 1' END AS reason
+       CASE WHEN m.is_candidate THEN 'ordered wrong'
+            WHEN m.stage1_rank IS NULL THEN 'cannot be answered' -- see the table problems
+            ELSE 'lost in stage 1' END AS reason
 FROM rank_movement m
 LEFT JOIN rankings first
     ON first.run_id = m.run_id AND first.query_id = m.query_id

@@ -16,7 +16,7 @@ from flows.engine import InProcess
 from flows.pipeline import run_pipeline
 from flows.settings import Settings
 from flows.train import TrainedStage, TrainingSettings, run_training
-from storage.checkpoints import weights_sha256
+from storage.checkpoints import model_sha256
 from tasks import train as train_task
 
 
@@ -97,7 +97,7 @@ def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(
         with pytest.raises(KeyboardInterrupt):
             workshop.train("stage1", "again")
     assert not (tmp_path / "again" / "model.safetensors").exists()
-    assert weights_sha256(workshop.train("stage1", "again")) == weights_sha256(undisturbed)
+    assert model_sha256(workshop.train("stage1", "again")) == model_sha256(undisturbed)
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
