@@ -116,6 +116,8 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
         fused = Artifact(store, "fuse", encoded.queries.fingerprint)
         problems += gallery.read("problems").to_pylist() + fused.read("unfused").to_pylist()
         _stop_on_problems(problems, settings.allow_missing)
+        if problems:
+            _log.warning("going on with %d problems: gallery or queries are short", len(problems))
         retrieved = engine.run(
             retrieve,
             store,
@@ -183,8 +185,6 @@ def _stop_on_problems(problems: list[dict[str, str]], allowed: int) -> None:
             remedy="repair them, or go on without: --allow-missing "
             f"{causes} (then all are in the table problems of the catalog)",
         )
-    if problems:
-        _log.warning("going on with %d problems: gallery or queries are short", len(problems))
 
 
 def _device(name: str) -> str:

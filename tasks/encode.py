@@ -57,11 +57,11 @@ def encode(
     model, PreflightError for a text that is too long or an image that changed meanwhile.
     """
     source = Artifact(store, "ingest", ingested)
-    weights = model_sha256(stage1)
+    model = model_sha256(stage1)
     settings = {"target_ratio": TARGET_RATIO}
     images = source.identity()["inputs"]["images"]
-    embed_identity = Identity("encode", VERSION, settings, {"images": images, "weights": weights})
-    fuse_identity = Identity("fuse", VERSION, settings, {"ingest": ingested, "weights": weights})
+    embed_identity = Identity("encode", VERSION, settings, {"images": images, "model": model})
+    fuse_identity = Identity("fuse", VERSION, settings, {"ingest": ingested, "model": model})
     embedded, fused = Artifact.of(store, embed_identity), Artifact.of(store, fuse_identity)
     gallery_done, queries_done = embedded.is_done, fused.is_done
     if not (gallery_done and queries_done):

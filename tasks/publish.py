@@ -58,8 +58,8 @@ def _read_run(store: Path, evaluated: Artifact) -> PublishedRun:
         "queries": queries.num_rows,
         "problems": problems.num_rows,
         "gallery_sha256": source.identity()["inputs"]["images"],
-        "stage1_sha256": encoded.identity()["inputs"]["weights"],
-        "stage2_sha256": scored.identity()["inputs"]["weights"],
+        "stage1_sha256": encoded.identity()["inputs"]["model"],
+        "stage2_sha256": scored.identity()["inputs"]["model"],
         "created_at": evaluated.created_at(),
     }
     return PublishedRun(

@@ -67,7 +67,7 @@ def rerank(
             "retrieve": candidates,
             "fuse": queries,
             "ingest": ingested,
-            "weights": model_sha256(stage2),
+            "model": model_sha256(stage2),
         },
     )
     artifact = Artifact.of(store, identity)

@@ -506,10 +506,13 @@ def test_a_missing_image_stops_the_run_unless_allowed(copied: Finished) -> None:
     assert caught.value.exit_code == 3
     assert "--allow-missing 1" in caught.value.remedy
     run = copied.bench.run(copied.store, allow_missing=1)
-    assert run.problems == 1
+    assert run.problems == 1 + len(wanted)
     where = f"WHERE run_id = '{run.run_id}'"
     listed = rows(copied.store, f"SELECT item, kind FROM problems {where}")
-    assert listed == [{"item": lost, "kind": "missing"}]
+    assert listed == [
+        {"item": lost, "kind": "missing"},
+        *({"item": query, "kind": "target_unusable"} for query in wanted),
+    ]
     gallery = rows(
         copied.store, f"SELECT DISTINCT path FROM gallery {where} AND image_id = '{lost}'"
     )
@@ -535,7 +538,7 @@ def test_queries_whose_reference_is_missing_are_misses_and_are_listed(copied: Fi
     own = [f"toptee-{row:05d}" for row, entry in enumerate(captions) if entry["candidate"] == lost]
     assert len(own) >= 2
     next((copied.bench.root / "images").glob(f"{lost}.*")).unlink()
-    run = copied.bench.run(copied.store, allow_missing=1 + len(own))
+    run = copied.bench.run(copied.store, allow_missing=1)
     where = f"WHERE run_id = '{run.run_id}'"
     sql = f"SELECT item FROM problems {where} AND kind = 'reference_unusable' ORDER BY item"
     assert [row["item"] for row in rows(copied.store, sql)] == own
@@ -544,7 +547,7 @@ def test_queries_whose_reference_is_missing_are_misses_and_are_listed(copied: Fi
     assert len(ranked) == 2 * FIQ_QUERIES - len(own)
     sql = f"SELECT query_id, reason FROM failures {where} AND stage2_rank IS NULL ORDER BY ALL"
     failed = {row["query_id"]: row["reason"] for row in rows(copied.store, sql)}
-    assert failed.items() >= dict.fromkeys(own, "lost in stage 1").items()
+    assert failed.items() >= dict.fromkeys(own, "cannot be answered").items()
     (row,) = rows(copied.store, f"SELECT n FROM recall {where} AND category = 'toptee' AND k = 1")
     assert row["n"] == FIQ_QUERIES
 
@@ -558,7 +561,14 @@ def test_a_picture_that_breaks_off_is_found_when_it_is_decoded(copied: Finished)
         copied.bench.run(copied.store)
     run = copied.bench.run(copied.store, allow_missing=1)
     listed = rows(copied.store, f"SELECT item, kind FROM problems WHERE run_id = '{run.run_id}'")
-    assert listed == [{"item": "toptee-00", "kind": "truncated"}]
+    assert {"item": "toptee-00", "kind": "truncated"} in listed
+    captions = json.loads((copied.bench.root / "captions/cap.toptee.val.json").read_text())
+    unasked = [
+        {"item": f"toptee-{row:05d}", "kind": "reference_unusable"}
+        for row, entry in enumerate(captions)
+        if entry["candidate"] == "toptee-00"
+    ]
+    assert listed[1:] == unasked
 
 
 @pytest.mark.parametrize(
@@ -616,7 +626,9 @@ def test_the_manifests_name_exactly_what_was_used(ended: Finished) -> None:
     evaluated = Artifact(ended.store, "evaluate", ended.run.evaluated).identity()
     retrieved = Artifact(ended.store, "retrieve", evaluated["inputs"]["retrieve"]).identity()
     encoded = Artifact(ended.store, "encode", retrieved["inputs"]["encode"]).identity()
-    weights = (ended.bench.pair.stage1 / "model.safetensors").read_bytes()
-    assert encoded["inputs"]["weights"] == hashlib.sha256(weights).hexdigest()
+    folder = ended.bench.pair.stage1
+    weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    config = json.dumps(json.loads((folder / "config.json").read_text()), sort_keys=True)
+    assert encoded["inputs"]["model"] == hashlib.sha256((config + weights).encode()).hexdigest()
     assert retrieved["settings"]["k"] == K
     assert retrieved["settings"]["removes_reference"] == (ended.bench.dataset == "cirr")

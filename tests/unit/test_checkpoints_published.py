@@ -10,7 +10,8 @@ from cir_core.checkpoints.published import STAGE1, STAGE2, convert_published
 from cir_core.models.config import Stage1Config, Stage2Config, TextConfig, VisionConfig
 from cir_core.models.fusion import Stage1Model
 from cir_core.models.reranker import Stage2Model
-from storage.checkpoints import model_sha256, read_tensors
+from storage.atomic import sha256_of
+from storage.checkpoints import read_tensors
 from tasks.convert import convert
 from tests.support.tiny_checkpoints import MODEL_KEYS, save_published, tiny_stage1, tiny_stage2
 
@@ -127,6 +128,6 @@ def test_converting_twice_writes_the_same_bytes(tmp_path: Path) -> None:
     assert first == second
     assert first.kind == "stage1"
     assert first.dropped == ("text_encoder.embeddings.position_ids",)
-    assert first.sha256 == model_sha256(tmp_path / "model")
+    assert first.sha256 == sha256_of(tmp_path / "model" / "model.safetensors")
     stored = read_tensors(tmp_path / "model")
     assert first.parameters == sum(tensor.numel() for tensor in stored.values())
