@@ -24,7 +24,7 @@ VERSION = 1
 THUMBNAIL = 112
 """Pixels of the longer side; a page of a hundred pictures stays near one megabyte."""
 
-SHOWN = 8
+SHOWN = 7
 """Candidates per stage and sample query."""
 
 SAMPLES = {
