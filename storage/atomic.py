@@ -17,15 +17,7 @@ def commit(path: Path, write: Callable[[Path], None]) -> str:
     was, and nothing half-written stays behind. Raises OutOfSpace when the disk is full, and
     PreflightError when the folder cannot be made.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        raise PreflightError(
-            "a folder cannot be made",
-            item=str(path.parent),
-            cause=str(error),
-            remedy="name another folder, or free this name",
-        ) from error
+    make_folder(path.parent)
     for leftover in path.parent.glob(f".{path.name}.*.tmp*"):  # of a killed writer
         leftover.unlink()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -42,6 +34,19 @@ def commit(path: Path, write: Callable[[Path], None]) -> str:
     finally:
         temporary.unlink(missing_ok=True)
     return digest
+
+
+def make_folder(path: Path) -> None:
+    """Raises PreflightError when there is none and none can be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise PreflightError(
+            "a folder cannot be made",
+            item=str(path),
+            cause=str(error),
+            remedy="name another folder, or free this name",
+        ) from error
 
 
 def commit_text(path: Path, text: str) -> str:

@@ -26,7 +26,7 @@ from cir_core.training.stage2 import Stage2Recipe, Stage2Training, stage2_from_b
 from cir_core.training.triplets import Triplets
 from cir_core.types import Benchmark
 from storage.annotations import read_json
-from storage.atomic import commit
+from storage.atomic import commit, make_folder
 from storage.checkpoints import model_sha256, write_checkpoint
 from storage.images import decode_image, find_image, read_image
 from tasks.models import open_stage1, tokenize
@@ -93,7 +93,7 @@ def _run(objective: Objective, recipe: Recipe, out: Path, origin: dict[str, str]
     """Train to the end, from where an earlier run in ``out`` stopped, if it had the same recipe
     and the same origin (models it starts from, data)."""
     key = json.dumps({"recipe": recipe.model_dump(), **origin})
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     adam = optimiser(objective, recipe)
     state_file = out / STATE_FILE
     first_step = _resume(state_file, objective.trained, adam, key)

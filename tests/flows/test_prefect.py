@@ -52,6 +52,13 @@ def test_every_dataset_has_one_deployment() -> None:
     assert [deployment["name"] for deployment in deployments()] == list(DATASETS)
 
 
+def test_a_flow_runs_where_its_worker_was_started() -> None:
+    """Elsewhere a relative store would lie in a temporary folder and vanish with it."""
+    content = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+    (step,) = content["pull"]
+    assert step == {"prefect.deployments.steps.set_working_directory": {"directory": "{{ $PWD }}"}}
+
+
 @pytest.mark.parametrize("deployment", deployments(), ids=lambda one: str(one["name"]))
 def test_a_deployment_runs_the_flow_with_parameters_it_has(deployment: dict[str, Any]) -> None:
     assert deployment["entrypoint"] == "flows.deployments.cir_pipeline"

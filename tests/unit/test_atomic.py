@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cir_core.errors import OutOfSpace
+from cir_core.errors import OutOfSpace, PreflightError
 from storage.atomic import commit, commit_text, sha256_of
 
 TEXT = "é\n"
@@ -118,3 +118,10 @@ def test_a_file_named_like_the_complaint_is_not_a_full_disk(tmp_path: Path) -> N
 
     with pytest.raises(FileNotFoundError):
         commit(tmp_path / "a", write)
+
+
+def test_a_file_in_the_place_of_a_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(PreflightError, match="taken"):
+        commit_text(tmp_path / "taken" / "inside", "text")
+    assert (tmp_path / "taken").is_file()
