@@ -258,21 +258,22 @@ def _run(flags: dict[str, Any], *, as_json: bool) -> None:
 def _tell(result: Any, settings: Any, *, as_json: bool) -> None:
     from rich.console import Console
 
-    from flows.terminal import print_recall, recall_rows
+    from flows.terminal import HEADER, print_recall, recall_rows
 
     if not result.made:
         _say("nothing to do: every stage was there already")
     else:
         _say(f"made: {', '.join(result.made)}")
     if as_json:
-        header, rows = recall_rows(settings.store, result)
         summary = {
             "run_id": result.run_id,
             "catalog": str(result.catalog),
             "report": str(result.report),
             "made": result.made,
             "problems": result.problems,
-            "recall": [dict(zip(header, row, strict=True)) for row in rows],
+            "recall": [
+                dict(zip(HEADER, row, strict=True)) for row in recall_rows(settings.store, result)
+            ],
         }
         print(json.dumps(summary))
         return

@@ -1,5 +1,6 @@
 """What a run says on the terminal: the recall table, and where things are."""
 
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -9,63 +10,59 @@ from rich.table import Table
 from flows.pipeline import Run
 from storage.artifacts import Artifact
 
-_STAGES = {"stage1": "stage 1", "stage2": "stage 2", "gain": "gain"}
+HEADER = ["category", "metric", "stage 1", "stage 2", "gain ± 95 %"]
 
 
-def recall_rows(store: Path, run: Run) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of stage 1 against stage 2: percentages, paired gains ± 95 %."""
+def recall_rows(store: Path, run: Run) -> list[list[str]]:
+    """Stage 1 against stage 2 under ``HEADER``, in percent: a row per category and metric."""
     metrics = Artifact(store, "evaluate", run.evaluated).read("metrics").to_pylist()
-    values = {(m["category"], m["stage"], m["metric"], m["k"]): m for m in metrics}
-    columns = list(
-        dict.fromkeys((m["metric"], m["k"]) for m in metrics if m["metric"] != "coverage")
-    )
-    covered = {m["category"]: m for m in metrics if m["metric"] == "coverage"}
-    header = ["category", "stage", *(_title(metric, k) for metric, k in columns)]
-    if covered:
-        header.append(f"coverage@{next(iter(covered.values()))['k']}")
-    rows = []
-    for category in covered:
-        for stage, label in _STAGES.items():
-            cells = [
-                _cell(values.get((category, stage, metric, k)), stage) for metric, k in columns
-            ]
-            ceiling = _percent(covered[category]["value"]) if stage == "stage1" else ""
-            rows.append([category if stage == "stage1" else "", label, *cells, ceiling])
-    return header, rows
+    by_row: dict[tuple[str, str, int], dict[str, dict[str, Any]]] = {}
+    for metric in metrics:
+        key = (metric["category"], metric["metric"], metric["k"])
+        by_row.setdefault(key, {})[metric["stage"]] = metric
+    categories = list(dict.fromkeys(category for category, _, _ in by_row))
+    return [
+        [
+            category,
+            _title(metric, k),
+            *(_cell(stages.get(name), name) for name in ("stage1", "stage2", "gain")),
+        ]
+        for (category, metric, k), stages in sorted(
+            by_row.items(), key=lambda item: categories.index(item[0][0])
+        )
+    ]
 
 
 def print_recall(store: Path, run: Run, console: Console) -> None:
     """The table for people."""
-    header, rows = recall_rows(store, run)
+    rows = recall_rows(store, run)
     if not rows:
         console.print("The queries have no labels: rankings are made, nothing is measured.")
         return
-    table = Table(title=_protocol(store, run), title_justify="left", padding=(0, 0))
-    for name in header:
-        table.add_column(
-            name, justify="left" if name in ("category", "stage") else "right", no_wrap=True
-        )
-    for row in rows:
-        table.add_row(*row, end_section=row[1] == _STAGES["gain"])
+    table = Table(title=_protocol(store, run), title_justify="left")
+    for name in HEADER:
+        table.add_column(name, justify="left" if name in ("category", "metric") else "right")
+    for row, following in zip_longest(rows, rows[1:]):
+        table.add_row(*row, end_section=following is None or following[0] != row[0])
     console.print(table)
 
 
 def recall_markdown(store: Path, run: Run) -> str:
     """The table for Prefect's artifact page."""
-    header, rows = recall_rows(store, run)
     lines = [f"**{_protocol(store, run)}**", ""]
-    lines += ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    lines += ["| " + " | ".join(HEADER) + " |", "|" + " --- |" * len(HEADER)]
+    lines += ["| " + " | ".join(row) + " |" for row in recall_rows(store, run)]
     return "\n".join(lines)
 
 
 def _protocol(store: Path, run: Run) -> str:
     settings = Artifact(store, "evaluate", run.evaluated).identity()["settings"]
-    return f"Recall in %, protocol {settings['protocol']}, K = {settings['k']} (gain ± 95 %)"
+    return f"Recall in %, protocol {settings['protocol']}, K = {settings['k']}"
 
 
 def _title(metric: str, k: int) -> str:
-    return {"recall": f"R@{k}", "recall_subset": f"Rsub@{k}"}.get(metric, "average")
+    names = {"recall": "R", "recall_subset": "subset R", "cirr_average": "average"}
+    return f"{names.get(metric, metric)}@{k}" if k else names.get(metric, metric)
 
 
 def _cell(metric: dict[str, Any] | None, stage: str) -> str:

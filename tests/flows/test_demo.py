@@ -116,7 +116,7 @@ def test_the_readme_shows_the_recall_table_that_the_demo_prints(demo: DemoRun) -
     ((header, *rows),) = [cells_of(block) for block in blocks]
     assert header == list(demo.recall[0])
     for told, made in zip(rows, demo.recall, strict=True):
-        assert told[:2] == [made["category"], made["stage"]]
+        assert told[:2] == [made["category"], made["metric"]]
         for shown, value in zip(told[2:], list(made.values())[2:], strict=True):
             numbers = [
                 [float(number) for number in re.findall(r"[-+]?\d+\.\d+", cell)]
