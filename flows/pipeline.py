@@ -7,7 +7,7 @@ from pathlib import Path
 from cir_core.datasets.registry import find_dataset
 from cir_core.errors import ProblemsFound, UsageError
 from flows.engine import Engine
-from flows.settings import Settings, shipped_model
+from flows.settings import Settings, demo_root, shipped_model
 from storage.artifacts import Artifact, Made
 from storage.catalog import CATALOG_FILE, run_id_of
 from storage.lock import hold_store
@@ -76,7 +76,7 @@ def resolve_inputs(settings: Settings) -> Inputs:
             "`cir-pipeline convert`",
         )
     return Inputs(
-        data_root=settings.data_root or settings.store / "data" / "demo",
+        data_root=settings.data_root or demo_root(settings.store),
         categories=settings.categories or dataset.adapter.categories,
         stage1=settings.stage1 or shipped_model("stage1"),
         stage2=settings.stage2 or shipped_model("stage2"),
@@ -94,7 +94,7 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
     inputs = resolve_inputs(settings)
     store, root = settings.store, inputs.data_root
     with hold_store(store):
-        engine.run(check_pair, store, inputs.stage1, inputs.stage2)
+        pair = engine.run(check_pair, store, inputs.stage1, inputs.stage2)
         if settings.dataset == "demo" and settings.data_root is None:
             engine.run(render_demo, root, settings.split)
         ingested = engine.run(
@@ -108,6 +108,7 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
             store,
             root,
             ingested.fingerprint,
+            pair.fingerprint,
             inputs.stage1,
             device=inputs.device,
             batch=settings.batch,
@@ -133,6 +134,7 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
             ingested.fingerprint,
             encoded.queries.fingerprint,
             retrieved.fingerprint,
+            pair.fingerprint,
             inputs.stage2,
             device=inputs.device,
             batch=settings.batch,

@@ -57,7 +57,7 @@ def resolve(
     Raises UsageError listing every mistake at once, with the source of each value.
     """
     layers = [
-        (f"{SETTINGS_FILE}", _read_toml(folder / SETTINGS_FILE)),
+        (SETTINGS_FILE, _read_toml(folder / SETTINGS_FILE)),
         ("environment", _read_environment(environment)),
         ("flag", {name: value for name, value in flags.items() if value not in (None, (), [])}),
     ]
@@ -83,6 +83,11 @@ def resolve(
 def shipped_model(stage: Literal["stage1", "stage2"]) -> Path:
     """The demo pair that comes with the package."""
     return Path(str(resources.files("cir_core.models") / "pretrained" / "demo" / stage))
+
+
+def demo_root(store: Path) -> Path:
+    """Where the demo dataset is drawn."""
+    return store / "data" / "demo"
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

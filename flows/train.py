@@ -9,6 +9,7 @@ from cir_core.datasets.registry import find_dataset
 from cir_core.errors import UsageError
 from cir_core.training.presets import PRESETS, Preset
 from flows.engine import Engine
+from flows.settings import demo_root
 from storage.annotations import require_root
 from tasks.render import render_demo
 from tasks.train import pretrain, train_stage1, train_stage2
@@ -38,7 +39,7 @@ def run_training(settings: TrainingSettings, engine: Engine) -> Path:
     trained on, or a model that is needed and not given.
     """
     preset = _check(settings)
-    root = settings.data_root or settings.store / "data" / "demo"
+    root = settings.data_root or demo_root(settings.store)
     if settings.dataset == "demo" and settings.data_root is None:
         engine.run(render_demo, root, "train")
     require_root(root)

@@ -20,11 +20,10 @@ from cir_core.models.tokenizer import pad_tokens
 from cir_core.ordering import require_finite
 from storage import schemas
 from storage.artifacts import Artifact, Identity, Made
-from storage.checkpoints import model_sha256
 from storage.tables import vector_column
 from tasks.models import open_stage1, tokenize
 from tasks.pixels import ImageFile, image_files, load_pixels
-from tasks.progress import count, shards
+from tasks.progress import count, shard_name, shards
 
 VERSION = 1
 SHARD = 256
@@ -48,7 +47,14 @@ class _Query:
 
 
 def encode(
-    store: Path, data_root: Path, ingested: str, stage1: Path, *, device: str, batch: int
+    store: Path,
+    data_root: Path,
+    ingested: str,
+    pair: str,
+    stage1: Path,
+    *,
+    device: str,
+    batch: int,
 ) -> Encoded:
     """The artifacts ``encode`` (parts embeddings-*, problems-*) and ``fuse`` (parts queries-*, and
     unfused-* for the queries whose reference cannot be decoded).
@@ -57,7 +63,7 @@ def encode(
     model, PreflightError for a text that is too long or an image that changed meanwhile.
     """
     source = Artifact(store, "ingest", ingested)
-    model = model_sha256(stage1)
+    model = Artifact(store, "pair", pair).identity()["inputs"]["stage1"]
     settings = {"target_ratio": TARGET_RATIO}
     images = source.identity()["inputs"]["images"]
     embed_identity = Identity("encode", VERSION, settings, {"images": images, "model": model})
@@ -74,7 +80,7 @@ def encode(
             device=device,
             batch=batch,
         )
-    names = [_range_name(rows) for rows in shards(source.read("images").num_rows, SHARD)]
+    names = [shard_name(rows) for rows in shards(source.read("images").num_rows, SHARD)]
     if not gallery_done:
         parts = [f"{kind}-{name}" for kind in GALLERY_PARTS for name in names]
         embedded.finish(embed_identity, parts)
@@ -103,7 +109,7 @@ def _encode_shards(
     queries = _queries_by_reference(model, source.read("queries"))
     with count("encoding", len(files), "images") as counter:
         for rows in shards(len(files), SHARD):
-            name = _range_name(rows)
+            name = shard_name(rows)
             owners = dict.fromkeys(GALLERY_PARTS, embedded) | dict.fromkeys(QUERY_PARTS, fused)
             missing = {
                 kind: artifact
@@ -211,7 +217,3 @@ def _queries_by_reference(model: Stage1Model, queries: pa.Table) -> dict[str, li
     ):
         grouped[reference].append(_Query(query, tokens))
     return grouped
-
-
-def _range_name(rows: range) -> str:
-    return f"{rows.start:07d}-{rows.stop:07d}"

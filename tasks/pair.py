@@ -12,7 +12,8 @@ VERSION = 1
 
 def check_pair(store: Path, stage1: Path, stage2: Path) -> Made:
     """The artifact ``pair``, without parts: its manifest says that both models were loaded
-    strictly, are finite, and hold the same visual encoder, tensor by tensor.
+    strictly, are finite, and hold the same visual encoder, tensor by tensor. Its inputs name the
+    models' bytes, so that later stages need not hash gigabytes again.
 
     Raises CheckpointRefused, or NonFiniteError, saying which model is wrong and how.
     """

@@ -12,10 +12,9 @@ from cir_core.models.reranker import Stage2Model
 from cir_core.rerank.engine import FusedQueries, score_pairs
 from storage import schemas
 from storage.artifacts import Artifact, Identity, Made
-from storage.checkpoints import model_sha256
 from tasks.models import open_stage2
 from tasks.pixels import ImageFile, image_files, load_pixels
-from tasks.progress import count, shards
+from tasks.progress import count, shard_name, shards
 
 VERSION = 1
 SHARD = 256
@@ -48,6 +47,7 @@ def rerank(
     ingested: str,
     queries: str,
     candidates: str,
+    pair: str,
     stage2: Path,
     *,
     device: str,
@@ -67,7 +67,7 @@ def rerank(
             "retrieve": candidates,
             "fuse": queries,
             "ingest": ingested,
-            "model": model_sha256(stage2),
+            "model": Artifact(store, "pair", pair).identity()["inputs"]["stage2"],
         },
     )
     artifact = Artifact.of(store, identity)
@@ -75,7 +75,7 @@ def rerank(
         return Made(identity.fingerprint, reused=True)
     model = open_stage2(stage2)
     files, fused, pairs = _read_pairs(store, ingested, queries, candidates)
-    names = {rows: f"scores-{rows.start:07d}-{rows.stop:07d}" for rows in shards(len(files), SHARD)}
+    names = {rows: f"scores-{shard_name(rows)}" for rows in shards(len(files), SHARD)}
     with count("re-ranking", len(pairs.query), "pairs") as counter:
         for rows, name in names.items():
             mine = pairs.of_images(rows)
