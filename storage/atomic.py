@@ -27,7 +27,7 @@ def commit(path: Path, write: Callable[[Path], None]) -> str:
         _sync(temporary)
         os.replace(temporary, path)
         _sync(path.parent)
-    except Exception as error:
+    except Exception as error:  # a full disk has many types; all else passes on
         if _is_full(error):
             raise _full(path) from error
         raise

@@ -69,7 +69,7 @@ def report(store: Path, data_root: Path, evaluated: str) -> Reported:
         "coverage": _coverage(catalog, run),
         "problems": _rows(catalog, f"SELECT * FROM problems WHERE run_id = '{run_id}' LIMIT 50"),
         "samples": _samples(catalog, run_id, data_root),
-        "made_with": _made_with(store, evaluated),
+        "made_with": Artifact(store, "evaluate", evaluated).made_with(),
     }
     metrics = _rows(catalog, f"SELECT * FROM metrics WHERE run_id = '{run_id}'")
     commit_text(page, _template().render(content))
@@ -234,10 +234,6 @@ class _Album:
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=85)
         return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _made_with(store: Path, evaluated: str) -> dict[str, Any]:
-    return Artifact(store, "evaluate", evaluated).made_with()
 
 
 def _template() -> jinja2.Template:

@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cir_core.datasets.fashion_iq import FashionIQ
+from cir_core.datasets.fashion_iq import FashionIQ, image_files
 from cir_core.images import normalise, prepare
 from cir_core.models.config import Stage1Config, Stage2Config
 from cir_core.models.fusion import Stage1Model
-from cir_core.models.load import require_same_tokens, require_same_vision
+from cir_core.models.load import require_same_vision
 from cir_core.models.reranker import Stage2Model
 from cir_core.models.tokenizer import Tokenizer
 from cir_core.models.vision import VisionTransformer
@@ -44,7 +45,7 @@ def pretrain(root: Path, out: Path, config: Stage1Config, recipe: PretrainRecipe
     """The base model of both stages, from described images; written to ``out``."""
     described = read_json(root, "descriptions/descriptions.train.json")
     tokenizer = Tokenizer(config.text.vocabulary)
-    files = [(f"images/{image}.jpg", f"images/{image}.png") for image in described]
+    files = [image_files(image) for image in described]
     data = DescribedImages(
         pixels=_read_pixels(root, files, config.vision.image_size),
         descriptions=[tokenizer(texts) for texts in described.values()],
@@ -71,7 +72,6 @@ def train_stage2(
 ) -> None:
     """Stage 2 from the pre-trained base, over the z_t of the finished stage 1."""
     first, source = open_stage1(stage1), open_stage1(base)
-    require_same_tokens(first.config, source.config)
     require_same_vision(first, source)
     config = Stage2Config(
         kind="stage2", vision=source.config.vision, text=source.config.text, merge_from=merge_from
@@ -162,8 +162,10 @@ def _save(model: Stage1Model | Stage2Model, out: Path) -> None:
 def _read_triplets(root: Path, stage1: Stage1Model) -> Triplets:
     """The training split with both orders of the captions, and its frozen image tokens."""
 
+    read = cache(partial(read_json, root))  # both orders are in the same files
+
     def parse(adapter: FashionIQ) -> Benchmark:
-        return adapter.parse("train", adapter.categories, lambda file: read_json(root, file))
+        return adapter.parse("train", adapter.categories, read)
 
     published, reversed_ = parse(FashionIQ("published")), parse(FashionIQ("reversed"))
     row = {image: index for index, image in enumerate(published.files)}

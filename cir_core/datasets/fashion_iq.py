@@ -44,9 +44,7 @@ class FashionIQ:
         )
         images = [image for gallery in galleries.values() for image in gallery]
         images += [image for query in queries for image in (query.reference_id, *query.targets)]
-        files: dict[ImageId, tuple[str, ...]] = {
-            image: (f"images/{image}.jpg", f"images/{image}.png") for image in images
-        }
+        files = {image: image_files(image) for image in images}
         return Benchmark(galleries=galleries, queries=queries, files=files)
 
     def _parse_query(self, entry: object, category: str, split: Split, index: int) -> Query:
@@ -70,6 +68,11 @@ class FashionIQ:
             text=join_captions(captions[0], captions[1], self.caption_rule),
             targets=targets,
         )
+
+
+def image_files(image_id: str) -> tuple[str, ...]:
+    """Where an image may lie, relative to the data root."""
+    return (f"images/{image_id}.jpg", f"images/{image_id}.png")
 
 
 def _captions_file(category: str, split: Split) -> str:
