@@ -7,6 +7,9 @@ ImageId = NewType("ImageId", str)
 QueryId = NewType("QueryId", str)
 
 Split = Literal["train", "val", "test"]
+CaptionRule = Literal["published", "reversed", "raw", "both_orders"]
+"""How several captions of one query become its text; see ``cir_core.datasets.captions``."""
+
 Pool = Literal["gallery", "subset"]
 """Which candidates compete: the whole gallery, or CIRR's five-member subset, scored separately."""
 
@@ -16,7 +19,8 @@ class Query:
     """A reference image plus a modification text, and what is known of the answer.
 
     ``category`` names the gallery that is searched. ``targets`` is empty for a query without
-    label. ``subset`` holds the members of a second, small pool (CIRR), or is empty.
+    label. ``subset`` holds the members of a second, small pool (CIRR), or is empty. With
+    ``other_text`` the query is asked both ways: embeddings and scores of the two are averaged.
     """
 
     query_id: QueryId
@@ -25,6 +29,7 @@ class Query:
     text: str
     targets: tuple[ImageId, ...] = ()
     subset: tuple[ImageId, ...] = ()
+    other_text: str = ""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,10 @@ app = typer.Typer(
 config_app = typer.Typer(help="The settings of a run.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 
-_Dataset = Annotated[str | None, typer.Option(help="demo, fiq or cirr.", show_default="demo")]
+_Dataset = Annotated[
+    str | None,
+    typer.Option(help="A name that `datasets` lists.", show_default="demo"),
+]
 _DataRoot = Annotated[
     Path | None,
     typer.Option(help="Folder with the published layout (not needed for demo)."),
@@ -42,6 +45,10 @@ _Stage1 = Annotated[
 ]
 _Stage2 = Annotated[
     Path | None, typer.Option(help="Stage 2 model folder.", show_default="shipped for demo")
+]
+_Protocol = Annotated[
+    str | None,
+    typer.Option(help="How to ask and count: see `protocols`.", show_default="the dataset's first"),
 ]
 _K = Annotated[
     int | None,
@@ -86,6 +93,7 @@ def run(
     category: _Category = None,
     stage1: _Stage1 = None,
     stage2: _Stage2 = None,
+    protocol: _Protocol = None,
     k: _K = None,
     store: _Store = None,
     allow_missing: _AllowMissing = None,
@@ -105,6 +113,7 @@ def run(
         "categories": tuple(category or ()),
         "stage1": stage1,
         "stage2": stage2,
+        "protocol": protocol,
         "k": k,
         "store": store,
         "allow_missing": allow_missing,
@@ -201,6 +210,50 @@ def sql(
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
     Console().print(table)
+
+
+@app.command()
+def protocols(
+    dataset: Annotated[str | None, typer.Option(help="Only this dataset's.")] = None,
+    as_json: _Json = False,
+) -> None:
+    """What each recall means: the protocols by name, the first of a dataset is its default."""
+    from dataclasses import asdict
+
+    from cir_core.metrics.protocols import PROTOCOLS
+
+    chosen = [one for one in PROTOCOLS.values() if dataset in (None, one.dataset)]
+    if not chosen:
+        from cir_core.datasets.registry import find_dataset
+
+        find_dataset(str(dataset))
+    if as_json:
+        hidden = {"published"}
+        rows = [{k: v for k, v in asdict(one).items() if k not in hidden} for one in chosen]
+        print(json.dumps(rows))
+        return
+    from rich.console import Console
+
+    from flows.listings import print_protocols
+
+    print_protocols(chosen, Console())
+
+
+@app.command()
+def datasets(as_json: _Json = False) -> None:
+    """What is supported, where it is expected, its licence, and how to obtain it."""
+    from dataclasses import asdict
+
+    from cir_core.datasets.registry import DATASETS
+
+    if as_json:
+        print(json.dumps({name: asdict(one.about) for name, one in DATASETS.items()}))
+        return
+    from rich.console import Console
+
+    from flows.listings import print_datasets
+
+    print_datasets(DATASETS.values(), Console())
 
 
 @config_app.command("show")

@@ -38,6 +38,7 @@ class Inputs:
     categories: tuple[str, ...]
     stage1: Path
     stage2: Path
+    protocol: str
     k: int
     device: str
 
@@ -80,6 +81,7 @@ def resolve_inputs(settings: Settings) -> Inputs:
         categories=settings.categories or dataset.adapter.categories,
         stage1=settings.stage1 or shipped_model("stage1"),
         stage2=settings.stage2 or shipped_model("stage2"),
+        protocol=dataset.protocol(settings.protocol).name,
         k=settings.k or dataset.k,
         device=_device(settings.device),
     )
@@ -98,7 +100,13 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
         if settings.dataset == "demo" and settings.data_root is None:
             engine.run(render_demo, root, settings.split)
         ingested = engine.run(
-            ingest, store, root, settings.dataset, settings.split, inputs.categories
+            ingest,
+            store,
+            root,
+            settings.dataset,
+            settings.split,
+            inputs.categories,
+            inputs.protocol,
         )
         source = Artifact(store, "ingest", ingested.fingerprint)
         problems = source.read("problems").to_pylist()

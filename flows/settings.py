@@ -21,8 +21,8 @@ PREFIX = "CIR_"
 class Settings(BaseModel):
     """What one run is asked to do, as typed; ``resolve_inputs`` of the pipeline completes it.
 
-    ``dataset``, ``split``, ``categories``, ``k`` and the two models change results; the others do
-    not.
+    ``dataset``, ``split``, ``categories``, ``protocol``, ``k`` and the two models change results;
+    the others do not.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,6 +33,7 @@ class Settings(BaseModel):
     categories: tuple[str, ...] = ()
     stage1: Path | None = None
     stage2: Path | None = None
+    protocol: str | None = None
     k: PositiveInt | None = None
     store: Path = Path("cir-store")
     allow_missing: NonNegativeInt = 0

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from cir_core.metrics.recall import MICRO
 from flows.pipeline import Run
 from storage.artifacts import Artifact
 
@@ -14,8 +15,13 @@ HEADER = ["category", "metric", "stage 1", "stage 2", "gain ± 95 %"]
 
 
 def recall_rows(store: Path, run: Run) -> list[list[str]]:
-    """Stage 1 against stage 2 under ``HEADER``, in percent: a row per category and metric."""
-    metrics = Artifact(store, "evaluate", run.evaluated).read("metrics").to_pylist()
+    """Stage 1 against stage 2 under ``HEADER``, in percent: a row per category and metric. Micro
+    averages and MRR are left to the report and to SQL."""
+    metrics = [
+        metric
+        for metric in Artifact(store, "evaluate", run.evaluated).read("metrics").to_pylist()
+        if metric["category"] != MICRO and metric["metric"] != "mrr"
+    ]
     by_row: dict[tuple[str, str, int], dict[str, dict[str, Any]]] = {}
     for metric in metrics:
         key = (metric["category"], metric["metric"], metric["k"])
@@ -61,7 +67,7 @@ def _protocol(store: Path, run: Run) -> str:
 
 
 def _title(metric: str, k: int) -> str:
-    names = {"recall": "R", "recall_subset": "subset R", "cirr_average": "average"}
+    names = {"recall": "R", "recall_subset": "subset R", "map": "mAP", "cirr_average": "average"}
     return f"{names.get(metric, metric)}@{k}" if k else names.get(metric, metric)
 
 

@@ -1,4 +1,4 @@
-"""Annotation files of a dataset: strict JSON from below a data root."""
+"""Annotation files of a dataset: strict JSON, or lists of lines, from below a data root."""
 
 import json
 from pathlib import Path
@@ -8,10 +8,14 @@ from cir_core.errors import AnnotationError, PreflightError
 
 
 def read_json(root: Path, relative: str) -> Any:
-    """Decoded content. Raises AnnotationError when the file is missing or is not JSON."""
+    """Decoded content: of a ``.txt`` file its lines, of any other its JSON.
+
+    Raises AnnotationError when the file is missing or is not what its name says.
+    """
     path = root / relative
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = text.splitlines() if path.suffix == ".txt" else json.loads(text)
         json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except FileNotFoundError as error:
         raise AnnotationError(

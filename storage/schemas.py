@@ -30,9 +30,11 @@ QUERIES = pa.schema(
         pa.field("text", pa.string(), nullable=False),
         pa.field("targets", pa.list_(pa.string()), nullable=True),
         pa.field("subset", pa.list_(pa.string()), nullable=True),
+        pa.field("other_text", pa.string(), nullable=True),
     ]
 )
-"""``targets`` is null for a query without label, ``subset`` where the dataset has none."""
+"""``targets`` is null for a query without label, ``subset`` where the dataset has none,
+``other_text`` where the protocol does not ask both orders of the captions."""
 
 PROBLEMS = pa.schema(
     [
@@ -106,7 +108,10 @@ def embeddings(width: int) -> pa.Schema:
 
 
 def fused_queries(embedding_width: int) -> pa.Schema:
-    """Query embeddings and z_t; ``z_t`` is row-major little-endian float32 [length, width]."""
+    """Query embeddings and z_t; ``z_t`` is row-major little-endian float32 [length, width].
+
+    A query that is asked both ways has two rows, with the same, averaged, embedding.
+    """
     return pa.schema(
         [
             pa.field("query_id", pa.string(), nullable=False),

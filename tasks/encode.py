@@ -25,7 +25,7 @@ from tasks.models import open_stage1, tokenize
 from tasks.pixels import ImageFile, image_files, load_pixels
 from tasks.progress import count, shard_name, shards
 
-VERSION = 1
+VERSION = 2
 SHARD = 256
 """Images per part: the unit of commit and of loss when a run is killed."""
 
@@ -67,7 +67,10 @@ def encode(
     settings = {"target_ratio": TARGET_RATIO}
     images = source.identity()["inputs"]["images"]
     embed_identity = Identity("encode", VERSION, settings, {"images": images, "model": model})
-    fuse_identity = Identity("fuse", VERSION, settings, {"ingest": ingested, "model": model})
+    texts = source.identity()["inputs"]["texts"]
+    fuse_identity = Identity(
+        "fuse", VERSION, settings, {"images": images, "texts": texts, "model": model}
+    )
     embedded, fused = Artifact.of(store, embed_identity), Artifact.of(store, fuse_identity)
     gallery_done, queries_done = embedded.is_done, fused.is_done
     if not (gallery_done and queries_done):
@@ -141,7 +144,8 @@ def _encode_shard(
         for row, problem in loaded.problems.items():
             image = asked[row].image_id
             problems.append(problem.row(image))
-            unfused += [_unfused(query, image) for query in queries.get(image, ())]
+            names = dict.fromkeys(query.query_id for query in queries.get(image, ()))
+            unfused += [_unfused(name, image) for name in names]
         ids = [asked[row].image_id for row in loaded.rows]
         if ids:
             table, rows = _encode_batch(model, ids, loaded.pixels, queries, batch)
@@ -157,9 +161,9 @@ def _encode_shard(
     }
 
 
-def _unfused(query: _Query, reference: str) -> dict[str, str]:
+def _unfused(query_id: str, reference: str) -> dict[str, str]:
     return {
-        "item": query.query_id,
+        "item": query_id,
         "kind": "reference_unusable",
         "message": f"{reference} cannot be decoded",
     }
@@ -183,7 +187,18 @@ def _encode_batch(
     fusions: list[dict[str, Any]] = []
     for start in range(0, len(asked), batch):
         fusions += _fuse(model, image_tokens, asked[start : start + batch])
-    return table, fusions
+    return table, _averaged(fusions)
+
+
+def _averaged(fusions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a query that is asked both ways share one embedding: their mean, of unit
+    length. All rows of a query are here, since they have the same reference."""
+    vectors: dict[str, list[np.ndarray]] = defaultdict(list)
+    for row in fusions:
+        vectors[row["query_id"]].append(row["embedding"])
+    means = {name: np.mean(both, axis=0) for name, both in vectors.items() if len(both) > 1}
+    unit = {name: mean / np.linalg.norm(mean) for name, mean in means.items()}
+    return [row | {"embedding": unit.get(row["query_id"], row["embedding"])} for row in fusions]
 
 
 def _fuse(
@@ -209,11 +224,16 @@ def _fuse(
 
 
 def _queries_by_reference(model: Stage1Model, queries: pa.Table) -> dict[str, list[_Query]]:
-    ids = queries["query_id"].to_pylist()
-    token_ids = tokenize(model.config.text, ids, queries["text"].to_pylist())
+    asked = [
+        (row["query_id"], row["reference_id"], text)
+        for row in queries.select(["query_id", "reference_id", "text", "other_text"]).to_pylist()
+        for text in (row["text"], row["other_text"])
+        if text is not None
+    ]
+    token_ids = tokenize(
+        model.config.text, [query for query, _, _ in asked], [text for _, _, text in asked]
+    )
     grouped: dict[str, list[_Query]] = defaultdict(list)
-    for query, reference, tokens in zip(
-        ids, queries["reference_id"].to_pylist(), token_ids, strict=True
-    ):
+    for (query, reference, _), tokens in zip(asked, token_ids, strict=True):
         grouped[reference].append(_Query(query, tokens))
     return grouped

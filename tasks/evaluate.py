@@ -7,8 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cir_core.datasets.registry import find_dataset
-from cir_core.metrics.protocols import Protocol
+from cir_core.metrics.precision import (
+    AllTargetRanks,
+    mean_average_precision,
+    reciprocal_rank_metrics,
+)
+from cir_core.metrics.protocols import PROTOCOLS, Protocol
 from cir_core.metrics.recall import (
     Metric,
     TargetRanks,
@@ -20,7 +24,7 @@ from cir_core.types import Pool
 from storage import schemas
 from storage.artifacts import Artifact, Identity, Made
 
-VERSION = 1
+VERSION = 2
 
 NEVER = np.iinfo(np.int32).max
 """Rank of a target that no ranking can contain: a miss at every k."""
@@ -30,7 +34,7 @@ def evaluate(store: Path, ingested: str, candidates: str, rankings: str) -> Made
     """The artifact ``evaluate``: part metrics. Queries without label are left out; queries that
     could not be asked, or whose target is not in the gallery, count as misses."""
     source = Artifact(store, "ingest", ingested)
-    protocol = find_dataset(source.identity()["settings"]["dataset"]).protocol
+    protocol = PROTOCOLS[source.identity()["settings"]["protocol"]]
     settings = Artifact(store, "retrieve", candidates).identity()["settings"]
     identity = Identity(
         stage="evaluate",
@@ -57,9 +61,17 @@ def _metrics(
 ) -> list[Metric]:
     if not queries.num_rows:
         return []
-    gallery = _target_ranks(queries, targets, rankings, "gallery")
+    asked = queries
+    if protocol.recall_on == "first":
+        first = pc.list_slice(queries["targets"], 0, 1)
+        asked = queries.set_column(queries.schema.get_field_index("targets"), "targets", first)
+    gallery = _target_ranks(asked, targets, rankings, "gallery")
     metrics = recall_metrics(gallery, ks=protocol.ks, pool="gallery")
     metrics += coverage_metrics(gallery, k=k)
+    metrics += reciprocal_rank_metrics(gallery)
+    if protocol.map_ks:
+        every = _all_target_ranks(queries, targets, rankings)
+        metrics += mean_average_precision(every, ks=protocol.map_ks)
     if protocol.subset_ks:
         subset = _target_ranks(queries, targets, rankings, "subset")
         metrics += recall_metrics(
@@ -74,16 +86,11 @@ def _target_ranks(
 ) -> TargetRanks:
     """Best target's rank per query under both stages; in the gallery pool, a target that is no
     candidate keeps stage 1's rank."""
-    labels = pa.table(
-        {
-            "query_id": queries["query_id"].take(pc.list_parent_indices(queries["targets"])),
-            "image_id": pc.list_flatten(queries["targets"]),
-        }
-    )
-    mine = rankings.filter(pc.equal(rankings["pool"], pool)).join(
-        labels, ["query_id", "image_id"], join_type="inner"
-    )
-    stage1 = _best(mine, "stage1_rank") if pool == "subset" else _best(targets, "stage1_rank")
+    labels = _labels(queries)
+    keys = ["query_id", "image_id"]
+    mine = rankings.filter(pc.equal(rankings["pool"], pool)).join(labels, keys, join_type="inner")
+    named = targets.join(labels, keys, join_type="inner")
+    stage1 = _best(mine if pool == "subset" else named, "stage1_rank")
     stage2 = _best(mine, "rank")
     ids = queries["query_id"].to_pylist()
     outside = {} if pool == "subset" else stage1
@@ -91,6 +98,36 @@ def _target_ranks(
         category=queries["category"].to_pylist(),
         stage1=np.array([stage1.get(query, NEVER) for query in ids]),
         stage2=np.array([stage2.get(query, outside.get(query, NEVER)) for query in ids]),
+    )
+
+
+def _all_target_ranks(queries: pa.Table, targets: pa.Table, rankings: pa.Table) -> AllTargetRanks:
+    """Ranks of every target in the gallery; one that is no candidate keeps stage 1's rank."""
+    keys = ["query_id", "image_id"]
+    reranked = rankings.filter(pc.equal(rankings["pool"], "gallery")).select([*keys, "rank"])
+    joined = _labels(queries).join(targets, keys).join(reranked, keys)
+    stage1 = pc.fill_null(joined["stage1_rank"], NEVER)
+    stage2 = pc.coalesce(joined["rank"], stage1)
+    ranks: dict[str, list[tuple[int, int]]] = {}
+    for query, before, after in zip(
+        joined["query_id"].to_pylist(), stage1.to_pylist(), stage2.to_pylist(), strict=True
+    ):
+        ranks.setdefault(query, []).append((before, after))
+    columns = [np.array(ranks[query]).T for query in queries["query_id"].to_pylist()]
+    return AllTargetRanks(
+        category=queries["category"].to_pylist(),
+        stage1=[before for before, _ in columns],
+        stage2=[after for _, after in columns],
+    )
+
+
+def _labels(queries: pa.Table) -> pa.Table:
+    """A row per query and target."""
+    return pa.table(
+        {
+            "query_id": queries["query_id"].take(pc.list_parent_indices(queries["targets"])),
+            "image_id": pc.list_flatten(queries["targets"]),
+        }
     )
 
 

@@ -20,7 +20,7 @@ from storage.atomic import sha256_of
 from storage.images import find_image, image_size, read_image, sha256_of_bytes
 from tasks.progress import count
 
-VERSION = 1
+VERSION = 2
 
 _log = logging.getLogger(__name__)
 
@@ -32,16 +32,23 @@ class _Images:
 
 
 def ingest(
-    store: Path, data_root: Path, dataset: str, split: Split, categories: Sequence[str]
+    store: Path,
+    data_root: Path,
+    dataset: str,
+    split: Split,
+    categories: Sequence[str],
+    protocol: str,
 ) -> Made:
-    """The artifact ``ingest``: parts images, gallery, queries, problems.
+    """The artifact ``ingest``: parts images, gallery, queries, problems, as the protocol wants
+    them. Its input ``texts`` names what the queries ask, whatever their gallery.
 
     Image files are always read and hashed, since only their bytes can say whether they changed.
     Raises UsageError for an unknown category, PreflightError for a missing folder, and
     AnnotationError for a missing or malformed annotation file. A bad image is a row of
     ``problems``; whether that is one too many is decided by the flow.
     """
-    adapter = find_dataset(dataset).adapter
+    known = find_dataset(dataset)
+    adapter = known.adapter
     unknown = set(categories) - set(adapter.categories)
     if unknown:
         raise UsageError(
@@ -50,15 +57,26 @@ def ingest(
         )
     categories = [name for name in adapter.categories if name in categories]  # each once, in order
     require_root(data_root)
-    benchmark = adapter.parse(split, categories, lambda file: read_json(data_root, file))
+    benchmark = adapter.parse(
+        split, categories, lambda file: read_json(data_root, file), known.protocol(protocol)
+    )
     images = _scan_images(data_root, benchmark)
     files = adapter.annotation_files(split, categories)
     identity = Identity(
         stage="ingest",
         version=VERSION,
-        settings={"dataset": dataset, "split": split, "categories": categories},
+        settings={
+            "dataset": dataset,
+            "split": split,
+            "categories": categories,
+            "protocol": protocol,
+        },
         inputs={file: sha256_of(data_root / file) for file in files}
-        | {"images": _digest(images.rows), "problems": _digest(images.problems)},
+        | {
+            "images": _digest(images.rows),
+            "problems": _digest(images.problems),
+            "texts": _digest(_asked(benchmark)),
+        },
     )
     artifact = Artifact.of(store, identity)
     if artifact.is_done:
@@ -141,10 +159,24 @@ def _queries_table(queries: Sequence[Query]) -> pa.Table:
             "text": query.text,
             "targets": list(query.targets) or None,
             "subset": list(query.subset) or None,
+            "other_text": query.other_text or None,
         }
         for query in queries
     ]
     return pa.Table.from_pylist(rows, schemas.QUERIES)
+
+
+def _asked(benchmark: Benchmark) -> list[dict[str, Any]]:
+    """What fusing reads of each query: protocols that agree in it share the fused queries."""
+    return [
+        {
+            "query_id": query.query_id,
+            "reference_id": query.reference_id,
+            "text": query.text,
+            "other_text": query.other_text,
+        }
+        for query in benchmark.queries
+    ]
 
 
 def _digest(rows: list[dict[str, Any]]) -> str:

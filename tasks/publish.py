@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cir_core.errors import StoreCorrupt
+from cir_core.metrics.protocols import PROTOCOLS
 from storage.artifacts import Artifact, Made, finished
 from storage.catalog import CATALOG_FILE, PublishedRun, published_runs, run_id_of, write_catalog
 
@@ -66,7 +67,12 @@ def _read_run(store: Path, evaluated: Artifact) -> PublishedRun:
         row=row,
         tables={
             "gallery": source.read("gallery").join(images, "image_id"),
-            "queries": _with_target_rank(queries, retrieved.read("targets")),
+            "queries": _with_target_rank(
+                queries,
+                retrieved.read("targets"),
+                first_only=PROTOCOLS[settings["protocol"]].recall_on == "first",
+            ),
+            "target_ranks": retrieved.read("targets"),
             "candidates": retrieved.read("candidates"),
             "rankings": ranked.read("rankings"),
             "metrics": evaluated.read("metrics"),
@@ -75,10 +81,20 @@ def _read_run(store: Path, evaluated: Artifact) -> PublishedRun:
     )
 
 
-def _with_target_rank(queries: pa.Table, targets: pa.Table) -> pa.Table:
-    """Queries with stage 1's rank of the best target. Arrow does not join tables that have list
-    columns, so the rank is looked up."""
+def _with_target_rank(queries: pa.Table, targets: pa.Table, *, first_only: bool) -> pa.Table:
+    """Queries with the targets that count for recall, and stage 1's rank of the best of these.
+    Arrow does not join tables that have list columns, so the rank is looked up."""
+    counted = pc.list_slice(queries["targets"], 0, 1) if first_only else queries["targets"]
+    labels = pa.table(
+        {
+            "query_id": queries["query_id"].take(pc.list_parent_indices(counted)),
+            "image_id": pc.list_flatten(counted),
+        }
+    )
+    targets = targets.join(labels, ["query_id", "image_id"], join_type="inner")
     best = targets.group_by("query_id").aggregate([("stage1_rank", "min")])
     place = pc.index_in(queries["query_id"], value_set=best["query_id"].combine_chunks())
     ranks: Any = best["stage1_rank_min"].take(place)
-    return queries.append_column("target_stage1_rank", ranks)
+    return queries.append_column("recall_targets", counted).append_column(
+        "target_stage1_rank", ranks
+    )

@@ -7,24 +7,31 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cir_core.errors import StoreCorrupt
+from cir_core.metrics.protocols import PROTOCOLS, Subset
 from cir_core.ordering import grouped_best_first
 from storage import schemas
 from storage.artifacts import Artifact, Identity, Made
 
-VERSION = 1
+VERSION = 2
 
 
 def rank(store: Path, ingested: str, candidates: str, scores: str) -> Made:
     """The artifact ``rank``: part rankings, every candidate with both stages' ranks and scores.
 
     Within a query and pool, candidates are ordered by stage 2's score, ties by gallery position.
+    Where the protocol takes a subset from the main order, its members that are candidates come
+    first, as re-ranked, then the others as stage 1 left them.
+
     Raises StoreCorrupt when a candidate has no score.
     """
-    identity = Identity("rank", VERSION, {}, {"retrieve": candidates, "rerank": scores})
+    source = Artifact(store, "ingest", ingested)
+    subset = PROTOCOLS[source.identity()["settings"]["protocol"]].subset
+    identity = Identity(
+        "rank", VERSION, {"subset": subset}, {"retrieve": candidates, "rerank": scores}
+    )
     artifact = Artifact.of(store, identity)
     if artifact.is_done:
         return Made(identity.fingerprint, reused=True)
-    source = Artifact(store, "ingest", ingested)
     table = (
         Artifact(store, "retrieve", candidates)
         .read("candidates")
@@ -38,18 +45,33 @@ def rank(store: Path, ingested: str, candidates: str, scores: str) -> Made:
             item=str(Artifact(store, "rerank", scores).folder),
             remedy="delete this folder and run the same command again",
         )
-    artifact.write_part("rankings", _ordered(table))
+    artifact.write_part("rankings", _ranked(table, subset))
     artifact.finish(identity, ["rankings"])
     return Made(identity.fingerprint, reused=False)
 
 
-def _ordered(table: pa.Table) -> pa.Table:
+def _ranked(table: pa.Table, subset: Subset) -> pa.Table:
+    scored = _ordered(table, table["stage2_score"].to_numpy())
+    if subset != "main_order":
+        return scored
+    of_gallery = pc.equal(scored["pool"], "gallery")
+    gallery = scored.filter(of_gallery)
+    members = table.filter(pc.equal(table["pool"], "subset")).join(
+        gallery.select(["query_id", "image_id", "rank"]), ["query_id", "image_id"]
+    )
+    after_all = pc.add(members["stage1_rank"], np.iinfo(np.int32).max // 2)
+    place = pc.coalesce(members["rank"], after_all).to_numpy()
+    in_main_order = _ordered(members.drop_columns("rank"), -place.astype(float))
+    return pa.concat_tables([gallery, in_main_order]).sort_by(
+        [("query_id", "ascending"), ("pool", "ascending"), ("rank", "ascending")]
+    )
+
+
+def _ordered(table: pa.Table, scores: np.ndarray) -> pa.Table:
     """Sorted by query and pool, best first; the join before it kept no order."""
     pools = pc.binary_join_element_wise(table["query_id"], table["pool"], "\0")
     _, group = np.unique(pools.to_numpy(), return_inverse=True)
-    order, ranks = grouped_best_first(
-        group, table["stage2_score"].to_numpy(), table["position"].to_numpy()
-    )
+    order, ranks = grouped_best_first(group, scores, table["position"].to_numpy())
     ranked = table.take(order).append_column(
         schemas.RANKINGS.field("rank"), pa.array(ranks, pa.int32())
     )

@@ -11,15 +11,15 @@ from typing import Any
 import jinja2
 from PIL import Image
 
-from cir_core.datasets.registry import find_dataset
 from cir_core.errors import ImageProblem
-from cir_core.metrics.recall import AVERAGE
+from cir_core.metrics.protocols import PROTOCOLS
+from cir_core.metrics.recall import AVERAGE, MICRO
 from storage.artifacts import Artifact, Made
 from storage.atomic import commit_text
 from storage.catalog import CATALOG_FILE, query, run_id_of
 from storage.images import decode_image, read_image
 
-VERSION = 1
+VERSION = 2
 
 THUMBNAIL = 112
 """Pixels of the longer side; a page of a hundred pictures stays near one megabyte."""
@@ -63,9 +63,10 @@ def report(store: Path, data_root: Path, evaluated: str) -> Reported:
     run = _rows(catalog, f"SELECT * FROM runs WHERE run_id = '{run_id}'")[0]
     content = {
         "run": run,
-        "protocol": find_dataset(run["dataset"]).protocol,
+        "protocol": PROTOCOLS[run["protocol"]],
         "recalls": _recall_tables(catalog, run),
         "cirr_average": _cirr_average(catalog, run),
+        "places": _places(catalog, run),
         "coverage": _coverage(catalog, run),
         "problems": _rows(catalog, f"SELECT * FROM problems WHERE run_id = '{run_id}' LIMIT 50"),
         "samples": _samples(catalog, run_id, data_root),
@@ -109,7 +110,7 @@ def _recall_tables(catalog: Path, run: dict[str, Any]) -> list[dict[str, Any]]:
         )
         gains = _rows(catalog, gain_sql)
         names = sorted(
-            {category for category, _ in recall}, key=lambda name: (name == AVERAGE, name)
+            {category for category, _ in recall}, key=lambda name: (name in (AVERAGE, MICRO), name)
         )
         tables.append(
             {
@@ -118,11 +119,24 @@ def _recall_tables(catalog: Path, run: dict[str, Any]) -> list[dict[str, Any]]:
                 "categories": names,
                 "recall": recall,
                 "gain": {(row["category"], row["k"]): row for row in gains},
-                "published": {name: _published(run["dataset"], name, metric) for name in names},
+                "published": {name: _published(run["protocol"], name, metric) for name in names},
                 "sql": f"{sql};\n\n{gain_sql}",
             }
         )
     return tables
+
+
+def _places(catalog: Path, run: dict[str, Any]) -> dict[str, Any]:
+    """Measures of where targets rank: MRR, and mAP where the protocol has it."""
+    sql = (
+        "SELECT metric, k, category, stage, value, ci_high - value AS margin FROM metrics\n"
+        f"WHERE run_id = '{run['run_id']}' AND metric IN ('mrr', 'map')\n"
+        "ORDER BY metric, k, category"
+    )
+    table: dict[tuple[str, int, str], dict[str, Any]] = {}
+    for row in _rows(catalog, sql):
+        table.setdefault((row["metric"], row["k"], row["category"]), {})[row["stage"]] = row
+    return {"sql": sql, "rows": table}
 
 
 def _cirr_average(catalog: Path, run: dict[str, Any]) -> dict[str, Any] | None:
@@ -136,17 +150,17 @@ def _cirr_average(catalog: Path, run: dict[str, Any]) -> dict[str, Any] | None:
         return None
     published = [
         {"label": one.label, "source": one.source, "value": value}
-        for one in find_dataset(run["dataset"]).protocol.published
+        for one in PROTOCOLS[run["protocol"]].published
         for (_, metric, _), value in one.values.items()
         if metric == "cirr_average"
     ]
     return {"rows": rows, "published": published, "sql": sql}
 
 
-def _published(dataset: str, category: str, metric: str) -> list[dict[str, Any]]:
+def _published(protocol: str, category: str, metric: str) -> list[dict[str, Any]]:
     """Other people's numbers for a category, in percent by k."""
     rows = []
-    for published in find_dataset(dataset).protocol.published:
+    for published in PROTOCOLS[protocol].published:
         recall = {
             k: value
             for (name, kind, k), value in published.values.items()

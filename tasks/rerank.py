@@ -1,5 +1,6 @@
 """Stage 2: score every candidate pair, gallery shard by gallery shard."""
 
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +17,14 @@ from tasks.models import open_stage2
 from tasks.pixels import ImageFile, image_files, load_pixels
 from tasks.progress import count, shard_name, shards
 
-VERSION = 1
+VERSION = 2
 SHARD = 256
 """Gallery images per part, as in encoding."""
 
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Distinct (query, image) pairs as rows into the queries and the ingested images."""
+    """Distinct (fused query, image) pairs as rows into those and into the ingested images."""
 
     query: np.ndarray
     image: np.ndarray
@@ -92,8 +93,18 @@ def rerank(
 def _scores_table(
     pairs: _Pairs, fused: _Fused, files: list[ImageFile], scores: np.ndarray
 ) -> pa.Table:
-    images = [files[row].image_id for row in pairs.image]
-    return pa.table([[fused.ids[row] for row in pairs.query], images, scores], schemas.SCORES)
+    """A row per query and image; over both ways of asking, where there are two, the mean."""
+    table = pa.table(
+        {
+            "query_id": [fused.ids[row] for row in pairs.query],
+            "image_id": [files[row].image_id for row in pairs.image],
+            "stage2_score": scores.astype(np.float64),
+        }
+    )
+    mean = table.group_by(["query_id", "image_id"], use_threads=False).aggregate(
+        [("stage2_score", "mean")]
+    )
+    return mean.rename_columns(schemas.SCORES.names).cast(schemas.SCORES)
 
 
 def _read_pairs(
@@ -104,12 +115,18 @@ def _read_pairs(
     table = Artifact(store, "retrieve", candidates).read("candidates")
     distinct = table.group_by(["query_id", "image_id"], use_threads=False).aggregate([])
     image_row = {file.image_id: row for row, file in enumerate(files)}
-    query_row = {query: row for row, query in enumerate(fused.ids)}
-    pairs = _Pairs(
-        query=np.array([query_row[query] for query in distinct["query_id"].to_pylist()], dtype=int),
-        image=np.array([image_row[image] for image in distinct["image_id"].to_pylist()], dtype=int),
-    )
-    return files, fused, pairs
+    query_rows: dict[str, list[int]] = defaultdict(list)
+    for row, query in enumerate(fused.ids):
+        query_rows[query].append(row)
+    asked = [
+        (query, image_row[image])
+        for name, image in zip(
+            distinct["query_id"].to_pylist(), distinct["image_id"].to_pylist(), strict=True
+        )
+        for query in query_rows[name]
+    ]
+    rows = np.array(asked, dtype=int).reshape(-1, 2)
+    return files, fused, _Pairs(query=rows[:, 0], image=rows[:, 1])
 
 
 def _read_fused(table: pa.Table) -> _Fused:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cir_core.datasets.registry import find_dataset
+from cir_core.metrics.protocols import PROTOCOLS
 from cir_core.ordering import best_first
 from cir_core.retrieval.exact import Retrieved, search, similarity
 from cir_core.types import Pool
@@ -42,13 +42,13 @@ class _Columns:
 def retrieve(store: Path, ingested: str, gallery: str, queries: str, *, k: int) -> Made:
     """The artifact ``retrieve``: parts candidates-<category> and targets-<category>.
 
-    Whether a query's own reference may be a candidate is the dataset's protocol. A gallery with
+    Whether a query's own reference may be a candidate is the protocol's choice. A gallery with
     fewer than ``k`` other images gives all it has, and a log line says so. Queries whose reference
     could not be encoded have no candidates.
     """
     source = Artifact(store, "ingest", ingested)
     settings = source.identity()["settings"]
-    protocol = find_dataset(settings["dataset"]).protocol
+    protocol = PROTOCOLS[settings["protocol"]]
     identity = Identity(
         stage="retrieve",
         version=VERSION,

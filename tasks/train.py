@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from cir_core.datasets.fashion_iq import FashionIQ, image_files
 from cir_core.images import normalise, prepare
+from cir_core.metrics.protocols import FASHION_IQ
 from cir_core.models.config import Stage1Config, Stage2Config
 from cir_core.models.fusion import Stage1Model
 from cir_core.models.load import require_same_vision
@@ -25,7 +27,7 @@ from cir_core.training.pretrain import DescribedImages, Pretraining, PretrainRec
 from cir_core.training.stage1 import Stage1Training
 from cir_core.training.stage2 import Stage2Recipe, Stage2Training, stage2_from_base
 from cir_core.training.triplets import Triplets
-from cir_core.types import Benchmark
+from cir_core.types import Benchmark, CaptionRule
 from storage.annotations import read_json
 from storage.atomic import commit, make_folder
 from storage.checkpoints import model_sha256, write_checkpoint
@@ -164,10 +166,12 @@ def _read_triplets(root: Path, stage1: Stage1Model) -> Triplets:
 
     read = cache(partial(read_json, root))  # both orders are in the same files
 
-    def parse(adapter: FashionIQ) -> Benchmark:
-        return adapter.parse("train", adapter.categories, read)
+    def parse(captions: CaptionRule) -> Benchmark:
+        adapter = FashionIQ()
+        protocol = replace(FASHION_IQ[0], captions=captions)
+        return adapter.parse("train", adapter.categories, read, protocol)
 
-    published, reversed_ = parse(FashionIQ("published")), parse(FashionIQ("reversed"))
+    published, reversed_ = parse("published"), parse("reversed")
     row = {image: index for index, image in enumerate(published.files)}
     categories = list(published.galleries)
     queries = [*published.queries, *reversed_.queries]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from cir_core.errors import AnnotationError
+from cir_core.metrics.protocols import Protocol as EvaluationProtocol
 from cir_core.types import Benchmark, Split
 
 ReadJson = Callable[[str], Any]
@@ -22,8 +23,18 @@ class Adapter(Protocol):
         """Every annotation file that ``parse`` reads."""
         ...
 
-    def parse(self, split: Split, categories: Sequence[str], read: ReadJson) -> Benchmark:
-        """The split's galleries and queries. Raises AnnotationError naming file and entry."""
+    def parse(
+        self,
+        split: Split,
+        categories: Sequence[str],
+        read: ReadJson,
+        protocol: EvaluationProtocol,
+    ) -> Benchmark:
+        """The split's galleries and queries as the protocol wants them; ``files`` holds the same
+        images whatever the protocol, so that all share one encoding.
+
+        Raises AnnotationError naming file and entry.
+        """
         ...
 
 

@@ -1,18 +1,19 @@
 """How the two captions of a Fashion-IQ query become one modification text."""
 
-from typing import Literal
-
-CaptionRule = Literal["published", "reversed"]
+from cir_core.types import CaptionRule
 
 
 def join_captions(first: str, second: str, rule: CaptionRule) -> str:
-    """The published rule, with the captions in the given or in the other order.
+    """The published rule, with the captions in the given or in the other order; or, ``raw``, the
+    two as they are with " and " between. Of ``both_orders`` this is the first: the given order.
 
     >>> join_captions("is red.", "Has a belt?", "published")
     'Is red and Has a belt'
 
     An empty caption stays empty (" and ..."), as in the published code.
     """
+    if rule == "raw":
+        return f"{first} and {second}"
     if rule == "reversed":
         first, second = second, first
     return first.strip(".?, ").capitalize() + " and " + second.strip(".?, ")

@@ -12,6 +12,7 @@ from typing import Any
 
 from cir_core.datasets.adapter import ReadJson, expect, field
 from cir_core.errors import AnnotationError
+from cir_core.metrics.protocols import Protocol
 from cir_core.types import Benchmark, ImageId, Query, QueryId, Split
 
 CATEGORY = "cirr"
@@ -31,7 +32,9 @@ class CIRR:
     def annotation_files(self, split: Split, categories: Sequence[str]) -> list[str]:
         return [_captions_file(split), _gallery_file(split)]
 
-    def parse(self, split: Split, categories: Sequence[str], read: ReadJson) -> Benchmark:
+    def parse(
+        self, split: Split, categories: Sequence[str], read: ReadJson, protocol: Protocol
+    ) -> Benchmark:
         files = _parse_gallery(read(_gallery_file(split)), split)
         entries = expect(read(_captions_file(split)), list, _captions_file(split))
         queries = tuple(

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cir_core.datasets.adapter import ReadJson, expect, field
-from cir_core.datasets.captions import CaptionRule, join_captions
+from cir_core.datasets.captions import join_captions
 from cir_core.errors import AnnotationError
-from cir_core.types import Benchmark, ImageId, Query, QueryId, Split
+from cir_core.metrics.protocols import Protocol
+from cir_core.types import Benchmark, CaptionRule, ImageId, Query, QueryId, Split
 
 CAPTIONS = 2
 """Per query: two annotators describe the same change."""
@@ -18,9 +19,8 @@ CAPTIONS = 2
 
 @dataclass(frozen=True)
 class FashionIQ:
-    """Original gallery (the ids of the split file), one per category."""
+    """One gallery per category, in the order of the split file."""
 
-    caption_rule: CaptionRule = "published"
     categories: tuple[str, ...] = ("dress", "shirt", "toptee")
 
     def annotation_files(self, split: Split, categories: Sequence[str]) -> list[str]:
@@ -30,13 +30,15 @@ class FashionIQ:
             for file in (_captions_file(category, split), _gallery_file(category, split))
         ]
 
-    def parse(self, split: Split, categories: Sequence[str], read: ReadJson) -> Benchmark:
+    def parse(
+        self, split: Split, categories: Sequence[str], read: ReadJson, protocol: Protocol
+    ) -> Benchmark:
         galleries = {
             category: _parse_gallery(read(_gallery_file(category, split)), category, split)
             for category in categories
         }
         queries = tuple(
-            self._parse_query(entry, category, split, index)
+            _parse_query(entry, category, split, index, protocol.captions)
             for category in categories
             for index, entry in enumerate(
                 expect(read(_captions_file(category, split)), list, _captions_file(category, split))
@@ -45,29 +47,50 @@ class FashionIQ:
         images = [image for gallery in galleries.values() for image in gallery]
         images += [image for query in queries for image in (query.reference_id, *query.targets)]
         files = {image: image_files(image) for image in images}
+        if protocol.gallery == "union":
+            galleries = {
+                category: _union(
+                    [query for query in queries if query.category == category], gallery
+                )
+                for category, gallery in galleries.items()
+            }
         return Benchmark(galleries=galleries, queries=queries, files=files)
 
-    def _parse_query(self, entry: object, category: str, split: Split, index: int) -> Query:
-        file = _captions_file(category, split)
-        reference = field(entry, "candidate", str, file, index)
-        captions = field(entry, "captions", list, file, index)
-        if len(captions) != CAPTIONS or not all(isinstance(caption, str) for caption in captions):
-            raise AnnotationError(
-                f"entry {index} of an annotation file does not have two captions",
-                item=file,
-                cause=f"found {captions!r}",
-                remedy="compare the file with the published annotations",
-            )
-        targets: tuple[ImageId, ...] = ()
-        if split != "test":
-            targets = (ImageId(field(entry, "target", str, file, index)),)
-        return Query(
-            query_id=QueryId(f"{category}-{index:05d}"),
-            category=category,
-            reference_id=ImageId(reference),
-            text=join_captions(captions[0], captions[1], self.caption_rule),
-            targets=targets,
+
+def _union(queries: Sequence[Query], gallery: tuple[ImageId, ...]) -> tuple[ImageId, ...]:
+    """The queries' references and targets: in the original gallery's order, then what it lacks."""
+    named = dict.fromkeys(
+        image for query in queries for image in (query.reference_id, *query.targets)
+    )
+    known = [image for image in gallery if image in named]
+    return tuple(dict.fromkeys([*known, *named]))
+
+
+def _parse_query(
+    entry: object, category: str, split: Split, index: int, rule: CaptionRule
+) -> Query:
+    file = _captions_file(category, split)
+    reference = field(entry, "candidate", str, file, index)
+    captions = field(entry, "captions", list, file, index)
+    if len(captions) != CAPTIONS or not all(isinstance(caption, str) for caption in captions):
+        raise AnnotationError(
+            f"entry {index} of an annotation file does not have two captions",
+            item=file,
+            cause=f"found {captions!r}",
+            remedy="compare the file with the published annotations",
         )
+    first, second = captions
+    targets: tuple[ImageId, ...] = ()
+    if split != "test":
+        targets = (ImageId(field(entry, "target", str, file, index)),)
+    return Query(
+        query_id=QueryId(f"{category}-{index:05d}"),
+        category=category,
+        reference_id=ImageId(reference),
+        text=join_captions(first, second, rule),
+        targets=targets,
+        other_text=join_captions(first, second, "reversed") if rule == "both_orders" else "",
+    )
 
 
 def image_files(image_id: str) -> tuple[str, ...]:

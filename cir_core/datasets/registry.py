@@ -1,10 +1,14 @@
-"""The benchmarks by name: adapter, protocol and the K the paper re-ranks."""
+"""The benchmarks by name: adapter, protocols, the K the paper re-ranks, what to know of each."""
 
 from dataclasses import dataclass
 
+from cir_core.datasets import about
+from cir_core.datasets.about import About
 from cir_core.datasets.adapter import Adapter
+from cir_core.datasets.circo import CIRCO
 from cir_core.datasets.cirr import CIRR
 from cir_core.datasets.fashion_iq import FashionIQ
+from cir_core.datasets.shoes import Shoes
 from cir_core.errors import UsageError
 from cir_core.metrics import protocols
 from cir_core.metrics.protocols import Protocol
@@ -12,20 +16,36 @@ from cir_core.metrics.protocols import Protocol
 
 @dataclass(frozen=True)
 class Dataset:
-    """``k`` is the default number of candidates: what the paper re-ranks, less for the demo."""
+    """``protocols``: the first is the default. ``k`` is the default number of candidates: what
+    the paper re-ranks, less for the demo."""
 
     name: str
     adapter: Adapter
-    protocol: Protocol
+    protocols: tuple[Protocol, ...]
     k: int
+    about: About
+
+    def protocol(self, name: str | None) -> Protocol:
+        """The named protocol, or the default. Raises UsageError listing this dataset's."""
+        if name is None:
+            return self.protocols[0]
+        for protocol in self.protocols:
+            if protocol.name == name:
+                return protocol
+        raise UsageError(
+            f"dataset {self.name} has no protocol {name!r}",
+            remedy=f"choose one of {', '.join(protocol.name for protocol in self.protocols)}",
+        )
 
 
 DATASETS = {
     dataset.name: dataset
     for dataset in (
-        Dataset("demo", FashionIQ(), protocols.DEMO, k=50),
-        Dataset("fiq", FashionIQ(), protocols.FASHION_IQ, k=100),
-        Dataset("cirr", CIRR(), protocols.CIRR, k=50),
+        Dataset("demo", FashionIQ(), protocols.DEMO, k=50, about=about.DEMO),
+        Dataset("fiq", FashionIQ(), protocols.FASHION_IQ, k=100, about=about.FASHION_IQ),
+        Dataset("cirr", CIRR(), protocols.CIRR, k=50, about=about.CIRR),
+        Dataset("circo", CIRCO(), protocols.CIRCO, k=50, about=about.CIRCO),
+        Dataset("shoes", Shoes(), protocols.SHOES, k=50, about=about.SHOES),
     )
 }
 
@@ -34,6 +54,7 @@ def find_dataset(name: str) -> Dataset:
     """Raises UsageError listing the known names."""
     if name not in DATASETS:
         raise UsageError(
-            f"no dataset is called {name!r}", remedy=f"choose one of {', '.join(DATASETS)}"
+            f"no dataset is called {name!r}",
+            remedy=f"choose one of {', '.join(DATASETS)}",
         )
     return DATASETS[name]

@@ -1,6 +1,22 @@
 """Evaluation protocols as data: what a recall means. Every printed number names its protocol."""
 
 from dataclasses import dataclass
+from itertools import product
+from typing import Literal
+
+from cir_core.types import CaptionRule
+
+Gallery = Literal["original", "union"]
+"""All ids of the split file, or only the references and targets of the split's queries."""
+
+Subset = Literal["none", "scored", "main_order"]
+"""CIRR's five members: no such pool; scored as a pool of their own, in the gallery or not; or in
+the order that the main ranking gives them."""
+
+RecallOn = Literal["any", "first"]
+"""Which target counts for recall where there are several: the best ranked, or the first."""
+
+RECALL_KS, SUBSET_KS, MAP_KS = (1, 5, 10, 50), (1, 2, 3), (5, 10, 25, 50)
 
 
 @dataclass(frozen=True)
@@ -14,65 +30,151 @@ class Published:
 
 @dataclass(frozen=True)
 class Protocol:
-    """``removes_reference``: whether a query's reference may answer it. ``subset_ks`` is empty
-    where the dataset has no second pool."""
+    """One way to ask a dataset's queries and to count the answers.
+
+    ``removes_reference``: whether a query's reference may answer it. ``captions`` and
+    ``shared_concept`` say how the modification text is made, where the dataset leaves a choice.
+    ``subset_ks`` and ``map_ks`` are empty where these are not measured. ``source`` names who
+    publishes numbers under this protocol.
+    """
 
     name: str
+    dataset: str
     description: str
-    removes_reference: bool
-    ks: tuple[int, ...]
+    source: str
+    gallery: Gallery = "original"
+    removes_reference: bool = False
+    captions: CaptionRule = "published"
+    shared_concept: bool = True
+    subset: Subset = "none"
+    recall_on: RecallOn = "any"
+    ks: tuple[int, ...] = RECALL_KS
     subset_ks: tuple[int, ...] = ()
+    map_ks: tuple[int, ...] = ()
     published: tuple[Published, ...] = ()
 
 
 _PAPER = "arXiv 2305.16304"
 
-DEMO = Protocol(
-    name="demo-original-kept",
-    description="Fashion-IQ's protocol on drawn garments: original gallery, reference kept, "
-    "published caption rule, macro average over categories",
-    removes_reference=False,
-    ks=(1, 5, 10, 50),
+_FASHION_IQ_PUBLISHED = Published(
+    label="Candidate Set Re-ranking, K=100 (val)",
+    source=_PAPER,
+    values={
+        ("dress", "recall", 10): 48.14,
+        ("dress", "recall", 50): 71.34,
+        ("shirt", "recall", 10): 50.15,
+        ("shirt", "recall", 50): 71.25,
+        ("toptee", "recall", 10): 55.23,
+        ("toptee", "recall", 50): 76.80,
+        ("average", "recall", 10): 51.17,
+        ("average", "recall", 50): 73.13,
+    },
 )
 
-FASHION_IQ = Protocol(
-    name="fiq-original-kept",
-    description="Fashion-IQ: original gallery of the split file, reference kept, published "
-    "caption rule, macro average over categories",
-    removes_reference=False,
-    ks=(1, 5, 10, 50),
-    published=(
-        Published(
-            label="Candidate Set Re-ranking, K=100 (val)",
-            source=_PAPER,
-            values={
-                ("dress", "recall", 10): 48.14,
-                ("dress", "recall", 50): 71.34,
-                ("shirt", "recall", 10): 50.15,
-                ("shirt", "recall", 50): 71.25,
-                ("toptee", "recall", 10): 55.23,
-                ("toptee", "recall", 50): 76.80,
-                ("average", "recall", 10): 51.17,
-                ("average", "recall", 50): 73.13,
-            },
-        ),
+_CIRR_PUBLISHED = Published(
+    label="Candidate Set Re-ranking, K=50 (test1, not val)",
+    source=_PAPER,
+    values={
+        ("cirr", "recall", 10): 89.78,
+        ("cirr", "cirr_average", 0): 80.90,
+    },
+)
+
+_GALLERIES: dict[Gallery, str] = {
+    "original": "original gallery of the split file",
+    "union": "union gallery (references and targets of the category's queries)",
+}
+_CAPTIONS: dict[CaptionRule, str] = {
+    "published": "published caption rule",
+    "reversed": "published caption rule, captions in the other order",
+    "raw": "captions joined as they are",
+    "both_orders": "embeddings and scores averaged over both orders of the captions",
+}
+_FASHION_IQ_SOURCES = {
+    ("original", False): f"{_PAPER}, CLIP4Cir, SPRC, SEARLE",
+    ("original", True): "CoVR, DQU-CIR",
+    ("union", False): "the 'VAL split' of VAL and later work",
+    ("union", True): "the 'VAL split', reference removed",
+}
+
+
+def _fashion_iq(dataset: str, title: str) -> tuple[Protocol, ...]:
+    """{original, union} x {kept, removed} x {caption rules}; the paper's comes first."""
+    protocols = []
+    for captions, gallery, removed in product(_CAPTIONS, _GALLERIES, (False, True)):
+        rule = "" if captions == "published" else f"-{captions.replace('_', '-')}"
+        reference = "removed" if removed else "kept"
+        is_papers = not (rule or removed or gallery == "union") and dataset == "fiq"
+        protocols.append(
+            Protocol(
+                name=f"{dataset}-{gallery}-{reference}{rule}",
+                dataset=dataset,
+                description=f"{title}: {_GALLERIES[gallery]}, reference {reference}, "
+                f"{_CAPTIONS[captions]}, macro average over categories",
+                source=_FASHION_IQ_SOURCES[gallery, removed],
+                gallery=gallery,
+                removes_reference=removed,
+                captions=captions,
+                published=(_FASHION_IQ_PUBLISHED,) if is_papers else (),
+            )
+        )
+    return tuple(protocols)
+
+
+DEMO = _fashion_iq("demo", "Fashion-IQ's protocol on drawn garments")
+FASHION_IQ = _fashion_iq("fiq", "Fashion-IQ")
+
+CIRR = (
+    Protocol(
+        name="cirr-removed-subset-scored",
+        dataset="cirr",
+        description="CIRR: reference removed; the subset's 5 members are scored as a pool of "
+        "their own",
+        source=_PAPER,
+        removes_reference=True,
+        subset="scored",
+        subset_ks=SUBSET_KS,
+        published=(_CIRR_PUBLISHED,),
+    ),
+    Protocol(
+        name="cirr-removed-subset-main-order",
+        dataset="cirr",
+        description="CIRR: reference removed; the subset's 5 members in the order that the main "
+        "ranking gives them",
+        source="CIRR's own evaluation, CLIP4Cir, SPRC",
+        removes_reference=True,
+        subset="main_order",
+        subset_ks=SUBSET_KS,
     ),
 )
 
-CIRR = Protocol(
-    name="cirr-removed-subset-scored",
-    description="CIRR: reference removed; the subset's 5 members are scored as a pool of their own",
-    removes_reference=True,
-    ks=(1, 5, 10, 50),
-    subset_ks=(1, 2, 3),
-    published=(
-        Published(
-            label="Candidate Set Re-ranking, K=50 (test1, not val)",
-            source=_PAPER,
-            values={
-                ("cirr", "recall", 10): 89.78,
-                ("cirr", "cirr_average", 0): 80.90,
-            },
-        ),
-    ),
+CIRCO = tuple(
+    Protocol(
+        name=f"circo-kept-{name}",
+        dataset="circo",
+        description=f"CIRCO: reference kept, {told}; mAP@k over all ground truths, recall on the "
+        "first target",
+        source=source,
+        shared_concept=shared,
+        recall_on="first",
+        map_ks=MAP_KS,
+    )
+    for shared, name, told, source in (
+        (False, "caption", "relative caption alone", "the CIRCO server: SEARLE, CIReVL, MagicLens"),
+        (True, "concept", "shared concept and relative caption", "an easier variant; ours"),
+    )
 )
+
+SHOES = tuple(
+    Protocol(
+        name=f"shoes-{'removed' if removed else 'kept'}",
+        dataset="shoes",
+        description="Shoes: evaluation gallery, reference "
+        f"{'removed' if removed else 'kept'}, raw caption",
+        source="VAL, CoSMo, CLVC-Net",
+        removes_reference=removed,
+    )
+    for removed in (False, True)
+)
+
+PROTOCOLS = {protocol.name: protocol for protocol in (*DEMO, *FASHION_IQ, *CIRR, *CIRCO, *SHOES)}

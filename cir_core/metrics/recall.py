@@ -16,6 +16,9 @@ CIRR_AVERAGE_K = 5
 AVERAGE = "average"
 """Category of the macro average: the mean of the categories' values, each category weighing one."""
 
+MICRO = "micro"
+"""Category of the micro average: the mean over all queries, each query weighing one."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -34,7 +37,8 @@ class Metric:
 
 @dataclass(frozen=True)
 class TargetRanks:
-    """Per labelled query: 1-based rank of its best target under both stages.
+    """Per labelled query: 1-based rank, under both stages, of the target that counts: the best,
+    or the first alone where the protocol says so.
 
     Stage 2's order is the re-ranked candidates, then the rest of the gallery as stage 1 left it,
     so a target that is no candidate has the same rank under both.
@@ -48,17 +52,32 @@ class TargetRanks:
 def recall_metrics(
     ranks: TargetRanks, *, ks: Sequence[int], pool: Pool, metric: str = "recall"
 ) -> list[Metric]:
-    """R@k of stage 1, of stage 2, and the paired gain, per category and macro-averaged.
+    """R@k of stage 1, of stage 2, and the paired gain, per category, macro- and micro-averaged.
 
     Recall@k is the share of labelled queries whose target ranks at most k. No labelled query, no
-    rows. With a single category there is no average row.
+    rows. With a single category there are no average rows.
     """
     metrics = []
     for k in ks:
         before, after = (ranks.stage1 <= k).astype(float), (ranks.stage2 <= k).astype(float)
-        for stage, hits in (("stage1", before), ("stage2", after), ("gain", after - before)):
-            metrics += _per_category(ranks.category, hits, stage, pool, metric, k)
+        metrics += per_stage(ranks.category, before, after, pool, metric, k)
     return metrics
+
+
+def per_stage(
+    category: Sequence[str],
+    before: Float[np.ndarray, " query"],
+    after: Float[np.ndarray, " query"],
+    pool: Pool,
+    metric: str,
+    k: int,
+) -> list[Metric]:
+    """Rows of a per-query measure: stage 1's, stage 2's, and their paired difference."""
+    return [
+        row
+        for stage, values in (("stage1", before), ("stage2", after), ("gain", after - before))
+        for row in _per_category(category, values, stage, pool, metric, k)
+    ]
 
 
 def coverage_metrics(ranks: TargetRanks, *, k: int) -> list[Metric]:
@@ -92,6 +111,7 @@ def _per_category(
     rows = [(name, *_mean_interval({name: group}), len(group)) for name, group in groups.items()]
     if len(groups) > 1:
         rows.append((AVERAGE, *_mean_interval(groups), len(hits)))
+        rows.append((MICRO, *_mean_interval({MICRO: hits}), len(hits)))
     return [
         Metric(name, stage, pool, metric, k, value, low, high, n)
         for name, value, low, high, n in rows

@@ -35,8 +35,17 @@ CREATE TABLE queries (
     reference_id VARCHAR NOT NULL,
     text VARCHAR NOT NULL,
     targets VARCHAR[],               -- NULL: a query without label
+    recall_targets VARCHAR[],        -- those that count for recall: all, or the first alone
     subset VARCHAR[],                -- members of the second pool, NULL where there is none
+    other_text VARCHAR,              -- the captions in the other order, where both are asked
     target_stage1_rank INTEGER       -- of the best target, in the whole gallery
+);
+
+CREATE TABLE target_ranks (
+    run_id VARCHAR NOT NULL,
+    query_id VARCHAR NOT NULL,
+    image_id VARCHAR NOT NULL,       -- a target
+    stage1_rank INTEGER NOT NULL     -- in the whole gallery
 );
 
 CREATE TABLE candidates (
@@ -62,7 +71,7 @@ CREATE TABLE rankings (
 CREATE TABLE metrics (
     run_id VARCHAR NOT NULL,
     protocol VARCHAR NOT NULL,
-    category VARCHAR NOT NULL,       -- 'average': macro average over categories
+    category VARCHAR NOT NULL,       -- 'average': macro over categories; 'micro': over queries
     stage VARCHAR NOT NULL,          -- stage1, stage2, or gain (paired difference)
     pool VARCHAR NOT NULL,
     metric VARCHAR NOT NULL,

@@ -6,7 +6,7 @@ WITH best AS (
            min(r.stage1_rank) AS stage1_rank, min(r.rank) AS stage2_rank
     FROM rankings r
     JOIN queries q USING (run_id, query_id)
-    WHERE list_contains(q.targets, r.image_id)
+    WHERE list_contains(q.recall_targets, r.image_id)
     GROUP BY ALL
 )
 SELECT q.run_id, q.query_id, q.category, p.pool, q.reference_id, q.text, q.targets,
@@ -21,7 +21,7 @@ JOIN (SELECT 'gallery' AS pool UNION ALL SELECT 'subset') p
 LEFT JOIN best b ON b.run_id = q.run_id AND b.query_id = q.query_id AND b.pool = p.pool
 WHERE q.targets IS NOT NULL;
 
--- Recall@k per category and macro-averaged, recomputed from the ranks.
+-- Recall@k per category, macro- (average) and micro-averaged (micro), recomputed from the ranks.
 CREATE VIEW recall AS
 WITH hits AS (
     SELECT m.run_id, m.category, m.pool, ks.k,
@@ -36,7 +36,46 @@ WITH hits AS (
 SELECT run_id, category, pool, k, stage1, stage2, stage2 - stage1 AS gain, n FROM hits
 UNION ALL
 SELECT run_id, 'average', pool, k, avg(stage1), avg(stage2), avg(stage2 - stage1), sum(n)::BIGINT
+FROM hits GROUP BY run_id, pool, k HAVING count(*) > 1
+UNION ALL
+SELECT run_id, 'micro', pool, k, sum(stage1 * n) / sum(n), sum(stage2 * n) / sum(n),
+       sum((stage2 - stage1) * n) / sum(n), sum(n)::BIGINT
 FROM hits GROUP BY run_id, pool, k HAVING count(*) > 1;
+
+-- Mean reciprocal rank of the target that counts for recall, per category.
+CREATE VIEW mrr AS
+SELECT run_id, category, avg(coalesce(1.0 / stage1_rank, 0)) AS stage1,
+       avg(coalesce(1.0 / stage2_rank, 0)) AS stage2, count(*) AS n
+FROM rank_movement WHERE pool = 'gallery' GROUP BY ALL;
+
+-- Mean average precision over all targets, with CIRCO's denominator min(targets, k), per category.
+CREATE VIEW mean_average_precision AS
+WITH ranked AS (
+    SELECT q.run_id, q.category, q.query_id, len(q.targets) AS targets,
+           unnest([{'stage': 'stage1', 'rank': t.stage1_rank},
+                   {'stage': 'stage2', 'rank': coalesce(r.rank, t.stage1_rank)}], recursive := true)
+    FROM queries q
+    JOIN target_ranks t USING (run_id, query_id)
+    LEFT JOIN rankings r
+        ON r.run_id = t.run_id AND r.query_id = t.query_id
+        AND r.image_id = t.image_id AND r.pool = 'gallery'
+),
+hits AS (
+    SELECT *, row_number() OVER (PARTITION BY run_id, query_id, stage ORDER BY rank) / rank
+        AS precision
+    FROM ranked
+),
+per_query AS (
+    SELECT q.run_id, q.category, q.query_id, s.stage, ks.k,
+           coalesce(sum(h.precision) FILTER (h.rank <= ks.k), 0) / least(len(q.targets), ks.k) AS ap
+    FROM queries q
+    CROSS JOIN (SELECT unnest(['stage1', 'stage2']) AS stage) s
+    CROSS JOIN (SELECT unnest([5, 10, 25, 50]) AS k) ks
+    LEFT JOIN hits h ON h.run_id = q.run_id AND h.query_id = q.query_id AND h.stage = s.stage
+    WHERE q.targets IS NOT NULL
+    GROUP BY q.run_id, q.category, q.query_id, q.targets, s.stage, ks.k
+)
+SELECT run_id, category, stage, k, avg(ap) AS value, count(*) AS n FROM per_query GROUP BY ALL;
 
 -- Share of queries with a target among stage 1's first k: what re-ranking k candidates can reach.
 CREATE VIEW coverage AS

@@ -247,6 +247,8 @@ def counted(ended: Finished) -> dict[tuple[str, str, str, int], float]:
         for _, stage, pool, k in list(found):
             values = [found[category, stage, pool, k] for category in categories]
             found["average", stage, pool, k] = sum(values) / len(values)
+            pooled = [hit for category in categories for hit in hits[category, stage, pool, k]]
+            found["micro", stage, pool, k] = sum(pooled) / len(pooled)
     return found
 
 
@@ -278,6 +280,8 @@ def test_gain_coverage_and_cirrs_average_follow_from_the_recalls(ended: Finished
     seen = set()
     for row in rows(ended.store, sql):
         category, pool, k = row["category"], row["pool"], row["k"]
+        if row["metric"] == "mrr":
+            continue  # has its own test
         if row["stage"] == "gain":
             wanted = by_hand[category, "stage2", pool, k] - by_hand[category, "stage1", pool, k]
         elif row["metric"] == "cirr_average":
@@ -285,18 +289,18 @@ def test_gain_coverage_and_cirrs_average_follow_from_the_recalls(ended: Finished
             wanted = (by_hand[category, row["stage"], "gallery", 5] + subset) / 2
         elif row["metric"] == "coverage":
             assert k == K
-            shares = [
-                np.mean(
-                    [
-                        each["target_stage1_rank"] <= K
-                        for each in asked.values()
-                        if each["category"] == name
-                    ]
-                )
-                for name in {each["category"] for each in asked.values()}
-                if category in (name, "average")
-            ]
-            wanted = float(np.mean(shares))
+            names = {each["category"] for each in asked.values()}
+            covered = {
+                name: [
+                    each["target_stage1_rank"] <= K
+                    for each in asked.values()
+                    if each["category"] == name
+                ]
+                for name in names
+            }
+            shares = [np.mean(covered[name]) for name in names if category in (name, "average")]
+            pooled = [each for name in names for each in covered[name]]
+            wanted = float(np.mean(pooled if category == "micro" else shares))
         else:
             wanted = by_hand[category, row["stage"], pool, k]
         seen.add(row["metric"])
@@ -304,6 +308,19 @@ def test_gain_coverage_and_cirrs_average_follow_from_the_recalls(ended: Finished
         assert row["ci_low"] <= row["value"] <= row["ci_high"]
     assert seen >= {"recall", "coverage"}
     assert ("cirr_average" in seen) == (ended.bench.dataset == "cirr")
+
+
+def test_the_mean_reciprocal_rank_is_that_of_its_view(ended: Finished) -> None:
+    run = f"run_id = '{ended.run.run_id}'"
+    view = {
+        (row["category"], stage): row[stage]
+        for row in rows(ended.store, f"SELECT * FROM mrr WHERE {run}")
+        for stage in ("stage1", "stage2")
+    }
+    found = rows(ended.store, f"SELECT * FROM metrics WHERE {run} AND metric = 'mrr'")
+    metrics = {(row["category"], row["stage"]): row["value"] for row in found}
+    assert view
+    assert {key: metrics[key] for key in view} == pytest.approx(view, abs=1e-12)
 
 
 # --- again, and what changes

@@ -15,7 +15,9 @@ from cir_core.errors import OutOfSpace, PreflightError, StoreBusy
 from storage import schemas
 from storage.catalog import PublishedRun, published_runs, query, run_id_of, write_catalog
 
-QUERIES = schemas.QUERIES.append(pa.field("target_stage1_rank", pa.int32()))
+QUERIES = schemas.QUERIES.append(pa.field("target_stage1_rank", pa.int32())).append(
+    pa.field("recall_targets", pa.list_(pa.string()))
+)
 ROOT = Path(__file__).parents[2]
 
 
@@ -28,6 +30,7 @@ def asked(
         "reference_id": "r",
         "text": "is red",
         "targets": target and [target],
+        "recall_targets": target and [target],
         "subset": list(subset) or None,
         "target_stage1_rank": rank,
     }
@@ -172,6 +175,10 @@ def test_recall_is_per_category_and_macro_averaged_over_labelled_queries(path: P
         ("dress", 5, 2 / 4, 2 / 4, 0, 4),
         ("dress", 10, 3 / 4, 3 / 4, 0, 4),
         ("dress", 50, 3 / 4, 3 / 4, 0, 4),
+        ("micro", 1, 2 / 5, 2 / 5, 0, 5),
+        ("micro", 5, 3 / 5, 3 / 5, 0, 5),
+        ("micro", 10, 4 / 5, 4 / 5, 0, 5),
+        ("micro", 50, 4 / 5, 4 / 5, 0, 5),
         ("shirt", 1, 1, 0, -1, 1),
         ("shirt", 5, 1, 1, 0, 1),
         ("shirt", 10, 1, 1, 0, 1),
@@ -214,7 +221,10 @@ def test_failures_tell_what_was_answered_and_why_the_target_was_not_first(path: 
 
 
 def test_a_query_with_several_targets_counts_with_its_best(path: Path) -> None:
-    several = asked("q", "dress", "a", 2) | {"targets": ["z", "c", "a"]}
+    several = asked("q", "dress", "a", 2) | {
+        "targets": ["z", "c", "a"],
+        "recall_targets": ["z", "c", "a"],
+    }
     write_catalog(path, [published("run", [several], ranked("q", "gallery", "bac", "cba"))])
     sql = "SELECT stage1_rank, stage2_rank FROM rank_movement"
     assert rows(path, sql) == [(2, 1)]

@@ -7,7 +7,10 @@ import pytest
 
 from cir_core.datasets.cirr import CIRR
 from cir_core.errors import AnnotationError
+from cir_core.metrics.protocols import CIRR as PROTOCOLS
 from cir_core.types import Benchmark, Split
+
+PROTOCOL = PROTOCOLS[0]
 
 CAPTIONS = "cirr/captions/cap.rc2.val.json"
 GALLERY = "cirr/image_splits/split.rc2.val.json"
@@ -35,7 +38,7 @@ def files(split: str = "val") -> dict[str, Any]:
 
 
 def parse(content: dict[str, Any], split: Split = "val") -> Benchmark:
-    return CIRR().parse(split, ("cirr",), content.__getitem__)
+    return CIRR().parse(split, ("cirr",), content.__getitem__, PROTOCOL)
 
 
 def test_one_category_whose_gallery_is_the_split_file_in_its_order() -> None:
@@ -52,7 +55,7 @@ def test_each_split_reads_exactly_the_files_it_declares(split: Split, name: str)
         read.append(file)
         return content[file]
 
-    CIRR().parse(split, ("cirr",), recording)
+    CIRR().parse(split, ("cirr",), recording, PROTOCOL)
     assert sorted(read) == sorted(CIRR().annotation_files(split, ("cirr",))) == sorted(content)
 
 

@@ -14,6 +14,7 @@ from cir_core.datasets.demo.garments import CATEGORIES, Garment, differences
 from cir_core.datasets.demo.wording import modification_captions, vocabulary
 from cir_core.datasets.demo.world import MOST_CHANGES, DemoSplit, build_split
 from cir_core.datasets.fashion_iq import FashionIQ
+from cir_core.metrics.protocols import DEMO
 from cir_core.models.tokenizer import Tokenizer, word_list
 from cir_core.types import Benchmark, Split
 from tasks.render import render_demo
@@ -33,7 +34,7 @@ def train() -> DemoSplit:
 
 
 def parsed(split: DemoSplit, name: Split) -> Benchmark:
-    return FashionIQ().parse(name, CATEGORIES, split.annotations.__getitem__)
+    return FashionIQ().parse(name, CATEGORIES, split.annotations.__getitem__, DEMO[0])
 
 
 def garments(split: DemoSplit) -> dict[str, Garment]:

@@ -1,11 +1,13 @@
 """Fashion-IQ's adapter: what it reads, what it makes of it, and each entry it refuses."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from cir_core.datasets.fashion_iq import FashionIQ
 from cir_core.errors import AnnotationError
+from cir_core.metrics.protocols import FASHION_IQ
 from cir_core.types import Benchmark, Split
 
 CAPTIONS = "captions/cap.dress.val.json"
@@ -26,10 +28,9 @@ def files(split: str = "val") -> dict[str, Any]:
     }
 
 
-def parse(
-    content: dict[str, Any], split: Split = "val", adapter: FashionIQ | None = None
-) -> Benchmark:
-    return (adapter or FashionIQ()).parse(split, ("dress", "shirt"), content.__getitem__)
+def parse(content: dict[str, Any], split: Split = "val", **changes: Any) -> Benchmark:
+    protocol = replace(FASHION_IQ[0], **changes)
+    return FashionIQ().parse(split, ("dress", "shirt"), content.__getitem__, protocol)
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
@@ -40,7 +41,7 @@ def test_parse_reads_exactly_the_declared_files(split: Split) -> None:
         read.append(file)
         return content[file]
 
-    FashionIQ().parse(split, ("dress", "shirt"), recording)
+    FashionIQ().parse(split, ("dress", "shirt"), recording, FASHION_IQ[0])
     declared = FashionIQ().annotation_files(split, ("dress", "shirt"))
     assert sorted(read) == sorted(declared) == sorted(content)
 
@@ -63,13 +64,30 @@ def test_candidate_becomes_the_reference_and_ids_count_within_the_category() -> 
     assert all(query.subset == () for query in queries)
 
 
-def test_text_follows_the_caption_rule_of_the_adapter() -> None:
+def test_text_follows_the_caption_rule_of_the_protocol() -> None:
     published, reversed_rule = (
-        [query.text for query in parse(files(), adapter=adapter).queries[:2]]
-        for adapter in (FashionIQ(), FashionIQ(caption_rule="reversed"))
+        [query.text for query in parse(files(), captions=captions).queries[:2]]
+        for captions in ("published", "reversed")
     )
     assert published == ["Is red and Has a belt", " and is longer"]
     assert reversed_rule == ["Has a belt and is red", "Is longer and "]
+
+
+def test_raw_captions_are_joined_as_they_are() -> None:
+    content = files()
+    texts = [query.text for query in parse(content, captions="raw").queries[:2]]
+    told = [entry["captions"] for entry in content["captions/cap.dress.val.json"]]
+    assert texts == [f"{first} and {second}" for first, second in told]
+
+
+def test_the_union_gallery_holds_what_the_queries_name_in_the_split_files_order() -> None:
+    content = files()
+    content[GALLERY] = ["distractor", *content[GALLERY]]
+    union = parse(content, gallery="union")
+    assert union.galleries == {"dress": ("B1", "B0", "0007"), "shirt": ("S1", "0007")}
+    assert union.files == parse(content).files  # one encoding serves both galleries
+    content[GALLERY].remove("B0")
+    assert parse(content, gallery="union").galleries["dress"] == ("B1", "0007", "B0")
 
 
 def test_test_split_has_no_targets_and_needs_none() -> None:

@@ -65,6 +65,7 @@ def test_every_setting_may_come_from_every_source(tmp_path: Path) -> None:
         "categories": ["dress", "shirt"],
         "stage1": "/models/1",
         "stage2": "/models/2",
+        "protocol": "fiq-union-kept",
         "k": 20,
         "store": "/store",
         "allow_missing": 3,
