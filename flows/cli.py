@@ -193,8 +193,9 @@ def sql(
     store: _Store = None,
     as_json: _Json = False,
 ) -> None:
-    """Ask the catalog (DuckDB): tables runs, gallery, queries, candidates, rankings, metrics,
-    problems; views recall, coverage, rank_movement, failures."""
+    """Ask the catalog (DuckDB): tables runs, gallery, queries, target_ranks, candidates, rankings,
+    metrics, problems; views recall, mrr, mean_average_precision, coverage, rank_movement,
+    failures."""
     from rich.console import Console
     from rich.table import Table
 

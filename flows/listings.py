@@ -11,7 +11,10 @@ from cir_core.metrics.protocols import Protocol
 
 def print_protocols(protocols: Iterable[Protocol], console: Console) -> None:
     """A row per protocol."""
-    table = Table("protocol", "what it means", "measures", "published by", show_lines=True)
+    table = Table(show_lines=True)
+    table.add_column("protocol", no_wrap=True)  # a name to copy is whole or useless
+    for name in ("what it means", "measures", "published by"):
+        table.add_column(name)
     for protocol in protocols:
         table.add_row(protocol.name, protocol.description, _measures(protocol), protocol.source)
     console.print(table)

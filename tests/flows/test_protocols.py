@@ -10,6 +10,7 @@ from tests.support.small_benchmarks import (
     CIRR_QUERIES,
     Bench,
     Finished,
+    write_circo,
     write_cirr,
     write_fashion_iq,
     write_pair,
@@ -22,9 +23,11 @@ def benches(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bench]:
     pair = write_pair(folder)
     write_fashion_iq(folder / "fiq")
     write_cirr(folder / "cirr")
+    write_circo(folder / "circo")
     return {
         "fiq": Bench("fiq", folder / "fiq", pair, ("dress", "toptee")),
         "cirr": Bench("cirr", folder / "cirr", pair),
+        "circo": Bench("circo", folder / "circo", pair),
     }
 
 
@@ -127,3 +130,31 @@ def test_a_subset_in_main_order_follows_the_ranking_and_stage_1_beyond_it(
         by_score = sorted(pools["subset"], key=lambda row: -row["stage2_score"])
         differs += [row["image_id"] for row in by_score] != wanted
     assert differs > 0  # else the two definitions could not be told apart here
+
+
+def test_circo_counts_all_ground_truths_in_map_and_the_first_in_recall(
+    benches: dict[str, Bench], tmp_path: Path
+) -> None:
+    run = benches["circo"].run(tmp_path)
+    where = f"run_id = '{run.run_id}'"
+    found = rows(tmp_path, f"SELECT * FROM metrics WHERE {where}")
+    metrics = {(row["metric"], row["stage"], row["k"]): row["value"] for row in found}
+    view = {
+        ("map", row["stage"], row["k"]): row["value"]
+        for row in rows(tmp_path, f"SELECT * FROM mean_average_precision WHERE {where}")
+    }
+    assert len(view) == 8
+    assert {key: metrics[key] for key in view} == pytest.approx(view, abs=1e-12)
+    asked = rows(tmp_path, f"SELECT * FROM queries WHERE {where}")
+    assert {len(row["targets"]) for row in asked} == {2, 3}
+    for stage, column in (("stage1", "stage1_rank"), ("stage2", "rank")):
+        hits = []
+        for row in asked:
+            sql = f"""SELECT {column} AS place FROM rankings WHERE {where}
+                      AND query_id = '{row["query_id"]}' AND image_id = '{row["targets"][0]}'"""
+            place = [one["place"] for one in rows(tmp_path, sql)]
+            hits.append(bool(place) and place[0] <= 5)
+        assert metrics["recall", stage, 5] == pytest.approx(sum(hits) / len(hits))
+    recall = rows(tmp_path, f"SELECT stage1, stage2 FROM recall WHERE {where} AND k = 5")
+    assert recall[0]["stage1"] == pytest.approx(metrics["recall", "stage1", 5])
+    assert "mAP@5" in run.report.read_text()

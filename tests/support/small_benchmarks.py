@@ -141,6 +141,35 @@ def write_cirr(root: Path) -> None:
     _write_json(root / "cirr/image_splits/split.rc2.val.json", paths)
 
 
+def write_circo(root: Path) -> None:
+    """One gallery of twelve; every query has two or three ground truths, the target among them."""
+    rng = np.random.default_rng(3)
+    garments = _garments(CATEGORIES[2], CIRR_IMAGES, rng)
+    numbers = [100 + 7 * index for index in range(CIRR_IMAGES)]
+    for number, garment in zip(numbers, garments, strict=True):
+        _save(root / f"COCO2017_unlabeled/unlabeled2017/{number:012d}.jpg", garment, rng)
+    queries = []
+    for index, (before, after) in enumerate(_pairs(CIRR_IMAGES, CIRR_QUERIES, rng)):
+        others = [row for row in range(CIRR_IMAGES) if row not in (before, after)]
+        truths = [after, *rng.choice(others, 1 + index % 2, replace=False)]
+        queries.append(
+            {
+                "id": index,
+                "reference_img_id": numbers[before],
+                "target_img_id": numbers[after],
+                "gt_img_ids": sorted(numbers[row] for row in truths),
+                "relative_caption": modification_captions(garments[before], garments[after], rng)[
+                    0
+                ],
+                "shared_concept": "a top",
+            }
+        )
+    images = [{"id": number, "file_name": f"{number:012d}.jpg"} for number in numbers]
+    info = "COCO2017_unlabeled/annotations/image_info_unlabeled2017.json"
+    _write_json(root / info, {"images": images})
+    _write_json(root / "annotations/val.json", queries)
+
+
 def _garments(category: str, count: int, rng: np.random.Generator) -> list[Garment]:
     garments = [draw_garment(category, rng)]
     while len(garments) < count:
