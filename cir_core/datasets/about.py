@@ -32,7 +32,7 @@ DEMO = About(
     licence="MIT, as this project",
     source_url="drawn by cir-pipeline itself",
     layout="nothing: drawn into the store on first use",
-    images="drawn, 1,890 for val and 25,200 for train",
+    images="drawn, 25,200 for train, 1,890 each for val and test",
 )
 
 FASHION_IQ = About(

@@ -19,9 +19,11 @@ CAPTIONS = 2
 
 @dataclass(frozen=True)
 class FashionIQ:
-    """One gallery per category, in the order of the split file."""
+    """One gallery per category, in the order of the split file. Fashion-IQ keeps its test targets
+    to itself, so there they are not read; the demo's are (``labelled_test``)."""
 
     categories: tuple[str, ...] = ("dress", "shirt", "toptee")
+    labelled_test: bool = False
 
     def annotation_files(self, split: Split, categories: Sequence[str]) -> list[str]:
         return [
@@ -38,7 +40,14 @@ class FashionIQ:
             for category in categories
         }
         queries = tuple(
-            _parse_query(entry, category, split, index, protocol.captions)
+            _parse_query(
+                entry,
+                category,
+                split,
+                index,
+                protocol.captions,
+                labelled=split != "test" or self.labelled_test,
+            )
             for category in categories
             for index, entry in enumerate(
                 expect(read(_captions_file(category, split)), list, _captions_file(category, split))
@@ -67,7 +76,7 @@ def _union(queries: Sequence[Query], gallery: tuple[ImageId, ...]) -> tuple[Imag
 
 
 def _parse_query(
-    entry: object, category: str, split: Split, index: int, rule: CaptionRule
+    entry: object, category: str, split: Split, index: int, rule: CaptionRule, *, labelled: bool
 ) -> Query:
     file = _captions_file(category, split)
     reference = field(entry, "candidate", str, file, index)
@@ -81,7 +90,7 @@ def _parse_query(
         )
     first, second = captions
     targets: tuple[ImageId, ...] = ()
-    if split != "test":
+    if labelled:
         targets = (ImageId(field(entry, "target", str, file, index)),)
     return Query(
         query_id=QueryId(f"{category}-{index:05d}"),
