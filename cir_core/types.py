@@ -7,8 +7,12 @@ ImageId = NewType("ImageId", str)
 QueryId = NewType("QueryId", str)
 
 Split = Literal["train", "val", "test"]
-CaptionRule = Literal["published", "reversed", "raw", "both_orders"]
-"""How several captions of one query become its text; see ``cir_core.datasets.captions``."""
+RunSplit = Literal["train", "val", "test", "selection"]
+"""What a run may ask: ``selection`` is the part of train that no training sees; see
+``cir_core.datasets.selection``."""
+CaptionRule = Literal["published", "reversed", "raw", "both_orders", "first", "second"]
+"""How several captions of one query become its text; see ``cir_core.datasets.captions``. The last
+two are for training, where each caption alone is one of the four ways to word a query."""
 
 Pool = Literal["gallery", "subset"]
 """Which candidates compete: the whole gallery, or CIRR's five-member subset, scored separately."""

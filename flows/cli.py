@@ -35,7 +35,12 @@ _DataRoot = Annotated[
     typer.Option(help="Folder with the published layout (not needed for demo)."),
 ]
 _Split = Annotated[
-    str | None, typer.Option(help="train, val or test (CIRR's test1).", show_default="val")
+    str | None,
+    typer.Option(
+        help="train, val, test (CIRR's test1), or selection: the part of train kept out of "
+        "training.",
+        show_default="val",
+    ),
 ]
 _Category = Annotated[
     list[str] | None, typer.Option(help="Only this category; may be repeated.", show_default="all")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cir_core.datasets.registry import find_dataset
+from cir_core.datasets.selection import source_split
 from cir_core.errors import ProblemsFound, UsageError
 from flows.engine import Engine
 from flows.settings import Settings, demo_root, shipped_model
@@ -62,8 +63,6 @@ def resolve_inputs(settings: Settings) -> Inputs:
     """
     dataset = find_dataset(settings.dataset)
     is_demo = dataset.name == "demo"
-    if is_demo and settings.split == "test":
-        raise UsageError("the demo has no split test", remedy="pass --split val or train")
     missing = [
         f"--{name.replace('_', '-')}"
         for name in ("data_root", "stage1", "stage2")
@@ -98,7 +97,7 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
     with hold_store(store):
         pair = engine.run(check_pair, store, inputs.stage1, inputs.stage2)
         if settings.dataset == "demo" and settings.data_root is None:
-            engine.run(render_demo, root, settings.split)
+            engine.run(render_demo, root, source_split(settings.split))
         ingested = engine.run(
             ingest,
             store,

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 
 from cir_core.errors import UsageError
+from cir_core.types import RunSplit
 
 SETTINGS_FILE = "cir.toml"
 PREFIX = "CIR_"
@@ -29,7 +30,7 @@ class Settings(BaseModel):
 
     dataset: str = "demo"
     data_root: Path | None = None
-    split: Literal["train", "val", "test"] = "val"
+    split: RunSplit = "val"
     categories: tuple[str, ...] = ()
     stage1: Path | None = None
     stage2: Path | None = None

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from cir_core.datasets.registry import find_dataset
 from cir_core.errors import ImageProblem, UsageError
-from cir_core.types import Benchmark, Query, Split
+from cir_core.types import Benchmark, Query, RunSplit
 from storage import schemas
 from storage.annotations import read_json, require_root
 from storage.artifacts import Artifact, Identity, Made
@@ -35,7 +35,7 @@ def ingest(
     store: Path,
     data_root: Path,
     dataset: str,
-    split: Split,
+    split: RunSplit,
     categories: Sequence[str],
     protocol: str,
 ) -> Made:
@@ -57,11 +57,11 @@ def ingest(
         )
     categories = [name for name in adapter.categories if name in categories]  # each once, in order
     require_root(data_root)
-    benchmark = adapter.parse(
+    benchmark = known.parse(
         split, categories, lambda file: read_json(data_root, file), known.protocol(protocol)
     )
     images = _scan_images(data_root, benchmark)
-    files = adapter.annotation_files(split, categories)
+    files = known.annotation_files(split, categories)
     identity = Identity(
         stage="ingest",
         version=VERSION,

@@ -10,10 +10,13 @@ def join_captions(first: str, second: str, rule: CaptionRule) -> str:
     >>> join_captions("is red.", "Has a belt?", "published")
     'Is red and Has a belt'
 
-    An empty caption stays empty (" and ..."), as in the published code.
+    ``first`` and ``second`` are one caption alone, as the published training also reads them. An
+    empty caption stays empty (" and ..."), as in the published code.
     """
     if rule == "raw":
         return f"{first} and {second}"
+    if rule in ("first", "second"):
+        return (first if rule == "first" else second).strip(".?, ").capitalize()
     if rule == "reversed":
         first, second = second, first
     return first.strip(".?, ").capitalize() + " and " + second.strip(".?, ")

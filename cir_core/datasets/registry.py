@@ -1,17 +1,20 @@
 """The benchmarks by name: adapter, protocols, the K the paper re-ranks, what to know of each."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cir_core.datasets import about
 from cir_core.datasets.about import About
-from cir_core.datasets.adapter import Adapter
+from cir_core.datasets.adapter import Adapter, ReadJson
 from cir_core.datasets.circo import CIRCO
 from cir_core.datasets.cirr import CIRR
 from cir_core.datasets.fashion_iq import FashionIQ
+from cir_core.datasets.selection import selection_queries, source_split
 from cir_core.datasets.shoes import Shoes
 from cir_core.errors import UsageError
 from cir_core.metrics import protocols
 from cir_core.metrics.protocols import Protocol
+from cir_core.types import Benchmark, RunSplit
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,22 @@ class Dataset:
             remedy=f"choose one of {', '.join(protocol.name for protocol in self.protocols)}",
         )
 
+    def annotation_files(self, split: RunSplit, categories: Sequence[str]) -> list[str]:
+        """Every annotation file that ``parse`` reads."""
+        return self.adapter.annotation_files(source_split(split), categories)
+
+    def parse(
+        self, split: RunSplit, categories: Sequence[str], read: ReadJson, protocol: Protocol
+    ) -> Benchmark:
+        """The adapter's ``parse``; of ``selection``, the part of train that is kept out."""
+        benchmark = self.adapter.parse(source_split(split), categories, read, protocol)
+        return selection_queries(benchmark) if split == "selection" else benchmark
+
 
 DATASETS = {
     dataset.name: dataset
     for dataset in (
-        Dataset("demo", FashionIQ(), protocols.DEMO, k=50, about=about.DEMO),
+        Dataset("demo", FashionIQ(labelled_test=True), protocols.DEMO, k=50, about=about.DEMO),
         Dataset("fiq", FashionIQ(), protocols.FASHION_IQ, k=100, about=about.FASHION_IQ),
         Dataset("cirr", CIRR(), protocols.CIRR, k=50, about=about.CIRR),
         Dataset("circo", CIRCO(), protocols.CIRCO, k=50, about=about.CIRCO),
