@@ -1,6 +1,6 @@
 """The artifact store: what was made, from what, and whether its bytes are still what they were.
 
-``<store>/artifacts/<stage>/<fingerprint>/`` holds Parquet parts and, written last, a
+``<store>/artifacts/<stage>/<fingerprint>/`` holds parts (Parquet, or arrays) and, written last, a
 ``manifest.json``. The fingerprint covers everything that changes a result and nothing that does
 not (batch size, device, workers and paths are left out), so an artifact never needs invalidating:
 other inputs have another name.
@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -19,9 +19,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from cir_core.errors import StoreCorrupt
+from storage.arrays import ARRAY_SUFFIX, map_array, write_array
 from storage.atomic import commit, commit_text, sha256_of
 from storage.tables import read_table, write_table
 
@@ -109,9 +111,16 @@ class Artifact:
 
     def write_part(self, name: str, table: pa.Table) -> None:
         """Commit one part and its receipt; a part of the same name is replaced."""
+        self._commit(name, table.num_rows, lambda temporary: write_table(temporary, table))
+
+    def write_array(self, name: str, array: np.ndarray) -> None:
+        """``write_part`` of an array; the name must end in ``.npy``."""
+        self._commit(name, len(array), lambda temporary: write_array(temporary, array))
+
+    def _commit(self, name: str, rows: int, write: Callable[[Path], None]) -> None:
         path = self._part(name)
-        digest = commit(path, lambda temporary: write_table(temporary, table))
-        receipt = {"rows": table.num_rows, "bytes": path.stat().st_size, "sha256": digest}
+        digest = commit(path, write)
+        receipt = {"rows": rows, "bytes": path.stat().st_size, "sha256": digest}
         commit_text(self._receipt(name), json.dumps(receipt))
 
     def finish(self, identity: Identity, parts: Iterable[str]) -> None:
@@ -147,6 +156,13 @@ class Artifact:
 
         Raises StoreCorrupt when the artifact is not whole.
         """
+        return pa.concat_tables([read_table(path) for path in self._paths(kind)])
+
+    def map_arrays(self, kind: str) -> list[np.ndarray]:
+        """The array parts of one kind in order, mapped into memory. Raises as ``read``."""
+        return [map_array(path) for path in self._paths(kind)]
+
+    def _paths(self, kind: str) -> list[Path]:
         names = [name for name in self._complete()["parts"] if name.partition("-")[0] == kind]
         if not names:
             raise StoreCorrupt(
@@ -154,7 +170,7 @@ class Artifact:
                 item=str(self.folder),
                 remedy="delete this folder and run the same command again",
             )
-        return pa.concat_tables([read_table(self._part(name)) for name in names])
+        return [self._part(name) for name in names]
 
     def _complete(self) -> dict[str, Any]:
         manifest = self._manifest()
@@ -215,7 +231,7 @@ class Artifact:
         return self.folder / "manifest.json"
 
     def _part(self, name: str) -> Path:
-        return self.folder / f"{name}.parquet"
+        return self.folder / (name if name.endswith(ARRAY_SUFFIX) else f"{name}.parquet")
 
     def _receipt(self, name: str) -> Path:
         return self.folder / f"{name}.receipt.json"
