@@ -10,6 +10,18 @@ from tasks.models import open_stage1, open_stage2
 VERSION = 1
 
 
+def check_stage1(store: Path, stage1: Path) -> Made:
+    """The artifact ``pair`` of a stage 1 that is asked alone, as while it trains. Raises as
+    ``check_pair``."""
+    identity = Identity("pair", VERSION, settings={}, inputs={"stage1": model_sha256(stage1)})
+    artifact = Artifact.of(store, identity)
+    if artifact.is_done:
+        return Made(identity.fingerprint, reused=True)
+    open_stage1(stage1)
+    artifact.finish(identity, [])
+    return Made(identity.fingerprint, reused=False)
+
+
 def check_pair(store: Path, stage1: Path, stage2: Path) -> Made:
     """The artifact ``pair``, without parts: its manifest says that both models were loaded
     strictly, are finite, and hold the same visual encoder, tensor by tensor. Its inputs name the

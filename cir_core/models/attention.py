@@ -1,14 +1,16 @@
 """Multi-head attention and feed-forward, the two blocks every text layer is made of."""
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, TypeVar, cast
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 Module = TypeVar("Module", bound=nn.Module)
+Result = TypeVar("Result")
 
 BERT_EPSILON = 1e-12
 """LayerNorm epsilon of the text encoders (the ViT's is 1e-6)."""
@@ -101,6 +103,15 @@ def token_mask(
     """True where a token is real; broadcast over heads and query positions."""
     positions = torch.arange(padded_length, device=lengths.device)
     return (positions < lengths[:, None])[:, None, None, :]
+
+
+def run_layer(layer: Callable[..., Result], *arguments: Any, again: bool) -> Result:
+    """The layer's output; with ``again``, and where gradients are wanted, its activations are not
+    kept but computed again on the way back (activation checkpointing)."""
+    if again and torch.is_grad_enabled():
+        recomputed: Result = checkpoint(layer, *arguments, use_reentrant=False)
+        return recomputed
+    return layer(*arguments)
 
 
 def module_list(modules: Iterable[Module]) -> Sequence[Module]:

@@ -11,6 +11,7 @@ from cir_core.models.attention import (
     FeedForward,
     TextEmbeddings,
     module_list,
+    run_layer,
     token_mask,
 )
 from cir_core.models.config import Stage1Config, TextConfig
@@ -48,10 +49,14 @@ class FusionLayer(nn.Module):
 
 
 class FusionEncoder(nn.Module):
-    """BLIP's text encoder; without image tokens it is plain BERT (used in pre-training only)."""
+    """BLIP's text encoder; without image tokens it is plain BERT (used in pre-training only).
+
+    Training may set ``checkpointing``, which trades time for memory.
+    """
 
     def __init__(self, text: TextConfig, image_width: int) -> None:
         super().__init__()
+        self.checkpointing = False
         self.embeddings = TextEmbeddings(
             text.vocabulary_size, text.width, text.positions, text.dropout
         )
@@ -67,7 +72,7 @@ class FusionEncoder(nn.Module):
         mask = token_mask(lengths, token_ids.shape[1])
         x = self.embeddings(token_ids)
         for layer in self.layers:
-            x = layer(x, mask, image_tokens)
+            x = run_layer(layer, x, mask, image_tokens, again=self.checkpointing)
         return x
 
 

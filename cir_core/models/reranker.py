@@ -21,6 +21,7 @@ from cir_core.models.attention import (
     KeysValues,
     TextEmbeddings,
     module_list,
+    run_layer,
     token_mask,
 )
 from cir_core.models.config import Stage2Config
@@ -83,12 +84,17 @@ class DualLayer(nn.Module):
         return first, second
 
     def attend_candidate(
-        self, branches: tuple[Tensor, Tensor], candidate: tuple[KeysValues, KeysValues]
+        self,
+        branches: tuple[Tensor, Tensor],
+        candidates: tuple[KeysValues, KeysValues],
+        candidate_of_pair: Int[Tensor, " pair"],
     ) -> tuple[Tensor, Tensor]:
         """Cross-attention, merge, and the shared feed-forward of each branch."""
         first, second = (
-            attention(x, context)
-            for x, attention, context in zip(branches, self.cross_attention, candidate, strict=True)
+            attention(x, context.select(candidate_of_pair))
+            for x, attention, context in zip(
+                branches, self.cross_attention, candidates, strict=True
+            )
         )
         if self.merge is None:
             merged = (first + second) / 2
@@ -116,11 +122,15 @@ class ScoreHead(nn.Module):
 
 
 class Stage2Model(nn.Module):
-    """ViT (the same as stage 1's) and the dual encoder that scores (query, candidate) pairs."""
+    """ViT (the same as stage 1's) and the dual encoder that scores (query, candidate) pairs.
+
+    Training may set ``checkpointing``, which trades time for memory.
+    """
 
     def __init__(self, config: Stage2Config) -> None:
         super().__init__()
         self.config = config
+        self.checkpointing = False
         text = config.text
         self.vision = VisionTransformer(config.vision)
         self.embeddings = TextEmbeddings(
@@ -173,8 +183,13 @@ class Stage2Model(nn.Module):
             layer = self.layers[index]
             if index > 0:
                 first, second = layer.attend_self((first, second), mask, self._positions(index))
-            context = of_first.select(candidate_of_pair), of_second.select(candidate_of_pair)
-            first, second = layer.attend_candidate((first, second), context)
+            first, second = run_layer(
+                layer.attend_candidate,
+                (first, second),
+                (of_first, of_second),
+                candidate_of_pair,
+                again=self.checkpointing,
+            )
         score: Tensor = self.score_head(torch.cat([first[:, 0], second[:, 0]], dim=-1))
         return score
 

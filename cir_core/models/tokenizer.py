@@ -19,6 +19,13 @@ class TokenBatch:
     ids: Int[Tensor, "text token"]
     lengths: Int[Tensor, " text"]
 
+    def rows(self, rows: slice) -> "TokenBatch":
+        """These texts alone, as wide as before."""
+        return TokenBatch(self.ids[rows], self.lengths[rows])
+
+    def to(self, device: torch.device) -> "TokenBatch":
+        return TokenBatch(self.ids.to(device), self.lengths.to(device))
+
 
 class Tokenizer:
     """Text to token ids as BLIP does it: BERT's, with [ENC] in the place of [CLS].

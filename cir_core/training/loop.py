@@ -7,30 +7,15 @@ batches, masks and negatives that an uninterrupted run sees.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
-from torch import Tensor, nn
+from torch import nn
 
-from cir_core.errors import CirError
-
-
-class Recipe(BaseModel):
-    """What every training run sets; AdamW, linear warm-up, then cosine to zero."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    steps: PositiveInt
-    batch: PositiveInt
-    learning_rate: PositiveFloat
-    warmup: int = 100
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.98)
-    clip: PositiveFloat = 1.0
-    seed: int = 0
+from cir_core.errors import CirError, PreflightError
+from cir_core.training.batches import steps_per_epoch
+from cir_core.training.gradients import Batch, Compute, Objective, accumulate
+from cir_core.training.recipes import Recipe
 
 
 class Diverged(CirError):
@@ -39,25 +24,14 @@ class Diverged(CirError):
     exit_code = 9
 
 
-class Objective(Protocol):
-    """A model in training and the loss of one step."""
-
-    @property
-    def trained(self) -> nn.Module:
-        """The module whose parameters that require gradients are updated."""
-        ...
-
-    def losses(self, rng: np.random.Generator, step: int) -> dict[str, Tensor]:
-        """Scalars by name; ``loss`` is minimised, the others are told only."""
-        ...
-
-
 @dataclass(frozen=True)
 class Progress:
-    """After step ``step`` (1-based) of ``steps``: what the losses were."""
+    """After step ``step`` (1-based) of ``steps``: what the losses were. ``epoch`` counts the
+    finished epochs when this step ends one, and is None within one."""
 
     step: int
     steps: int
+    epoch: int | None
     learning_rate: float
     losses: dict[str, float]
 
@@ -75,58 +49,90 @@ def optimiser(objective: Objective, recipe: Recipe) -> torch.optim.AdamW:
     )
 
 
-def learning_rate(recipe: Recipe, step: int) -> float:
-    """Rate of the 0-based step: linear over ``warmup`` steps, then cosine down to zero."""
+def total_steps(recipe: Recipe, examples: int) -> int:
+    """Steps of the whole training; at least one."""
+    return max(1, math.floor(recipe.epochs * steps_per_epoch(examples, recipe.batch)))
+
+
+def learning_rate(recipe: Recipe, step: int, examples: int) -> float:
+    """Rate of the 0-based step: linear over ``warmup`` steps, then a cosine down to zero, which
+    falls with every step or with every epoch (counted from the first)."""
     if step < recipe.warmup:
         return recipe.learning_rate * (step + 1) / recipe.warmup
-    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+    if recipe.schedule == "epoch":
+        done = step // steps_per_epoch(examples, recipe.batch) / recipe.epochs
+    else:
+        steps = total_steps(recipe, examples)
+        done = (step - recipe.warmup) / max(1, steps - recipe.warmup)
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def fit(
-    objective: Objective, recipe: Recipe, adam: torch.optim.AdamW, *, first_step: int = 0
+    objective: Objective,
+    recipe: Recipe,
+    adam: torch.optim.AdamW,
+    compute: Compute,
+    *,
+    first_step: int = 0,
 ) -> Iterator[Progress]:
     """Run the remaining steps, yielding after each; stop early by closing the iterator.
 
-    Raises Diverged before a non-finite loss or gradient touches the weights.
+    Out of memory, a step is tried again with half as many rows at a time. Raises Diverged before
+    a non-finite loss or gradient touches the weights, PreflightError for fewer than two examples.
     """
-    parameters: list[Any] = [p for group in adam.param_groups for p in group["params"]]
-    objective.trained.train()
-    for step in range(first_step, recipe.steps):
-        rate = learning_rate(recipe, step)
+    examples = len(objective)
+    _require_examples(examples)
+    parameters: list[nn.Parameter] = [p for group in adam.param_groups for p in group["params"]]
+    per_epoch, steps = steps_per_epoch(examples, recipe.batch), total_steps(recipe, examples)
+    for step in range(first_step, steps):
+        rate = learning_rate(recipe, step, examples)
         for group in adam.param_groups:
             group["lr"] = rate
-        torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout only
-        losses = objective.losses(np.random.default_rng((recipe.seed, step)), step)
+        objective.trained.train()
+        batch = objective.draw(np.random.default_rng((recipe.seed, step)), step)
+        losses = _gradient(
+            objective, batch, adam, parameters, compute, seed=recipe.seed * 1_000_003 + step
+        )
         _require_finite(losses["loss"], "loss", step)
-        adam.zero_grad(set_to_none=True)
-        torch.autograd.backward(losses["loss"])
-        norm = nn.utils.clip_grad_norm_(parameters, recipe.clip)
-        _require_finite(norm, "gradient", step)
+        norm = nn.utils.clip_grad_norm_(parameters, recipe.clip or math.inf)
+        _require_finite(float(norm), "gradient", step)
         adam.step()
-        told = {name: float(value.detach()) for name, value in losses.items()}
-        yield Progress(step + 1, recipe.steps, rate, told)
+        done = step + 1
+        epoch = done // per_epoch if done % per_epoch == 0 else None
+        yield Progress(done, steps, epoch, rate, losses)
 
 
-def _require_finite(value: Tensor, what: str, step: int) -> None:
-    if not torch.isfinite(value):
-        raise Diverged(
-            f"training diverged: the {what} of step {step + 1} is {value.item()}",
-            cause="a learning rate that is too high, or broken input",
-            remedy="lower the learning rate; the last checkpoint is intact",
+def _gradient(
+    objective: Objective,
+    batch: Batch,
+    adam: torch.optim.AdamW,
+    parameters: list[nn.Parameter],
+    compute: Compute,
+    *,
+    seed: int,
+) -> dict[str, float]:
+    while True:
+        adam.zero_grad(set_to_none=True)
+        try:
+            return accumulate(objective, batch, parameters, compute, seed=seed)
+        except torch.OutOfMemoryError:
+            compute.halve(len(batch))
+        torch.cuda.empty_cache()  # outside of except: the failed step's tensors are free by now
+
+
+def _require_examples(examples: int) -> None:
+    if examples < 2:  # noqa: PLR2004 - one example has no negative
+        raise PreflightError(
+            f"there is nothing to learn from {examples} training examples",
+            cause="a query needs the others of its batch as negatives",
+            remedy="check the data root and the training split's annotation files",
         )
 
 
-def epoch_rows(
-    total: int, batch: int, seed: int, step: int, *, group: int = 1
-) -> NDArray[np.int64]:
-    """Rows of the step's batch: a fresh permutation each epoch, the ragged rest left out.
-
-    ``group`` consecutive rows stay together (it should divide ``batch``).
-    """
-    per_epoch = max(1, total // batch)
-    epoch, position = divmod(step, per_epoch)
-    groups = np.random.default_rng((seed, 1, epoch)).permutation(-(-total // group))
-    order = (groups[:, None] * group + np.arange(group)).ravel()
-    order = order[order < total]
-    return order[position * batch : (position + 1) * batch]
+def _require_finite(value: float, what: str, step: int) -> None:
+    if not math.isfinite(value):
+        raise Diverged(
+            f"training diverged: the {what} of step {step + 1} is {value}",
+            cause="a learning rate that is too high, or broken input",
+            remedy="lower the learning rate; the best and last checkpoints are intact",
+        )

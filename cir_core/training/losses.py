@@ -27,7 +27,8 @@ def contrast(
 
 
 def choice(scores: Float[Tensor, "query candidate"]) -> Tensor:
-    """Cross-entropy of choosing candidate 0, the target (equation 6 of the paper)."""
+    """Cross-entropy of choosing candidate 0, the target (equation 6 of the paper). A candidate
+    whose score is minus infinity does not compete."""
     own = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
     return functional.cross_entropy(scores, own)
 

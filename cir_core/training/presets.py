@@ -1,40 +1,110 @@
-"""Named recipes. ``demo`` made the shipped pair on two CPU cores; docs/training.md tells more."""
+"""Named recipes; docs/training.md sets them beside the paper's and gives the reasons."""
 
-from dataclasses import dataclass
+from pydantic import BaseModel, ConfigDict
 
 from cir_core.models.config import DEMO_BLIP, DEMO_MERGE_FROM, Stage1Config
-from cir_core.training.loop import Recipe
-from cir_core.training.pretrain import PretrainRecipe
-from cir_core.training.stage2 import Stage2Recipe
+from cir_core.training.recipes import PretrainRecipe, Stage1Recipe, Stage2Recipe, StoredPrecision
+
+MERGE_FROM = 6
+"""Published: of 12 layers, the first six merge the branches by their mean."""
+
+FASHION_IQ_WAYS = ("published", "reversed", "first", "second")
+"""The published augmentation: both orders joined, and each caption alone."""
 
 
-@dataclass(frozen=True)
-class Preset:
-    """The sizes of the base model, and the three trainings one after the other."""
+class Preset(BaseModel):
+    """The three trainings one after the other. ``base`` is the size of a model that is trained
+    from nothing; None where pre-trained weights are converted instead. ``weights`` is the precision
+    of checkpoints: each training starts from the rounded weights of the one before, so that all
+    hold the same ViT, bit for bit."""
 
-    base: Stage1Config
-    merge_from: int
-    pretrain: PretrainRecipe
-    stage1: Recipe
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: Stage1Config | None = None
+    weights: StoredPrecision = "fp32"
+    merge_from: int = MERGE_FROM
+    pretrain: PretrainRecipe | None = None
+    stage1: Stage1Recipe
     stage2: Stage2Recipe
 
 
 PRESETS = {
     "demo": Preset(
         base=DEMO_BLIP,
+        weights="fp16",
         merge_from=DEMO_MERGE_FROM,
         pretrain=PretrainRecipe(
-            steps=1800, batch=64, learning_rate=1e-3, warmup=150, masked=0.4, group=2
+            epochs=10.5,
+            batch=64,
+            learning_rate=1e-3,
+            warmup=150,
+            betas=(0.9, 0.98),
+            clip=1.0,
+            masked=0.6,
+            matched=16,
+            group=2,
         ),
-        stage1=Recipe(steps=2000, batch=128, learning_rate=6e-4, warmup=100),
+        stage1=Stage1Recipe(
+            epochs=12,
+            batch=128,
+            learning_rate=6e-4,
+            warmup=100,
+            betas=(0.9, 0.98),
+            clip=1.0,
+            captions=("published", "reversed"),
+            tokens="fp32",
+            reference_negatives=True,
+            validate_every=6,
+            selected_by="recall@1",
+        ),
         stage2=Stage2Recipe(
-            steps=9_000,
+            epochs=12,
             batch=24,
             learning_rate=5e-4,
             warmup=150,
+            betas=(0.9, 0.98),
+            clip=1.0,
+            captions=("published", "reversed"),
+            tokens="fp32",
+            in_batch=False,
+            reference=True,
             hard=8,
             hard_from=40,
             random=2,
+            validate_every=3,
+            selected_by="recall@1",
         ),
-    )
+    ),
+    "fiq": Preset(
+        stage1=Stage1Recipe(
+            epochs=20,
+            batch=512,
+            learning_rate=2e-5,
+            schedule="epoch",
+            captions=FASHION_IQ_WAYS,
+            k=100,
+        ),
+        stage2=Stage2Recipe(
+            epochs=50,
+            batch=16,
+            learning_rate=2e-5,
+            schedule="epoch",
+            captions=FASHION_IQ_WAYS,
+            k=100,
+            checkpointing=True,
+        ),
+    ),
+    "cirr": Preset(
+        stage1=Stage1Recipe(
+            epochs=10, batch=512, learning_rate=2e-5, schedule="epoch", selected_by="recall@5"
+        ),
+        stage2=Stage2Recipe(
+            epochs=80,
+            batch=16,
+            learning_rate=2e-5,
+            schedule="epoch",
+            selected_by="recall@5",
+            checkpointing=True,
+        ),
+    ),
 }

@@ -18,17 +18,10 @@ from cir_core.images import normalise
 from cir_core.models.config import Stage1Config
 from cir_core.models.fusion import Stage1Model
 from cir_core.models.tokenizer import TokenBatch, Tokenizer, pad_tokens
-from cir_core.training.loop import Recipe, epoch_rows
+from cir_core.training.batches import epoch_rows
+from cir_core.training.gradients import Splits
 from cir_core.training.losses import contrast
-
-
-class PretrainRecipe(Recipe):
-    """``masked`` is the share of words hidden for the masked-word loss. ``group`` consecutive
-    images share a batch: where neighbours in the file look alike (the demo's families), they are
-    the hard negatives from which contrast and matching learn details."""
-
-    masked: float = 0.4
-    group: int = 1
+from cir_core.training.recipes import PretrainRecipe
 
 
 @dataclass(frozen=True)
@@ -45,39 +38,79 @@ class DescribedImages:
         return digest.hexdigest()
 
 
-class Pretraining(nn.Module):
-    """The base model with what only its training needs."""
+@dataclass(frozen=True)
+class DescribedBatch:
+    """Pictures with one description each, and what the step draws beside them."""
 
-    def __init__(self, config: Stage1Config, data: DescribedImages, recipe: PretrainRecipe) -> None:
+    pixels: UInt8[Tensor, "image size size 3"]
+    tokens: TokenBatch
+    rng: np.random.Generator
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def part(self, rows: slice) -> "DescribedBatch":
+        return DescribedBatch(self.pixels[rows], self.tokens.rows(rows), self.rng)
+
+
+class Pretraining(nn.Module):
+    """The base model with what only its training needs. Its losses compare all images and texts of
+    a batch, and matching reads pairs that contrast chooses: a batch is one piece."""
+
+    splits: Splits = "never"
+
+    def __init__(
+        self,
+        config: Stage1Config,
+        data: DescribedImages,
+        recipe: PretrainRecipe,
+        device: torch.device,
+    ) -> None:
         super().__init__()
         torch.manual_seed(recipe.seed)
         self.model = Stage1Model(config)
         initialise(self.model)
         self.word_transform = nn.Linear(config.text.width, config.text.width)
-        self.data, self.recipe = data, recipe
+        self.data, self.recipe, self.device = data, recipe, device
         self.tokenizer = Tokenizer(config.text.vocabulary)
+        self.to(device)
 
     @property
     def trained(self) -> nn.Module:
         return self
 
-    def losses(self, rng: np.random.Generator, step: int) -> dict[str, Tensor]:
+    def __len__(self) -> int:
+        return len(self.data.pixels)
+
+    def draw(self, rng: np.random.Generator, step: int) -> DescribedBatch:
         recipe = self.recipe
-        rows = epoch_rows(
-            len(self.data.pixels), recipe.batch, recipe.seed, step, group=recipe.group
-        )
+        rows = epoch_rows(len(self), recipe.batch, recipe.seed, step, group=recipe.group)
         texts = [self.data.descriptions[row] for row in rows]
         tokens = pad_tokens([choices[rng.integers(len(choices))] for choices in texts])
-        image_tokens = self.model.vision(normalise(self.data.pixels[torch.from_numpy(rows)]))
+        return DescribedBatch(self.data.pixels[torch.from_numpy(rows)], tokens, rng)
+
+    def represent(self, batch: DescribedBatch) -> tuple[Tensor, ...]:
+        """The three losses themselves, and how often matching was right."""
+        tokens = batch.tokens.to(self.device)
+        image_tokens = self.model.vision(normalise(batch.pixels.to(self.device)))
         images = self.model.embed_images(image_tokens)
         alone = self.model.text(tokens.ids, tokens.lengths, None)
-        texts_embedded = self.model.embed_queries(alone)
+        texts = self.model.embed_queries(alone)
         contrasted = (
-            contrast(texts_embedded, images, self.model.temperature)
-            + contrast(images, texts_embedded, self.model.temperature)
+            contrast(texts, images, self.model.temperature)
+            + contrast(images, texts, self.model.temperature)
         ) / 2
-        matched, right = self._matching(tokens, image_tokens, images @ texts_embedded.T, rng)
-        words = self._masked_words(tokens, image_tokens, rng)
+        matched, right = self._matching(tokens, image_tokens, images @ texts.T, batch.rng)
+        return contrasted, matched, right, self._masked_words(tokens, image_tokens, batch.rng)
+
+    def losses(
+        self,
+        _batch: DescribedBatch,
+        contrasted: Tensor,
+        matched: Tensor,
+        right: Tensor,
+        words: Tensor,
+    ) -> dict[str, Tensor]:
         return {
             "loss": contrasted + matched + words,
             "contrast": contrasted,
@@ -93,12 +126,13 @@ class Pretraining(nn.Module):
         similarity: Float[Tensor, "image text"],
         rng: np.random.Generator,
     ) -> tuple[Tensor, Tensor]:
-        """Right pairs against each image's and each text's hard negative in the batch."""
-        size = len(image_tokens)
-        weights = (similarity.detach() / self.model.temperature.detach()).double()
+        """Right pairs against each image's and each text's hard negative in the batch, for the
+        first ``matched`` of the batch (whose order is random)."""
+        size = min(self.recipe.matched, len(image_tokens))
+        weights = (similarity.detach() / self.model.temperature.detach()).double().cpu()
         weights.fill_diagonal_(float("-inf"))
-        wrong_text = _draw(weights.softmax(dim=1), rng)
-        wrong_image = _draw(weights.T.softmax(dim=1), rng)
+        wrong_text = _draw(weights[:size].softmax(dim=1), rng)
+        wrong_image = _draw(weights.T[:size].softmax(dim=1), rng)
         same = torch.arange(size)
         text_rows = torch.cat([same, wrong_text, same])
         image_rows = torch.cat([same, same, wrong_image])
@@ -106,7 +140,7 @@ class Pretraining(nn.Module):
             tokens.ids[text_rows], tokens.lengths[text_rows], image_tokens[image_rows]
         )
         logits = self.model.matching_head(z[:, 0])
-        answers = torch.cat([torch.ones(size), torch.zeros(2 * size)]).long()
+        answers = torch.cat([torch.ones(size), torch.zeros(2 * size)]).long().to(self.device)
         right = (logits.argmax(dim=1) == answers).float().mean()
         return functional.cross_entropy(logits, answers), right
 
@@ -116,12 +150,12 @@ class Pretraining(nn.Module):
         image_tokens: Float[Tensor, "image patch width"],
         rng: np.random.Generator,
     ) -> Tensor:
-        places = torch.arange(tokens.ids.shape[1])
+        places = torch.arange(tokens.ids.shape[1], device=self.device)
         inner = (places > 0) & (places < tokens.lengths[:, None] - 1)  # not [ENC], [SEP], padding
         drawn = torch.from_numpy(rng.random(tokens.ids.shape)) < self.recipe.masked
-        hidden = drawn & inner
+        hidden = drawn.to(self.device) & inner
         if not hidden.any():  # short texts in a small batch: the mean over no word would be NaN
-            return torch.zeros(())
+            return torch.zeros((), device=self.device)
         masked = tokens.ids.masked_fill(hidden, self.tokenizer.mask_token)
         z = self.model.fuse(masked, tokens.lengths, image_tokens)
         guesses = functional.gelu(self.word_transform(z[hidden])) @ self._word_table().T

@@ -6,91 +6,159 @@ a query can also be drawn from stage 1's own best of the training gallery, besid
 itself and a few random images.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cir_core.models.config import Stage2Config
 from cir_core.models.fusion import Stage1Model
 from cir_core.models.reranker import BRANCHES, Stage2Model
-from cir_core.training.loop import Recipe
+from cir_core.models.tokenizer import TokenBatch
+from cir_core.training.batches import drawn_ways, length_sorted_rows, steps_per_epoch
+from cir_core.training.gradients import Splits
 from cir_core.training.losses import accuracy, choice
-from cir_core.training.triplets import Triplets, length_sorted_rows, top_candidates
+from cir_core.training.recipes import Stage2Recipe
+from cir_core.training.triplets import Triplets, top_candidates
+
+QUERIES_AT_A_TIME = 256
+"""Queries that are fused together when stage 1 ranks the training gallery."""
 
 
-class Stage2Recipe(Recipe):
-    """Candidates of a query: its target, its reference, ``hard`` of stage 1's first ``hard_from``
-    of the training gallery, and ``random`` others of its category."""
+@dataclass(frozen=True)
+class Stage2Batch:
+    """Queries with their candidates' rows: the target first. ``hidden`` marks candidates that are
+    the target once more, or another right answer's twin: they must not count as wrong."""
 
-    hard: int = 10
-    hard_from: int = 100
-    random: int = 4
+    texts: TokenBatch
+    references: Int[Tensor, " query"]
+    candidates: Int[Tensor, "query candidate"]
+    hidden: Bool[Tensor, "query candidate"]
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+    def part(self, rows: slice) -> "Stage2Batch":
+        return Stage2Batch(
+            self.texts.rows(rows), self.references[rows], self.candidates[rows], self.hidden[rows]
+        )
 
 
 class Stage2Training:
     """Trains the dual encoder; stage 1 stays frozen, in eval mode (the published code leaves its
     drop-path on)."""
 
+    splits: Splits = "rows"
+
     def __init__(
-        self, model: Stage2Model, stage1: Stage1Model, triplets: Triplets, recipe: Stage2Recipe
+        self,
+        model: Stage2Model,
+        stage1: Stage1Model,
+        triplets: Triplets,
+        recipe: Stage2Recipe,
+        device: torch.device,
     ) -> None:
-        self.model = model
+        self.model = model.to(device)
         self.model.vision.requires_grad_(False)
-        self.stage1 = stage1.eval().requires_grad_(False)
-        self.triplets, self.recipe = triplets, recipe
-        self.hard = self._stage1_best()
+        self.model.checkpointing = recipe.checkpointing
+        self.stage1 = stage1.to(device).eval().requires_grad_(False)
+        self.triplets, self.recipe, self.device = triplets, recipe, device
+        self.sizes = np.array([len(gallery) for gallery in triplets.galleries])
+        self.hard = self._stage1_best() if recipe.hard else None
 
     @property
     def trained(self) -> nn.Module:
         return self.model
 
-    def losses(self, rng: np.random.Generator, step: int) -> dict[str, Tensor]:
-        data = self.triplets
-        rows = length_sorted_rows(data, self.recipe.batch, self.recipe.seed, step)
-        texts = data.texts(rows)
-        with torch.no_grad():
-            references = data.image_tokens[data.reference[rows]]
-            z_t = self.stage1.fuse(texts.ids, texts.lengths, references)
+    def __len__(self) -> int:
+        return len(self.triplets)
+
+    def draw(self, rng: np.random.Generator, step: int) -> Stage2Batch:
+        data, recipe = self.triplets, self.recipe
+        epoch = step // steps_per_epoch(len(data), recipe.batch)
+        ways = drawn_ways(data.ways, recipe.seed, epoch)
+        rows = length_sorted_rows(data.lengths_of(ways), recipe.batch, recipe.seed, step)
         candidates = self._candidates(rows, rng)
-        images, candidate_of_pair = candidates.unique(return_inverse=True)
-        query_of_pair = torch.arange(len(rows))[:, None].expand_as(candidates)
+        hidden = candidates == candidates[:, :1]
+        hidden[:, 0] = False
+        return Stage2Batch(data.texts(rows, ways), data.reference[rows], candidates, hidden)
+
+    def represent(self, batch: Stage2Batch) -> tuple[Float[Tensor, "query candidate"]]:
+        """The score of every candidate; each image is projected once."""
+        texts = batch.texts.to(self.device)
+        images, candidate_of_pair = batch.candidates.unique(return_inverse=True)
+        query_of_pair = torch.arange(len(batch))[:, None].expand_as(batch.candidates)
         scores = self.model.finish(
-            self.model.begin(z_t, texts.ids, texts.lengths),
-            self.model.project(data.image_tokens[images]),
-            query_of_pair.flatten(),
-            candidate_of_pair.flatten(),
-        ).view(candidates.shape)
+            self.model.begin(self._z_t(texts, batch.references), texts.ids, texts.lengths),
+            self.model.project(self.triplets.image_tokens[images].to(self.device)),
+            query_of_pair.flatten().to(self.device),
+            candidate_of_pair.flatten().to(self.device),
+        )
+        return (scores.float().view(batch.candidates.shape),)
+
+    def losses(
+        self, batch: Stage2Batch, scores: Float[Tensor, "query candidate"]
+    ) -> dict[str, Tensor]:
+        scores = scores.masked_fill(batch.hidden.to(scores.device), float("-inf"))
         return {"loss": choice(scores), "accuracy": accuracy(scores)}
+
+    @torch.no_grad()
+    def _z_t(
+        self, texts: TokenBatch, references: Int[Tensor, " query"]
+    ) -> Float[Tensor, "query token width"]:
+        tokens = self.triplets.image_tokens[references].to(self.device)
+        return self.stage1.fuse(texts.ids, texts.lengths, tokens)
 
     def _candidates(
         self, rows: np.ndarray, rng: np.random.Generator
     ) -> Int[Tensor, "query candidate"]:
         data, recipe = self.triplets, self.recipe
-        order = torch.from_numpy(rng.random((len(rows), self.hard.shape[1]))).argsort(dim=1)
-        hard = self.hard[rows].gather(1, order[:, : recipe.hard])
-        others = [self._random_others(int(row), rng) for row in rows]
-        fixed = torch.stack([data.target[rows], data.reference[rows]], dim=1)
-        return torch.cat([fixed, hard, torch.stack(others)], dim=1)
+        targets = data.target[rows]
+        columns = [targets[:, None]]
+        if recipe.in_batch:
+            columns.append(_others(targets))
+        if recipe.reference:
+            columns.append(data.reference[rows][:, None])
+        if self.hard is not None:
+            order = torch.from_numpy(rng.random((len(rows), self.hard.shape[1]))).argsort(dim=1)
+            columns.append(self.hard[rows].gather(1, order[:, : recipe.hard]))
+        if recipe.random:
+            columns.append(self._random(rows, rng))
+        return torch.cat(columns, dim=1)
 
-    def _random_others(self, row: int, rng: np.random.Generator) -> Int[Tensor, " candidate"]:
-        """Images of the example's gallery, never its target."""
-        gallery = self.triplets.galleries[int(self.triplets.category[row])]
-        drawn = gallery[torch.from_numpy(rng.integers(len(gallery), size=self.recipe.random))]
-        target, reference = self.triplets.target[row], self.triplets.reference[row]
-        return torch.where(drawn == target, reference, drawn)
+    def _random(self, rows: np.ndarray, rng: np.random.Generator) -> Int[Tensor, "query candidate"]:
+        """Images of each example's own gallery."""
+        category = self.triplets.category[rows].numpy()
+        drawn = rng.random((len(rows), self.recipe.random)) * self.sizes[category][:, None]
+        return torch.stack(
+            [
+                self.triplets.galleries[number][torch.from_numpy(places)]
+                for number, places in zip(category, drawn.astype(np.int64), strict=True)
+            ]
+        )
 
+    @torch.no_grad()
     def _stage1_best(self) -> Int[Tensor, "example k"]:
-        data = self.triplets
-        with torch.no_grad():
-            images = self.stage1.embed_images(data.image_tokens)
-            queries = []
-            for rows in np.array_split(np.arange(len(data)), max(1, len(data) // 256)):
-                texts = data.texts(rows)
-                references = data.image_tokens[data.reference[rows]]
-                z_t = self.stage1.fuse(texts.ids, texts.lengths, references)
-                queries.append(self.stage1.embed_queries(z_t))
-        return top_candidates(torch.cat(queries), images, data, self.recipe.hard_from)
+        data, first_way = self.triplets, np.zeros(len(self.triplets), dtype=np.int64)
+        images = [
+            self.stage1.embed_images(data.image_tokens[rows].to(self.device)).cpu()
+            for rows in torch.arange(len(data.image_tokens)).split(QUERIES_AT_A_TIME)
+        ]
+        queries = []
+        for rows in torch.arange(len(data)).split(QUERIES_AT_A_TIME):
+            texts = data.texts(rows.numpy(), first_way).to(self.device)
+            z_t = self._z_t(texts, data.reference[rows])
+            queries.append(self.stage1.embed_queries(z_t).cpu())
+        return top_candidates(torch.cat(queries), torch.cat(images), data, self.recipe.hard_from)
+
+
+def _others(targets: Int[Tensor, " query"]) -> Int[Tensor, "query others"]:
+    """For each query the batch's other targets."""
+    size = len(targets)
+    places = (torch.arange(size)[:, None] + torch.arange(1, size)) % size
+    return targets[places]
 
 
 def stage2_from_base(base: Stage1Model, config: Stage2Config) -> Stage2Model:

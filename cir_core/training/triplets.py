@@ -1,8 +1,10 @@
-"""What stages 1 and 2 train on: frozen image tokens, and (reference, text, target) rows."""
+"""What stages 1 and 2 train on: (reference, text, target) rows over frozen image tokens."""
 
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,53 +14,60 @@ from torch import Tensor
 from cir_core.models.tokenizer import TokenBatch, pad_tokens
 
 
+class ImageTokens(Protocol):
+    """The frozen ViT's tokens of the training images: kept, or computed when asked."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Int[Tensor, " image"]) -> Float[Tensor, "image patch width"]:
+        """Tokens of these images, in fp32."""
+        ...
+
+
 @dataclass(frozen=True)
 class Triplets:
-    """Training examples over the rows of one table of image tokens.
+    """Training examples over the rows of one table of images.
 
     ``category`` gives each example's gallery, ``galleries`` the image rows of each gallery.
+    ``token_ids`` holds every example's text in each of its wordings. ``origin`` names what the
+    image tokens were made of: their own bytes are too many to be hashed.
     """
 
-    image_tokens: Float[Tensor, "image patch width"]
+    image_tokens: ImageTokens
     reference: Int[Tensor, " example"]
     target: Int[Tensor, " example"]
     category: Int[Tensor, " example"]
     galleries: list[Int[Tensor, " image"]]
-    token_ids: list[list[int]]
+    token_ids: list[list[list[int]]]
+    origin: str = ""
 
     def __len__(self) -> int:
         return len(self.token_ids)
 
     def digest(self) -> str:
         """sha256 of all that a training can read here."""
-        digest = hashlib.sha256(json.dumps(self.token_ids).encode())
-        for tensor in (self.image_tokens, self.reference, self.target, self.category):
+        digest = hashlib.sha256(json.dumps([self.origin, self.token_ids]).encode())
+        for tensor in (self.reference, self.target, self.category, *self.galleries):
             digest.update(tensor.numpy().tobytes())
         return digest.hexdigest()
 
-    def texts(self, rows: np.ndarray) -> TokenBatch:
-        return pad_tokens([self.token_ids[row] for row in rows])
+    @cached_property
+    def ways(self) -> Int[np.ndarray, " example"]:
+        """How many wordings each example has."""
+        return np.array([len(texts) for texts in self.token_ids])
 
+    @cached_property
+    def lengths(self) -> list[Int[np.ndarray, " way"]]:
+        """Tokens of each example's wordings."""
+        return [np.array([len(ids) for ids in texts]) for texts in self.token_ids]
 
-def length_sorted_rows(
-    triplets: Triplets, batch: int, seed: int, step: int, *, pool: int = 32
-) -> np.ndarray:
-    """Rows of the step's batch, of similar text length: an epoch's permutation is cut into pools
-    of ``pool`` batches, each pool sorted by length and its batches shuffled. Little padding, and
-    still another mixture each epoch."""
-    total, per_epoch = len(triplets), max(1, len(triplets) // batch)
-    epoch, position = divmod(step, per_epoch)
-    rng = np.random.default_rng((seed, 1, epoch))
-    order = rng.permutation(total)
-    start = position // pool * pool * batch
-    members = order[start : min(start + pool * batch, per_epoch * batch)]
-    lengths = np.array([len(triplets.token_ids[row]) for row in members])
-    members = members[np.argsort(lengths, kind="stable")]
-    batches = np.random.default_rng((seed, 2, epoch, position // pool)).permutation(
-        max(1, len(members) // batch)
-    )
-    chosen = int(batches[position % pool])
-    return members[chosen * batch : (chosen + 1) * batch]
+    def lengths_of(self, ways: Int[np.ndarray, " example"]) -> Int[np.ndarray, " example"]:
+        """Tokens of every example's text in the wording chosen for it."""
+        return np.array([mine[way] for mine, way in zip(self.lengths, ways, strict=True)])
+
+    def texts(self, rows: np.ndarray, ways: np.ndarray) -> TokenBatch:
+        """The rows' texts; ``ways`` chooses a wording for every example."""
+        return pad_tokens([self.token_ids[row][ways[row]] for row in rows])
 
 
 def top_candidates(

@@ -1,0 +1,171 @@
+"""A training split as triplets: which queries may be trained on, over which image tokens."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cir_core.datasets.registry import find_dataset
+from cir_core.datasets.selection import training_queries
+from cir_core.errors import PreflightError
+from cir_core.images import normalise
+from cir_core.models.fusion import Stage1Model
+from cir_core.models.vision import VisionTransformer
+from cir_core.training.triplets import ImageTokens, Triplets
+from cir_core.types import Benchmark, CaptionRule, ImageId
+from storage.annotations import read_json
+from storage.artifacts import Artifact
+from tasks.models import tokenize
+from tasks.pixels import ImageFile, image_files, load_pixels
+
+_log = logging.getLogger(__name__)
+
+
+class KeptTokens:
+    """The artifact ``tokens``, mapped into memory: a step reads the rows that it needs."""
+
+    def __init__(self, store: Path, tokens: str) -> None:
+        self._parts = Artifact(store, "tokens", tokens).map_arrays("tokens")
+        self._size = max(1, len(self._parts[0]))
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        asked = rows.numpy()
+        found = np.empty((len(asked), *self._parts[0].shape[1:]), dtype=np.float32)
+        part = asked // self._size
+        for number in np.unique(part):
+            mine = part == number
+            found[mine] = self._parts[number][asked[mine] - number * self._size]
+        return torch.from_numpy(found)
+
+
+class RecomputedTokens:
+    """Decoded and encoded anew whenever a step asks: no disk, and the cost of a ViT per image."""
+
+    def __init__(self, root: Path, files: list[ImageFile], vision: VisionTransformer) -> None:
+        self._root, self._files, self._vision = root, files, vision.eval()
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @torch.no_grad()
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        asked = [self._files[row] for row in rows.tolist()]
+        loaded = load_pixels(self._root, asked, self._vision.config.image_size)
+        for problem in loaded.problems.values():
+            raise problem
+        device = self._vision.cls_token.device
+        tokens: Tensor = self._vision(normalise(loaded.pixels.to(device)))
+        return tokens
+
+
+def read_triplets(
+    store: Path,
+    data_root: Path,
+    ingested: str,
+    tokens: str | None,
+    stage1: Stage1Model,
+    captions: Sequence[CaptionRule],
+) -> Triplets:
+    """The ingested training split without the queries that are kept out to select on.
+
+    Image tokens are those of the artifact ``tokens``, or, without one, computed when asked.
+    Queries of unusable images are left out, and a log line counts them. Raises PreflightError when
+    none is left, or a text is too long.
+    """
+    source = Artifact(store, "ingest", ingested)
+    files = image_files(source.read("images"))
+    wordings = _parse(data_root, source, captions)
+    first = wordings[0]
+    row = {file.image_id: index for index, file in enumerate(files)}
+    for image in _undecodable(store, tokens):
+        row.pop(image, None)
+    usable = [
+        index
+        for index, query in enumerate(first.queries)
+        if query.reference_id in row and query.targets and query.targets[0] in row
+    ]
+    _tell_left_out(len(first.queries) - len(usable), len(usable))
+    categories = list(first.galleries)
+    queries = [first.queries[index] for index in usable]
+    return Triplets(
+        image_tokens=_image_tokens(store, data_root, files, tokens, stage1),
+        reference=_rows(row, [query.reference_id for query in queries]),
+        target=_rows(row, [query.targets[0] for query in queries]),
+        category=torch.tensor([categories.index(query.category) for query in queries]),
+        galleries=[
+            _rows(row, [image for image in gallery if image in row])
+            for gallery in first.galleries.values()
+        ],
+        token_ids=_token_ids(stage1, wordings, usable),
+        origin=f"{source.identity()['inputs']['images']} {tokens or 'recomputed'}",
+    )
+
+
+def _parse(root: Path, source: Artifact, captions: Sequence[CaptionRule]) -> list[Benchmark]:
+    """The split once per caption rule; query by query they differ in the text alone."""
+    settings = source.identity()["settings"]
+    dataset = find_dataset(settings["dataset"])
+    protocol = dataset.protocol(settings["protocol"])
+    read = cache(partial(read_json, root))  # every rule reads the same files
+    return [
+        training_queries(
+            dataset.adapter.parse(
+                "train", settings["categories"], read, replace(protocol, captions=rule)
+            )
+        )
+        for rule in captions
+    ]
+
+
+def _undecodable(store: Path, tokens: str | None) -> list[ImageId]:
+    if tokens is None:
+        return []
+    return [
+        ImageId(one)
+        for one in Artifact(store, "tokens", tokens).read("problems")["item"].to_pylist()
+    ]
+
+
+def _tell_left_out(left_out: int, usable: int) -> None:
+    if not usable:
+        raise PreflightError(
+            "there is no training query whose images are usable",
+            cause=f"{left_out} queries name an image that is missing or broken",
+            remedy="check the data root: `cir-pipeline doctor`",
+        )
+    if left_out:
+        _log.warning("%d training queries are left out: an image of theirs is unusable", left_out)
+    _log.info("training on %d queries", usable)
+
+
+def _image_tokens(
+    store: Path, root: Path, files: list[ImageFile], tokens: str | None, stage1: Stage1Model
+) -> ImageTokens:
+    if tokens is None:
+        return RecomputedTokens(root, files, stage1.vision)
+    return KeptTokens(store, tokens)
+
+
+def _token_ids(
+    stage1: Stage1Model, wordings: list[Benchmark], usable: list[int]
+) -> list[list[list[int]]]:
+    """Each example's distinct wordings, in the order of the rules."""
+    texts = [
+        list(dict.fromkeys(wording.queries[index].text for wording in wordings)) for index in usable
+    ]
+    names = [wordings[0].queries[index].query_id for index in usable]
+    owners = [name for name, mine in zip(names, texts, strict=True) for _ in mine]
+    ids = iter(tokenize(stage1.config.text, owners, [text for mine in texts for text in mine]))
+    return [[next(ids) for _ in mine] for mine in texts]
+
+
+def _rows(row: dict[ImageId, int], images: Sequence[ImageId]) -> Tensor:
+    return torch.tensor([row[image] for image in images], dtype=torch.long)

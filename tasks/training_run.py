@@ -1,0 +1,232 @@
+"""One training from start to end: resumed, told, validated, and saved as best and last."""
+
+import json
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cir_core.errors import PreflightError
+from cir_core.models.fusion import Stage1Model
+from cir_core.models.reranker import Stage2Model
+from cir_core.training.gradients import Compute, Objective
+from cir_core.training.loop import Progress, fit, optimiser
+from cir_core.training.recipes import Recipe
+from storage.atomic import commit, commit_text, make_folder
+from storage.checkpoints import model_sha256, write_checkpoint
+from tasks.journal import Journal
+
+STATE_FILE = "state.pt"
+"""What resumes a training, beside the models that it writes."""
+
+SAVE_SECONDS = 120
+"""Most work that a killed training loses."""
+
+Scores = Mapping[str, float]
+"""Metrics of a checkpoint on the selection queries, by name: ``recall@10``, ``mrr`` and so on."""
+
+Validate = Callable[[Path], Scores]
+"""Runs the pipeline over the selection queries with the model in this folder."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a training writes: checkpoints ``best`` and ``last``, their precision on disk, and
+    what the model cards tell of the data."""
+
+    folder: Path
+    dtype: torch.dtype
+    origin: dict[str, str]
+    card: str
+
+
+@dataclass
+class _State:
+    """How far a training is, and the best checkpoint so far."""
+
+    step: int = 0
+    best: float = float("-inf")
+    validated: int = 0
+
+
+def run_training(
+    objective: Objective,
+    model: Stage1Model | Stage2Model,
+    recipe: Recipe,
+    compute: Compute,
+    output: Output,
+    validate: Validate | None,
+) -> None:
+    """Train to the end, from where an earlier run in the folder stopped, if it had the same recipe
+    and the same origin (models it starts from, data); otherwise from the start.
+
+    Without ``validate`` the last checkpoint is the best. Ctrl-C and SIGTERM let the step finish
+    and save. Raises Diverged (both checkpoints stay), PreflightError.
+    """
+    make_folder(output.folder)
+    adam = optimiser(objective, recipe)
+    key = json.dumps({"recipe": recipe.model_dump(mode="json"), **output.origin})
+    state = _resume(output.folder / STATE_FILE, objective, adam, key)
+    saved = time.monotonic()
+    with Journal(output.folder, state.step, leads=compute.leads) as journal, _patience() as asked:
+        for progress in fit(objective, recipe, adam, compute, first_step=state.step):
+            journal.step(progress)
+            state.step = progress.step
+            if _is_milestone(progress, recipe):
+                _checkpoint(model, recipe, compute, output, validate, state, journal)
+            due = time.monotonic() - saved > SAVE_SECONDS or progress.step == progress.steps
+            if compute.leads and (due or asked or state.validated == state.step):
+                _save_state(output.folder / STATE_FILE, objective, adam, key, state)
+                saved = time.monotonic()
+            if asked:
+                break
+
+
+def _is_milestone(progress: Progress, recipe: Recipe) -> bool:
+    ended = progress.epoch is not None and progress.epoch % recipe.validate_every == 0
+    return ended or progress.step == progress.steps
+
+
+def _checkpoint(
+    model: Stage1Model | Stage2Model,
+    recipe: Recipe,
+    compute: Compute,
+    output: Output,
+    validate: Validate | None,
+    state: _State,
+    journal: Journal,
+) -> None:
+    """Write ``last``, run it on the selection queries, and keep it as ``best`` if it is."""
+    if compute.leads:
+        last = output.folder / "last"
+        _save(model, last, output, recipe, state.step, {})
+        scores = validate(last) if validate else {}
+        journal.validation(state.step, scores)
+        score = _selected(scores, recipe) if scores else float(state.step)
+        if scores:
+            _save(model, last, output, recipe, state.step, scores)
+        if score > state.best:
+            _save(model, output.folder / "best", output, recipe, state.step, scores)
+            state.best = score
+            _log.info("step %d is the best so far: %s", state.step, _told(scores, recipe))
+        state.validated = state.step
+    compute.accelerator.wait_for_everyone()
+
+
+def _told(scores: Scores, recipe: Recipe) -> str:
+    if not scores:
+        return "not validated"
+    return f"{recipe.selected_by} {scores[recipe.selected_by]:.4f} on the selection queries"
+
+
+def _selected(scores: Scores, recipe: Recipe) -> float:
+    if recipe.selected_by not in scores:
+        raise PreflightError(
+            f"validation does not measure {recipe.selected_by!r}",
+            cause=f"it measures {', '.join(scores)}",
+            remedy="set selected_by in the recipe to one of these",
+        )
+    return scores[recipe.selected_by]
+
+
+def _save(
+    model: Stage1Model | Stage2Model,
+    folder: Path,
+    output: Output,
+    recipe: Recipe,
+    step: int,
+    scores: Scores,
+) -> None:
+    write_checkpoint(folder, model.config.model_dump(), model.state_dict(), dtype=output.dtype)
+    card = _card(output, recipe, step, scores, model_sha256(folder))
+    commit_text(folder / "README.md", card)
+
+
+def _card(output: Output, recipe: Recipe, step: int, scores: Scores, digest: str) -> str:
+    """The model card: data, recipe, metrics, hashes."""
+    values = recipe.model_dump(mode="json")
+    lines = [
+        "# Model card",
+        "",
+        output.card,
+        "",
+        f"- step: {step}",
+        f"- model sha256 (config and weights): `{digest}`",
+        *(f"- {name}: `{value}`" for name, value in output.origin.items()),
+        "",
+        "## Recipe",
+        "",
+        *(f"- {name}: {value}" for name, value in values.items()),
+        "",
+        "## On the selection queries (kept out of training)",
+        "",
+        *([f"- {name}: {value:.4f}" for name, value in scores.items()] or ["not validated"]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _resume(file: Path, objective: Objective, adam: torch.optim.AdamW, key: str) -> _State:
+    if not file.is_file():
+        return _State()
+    saved = torch.load(file, weights_only=True, map_location="cpu")
+    if saved["key"] != key:
+        _log.warning("recipe, models or data have changed since %s: starting anew", file)
+        return _State()
+    objective.trained.load_state_dict(saved["model"])
+    adam.load_state_dict(saved["optimiser"])
+    state = _State(saved["step"], saved["best"], saved["validated"])
+    _log.info("resuming after step %d", state.step)
+    return state
+
+
+def _save_state(
+    file: Path, objective: Objective, adam: torch.optim.AdamW, key: str, state: _State
+) -> None:
+    content: dict[str, Any] = {
+        "model": objective.trained.state_dict(),
+        "optimiser": adam.state_dict(),
+        "key": key,
+        "step": state.step,
+        "best": state.best,
+        "validated": state.validated,
+    }
+
+    def write(temporary: Path) -> None:
+        torch.save(content, temporary)
+
+    commit(file, write)
+
+
+@contextmanager
+def _patience() -> Iterator[list[int]]:
+    """Signals that ask to stop, noted instead of acted on: a step is not torn in two. On leaving,
+    the first one is raised again for whoever handled it before; a second one acts at once."""
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield asked  # a worker's thread: signals go to the main one
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, _frame: object) -> None:
+        asked.append(number)
+        signal.signal(number, before[signal.Signals(number)])
+        _log.warning("stopping after this step; once more stops at once")
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if asked:
+        signal.raise_signal(asked[0])
