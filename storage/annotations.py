@@ -1,10 +1,27 @@
-"""Annotation files of a dataset: strict JSON, or lists of lines, from below a data root."""
+"""Annotations of a dataset, from below a data root: strict JSON, lists of lines, tables, and the
+list of a folder's images."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from cir_core.errors import AnnotationError, PreflightError
+from storage.folders import list_images
+from storage.rows import TABLES, read_rows
+
+
+def read_annotation(root: Path, relative: str) -> Any:
+    """What an adapter may ask for, decoded: of a folder the paths of the images below it, of a
+    table file its ``Rows``, of any other file as ``read_json``.
+
+    Raises AnnotationError when a file is missing or is not what its name says.
+    """
+    path = root / relative
+    if path.is_dir():
+        return list_images(path)
+    if path.suffix.lower() in TABLES:
+        return read_rows(path)
+    return read_json(root, relative)
 
 
 def read_json(root: Path, relative: str) -> Any:
