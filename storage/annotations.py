@@ -2,12 +2,16 @@
 list of a folder's images."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from cir_core.errors import AnnotationError, PreflightError
 from storage.folders import list_images
 from storage.rows import TABLES, read_rows
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+"""An escape of half a pair: the only way for one into decoded JSON."""
 
 
 def read_annotation(root: Path, relative: str) -> Any:
@@ -33,7 +37,8 @@ def read_json(root: Path, relative: str) -> Any:
     try:
         text = path.read_text(encoding="utf-8")
         content = text.splitlines() if path.suffix == ".txt" else json.loads(text)
-        json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair is no text
+        if _SURROGATE.search(text):
+            json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except FileNotFoundError as error:
         raise AnnotationError(
             "an annotation file is missing",

@@ -27,7 +27,7 @@ CATEGORY = "own"
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things are, below the data root. Without a ``gallery`` list, all images are searched."""
+    """Where things are, below the data root. Without a ``gallery`` list all images are searched."""
 
     images: str = "."
     queries: str = "queries.csv"
@@ -83,7 +83,9 @@ class OwnData:
         refuse(self.layout.gallery, gallery_faults(table, listing))
         members: dict[str, dict[ImageId, None]] = {}
         for row in table.entries:
-            members.setdefault(row.values.get("category", ""), {})[ImageId(row.values["image"])] = None
+            members.setdefault(row.values.get("category", ""), {})[ImageId(row.values["image"])] = (
+                None
+            )
         return {category: tuple(images) for category, images in members.items()}
 
 
@@ -146,6 +148,8 @@ def _files(
 def _notes(file: str, table: Rows, queries: Sequence[Query]) -> tuple[str, ...]:
     unread = [name for name in table.columns if name not in (*REQUIRED, *OPTIONAL)]
     empty = sum(not query.text for query in queries)
-    notes = [f"{file}: columns that are not read: {', '.join(map(shown, unread))}"] if unread else []
+    notes = (
+        [f"{file}: columns that are not read: {', '.join(map(shown, unread))}"] if unread else []
+    )
     notes += [f"{file}: {empty} queries have an empty text"] if empty else []
     return tuple(notes)

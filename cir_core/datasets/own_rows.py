@@ -124,9 +124,7 @@ def _table_faults(table: Rows, columns: Sequence[str], what: str) -> list[str]:
     return [] if table.entries else [f"there are no {what} in it"]
 
 
-def _row_faults(
-    values: Mapping[str, Any], columns: Sequence[str], names: _Names
-) -> Iterator[str]:
+def _row_faults(values: Mapping[str, Any], columns: Sequence[str], names: _Names) -> Iterator[str]:
     if values.get("reference") == "" and values.get("text") == "":
         yield "reference and text are empty"
         return
@@ -137,9 +135,7 @@ def _row_faults(
             yield from _text_faults(values, name)
 
 
-def _text_faults(
-    values: Mapping[str, Any], name: str, *, may_be_empty: bool = False
-) -> list[str]:
+def _text_faults(values: Mapping[str, Any], name: str, *, may_be_empty: bool = False) -> list[str]:
     value = values.get(name)
     if value is None or (value == "" and not may_be_empty):
         return [f"{name} is missing"]

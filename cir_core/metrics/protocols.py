@@ -192,6 +192,5 @@ OWN = tuple(
 """Removed first: who searches a catalogue for "the same, but red" has the reference already."""
 
 PROTOCOLS = {
-    protocol.name: protocol
-    for protocol in (*DEMO, *FASHION_IQ, *CIRR, *CIRCO, *SHOES, *OWN)
+    protocol.name: protocol for protocol in (*DEMO, *FASHION_IQ, *CIRR, *CIRCO, *SHOES, *OWN)
 }
