@@ -1,7 +1,8 @@
 """The records of the pipeline. Vocabulary: reference + modification text = query; see docs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NewType
+from typing import Any, Literal, NewType
 
 ImageId = NewType("ImageId", str)
 QueryId = NewType("QueryId", str)
@@ -42,9 +43,29 @@ class Benchmark:
 
     ``galleries`` maps a category to its images; their order is the tie-break of every ranking.
     ``files`` maps each image (gallery or reference) to where it may lie, relative to the data
-    root, the first existing one counts.
+    root, the first existing one counts. ``notes`` are no errors, but their reader wants to know.
     """
 
     galleries: dict[str, tuple[ImageId, ...]]
     queries: tuple[Query, ...]
     files: dict[ImageId, tuple[str, ...]]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One entry of a table file: its place there ("line 7"), and its values by column; or no
+    values and ``fault``, the reason."""
+
+    place: str
+    values: Mapping[str, Any]
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A table file as read: all columns that it has, and its entries in order, unreadable ones
+    included. Bytes that are not UTF-8 are there as lone surrogates."""
+
+    columns: tuple[str, ...]
+    entries: tuple[Row, ...]

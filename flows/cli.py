@@ -28,11 +28,25 @@ app.add_typer(config_app, name="config")
 
 _Dataset = Annotated[
     str | None,
-    typer.Option(help="A name that `datasets` lists.", show_default="demo"),
+    typer.Option(
+        help="A name that `datasets` lists, or the path of a folder of your own (./catalogue).",
+        show_default="demo",
+    ),
 ]
 _DataRoot = Annotated[
     Path | None,
     typer.Option(help="Folder with the published layout (not needed for demo)."),
+]
+_Queries = Annotated[
+    str | None,
+    typer.Option(help="Own data: the file of queries.", show_default="queries.csv, .jsonl, ..."),
+]
+_Images = Annotated[
+    str | None, typer.Option(help="Own data: the folder of images.", show_default="all below")
+]
+_Gallery = Annotated[
+    str | None,
+    typer.Option(help="Own data: a list of the images to search.", show_default="all images"),
 ]
 _Split = Annotated[
     str | None,
@@ -94,6 +108,9 @@ def _log_to_stderr(
 def run(
     dataset: _Dataset = None,
     data_root: _DataRoot = None,
+    queries: _Queries = None,
+    images: _Images = None,
+    gallery: _Gallery = None,
     split: _Split = None,
     category: _Category = None,
     stage1: _Stage1 = None,
@@ -114,6 +131,9 @@ def run(
     flags = {
         "dataset": dataset,
         "data_root": data_root,
+        "queries": queries,
+        "images": images,
+        "gallery": gallery,
         "split": split,
         "categories": tuple(category or ()),
         "stage1": stage1,
@@ -328,6 +348,7 @@ def _tell(result: Any, settings: Any, *, as_json: bool) -> None:
             "run_id": result.run_id,
             "catalog": str(result.catalog),
             "report": str(result.report),
+            "ranked": [str(path) for path in result.ranked],
             "made": result.made,
             "problems": result.problems,
             "recall": [
@@ -339,6 +360,8 @@ def _tell(result: Any, settings: Any, *, as_json: bool) -> None:
     print_recall(settings.store, result, Console())
     print(f"catalog: {result.catalog}")
     print(f"report:  {result.report}")
+    for path in result.ranked:
+        print(f"ranked:  {path}")
 
 
 def _run_with_prefect(settings: Any) -> Any:

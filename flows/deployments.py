@@ -5,7 +5,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
 from flows.engine import Prefect
 from flows.pipeline import Run, run_pipeline
-from flows.settings import Settings
+from flows.settings import Settings, with_folder
 from flows.terminal import recall_markdown
 
 
@@ -13,6 +13,10 @@ from flows.terminal import recall_markdown
 def cir_pipeline(
     dataset: str = "demo",
     data_root: str | None = None,
+    name: str | None = None,
+    images: str | None = None,
+    queries: str | None = None,
+    gallery: str | None = None,
     split: str = "val",
     categories: tuple[str, ...] = (),
     stage1: str | None = None,
@@ -29,10 +33,14 @@ def cir_pipeline(
     Parameters are those of ``cir-pipeline run``, and are checked by the same settings. The recall
     table and a link to the report stay behind as Prefect artifacts.
     """
-    settings = Settings.model_validate(
+    values = with_folder(
         {
             "dataset": dataset,
             "data_root": data_root,
+            "name": name,
+            "images": images,
+            "queries": queries,
+            "gallery": gallery,
             "split": split,
             "categories": categories,
             "stage1": stage1,
@@ -45,6 +53,7 @@ def cir_pipeline(
             "batch": batch,
         }
     )
+    settings = Settings.model_validate(values)
     run = run_pipeline(settings, Prefect())
     key = f"{settings.dataset}-{settings.split}"
     create_markdown_artifact(recall_markdown(settings.store, run), key=f"recall-{key}")

@@ -4,10 +4,11 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from cir_core.datasets.registry import find_dataset
+from cir_core.datasets.registry import Dataset
 from cir_core.datasets.selection import source_split
 from cir_core.errors import ProblemsFound, UsageError
 from flows.engine import Engine
+from flows.own import complete, open_dataset
 from flows.settings import Settings, demo_root, shipped_model
 from storage.artifacts import Artifact, Made
 from storage.catalog import CATALOG_FILE, run_id_of
@@ -18,6 +19,7 @@ from tasks.ingest import ingest
 from tasks.pair import check_pair
 from tasks.publish import publish
 from tasks.rank import rank
+from tasks.ranked import write_ranked
 from tasks.render import render_demo
 from tasks.report import report
 from tasks.rerank import rerank
@@ -33,8 +35,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Inputs:
-    """Settings with every choice made."""
+    """Settings with every choice made; without ``categories``, all are meant."""
 
+    dataset: Dataset
     data_root: Path
     categories: tuple[str, ...]
     stage1: Path
@@ -53,16 +56,19 @@ class Run:
     catalog: Path
     report: Path
     problems: int
+    ranked: tuple[Path, ...]
     made: tuple[str, ...]
 
 
 def resolve_inputs(settings: Settings) -> Inputs:
-    """Fill in what the dataset implies: the demo brings its data and its models.
+    """Fill in what the dataset implies: the demo brings its data and its models, own data may
+    describe themselves.
 
     Raises UsageError when a data root or a model is needed and not given, all at once.
     """
-    dataset = find_dataset(settings.dataset)
-    is_demo = dataset.name == "demo"
+    settings = complete(settings)
+    dataset = open_dataset(settings)
+    is_demo = settings.dataset == "demo"
     missing = [
         f"--{name.replace('_', '-')}"
         for name in ("data_root", "stage1", "stage2")
@@ -70,14 +76,15 @@ def resolve_inputs(settings: Settings) -> Inputs:
     ]
     if missing:
         raise UsageError(
-            f"dataset {dataset.name} needs {', '.join(missing)}",
+            f"dataset {settings.dataset} needs {', '.join(missing)}",
             cause="only the demo brings its own images and models",
             remedy="see `cir-pipeline run --help`; convert published checkpoints with "
             "`cir-pipeline convert`",
         )
     return Inputs(
+        dataset=dataset,
         data_root=settings.data_root or demo_root(settings.store),
-        categories=settings.categories or dataset.adapter.categories,
+        categories=settings.categories,
         stage1=settings.stage1 or shipped_model("stage1"),
         stage2=settings.stage2 or shipped_model("stage2"),
         protocol=dataset.protocol(settings.protocol).name,
@@ -102,7 +109,7 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
             ingest,
             store,
             root,
-            settings.dataset,
+            inputs.dataset,
             settings.split,
             inputs.categories,
             inputs.protocol,
@@ -154,6 +161,11 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
         )
         published = engine.run(publish, store, evaluated.fingerprint)
         reported = engine.run(report, store, root, evaluated.fingerprint)
+        ranked_files = (
+            engine.run(write_ranked, store, evaluated.fingerprint)
+            if inputs.dataset.writes_ranked
+            else None
+        )
     made = {
         "ingest": ingested,
         "encode": encoded.gallery,
@@ -165,12 +177,15 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
         "publish": published,
         "report": reported.made,
     }
+    if ranked_files:
+        made["ranked"] = ranked_files.made
     return Run(
         run_id=run_id_of(evaluated.fingerprint),
         evaluated=evaluated.fingerprint,
         catalog=store / CATALOG_FILE,
         report=reported.page,
         problems=len(problems),
+        ranked=ranked_files.files if ranked_files else (),
         made=_worked(made),
     )
 

@@ -3,6 +3,7 @@
 The only reader of the environment and of ``cir.toml``.
 """
 
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,14 +23,18 @@ PREFIX = "CIR_"
 class Settings(BaseModel):
     """What one run is asked to do, as typed; ``resolve_inputs`` of the pipeline completes it.
 
-    ``dataset``, ``split``, ``categories``, ``protocol``, ``k`` and the two models change results;
-    the others do not.
+    ``dataset``, ``split``, ``categories``, ``protocol``, ``k``, the two models and, of own data,
+    ``name``, ``images``, ``queries`` and ``gallery`` change results; the others do not.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dataset: str = "demo"
     data_root: Path | None = None
+    name: str | None = None
+    images: str | None = None
+    queries: str | None = None
+    gallery: str | None = None
     split: RunSplit = "val"
     categories: tuple[str, ...] = ()
     stage1: Path | None = None
@@ -65,7 +70,8 @@ def resolve(
     ]
     values: dict[str, Any] = {}
     origins = dict.fromkeys(Settings.model_fields, "default")
-    for origin, layer in layers:
+    for origin, given in layers:
+        layer = with_folder(given)
         values |= layer
         origins |= dict.fromkeys(layer, origin)
     try:
@@ -80,6 +86,25 @@ def resolve(
             cause="; ".join(faults),
             remedy="correct them there; `cir-pipeline run --help` tells what is allowed",
         ) from error
+
+
+def with_folder(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of settings, in which a dataset that is a path becomes own data with this data root.
+
+    A path is what holds a separator or begins with a dot; whether there is such a folder is not
+    asked. Raises UsageError when another data root is given beside it.
+    """
+    dataset = values.get("dataset")
+    if not isinstance(dataset, str) or not (os.sep in dataset or dataset.startswith(".")):
+        return dict(values)
+    root = values.get("data_root")
+    if root is not None and Path(root) != Path(dataset):
+        raise UsageError(
+            "a folder of your own is its data root, and another one is given",
+            item=f"{dataset} and {root}",
+            remedy=f"leave out the data root, or pass --dataset own --data-root {root}",
+        )
+    return dict(values) | {"dataset": "own", "data_root": dataset}
 
 
 def shipped_model(stage: Literal["stage1", "stage2"]) -> Path:

@@ -1,10 +1,31 @@
-"""Annotation files of a dataset: strict JSON, or lists of lines, from below a data root."""
+"""Annotations of a dataset, from below a data root: strict JSON, lists of lines, tables, and the
+list of a folder's images."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from cir_core.errors import AnnotationError, PreflightError
+from storage.folders import list_images
+from storage.rows import TABLES, read_rows
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+"""An escape of half a pair: the only way for one into decoded JSON."""
+
+
+def read_annotation(root: Path, relative: str) -> Any:
+    """What an adapter may ask for, decoded: of a folder the paths of the images below it, of a
+    table file its ``Rows``, of any other file as ``read_json``.
+
+    Raises AnnotationError when a file is missing or is not what its name says.
+    """
+    path = root / relative
+    if path.is_dir():
+        return list_images(path)
+    if path.suffix.lower() in TABLES:
+        return read_rows(path)
+    return read_json(root, relative)
 
 
 def read_json(root: Path, relative: str) -> Any:
@@ -16,7 +37,8 @@ def read_json(root: Path, relative: str) -> Any:
     try:
         text = path.read_text(encoding="utf-8")
         content = text.splitlines() if path.suffix == ".txt" else json.loads(text)
-        json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair is no text
+        if _SURROGATE.search(text):
+            json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except FileNotFoundError as error:
         raise AnnotationError(
             "an annotation file is missing",

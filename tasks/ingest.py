@@ -10,17 +10,21 @@ from typing import Any
 
 import pyarrow as pa
 
-from cir_core.datasets.registry import find_dataset
+from cir_core.datasets.adapter import Adapter
+from cir_core.datasets.ids import twins
+from cir_core.datasets.registry import Dataset
 from cir_core.errors import ImageProblem, UsageError
 from cir_core.types import Benchmark, Query, RunSplit
 from storage import schemas
-from storage.annotations import read_json, require_root
+from storage.annotations import read_annotation, require_root
 from storage.artifacts import Artifact, Identity, Made
 from storage.atomic import sha256_of
 from storage.images import find_image, image_size, read_image, sha256_of_bytes
 from tasks.progress import count
 
 VERSION = 2
+
+TWINS_SHOWN = 5
 
 _log = logging.getLogger(__name__)
 
@@ -34,41 +38,39 @@ class _Images:
 def ingest(
     store: Path,
     data_root: Path,
-    dataset: str,
+    dataset: Dataset,
     split: RunSplit,
     categories: Sequence[str],
     protocol: str,
 ) -> Made:
     """The artifact ``ingest``: parts images, gallery, queries, problems, as the protocol wants
-    them. Its input ``texts`` names what the queries ask, whatever their gallery.
+    them; of the named categories, or of all. Its input ``texts`` names what the queries ask,
+    whatever their gallery.
 
     Image files are always read and hashed, since only their bytes can say whether they changed.
     Raises UsageError for an unknown category, PreflightError for a missing folder, and
     AnnotationError for a missing or malformed annotation file. A bad image is a row of
     ``problems``; whether that is one too many is decided by the flow.
     """
-    known = find_dataset(dataset)
-    adapter = known.adapter
-    unknown = set(categories) - set(adapter.categories)
-    if unknown:
-        raise UsageError(
-            f"{dataset} has no category {', '.join(sorted(unknown))}",
-            remedy=f"choose from {', '.join(adapter.categories)}",
-        )
-    categories = [name for name in adapter.categories if name in categories]  # each once, in order
+    adapter = dataset.adapter
+    categories = _choose(adapter, dataset.name, categories)
     require_root(data_root)
-    benchmark = known.parse(
-        split, categories, lambda file: read_json(data_root, file), known.protocol(protocol)
+    benchmark = dataset.parse(
+        split,
+        categories,
+        lambda file: read_annotation(data_root, file),
+        dataset.protocol(protocol),
     )
+    _tell_notes(benchmark)
     images = _scan_images(data_root, benchmark)
-    files = known.annotation_files(split, categories)
+    files = dataset.annotation_files(split, categories)
     identity = Identity(
         stage="ingest",
         version=VERSION,
         settings={
-            "dataset": dataset,
+            "dataset": dataset.name,
             "split": split,
-            "categories": categories,
+            "categories": list(benchmark.galleries),
             "protocol": protocol,
         },
         inputs={file: sha256_of(data_root / file) for file in files}
@@ -92,6 +94,32 @@ def ingest(
         len(images.rows), len(benchmark.queries), len(problems),
     )  # fmt: skip
     return Made(identity.fingerprint, reused=False)
+
+
+def _choose(adapter: Adapter, dataset: str, categories: Sequence[str]) -> Sequence[str]:
+    """Each category once, in the published order; as given where only the data know them."""
+    if not adapter.categories:
+        return categories
+    unknown = set(categories) - set(adapter.categories)
+    if unknown:
+        raise UsageError(
+            f"{dataset} has no category {', '.join(sorted(unknown))}",
+            remedy=f"choose from {', '.join(adapter.categories)}",
+        )
+    return [name for name in adapter.categories if name in (categories or adapter.categories)]
+
+
+def _tell_notes(benchmark: Benchmark) -> None:
+    for note in benchmark.notes:
+        _log.warning("%s", note)
+    alike = twins(benchmark.files)
+    if alike:
+        told = ", ".join(f"{one!r} and {other!r}" for one, other in alike[:TWINS_SHOWN])
+        _log.warning(
+            "%d image ids differ from another in case or Unicode form alone; they are different "
+            "images here, but macOS and Windows may hold one file for both: %s",
+            len(alike), told,
+        )  # fmt: skip
 
 
 def _scan_images(root: Path, benchmark: Benchmark) -> _Images:
@@ -142,28 +170,30 @@ def _query_problems(benchmark: Benchmark, images: _Images) -> list[dict[str, str
 
 
 def _gallery_table(benchmark: Benchmark) -> pa.Table:
-    rows = [
-        {"category": category, "position": position, "image_id": image}
-        for category, gallery in benchmark.galleries.items()
-        for position, image in enumerate(gallery)
-    ]
-    return pa.Table.from_pylist(rows, schemas.GALLERY)
+    galleries = benchmark.galleries
+    return pa.table(
+        {
+            "category": [name for name, gallery in galleries.items() for _ in gallery],
+            "position": [row for gallery in galleries.values() for row in range(len(gallery))],
+            "image_id": [image for gallery in galleries.values() for image in gallery],
+        },
+        schemas.GALLERY,
+    )
 
 
 def _queries_table(queries: Sequence[Query]) -> pa.Table:
-    rows = [
+    return pa.table(
         {
-            "query_id": query.query_id,
-            "category": query.category,
-            "reference_id": query.reference_id,
-            "text": query.text,
-            "targets": list(query.targets) or None,
-            "subset": list(query.subset) or None,
-            "other_text": query.other_text or None,
-        }
-        for query in queries
-    ]
-    return pa.Table.from_pylist(rows, schemas.QUERIES)
+            "query_id": [query.query_id for query in queries],
+            "category": [query.category for query in queries],
+            "reference_id": [query.reference_id for query in queries],
+            "text": [query.text for query in queries],
+            "targets": [query.targets or None for query in queries],
+            "subset": [query.subset or None for query in queries],
+            "other_text": [query.other_text or None for query in queries],
+        },
+        schemas.QUERIES,
+    )
 
 
 def _asked(benchmark: Benchmark) -> list[dict[str, Any]]:

@@ -40,7 +40,8 @@ class _Columns:
 
 
 def retrieve(store: Path, ingested: str, gallery: str, queries: str, *, k: int) -> Made:
-    """The artifact ``retrieve``: parts candidates-<category> and targets-<category>.
+    """The artifact ``retrieve``: parts candidates-<number> and targets-<number>, one of each per
+    category; a category's own name may be no file's.
 
     Whether a query's own reference may be a candidate is the protocol's choice. A gallery with
     fewer than ``k`` other images gives all it has, and a log line says so. Queries whose reference
@@ -62,7 +63,7 @@ def retrieve(store: Path, ingested: str, gallery: str, queries: str, *, k: int) 
     asked = _vectors(Artifact(store, "fuse", queries).read("queries"), "query_id")
     members, records = source.read("gallery"), source.read("queries").to_pylist()
     names = []
-    for category in settings["categories"]:
+    for number, category in enumerate(settings["categories"]):
         mine = members.filter(pc.equal(members["category"], category))
         ids = [image for image in mine["image_id"].to_pylist() if image in images.row]
         own = [query for query in records if query["category"] == category]
@@ -73,11 +74,10 @@ def retrieve(store: Path, ingested: str, gallery: str, queries: str, *, k: int) 
         columns = _retrieve_category(
             ids, usable, images, asked, k=k, removes_reference=protocol.removes_reference
         )
-        artifact.write_part(
-            f"candidates-{category}", pa.table(columns.candidates, schemas.CANDIDATES)
-        )
-        artifact.write_part(f"targets-{category}", pa.table(columns.targets, schemas.TARGET_RANKS))
-        names += [f"candidates-{category}", f"targets-{category}"]
+        candidates, targets = f"candidates-{number:05d}", f"targets-{number:05d}"
+        artifact.write_part(candidates, pa.table(columns.candidates, schemas.CANDIDATES))
+        artifact.write_part(targets, pa.table(columns.targets, schemas.TARGET_RANKS))
+        names += [candidates, targets]
     artifact.finish(identity, names)
     return Made(identity.fingerprint, reused=False)
 

@@ -101,3 +101,14 @@ SHOES = About(
         "val": Counts({"shoes": 1761}, {"shoes": 4658}),
     },
 )
+
+OWN = About(
+    title="a folder of your own, given as a path: --dataset ./catalogue",
+    licence="yours",
+    source_url="docs/own-data.md describes the files",
+    layout="queries.csv, .jsonl or .parquet with the columns reference and text, and perhaps\n"
+    "target or targets, category, query_id\n"
+    "any folders of .jpg, .png, .webp, .gif, .bmp, .tif or .ppm\n"
+    "cir-dataset.toml, if anything is to be said about these",
+    images="all below the folder; an image's id is its path there",
+)

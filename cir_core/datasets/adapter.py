@@ -1,4 +1,4 @@
-"""What a benchmark's adapter is: it names its files and turns their JSON into records."""
+"""What a dataset's adapter is: it names its files and turns their content into records."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -8,15 +8,17 @@ from cir_core.metrics.protocols import Protocol as EvaluationProtocol
 from cir_core.types import Benchmark, Split
 
 ReadJson = Callable[[str], Any]
-"""Decoded content of an annotation file, by its path relative to the data root."""
+"""Decoded content of an annotation file, by its path relative to the data root: JSON, the lines of
+a ``.txt``, ``Rows`` of a ``.csv``, ``.jsonl`` or ``.parquet``; of a folder, its images' paths."""
 
 
 class Adapter(Protocol):
-    """One benchmark. A dataset's own words and layout are known here and nowhere else."""
+    """One dataset. A dataset's own words and layout are known here and nowhere else."""
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """All categories, in their published order."""
+        """All categories, in their published order; none where only the data tell them. ``parse``
+        is then given those that the user asked for, none for all, and refuses others."""
         ...
 
     def annotation_files(self, split: Split, categories: Sequence[str]) -> list[str]:

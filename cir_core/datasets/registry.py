@@ -1,4 +1,4 @@
-"""The benchmarks by name: adapter, protocols, the K the paper re-ranks, what to know of each."""
+"""The datasets by name: adapter, protocols, the K the paper re-ranks, what to know of each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from cir_core.datasets.adapter import Adapter, ReadJson
 from cir_core.datasets.circo import CIRCO
 from cir_core.datasets.cirr import CIRR
 from cir_core.datasets.fashion_iq import FashionIQ
+from cir_core.datasets.own import OwnData
 from cir_core.datasets.selection import selection_queries, source_split
 from cir_core.datasets.shoes import Shoes
 from cir_core.errors import UsageError
@@ -20,13 +21,15 @@ from cir_core.types import Benchmark, RunSplit
 @dataclass(frozen=True)
 class Dataset:
     """``protocols``: the first is the default. ``k`` is the default number of candidates: what
-    the paper re-ranks, less for the demo."""
+    the paper re-ranks, less for the demo. ``writes_ranked``: a run leaves its rankings as files,
+    since with own data these are what it was run for."""
 
     name: str
     adapter: Adapter
     protocols: tuple[Protocol, ...]
     k: int
     about: About
+    writes_ranked: bool = False
 
     def protocol(self, name: str | None) -> Protocol:
         """The named protocol, or the default. Raises UsageError listing this dataset's."""
@@ -60,6 +63,7 @@ DATASETS = {
         Dataset("cirr", CIRR(), protocols.CIRR, k=50, about=about.CIRR),
         Dataset("circo", CIRCO(), protocols.CIRCO, k=50, about=about.CIRCO),
         Dataset("shoes", Shoes(), protocols.SHOES, k=50, about=about.SHOES),
+        Dataset("own", OwnData(), protocols.OWN, k=50, about=about.OWN, writes_ranked=True),
     )
 }
 
@@ -69,6 +73,7 @@ def find_dataset(name: str) -> Dataset:
     if name not in DATASETS:
         raise UsageError(
             f"no dataset is called {name!r}",
-            remedy=f"choose one of {', '.join(DATASETS)}",
+            remedy=f"choose one of {', '.join(DATASETS)}; a folder of your own is written as a "
+            "path, such as ./catalogue",
         )
     return DATASETS[name]

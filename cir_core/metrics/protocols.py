@@ -177,4 +177,20 @@ SHOES = tuple(
     for removed in (False, True)
 )
 
-PROTOCOLS = {protocol.name: protocol for protocol in (*DEMO, *FASHION_IQ, *CIRR, *CIRCO, *SHOES)}
+OWN = tuple(
+    Protocol(
+        name=f"own-{'removed' if removed else 'kept'}",
+        dataset="own",
+        description="own data: reference "
+        f"{'removed' if removed else 'kept'}, text as written; of several targets, the best "
+        "ranked counts for recall",
+        source="nobody: your catalogue's numbers compare among themselves",
+        removes_reference=removed,
+    )
+    for removed in (True, False)
+)
+"""Removed first: who searches a catalogue for "the same, but red" has the reference already."""
+
+PROTOCOLS = {
+    protocol.name: protocol for protocol in (*DEMO, *FASHION_IQ, *CIRR, *CIRCO, *SHOES, *OWN)
+}

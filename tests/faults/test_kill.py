@@ -24,7 +24,7 @@ POINTS = [
     ("artifacts/encode/*/embeddings-0000008-0000016.parquet", "before"),
     ("artifacts/fuse/*/queries-0000016-0000024.parquet", "after"),
     ("artifacts/encode/*/manifest.json", "after"),  # encode is whole, fuse is not yet
-    ("artifacts/retrieve/*/targets-dress.receipt.json", "torn"),
+    ("artifacts/retrieve/*/targets-00000.receipt.json", "torn"),
     ("artifacts/rerank/*/scores-0000016-0000024.parquet", "torn"),
     ("artifacts/rerank/*/manifest.json", "before"),
     ("artifacts/rank/*/rankings.receipt.json", "before"),

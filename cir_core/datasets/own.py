@@ -1,0 +1,155 @@
+"""A user's own catalogue: a folder of images and a table of queries, with or without labels.
+
+``docs/own-data.md`` is the description for users. An image's id is its path below the folder of
+images, as it is written there, its ending included.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from cir_core.datasets.adapter import ReadJson
+from cir_core.datasets.own_rows import (
+    OPTIONAL,
+    REQUIRED,
+    gallery_faults,
+    query_faults,
+    refuse,
+    shown,
+    targets_of,
+)
+from cir_core.errors import AnnotationError, UsageError
+from cir_core.metrics.protocols import Protocol
+from cir_core.types import Benchmark, ImageId, Query, QueryId, Row, Rows, Split
+
+CATEGORY = "own"
+"""Of the only gallery, where neither images nor queries are told apart by category."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things are, below the data root. Without a ``gallery`` list all images are searched."""
+
+    images: str = "."
+    queries: str = "queries.csv"
+    gallery: str | None = None
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """Galleries: one per category where the gallery list has categories. Otherwise there is one
+    gallery, and the categories of the queries, if any, only tell the numbers apart."""
+
+    layout: Layout = Layout()
+    categories: tuple[str, ...] = ()
+
+    def annotation_files(self, split: Split, categories: Sequence[str]) -> list[str]:
+        _require_val(split)
+        return [self.layout.queries, *([self.layout.gallery] if self.layout.gallery else [])]
+
+    def parse(
+        self, split: Split, categories: Sequence[str], read: ReadJson, protocol: Protocol
+    ) -> Benchmark:
+        """``files`` holds the gallery first, then the other images that queries name."""
+        _require_val(split)
+        listing = tuple(ImageId(name) for name in read(self.layout.images))
+        listed = self._read_gallery(read, listing)
+        table: Rows = read(self.layout.queries)
+        faults = query_faults(
+            table, listing, tuple(listed) if listed else (), protocol.removes_reference
+        )
+        refuse(self.layout.queries, faults)
+        queries = _parse_queries(table)
+        galleries = _galleries(listed, queries, listing)
+        chosen = _choose(galleries, categories)
+        queries = tuple(query for query in queries if query.category in chosen)
+        return Benchmark(
+            galleries=chosen,
+            queries=queries,
+            files=_files(self.layout.images, chosen, queries),
+            notes=_notes(self.layout.queries, table, queries),
+        )
+
+    def _read_gallery(
+        self, read: ReadJson, listing: Sequence[ImageId]
+    ) -> dict[str, tuple[ImageId, ...]]:
+        """Images by category, under "" where there are none; nothing without a gallery list."""
+        if not listing:
+            raise AnnotationError(
+                "there are no images", item=self.layout.images, remedy="see docs/own-data.md"
+            )
+        if self.layout.gallery is None:
+            return {}
+        table: Rows = read(self.layout.gallery)
+        refuse(self.layout.gallery, gallery_faults(table, listing))
+        members: dict[str, dict[ImageId, None]] = {}
+        for row in table.entries:
+            members.setdefault(row.values.get("category", ""), {})[ImageId(row.values["image"])] = (
+                None
+            )
+        return {category: tuple(images) for category, images in members.items()}
+
+
+def _require_val(split: Split) -> None:
+    if split != "val":
+        raise UsageError(
+            f"own data has no split {split}",
+            remedy="leave --split out; choose another file of queries with --queries",
+        )
+
+
+def _parse_queries(table: Rows) -> tuple[Query, ...]:
+    return tuple(_parse_query(row, index) for index, row in enumerate(table.entries))
+
+
+def _parse_query(row: Row, index: int) -> Query:
+    values = row.values
+    return Query(
+        query_id=QueryId(values.get("query_id", f"query-{index:05d}")),
+        category=values.get("category", CATEGORY),
+        reference_id=ImageId(values["reference"]),
+        text=values["text"],
+        targets=tuple(dict.fromkeys(ImageId(image) for image in targets_of(values))),
+    )
+
+
+def _galleries(
+    listed: Mapping[str, tuple[ImageId, ...]],
+    queries: Sequence[Query],
+    listing: tuple[ImageId, ...],
+) -> dict[str, tuple[ImageId, ...]]:
+    """By the gallery list's categories; or the one gallery for every category of the queries."""
+    if listed and "" not in listed:
+        return dict(listed)
+    everything = listed.get("", listing)
+    return dict.fromkeys((query.category for query in queries), everything)
+
+
+def _choose(
+    galleries: dict[str, tuple[ImageId, ...]], categories: Sequence[str]
+) -> dict[str, tuple[ImageId, ...]]:
+    unknown = [name for name in categories if name not in galleries]
+    if unknown:
+        raise UsageError(
+            f"the data have no category {', '.join(map(shown, unknown))}",
+            remedy=f"choose from {', '.join(map(shown, galleries))}",
+        )
+    return {name: images for name, images in galleries.items() if name in (categories or galleries)}
+
+
+def _files(
+    folder: str, galleries: Mapping[str, Iterable[ImageId]], queries: Sequence[Query]
+) -> dict[ImageId, tuple[str, ...]]:
+    images = [image for gallery in galleries.values() for image in gallery]
+    images += [image for query in queries for image in (query.reference_id, *query.targets)]
+    prefix = "" if folder == "." else f"{folder}/"
+    return {image: (prefix + image,) for image in images}
+
+
+def _notes(file: str, table: Rows, queries: Sequence[Query]) -> tuple[str, ...]:
+    unread = [name for name in table.columns if name not in (*REQUIRED, *OPTIONAL)]
+    empty = sum(not query.text for query in queries)
+    notes = (
+        [f"{file}: columns that are not read: {', '.join(map(shown, unread))}"] if unread else []
+    )
+    notes += [f"{file}: {empty} queries have an empty text"] if empty else []
+    return tuple(notes)

@@ -1,0 +1,194 @@
+"""What is wrong with the rows of a user's own tables: all of it, each with its place."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from cir_core.datasets.ids import path_fault, text_fault
+from cir_core.errors import AnnotationError
+from cir_core.metrics.recall import AVERAGE, MICRO
+from cir_core.types import Row, Rows
+
+REQUIRED = ("reference", "text")
+OPTIONAL = ("target", "targets", "category", "query_id")
+
+FAULTS_SHOWN = 50
+SHOWN = 60
+"""Characters of a value in a message."""
+
+
+def shown(value: Any) -> str:
+    """A value on one line of a terminal, whatever is in it."""
+    told = repr(value)
+    return told if len(told) <= SHOWN else f"{told[:SHOWN]}... ({len(told)} characters)"
+
+
+def refuse(file: str, faults: Sequence[str]) -> None:
+    """Raises AnnotationError listing the faults, if there are any."""
+    if not faults:
+        return
+    told = list(faults[:FAULTS_SHOWN])
+    if len(faults) > FAULTS_SHOWN:
+        told.append(f"... and {len(faults) - FAULTS_SHOWN} more")
+    raise AnnotationError(
+        f"{file} cannot be used: {len(faults)} faults",
+        item="\n          ".join(told),
+        remedy="correct the file; docs/own-data.md tells its format",
+    )
+
+
+def query_faults(
+    table: Rows, images: Sequence[str], categories: Sequence[str], removes_reference: bool
+) -> list[str]:
+    """Everything that is wrong with a table of queries, one text each, in its order.
+
+    ``categories`` are those of the gallery list: none without a list, "" for a list without
+    categories. With ``removes_reference`` a query's target must be another image.
+    """
+    columns = [*REQUIRED, *(["category"] if any(categories) else [])]
+    faults = _table_faults(table, columns, "queries")
+    if faults:
+        return faults
+    names = _Names(images)
+    seen: dict[str, str] = {}
+    for row in table.entries:
+        mine = [row.fault] if row.fault else list(_row_faults(row.values, table.columns, names))
+        if not row.fault:
+            mine += _target_faults(row.values, names, removes_reference)
+            mine += _category_faults(row.values, categories)
+            mine += _twice(row, seen)
+        faults += [f"{row.place}: {fault}" for fault in mine]
+    return faults
+
+
+def gallery_faults(table: Rows, images: Sequence[str]) -> list[str]:
+    """Everything that is wrong with a gallery list: columns ``image`` and perhaps ``category``."""
+    faults = _table_faults(table, ["image"], "images")
+    if faults:
+        return faults
+    names = _Names(images)
+    for row in table.entries:
+        mine = [row.fault] if row.fault else _image_faults(row.values, "image", names)
+        if not row.fault and "category" in table.columns:
+            mine += _text_faults(row.values, "category") or _category_faults(row.values, ())
+        faults += [f"{row.place}: {fault}" for fault in mine]
+    return faults
+
+
+def targets_of(values: Mapping[str, Any]) -> Sequence[Any]:
+    """The targets of a row: none, the one, or the list (in CSV written as JSON).
+
+    Raises ValueError when ``targets`` is no list.
+    """
+    if not _is_absent(values.get("target")):
+        return (values["target"],)
+    several = values.get("targets")
+    if _is_absent(several):
+        return ()
+    if isinstance(several, str):
+        several = json.loads(several)
+    if not isinstance(several, list):
+        raise ValueError("no list")  # noqa: TRY004 - json.loads says ValueError, too
+    return several
+
+
+def _is_absent(value: Any) -> bool:
+    """An empty cell and a null are no value; 0 and false are wrong ones."""
+    return value is None or value == ""
+
+
+class _Names:
+    """The images that there are, and which of them an id without its ending may mean."""
+
+    def __init__(self, images: Sequence[str]) -> None:
+        self.known = frozenset(images)
+        self._by_stem: dict[str, str] = {}
+        for image in images:
+            self._by_stem.setdefault(image.rpartition(".")[0], image)
+
+    def meant(self, image: str) -> str | None:
+        return None if image in self.known else self._by_stem.get(image)
+
+
+def _table_faults(table: Rows, columns: Sequence[str], what: str) -> list[str]:
+    """Faults that make every row's own superfluous; unreadable rows are told beside them."""
+    broken = [f"{row.place}: {row.fault}" for row in table.entries if row.fault]
+    found = ", ".join(map(shown, table.columns)) or "none"
+    missing = [
+        f"there is no column {name!r}; found: {found}"
+        for name in columns
+        if name not in table.columns
+    ]
+    if missing:
+        return missing + broken
+    return [] if table.entries else [f"there are no {what} in it"]
+
+
+def _row_faults(values: Mapping[str, Any], columns: Sequence[str], names: _Names) -> Iterator[str]:
+    if values.get("reference") == "" and values.get("text") == "":
+        yield "reference and text are empty"
+        return
+    yield from _image_faults(values, "reference", names)
+    yield from _text_faults(values, "text", may_be_empty=True)
+    for name in ("category", "query_id"):
+        if name in columns:
+            yield from _text_faults(values, name)
+
+
+def _text_faults(values: Mapping[str, Any], name: str, *, may_be_empty: bool = False) -> list[str]:
+    value = values.get(name)
+    if value is None or (value == "" and not may_be_empty):
+        return [f"{name} is missing"]
+    if not isinstance(value, str):
+        return [f"{name} is not a text: {shown(value)}"]
+    fault = text_fault(value)
+    return [f"{name} {fault}: {shown(value)}"] if fault else []
+
+
+def _image_faults(values: Mapping[str, Any], name: str, names: _Names) -> list[str]:
+    faults = _text_faults(values, name)
+    return faults or _id_faults(values[name], name, names)
+
+
+def _id_faults(image: str, name: str, names: _Names) -> list[str]:
+    fault = path_fault(image)
+    if fault:
+        return [f"{name} {fault}: {shown(image)}"]
+    meant = names.meant(image)
+    return [f"{name} is no image: {shown(image)}; is it {shown(meant)}?"] if meant else []
+
+
+def _target_faults(
+    values: Mapping[str, Any], names: _Names, removes_reference: bool
+) -> Iterator[str]:
+    if not (_is_absent(values.get("target")) or _is_absent(values.get("targets"))):
+        yield "target and targets are both given"
+        return
+    try:
+        targets = targets_of(values)
+    except (ValueError, RecursionError):
+        yield f"targets is not a list of texts: {shown(values['targets'])}"
+        return
+    for target in targets:
+        yield from _image_faults({"target": target}, "target", names)
+    if removes_reference and values.get("reference") in targets:
+        yield "the target is the reference, which may not answer under this protocol"
+
+
+def _category_faults(values: Mapping[str, Any], categories: Sequence[str]) -> list[str]:
+    category = values.get("category")
+    if category in (AVERAGE, MICRO):
+        return [f"category {category!r} is the name of a mean over categories"]
+    if any(categories) and isinstance(category, str) and category not in categories:
+        told = ", ".join(map(shown, categories))
+        return [f"category {shown(category)} is not in the gallery list, which has {told}"]
+    return []
+
+
+def _twice(row: Row, seen: dict[str, str]) -> list[str]:
+    """Ids are names: the first place that has one keeps it."""
+    name = row.values.get("query_id")
+    if not isinstance(name, str):
+        return []
+    first = seen.setdefault(name, row.place)
+    return [] if first == row.place else [f"query_id {shown(name)} is already that of {first}"]

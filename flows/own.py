@@ -1,0 +1,144 @@
+"""A folder of one's own as a dataset: what its description says, and what its files' names say."""
+
+import tomllib
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+
+from cir_core.datasets.ids import path_fault, text_fault
+from cir_core.datasets.own import Layout, OwnData
+from cir_core.datasets.registry import Dataset, find_dataset
+from cir_core.errors import PreflightError, UsageError
+from flows.settings import Settings
+from storage.annotations import require_root
+from storage.rows import TABLES
+
+DESCRIPTION = "cir-dataset.toml"
+OWN_ONLY = ("name", "images", "queries", "gallery")
+
+
+class _Description(BaseModel):
+    """What the file may say; each is the setting of the same name where that is not given."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str | None = None
+    images: str | None = None
+    queries: str | None = None
+    gallery: str | None = None
+    protocol: str | None = None
+    k: PositiveInt | None = None
+    stage1: str | None = None
+    stage2: str | None = None
+
+
+def complete(settings: Settings) -> Settings:
+    """Own data's settings with what the folder's description adds; any others as they are.
+
+    Paths of models are relative to the folder. Raises PreflightError when the folder or a file of
+    it is missing, UsageError for a wrong description, or for own data's settings beside another
+    dataset's name.
+    """
+    if settings.dataset != "own":
+        stray = [f"--{name}" for name in OWN_ONLY if getattr(settings, name) is not None]
+        if stray:
+            raise UsageError(
+                f"dataset {settings.dataset} has no {', '.join(stray)}",
+                remedy="these are for own data: --dataset ./folder",
+            )
+        return settings
+    if settings.data_root is None:
+        return settings
+    require_root(settings.data_root)
+    described: dict[str, Any] = _read_description(settings.data_root).model_dump(exclude_none=True)
+    for stage in {"stage1", "stage2"} & described.keys():
+        described[stage] = settings.data_root / described[stage]
+    missing = {name: value for name, value in described.items() if getattr(settings, name) is None}
+    return settings.model_copy(update=missing)
+
+
+def open_dataset(settings: Settings) -> Dataset:
+    """The dataset that completed settings name; own data with its files found.
+
+    Raises UsageError for an unknown name or an impossible path, and PreflightError for files that
+    are not there, each listing everything at once.
+    """
+    dataset = find_dataset(settings.dataset)
+    if settings.dataset != "own" or settings.data_root is None:
+        return dataset
+    root = settings.data_root
+    layout = Layout(
+        images=_plain(settings.images or "."),
+        queries=_plain(settings.queries or _only_queries(root)),
+        gallery=None if settings.gallery is None else _plain(settings.gallery),
+    )
+    _require_files(root, layout)
+    name = settings.name or dataset.name
+    if text_fault(name):
+        raise UsageError(f"the dataset's name {text_fault(name)}", item=ascii(name))
+    return replace(dataset, name=name, adapter=OwnData(layout))
+
+
+def _read_description(root: Path) -> _Description:
+    path = root / DESCRIPTION
+    try:
+        return _Description(**tomllib.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return _Description()
+    except ValidationError as error:
+        faults = [f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors()]
+        cause = "; ".join(faults)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        cause = str(error)
+    raise UsageError(
+        "the description of a dataset is not usable",
+        item=str(path),
+        cause=cause,
+        remedy=f"it may hold {', '.join(_Description.model_fields)}; see docs/own-data.md",
+    )
+
+
+def _only_queries(root: Path) -> str:
+    """The file of queries, where its name need not be told."""
+    names = [f"queries{suffix}" for suffix in TABLES]
+    found = [name for name in names if (root / name).is_file()]
+    if len(found) == 1:
+        return found[0]
+    raise PreflightError(
+        "there is no file of queries" if not found else "there are several files of queries",
+        item=str(root),
+        cause=f"found {', '.join(found)}" if found else f"looked for {', '.join(names)}",
+        remedy=f"name it with --queries, or as queries = ... in {DESCRIPTION}",
+    )
+
+
+def _plain(path: str) -> str:
+    """A path below the folder, without a leading ./ or a trailing slash."""
+    plain = str(PurePosixPath(path))
+    fault = "" if plain == "." else path_fault(plain)
+    if fault:
+        raise UsageError(
+            f"a path {fault}",
+            item=path,
+            cause="images, queries and gallery are paths below the dataset's folder",
+            remedy="put the files there",
+        )
+    return plain
+
+
+def _require_files(root: Path, layout: Layout) -> None:
+    faults = [] if (root / layout.images).is_dir() else [f"{layout.images} is not a folder"]
+    for file in filter(None, (layout.queries, layout.gallery)):
+        if Path(file).suffix.lower() not in TABLES:
+            faults.append(f"{file} does not end in {', '.join(TABLES)}")
+        elif not (root / file).is_file():
+            faults.append(f"{file} is not a file")
+    if faults:
+        raise PreflightError(
+            "own data are not complete",
+            item=str(root),
+            cause="; ".join(faults),
+            remedy="docs/own-data.md tells what is expected",
+        )

@@ -1,0 +1,155 @@
+"""Table files of a user's own: CSV, JSONL and Parquet as rows that know their place."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cir_core.errors import AnnotationError
+from cir_core.types import Row, Rows
+
+LONGEST_VALUE = 10_000_000
+"""Characters of one CSV value. Python's own limit, 131,072, is below what other formats take."""
+
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+def read_rows(path: Path) -> Rows:
+    """The rows of a ``.csv``, ``.jsonl`` or ``.parquet`` file.
+
+    An entry that cannot be read (broken quoting, malformed JSON, another number of values than the
+    header) is a row with a fault, so that all can be told at once; blank lines are none. Values are
+    as written: text stays text, whatever it looks like. Raises AnnotationError when the file as a
+    whole is missing, unreadable, UTF-16, or names a column twice.
+    """
+    try:
+        return TABLES[path.suffix.lower()](path)
+    except FileNotFoundError as error:
+        raise AnnotationError(
+            "a table file is missing",
+            item=str(path),
+            remedy="put it there, or name another: docs/own-data.md tells how",
+        ) from error
+    except OSError as error:
+        raise AnnotationError(
+            "a table file cannot be read", item=str(path), cause=str(error)
+        ) from error
+
+
+def _read_csv(path: Path) -> Rows:
+    csv.field_size_limit(LONGEST_VALUE)
+    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    header: tuple[str, ...] | None = None
+    entries = []
+    for place, cells, fault in _csv_lines(reader):
+        if header is None and not fault:
+            header = _distinct(cells, path)
+        elif fault or len(cells) != len(header or ()):
+            told = fault or f"has {len(cells)} values, and the header {len(header or ())}"
+            entries.append(Row(place, {}, told))
+        else:
+            entries.append(Row(place, dict(zip(header or (), cells, strict=True))))
+    return Rows(header or (), tuple(entries))
+
+
+def _csv_lines(reader: Any) -> Iterator[tuple[str, list[str], str]]:
+    """Each row with the line on which it begins (quoted values may span lines)."""
+    while True:
+        place = f"line {reader.line_num + 1}"
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield place, [], f"is not CSV: {error}"
+        else:
+            if cells:
+                yield place, cells, ""
+
+
+def _read_jsonl(path: Path) -> Rows:
+    entries = tuple(
+        _json_row(f"line {number}", line)
+        for number, line in enumerate(_text(path).split("\n"), start=1)
+        if line.strip()
+    )
+    columns = dict.fromkeys(name for row in entries for name in row.values)
+    return Rows(tuple(columns), entries)
+
+
+def _json_row(place: str, line: str) -> Row:
+    try:
+        values = json.loads(line, object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:
+        return Row(place, {}, f"is not JSON: {error}")
+    if not isinstance(values, dict):
+        return Row(place, {}, f"is a JSON {type(values).__name__}, not an object")
+    return Row(place, values)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two values under one name, Python would keep the second without a word."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("a name is given twice")
+    return values
+
+
+def _read_parquet(path: Path) -> Rows:
+    try:
+        table = pq.read_table(path)
+        names = _distinct(table.column_names, path)
+        columns = [_values(table[name]) for name in names]
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise AnnotationError(
+            "a table file is not the Parquet that its name says",
+            item=str(path),
+            cause=str(error),
+            remedy="write it again, with text columns",
+        ) from error
+    entries = tuple(
+        Row(f"row {number}", dict(zip(names, values, strict=True)))
+        for number, values in enumerate(zip(*columns, strict=True), start=1)
+    )
+    return Rows(names, entries)
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return list(column.to_pylist())
+    raw = column.cast(pa.large_binary()).to_pylist()  # Arrow does not check what others wrote
+    return [None if value is None else value.decode(errors="surrogateescape") for value in raw]
+
+
+def _text(path: Path) -> str:
+    """UTF-8, with or without a byte order mark; bytes that are no text become surrogates."""
+    content = path.read_bytes()
+    if content.startswith(_UTF16):
+        raise AnnotationError(
+            "a table file is UTF-16", item=str(path), remedy='save it as UTF-8 ("CSV UTF-8")'
+        )
+    return content.decode("utf-8-sig", errors="surrogateescape")
+
+
+def _distinct(names: list[str], path: Path) -> tuple[str, ...]:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise AnnotationError(
+            "a table file names a column twice", item=str(path), cause=", ".join(map(ascii, twice))
+        )
+    return tuple(names)
+
+
+TABLES: dict[str, Callable[[Path], Rows]] = {
+    ".csv": _read_csv,
+    ".jsonl": _read_jsonl,
+    ".parquet": _read_parquet,
+}
+"""Readers by the end of a file's name."""
