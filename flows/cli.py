@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, cast
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -174,9 +174,13 @@ def convert(
 @app.command()
 def train(
     stage: Annotated[str, typer.Argument(help="pretrain, stage1 or stage2.")],
-    out: Annotated[Path, typer.Option(help="Model folder to write; also holds what resumes.")],
-    dataset: Annotated[str, typer.Option(help="demo or fiq.")] = "demo",
-    preset: Annotated[str, typer.Option("--config", help="Named recipe.")] = "demo",
+    out: Annotated[
+        Path, typer.Option(help="Folder to write: models best and last, and what resumes.")
+    ],
+    dataset: _Dataset = None,
+    recipe: Annotated[
+        str, typer.Option("--config", help="demo, fiq, cirr, or a .toml file that changes one.")
+    ] = "demo",
     data_root: _DataRoot = None,
     base: Annotated[
         Path | None, typer.Option(help="Pre-trained model that stage 1 and 2 start from.")
@@ -184,31 +188,58 @@ def train(
     stage1: Annotated[
         Path | None, typer.Option(help="Finished stage 1, whose z_t stage 2 reads.")
     ] = None,
+    features: Annotated[
+        str,
+        typer.Option(
+            help="cache: image tokens are kept in the store; recompute: a ViT pass every time."
+        ),
+    ] = "cache",
+    precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: bf16 on a GPU.")] = "auto",
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(help="Rows of a batch at a time; same result.", show_default="all", min=1),
+    ] = None,
     store: _Store = None,
+    allow_missing: _AllowMissing = None,
+    device: _Device = None,
+    batch: _Batch = None,
+    engine: _Engine = None,
 ) -> None:
-    """Train the base model, stage 1 or stage 2; interrupted, the same command goes on."""
-    from typing import get_args
+    """Train the base model, stage 1 or stage 2; interrupted, the same command goes on.
 
-    from cir_core.errors import UsageError
-    from flows.engine import InProcess
-    from flows.settings import resolve
-    from flows.train import TrainedStage, TrainingSettings, run_training
+    Several GPUs: `accelerate launch .venv/bin/cir-pipeline train ...`.
+    """
+    from flows.train import parse_training, run_training
 
-    if stage not in get_args(TrainedStage):
-        raise UsageError(
-            f"no training is called {stage!r}",
-            remedy=f"choose one of {', '.join(get_args(TrainedStage))}",
-        )
-    settings = TrainingSettings(
-        stage=cast("TrainedStage", stage),
-        dataset=dataset,
-        preset=preset,
-        data_root=data_root,
-        store=resolve({"store": store}, os.environ).settings.store,
+    flags = {
+        "dataset": dataset,
+        "data_root": data_root,
+        "store": store,
+        "allow_missing": allow_missing,
+        "device": device,
+        "batch": batch,
+        "engine": engine,
+    }
+    settings = parse_training(
+        flags,
+        os.environ,
+        stage=stage,
+        recipe=recipe,
         out=out,
         base=base,
         stage1=stage1,
+        features=features,
+        precision=precision,
+        micro_batch=micro_batch,
     )
+    if _wants_prefect(settings.data.engine):
+        _prepare_prefect()
+        from flows.deployments import run_training_flow
+
+        print(run_training_flow(settings))
+        return
+    from flows.engine import InProcess
+
     print(run_training(settings, InProcess()))
 
 
@@ -283,19 +314,30 @@ def datasets(as_json: _Json = False) -> None:
 
 
 @config_app.command("show")
-def config_show(as_json: _Json = False) -> None:
-    """All settings, their values, and where each comes from."""
+def config_show(
+    recipe: Annotated[
+        str | None,
+        typer.Option("--config", help="A training recipe (demo, fiq, cirr or a .toml) instead."),
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """All settings, their values, and where each comes from; of a run, or of a training recipe."""
+    from flows.recipes import find_recipe, recipe_rows
     from flows.settings import resolve
 
-    resolved = resolve({}, os.environ)
-    values = resolved.settings.model_dump(mode="json")
+    if recipe is not None:
+        rows = recipe_rows(find_recipe(recipe))
+    else:
+        resolved = resolve({}, os.environ)
+        values = resolved.settings.model_dump(mode="json")
+        rows = [(name, value, resolved.origins[name]) for name, value in values.items()]
     if as_json:
-        shown = {name: {"value": values[name], "from": resolved.origins[name]} for name in values}
-        print(json.dumps(shown))
+        print(json.dumps({name: {"value": value, "from": origin} for name, value, origin in rows}))
         return
-    for name, value in values.items():
+    width = max(len(name) for name, _, _ in rows)
+    for name, value, origin in rows:
         told = "not set" if value in (None, []) else value
-        print(f"{name:14} {told!s:14} ({resolved.origins[name]})")
+        print(f"{name:{width}} {told!s:14} ({origin})")
 
 
 def main() -> NoReturn:
@@ -324,7 +366,7 @@ def _run(flags: dict[str, Any], *, as_json: bool) -> None:
     from flows.settings import resolve
 
     settings = resolve(flags, os.environ).settings
-    if settings.engine == "prefect" or (settings.engine == "auto" and _prefect_is_configured()):
+    if _wants_prefect(settings.engine):
         result = _run_with_prefect(settings)
     else:
         from flows.engine import InProcess
@@ -365,16 +407,22 @@ def _tell(result: Any, settings: Any, *, as_json: bool) -> None:
 
 
 def _run_with_prefect(settings: Any) -> Any:
-    os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "flows,tasks,storage")
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+    _prepare_prefect()
     from flows.deployments import run_flow
 
     return run_flow(settings)
 
 
-def _prefect_is_configured() -> bool:
-    """A Prefect API is named in the environment; asking Prefect itself costs its import."""
-    return bool(os.environ.get("PREFECT_API_URL"))
+def _prepare_prefect() -> None:
+    """What Prefect reads when it is imported."""
+    os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "flows,tasks,storage")
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+
+
+def _wants_prefect(engine: str) -> bool:
+    """``auto`` takes Prefect when an API is named in the environment; asking Prefect itself costs
+    its import."""
+    return engine == "prefect" or (engine == "auto" and bool(os.environ.get("PREFECT_API_URL")))
 
 
 def _cell(value: Any) -> str:

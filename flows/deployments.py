@@ -1,5 +1,7 @@
 """The pipeline as a Prefect flow; ``prefect.yaml`` has one deployment of it per dataset."""
 
+from typing import Any
+
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
@@ -7,6 +9,7 @@ from flows.engine import Prefect
 from flows.pipeline import Run, run_pipeline
 from flows.settings import Settings, with_folder
 from flows.terminal import recall_markdown
+from flows.train import TrainingSettings, run_training
 
 
 @flow(name="cir-pipeline", persist_result=False, validate_parameters=False)
@@ -63,6 +66,45 @@ def cir_pipeline(
     made = ", ".join(run.made) or "nothing: everything was there"
     get_run_logger().info("made %s; report: %s", made, run.report)
     return run
+
+
+@flow(name="cir-training", persist_result=False, validate_parameters=False)
+def cir_training(
+    stage: str,
+    out: str,
+    recipe: str = "demo",
+    base: str | None = None,
+    stage1: str | None = None,
+    features: str = "cache",
+    precision: str = "auto",
+    micro_batch: int | None = None,
+    data: dict[str, Any] | None = None,
+) -> str:
+    """Train one model; returns the folder of the best.
+
+    Parameters are those of ``cir-pipeline train``; ``data`` holds those that a run has too
+    (dataset, data_root, store, device and so on).
+    """
+    settings = TrainingSettings.model_validate(
+        {
+            "stage": stage,
+            "out": out,
+            "recipe": recipe,
+            "base": base,
+            "stage1": stage1,
+            "features": features,
+            "precision": precision,
+            "micro_batch": micro_batch,
+            "data": data or {},
+        }
+    )
+    return str(run_training(settings, Prefect()))
+
+
+def run_training_flow(settings: TrainingSettings) -> str:
+    """Train here and now, observed by the configured (or a temporary) Prefect API."""
+    trained: str = cir_training(**settings.model_dump(mode="json"))
+    return trained
 
 
 def run_flow(settings: Settings) -> Run:

@@ -48,6 +48,17 @@ class Inputs:
 
 
 @dataclass(frozen=True)
+class Found:
+    """What stage 1 leaves: its artifacts, and how many problems images and queries had."""
+
+    ingested: Made
+    gallery: Made
+    queries: Made
+    candidates: Made
+    problems: int
+
+
+@dataclass(frozen=True)
 class Run:
     """What a run leaves: its name, its files, and the stages that had work to do."""
 
@@ -89,7 +100,7 @@ def resolve_inputs(settings: Settings) -> Inputs:
         stage2=settings.stage2 or shipped_model("stage2"),
         protocol=dataset.protocol(settings.protocol).name,
         k=settings.k or dataset.k,
-        device=_device(settings.device),
+        device=find_device(settings.device),
     )
 
 
@@ -103,62 +114,22 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
     store, root = settings.store, inputs.data_root
     with hold_store(store):
         pair = engine.run(check_pair, store, inputs.stage1, inputs.stage2)
-        if settings.dataset == "demo" and settings.data_root is None:
-            engine.run(render_demo, root, source_split(settings.split))
-        ingested = engine.run(
-            ingest,
-            store,
-            root,
-            inputs.dataset,
-            settings.split,
-            inputs.categories,
-            inputs.protocol,
-        )
-        source = Artifact(store, "ingest", ingested.fingerprint)
-        problems = source.read("problems").to_pylist()
-        _stop_on_problems(problems, settings.allow_missing)
-        encoded = engine.run(
-            encode,
-            store,
-            root,
-            ingested.fingerprint,
-            pair.fingerprint,
-            inputs.stage1,
-            device=inputs.device,
-            batch=settings.batch,
-        )
-        gallery = Artifact(store, "encode", encoded.gallery.fingerprint)
-        fused = Artifact(store, "fuse", encoded.queries.fingerprint)
-        problems += gallery.read("problems").to_pylist() + fused.read("unfused").to_pylist()
-        _stop_on_problems(problems, settings.allow_missing)
-        if problems:
-            _log.warning("going on with %d problems: gallery or queries are short", len(problems))
-        retrieved = engine.run(
-            retrieve,
-            store,
-            ingested.fingerprint,
-            encoded.gallery.fingerprint,
-            encoded.queries.fingerprint,
-            k=inputs.k,
-        )
+        found = find_candidates(settings, inputs, pair, engine)
+        ingested, candidates = found.ingested.fingerprint, found.candidates.fingerprint
         scored = engine.run(
             rerank,
             store,
             root,
-            ingested.fingerprint,
-            encoded.queries.fingerprint,
-            retrieved.fingerprint,
+            ingested,
+            found.queries.fingerprint,
+            candidates,
             pair.fingerprint,
             inputs.stage2,
             device=inputs.device,
             batch=settings.batch,
         )
-        ranked = engine.run(
-            rank, store, ingested.fingerprint, retrieved.fingerprint, scored.fingerprint
-        )
-        evaluated = engine.run(
-            evaluate, store, ingested.fingerprint, retrieved.fingerprint, ranked.fingerprint
-        )
+        ranked = engine.run(rank, store, ingested, candidates, scored.fingerprint)
+        evaluated = engine.run(evaluate, store, ingested, candidates, ranked.fingerprint)
         published = engine.run(publish, store, evaluated.fingerprint)
         reported = engine.run(report, store, root, evaluated.fingerprint)
         ranked_files = (
@@ -167,10 +138,10 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
             else None
         )
     made = {
-        "ingest": ingested,
-        "encode": encoded.gallery,
-        "fuse": encoded.queries,
-        "retrieve": retrieved,
+        "ingest": found.ingested,
+        "encode": found.gallery,
+        "fuse": found.queries,
+        "retrieve": found.candidates,
         "rerank": scored,
         "rank": ranked,
         "evaluate": evaluated,
@@ -184,17 +155,64 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
         evaluated=evaluated.fingerprint,
         catalog=store / CATALOG_FILE,
         report=reported.page,
-        problems=len(problems),
+        problems=found.problems,
         ranked=ranked_files.files if ranked_files else (),
         made=_worked(made),
     )
+
+
+def find_candidates(settings: Settings, inputs: Inputs, models: Made, engine: Engine) -> Found:
+    """Stage 1: from annotations and images to candidates. The caller holds the store; ``models``
+    is the artifact that says which stage 1 was checked. Raises ProblemsFound as ``run_pipeline``.
+    """
+    store, root = settings.store, inputs.data_root
+    ingested = ingest_split(settings, inputs, engine)
+    problems = Artifact(store, "ingest", ingested.fingerprint).read("problems").to_pylist()
+    encoded = engine.run(
+        encode,
+        store,
+        root,
+        ingested.fingerprint,
+        models.fingerprint,
+        inputs.stage1,
+        device=inputs.device,
+        batch=settings.batch,
+    )
+    gallery = Artifact(store, "encode", encoded.gallery.fingerprint)
+    fused = Artifact(store, "fuse", encoded.queries.fingerprint)
+    problems += gallery.read("problems").to_pylist() + fused.read("unfused").to_pylist()
+    stop_on_problems(problems, settings.allow_missing)
+    if problems:
+        _log.warning("going on with %d problems: gallery or queries are short", len(problems))
+    retrieved = engine.run(
+        retrieve,
+        store,
+        ingested.fingerprint,
+        encoded.gallery.fingerprint,
+        encoded.queries.fingerprint,
+        k=inputs.k,
+    )
+    return Found(ingested, encoded.gallery, encoded.queries, retrieved, len(problems))
+
+
+def ingest_split(settings: Settings, inputs: Inputs, engine: Engine) -> Made:
+    """The split's images, gallery and queries; the demo draws its own first."""
+    store, root = settings.store, inputs.data_root
+    if settings.dataset == "demo" and settings.data_root is None:
+        engine.run(render_demo, root, source_split(settings.split))
+    ingested = engine.run(
+        ingest, store, root, inputs.dataset, settings.split, inputs.categories, inputs.protocol
+    )
+    problems = Artifact(store, "ingest", ingested.fingerprint).read("problems").to_pylist()
+    stop_on_problems(problems, settings.allow_missing)
+    return ingested
 
 
 def _worked(made: dict[str, Made]) -> tuple[str, ...]:
     return tuple(stage for stage, result in made.items() if not result.reused)
 
 
-def _stop_on_problems(problems: list[dict[str, str]], allowed: int) -> None:
+def stop_on_problems(problems: list[dict[str, str]], allowed: int) -> None:
     """Raises ProblemsFound, which lists the first of them, when more than allowed are not merely
     the consequence of another."""
     causes = sum(row["kind"] not in CONSEQUENCES for row in problems)
@@ -211,7 +229,8 @@ def _stop_on_problems(problems: list[dict[str, str]], allowed: int) -> None:
         )
 
 
-def _device(name: str) -> str:
+def find_device(name: str) -> str:
+    """The device that is meant; ``auto`` takes a GPU where there is one. Raises UsageError."""
     import torch
 
     torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32: the ViT's patches are a convolution

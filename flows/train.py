@@ -1,77 +1,256 @@
-"""Training, composed: which data, which recipe, which model comes from which."""
+"""Training, composed: which data, which recipe, which model comes from which, how it is judged."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from cir_core.datasets.fashion_iq import FashionIQ
-from cir_core.datasets.registry import find_dataset
-from cir_core.errors import UsageError
-from cir_core.training.presets import PRESETS, Preset
+import torch
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+
+from cir_core.errors import CirError, UsageError
+from cir_core.metrics.recall import AVERAGE
+from cir_core.training.presets import Preset
+from cir_core.training.recipes import Stage1Recipe, Stage2Recipe
 from flows.engine import Engine
-from flows.settings import demo_root
+from flows.own import complete, open_dataset
+from flows.pipeline import (
+    find_candidates,
+    find_device,
+    ingest_split,
+    resolve_inputs,
+    run_pipeline,
+)
+from flows.recipes import find_recipe
+from flows.settings import Settings, demo_root, resolve
 from storage.annotations import require_root
+from storage.artifacts import Artifact
+from storage.lock import hold_store
+from tasks.evaluate import stage1_metrics
+from tasks.pair import check_stage1
 from tasks.render import render_demo
-from tasks.train import pretrain, train_stage1, train_stage2
+from tasks.tokens import encode_tokens
+from tasks.train import Hardware, pretrain, train_stage1, train_stage2
 
-TrainedStage = Literal["pretrain", "stage1", "stage2"]
+VALIDATION_FOLDER = "validation"
+"""Below a training's output: the store of its validation runs, which SQL can ask."""
 
 
-@dataclass(frozen=True)
-class TrainingSettings:
-    """What one training is asked to do. ``base`` is the pre-trained model that stages 1 and 2
-    start from; ``stage1`` the finished stage 1 whose z_t stage 2 reads."""
+class TrainingSettings(BaseModel):
+    """What one training is asked to do.
 
-    stage: TrainedStage
-    dataset: str
-    preset: str
-    data_root: Path | None
-    store: Path
+    ``data`` says which dataset, where, and with what store and device. ``base`` is the pre-trained
+    model that stages 1 and 2 start from; ``stage1`` the finished stage 1 whose z_t stage 2 reads.
+    ``features``: image tokens are kept in the store, or computed again in every step. ``precision``
+    and ``micro_batch`` (rows of a batch at a time) change time and memory only.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: Literal["pretrain", "stage1", "stage2"]
+    recipe: str
+    data: Settings
     out: Path
-    base: Path | None
-    stage1: Path | None
+    base: Path | None = None
+    stage1: Path | None = None
+    features: Literal["cache", "recompute"] = "cache"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    micro_batch: PositiveInt | None = None
+
+
+def parse_training(
+    flags: Mapping[str, Any], environment: Mapping[str, str], **values: Any
+) -> TrainingSettings:
+    """The flags that a run has too, resolved as a run's, and the training's own ``values``.
+
+    Raises UsageError listing every mistake at once.
+    """
+    data = resolve(flags, environment).settings
+    try:
+        return TrainingSettings(data=data, **values)
+    except ValidationError as error:
+        raise UsageError(
+            "some training settings are not usable",
+            cause="; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors()),
+            remedy="`cir-pipeline train --help` tells what is allowed",
+        ) from error
 
 
 def run_training(settings: TrainingSettings, engine: Engine) -> Path:
-    """Train one model and write it to ``out``; the same call after a kill goes on where it was.
+    """Train one model; ``best`` and ``last`` below ``out`` hold it. The same call after a kill
+    goes on where it was. Returns the best model's folder.
 
-    Raises UsageError, listing everything at once, for an unknown preset, a dataset that cannot be
-    trained on, or a model that is needed and not given.
+    Raises UsageError, listing everything at once, for an unknown recipe or dataset, or a model that
+    is needed and not given; ProblemsFound for unusable images beyond ``allow_missing``.
     """
     preset = _check(settings)
-    root = settings.data_root or demo_root(settings.store)
-    if settings.dataset == "demo" and settings.data_root is None:
-        engine.run(render_demo, root, "train")
-    require_root(root)
+    hardware = _hardware(settings)
     if settings.stage == "pretrain":
-        engine.run(pretrain, root, settings.out, preset.base, preset.pretrain)
-    elif settings.stage == "stage1":
-        engine.run(train_stage1, root, settings.base, settings.out, preset.stage1)
+        _pretrain(settings, preset, hardware, engine)
     else:
-        engine.run(
-            train_stage2,
-            root,
-            settings.base,
-            settings.stage1,
-            settings.out,
-            preset.merge_from,
-            preset.stage2,
-        )
-    return settings.out
+        _train_fused(settings, preset, hardware, engine)
+    return settings.out / "best"
+
+
+def _pretrain(
+    settings: TrainingSettings, preset: Preset, hardware: Hardware, engine: Engine
+) -> None:
+    root = settings.data.data_root or demo_root(settings.data.store)
+    with _leader_first(hardware):
+        if settings.data.data_root is None:
+            engine.run(render_demo, root, "train")
+    require_root(root)
+    engine.run(pretrain, root, settings.out, preset.base, preset.pretrain, preset.weights, hardware)
+
+
+def _train_fused(
+    settings: TrainingSettings, preset: Preset, hardware: Hardware, engine: Engine
+) -> None:
+    """Stage 1 or stage 2: both read queries, and the frozen ViT's tokens of their images."""
+    recipe = preset.stage1 if settings.stage == "stage1" else preset.stage2
+    asked = settings.data.model_copy(
+        update={"split": "train", "stage1": settings.base, "stage2": settings.base}
+    )
+    inputs, store = resolve_inputs(asked), asked.store
+    with _leader_first(hardware) as leads, hold_store(store) if leads else nullcontext():
+        ingested = ingest_split(asked, inputs, engine).fingerprint
+        tokens = _tokens(settings, inputs.data_root, ingested, recipe, hardware, engine)
+    common = (store, inputs.data_root, inputs.dataset, ingested, tokens, settings.base)
+    rest = (recipe, preset.weights, hardware)
+    selection = _selection(settings, recipe)
+    if settings.stage == "stage1":
+        judge = Stage1Judge(selection, engine)
+        engine.run(train_stage1, *common, settings.out, *rest, validate=judge)
+    else:
+        models = (settings.stage1, settings.out, preset.merge_from)
+        engine.run(train_stage2, *common, *models, *rest, validate=Stage2Judge(selection, engine))
+
+
+def _tokens(
+    settings: TrainingSettings,
+    root: Path,
+    ingested: str,
+    recipe: Stage1Recipe | Stage2Recipe,
+    hardware: Hardware,
+    engine: Engine,
+) -> str | None:
+    if settings.features == "recompute":
+        return None
+    return engine.run(
+        encode_tokens,
+        settings.data.store,
+        root,
+        ingested,
+        settings.base,
+        precision=recipe.tokens,
+        device=hardware.device,
+        batch=settings.data.batch,
+    ).fingerprint
+
+
+def _selection(settings: TrainingSettings, recipe: Stage1Recipe | Stage2Recipe) -> Settings:
+    """A run over the selection queries, in a store of its own: the training's runs are not the
+    user's. Stage 1 is judged alone, and its own place as stage 2 is never looked at."""
+    return settings.data.model_copy(
+        update={
+            "split": "selection",
+            "k": recipe.k,
+            "store": settings.out / VALIDATION_FOLDER,
+            "data_root": settings.data.data_root or demo_root(settings.data.store),
+            "stage1": settings.stage1,
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Stage1Judge:
+    """Scores of a stage 1 on the selection queries, by the pipeline's own tasks."""
+
+    selection: Settings
+    engine: Engine
+
+    def __call__(self, model: Path) -> Mapping[str, float]:
+        settings = self.selection.model_copy(update={"stage1": model, "stage2": model})
+        inputs, store = resolve_inputs(settings), settings.store
+        with hold_store(store):
+            checked = self.engine.run(check_stage1, store, model)
+            found = find_candidates(settings, inputs, checked, self.engine)
+            metrics = self.engine.run(
+                stage1_metrics, store, found.ingested.fingerprint, found.candidates.fingerprint
+            )
+        return _scores(map(asdict, metrics), "stage1")
+
+
+@dataclass(frozen=True)
+class Stage2Judge:
+    """Scores of a pair on the selection queries: a whole run of the pipeline, which the catalog
+    and the reports of the store keep."""
+
+    selection: Settings
+    engine: Engine
+
+    def __call__(self, model: Path) -> Mapping[str, float]:
+        settings = self.selection.model_copy(update={"stage2": model})
+        run = run_pipeline(settings, self.engine)
+        metrics = Artifact(settings.store, "evaluate", run.evaluated).read("metrics")
+        return _scores(metrics.to_pylist(), "stage2")
+
+
+def _scores(metrics: Iterable[Mapping[str, Any]], stage: str) -> dict[str, float]:
+    """The gallery's numbers by name: ``recall@10``, ``mrr``; macro averages, or those of the only
+    category."""
+    mine = [row for row in metrics if row["stage"] == stage and row["pool"] == "gallery"]
+    averaged = [row for row in mine if row["category"] == AVERAGE] or mine
+    return {
+        f"{row['metric']}@{row['k']}" if row["k"] else row["metric"]: row["value"]
+        for row in averaged
+    }
+
+
+@contextmanager
+def _leader_first(hardware: Hardware) -> Iterator[bool]:
+    """Of several processes the first one makes what is missing, and the others then find it.
+    Yields whether this is the first."""
+    from accelerate import PartialState
+
+    state = PartialState(cpu=hardware.device == "cpu")
+    with state.main_process_first():
+        yield state.is_main_process
+
+
+def _hardware(settings: TrainingSettings) -> Hardware:
+    device = find_device(settings.data.device)
+    precision: str = settings.precision
+    if precision == "auto":
+        bf16 = device.startswith("cuda") and torch.cuda.is_bf16_supported()
+        precision = "bf16" if bf16 else "fp32"
+    return Hardware(device, precision, settings.micro_batch)
 
 
 def _check(settings: TrainingSettings) -> Preset:
     faults = []
-    if settings.preset not in PRESETS:
-        faults.append(f"no preset is called {settings.preset!r}; there is {', '.join(PRESETS)}")
-    if not isinstance(find_dataset(settings.dataset).adapter, FashionIQ):
-        faults.append(f"training on {settings.dataset} is not built yet; demo and fiq are")
-    if settings.data_root is None and settings.dataset != "demo":
-        faults.append(f"dataset {settings.dataset} needs --data-root")
+    preset = None
+    try:
+        preset = find_recipe(settings.recipe).preset
+    except UsageError as error:
+        faults.append(": ".join(part for part in (error.what, error.item, error.cause) if part))
+    try:
+        open_dataset(complete(settings.data))
+    except CirError as error:
+        faults.append(": ".join(part for part in (error.what, error.item, error.cause) if part))
+    if settings.data.dataset != "demo" and settings.data.data_root is None:
+        faults.append(f"dataset {settings.data.dataset} needs --data-root")
+    if settings.stage == "pretrain" and preset is not None and preset.pretrain is None:
+        faults.append(f"recipe {settings.recipe} has no pre-training: convert published weights")
     if settings.stage != "pretrain" and settings.base is None:
         faults.append(f"{settings.stage} needs --base, the pre-trained model it starts from")
     if settings.stage == "stage2" and settings.stage1 is None:
         faults.append("stage2 needs --stage1, the finished stage 1 whose z_t it reads")
-    if faults:
-        raise UsageError("this training cannot start", cause="; ".join(faults))
-    return PRESETS[settings.preset]
+    if faults or preset is None:
+        raise UsageError(
+            "this training cannot start",
+            cause="; ".join(faults),
+            remedy="`cir-pipeline train --help` tells what each needs",
+        )
+    return preset

@@ -56,6 +56,20 @@ def evaluate(store: Path, ingested: str, candidates: str, rankings: str) -> Made
     return Made(identity.fingerprint, reused=False)
 
 
+def stage1_metrics(store: Path, ingested: str, candidates: str) -> list[Metric]:
+    """What ``evaluate`` says of stage 1, before there is a stage 2; nothing is written."""
+    source = Artifact(store, "ingest", ingested)
+    protocol = PROTOCOLS[source.identity()["settings"]["protocol"]]
+    retrieved = Artifact(store, "retrieve", candidates)
+    queries = source.read("queries").sort_by("query_id")
+    labelled = queries.filter(pc.is_valid(queries["targets"]))
+    found = retrieved.read("candidates")
+    unchanged = found.append_column("rank", found["stage1_rank"])
+    k = retrieved.identity()["settings"]["k"]
+    metrics = _metrics(protocol, k, labelled, retrieved.read("targets"), unchanged)
+    return [metric for metric in metrics if metric.stage == "stage1"]
+
+
 def _metrics(
     protocol: Protocol, k: int, queries: pa.Table, targets: pa.Table, rankings: pa.Table
 ) -> list[Metric]:

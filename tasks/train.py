@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cir_core.datasets.fashion_iq import image_files
+from cir_core.datasets.registry import Dataset
 from cir_core.datasets.selection import is_kept_out
 from cir_core.images import prepare
 from cir_core.models.config import Stage1Config, Stage2Config
@@ -29,7 +30,7 @@ from storage.checkpoints import model_sha256
 from storage.images import decode_image, find_image, read_image
 from tasks.models import open_stage1
 from tasks.training_data import read_triplets
-from tasks.training_run import Output, Validate, run_training
+from tasks.training_run import Output, Selection, Validate, run_training
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
@@ -80,6 +81,7 @@ def pretrain(
 def train_stage1(
     store: Path,
     root: Path,
+    dataset: Dataset,
     ingested: str,
     tokens: str | None,
     base: Path,
@@ -95,7 +97,7 @@ def train_stage1(
     model = Stage1Model(source.config.model_copy(update={"kind": "stage1"}))
     state = source.state_dict()
     model.load_state_dict({name: state[name] for name in model.state_dict()})
-    triplets = read_triplets(store, root, ingested, tokens, source, recipe.captions)
+    triplets = read_triplets(store, root, dataset, ingested, tokens, source, recipe.captions)
     output = Output(
         folder=out,
         dtype=_DTYPES[weights],
@@ -103,12 +105,14 @@ def train_stage1(
         card=f"Stage 1 (candidate filtering), trained on {len(triplets)} queries.",
     )
     training = Stage1Training(model, triplets, recipe, compute.device)
-    run_training(training, model, recipe, compute, output, validate)
+    selection = Selection(validate, recipe.validate_every, recipe.selected_by)
+    run_training(training, model, recipe, compute, output, selection)
 
 
 def train_stage2(
     store: Path,
     root: Path,
+    dataset: Dataset,
     ingested: str,
     tokens: str | None,
     base: Path,
@@ -133,7 +137,7 @@ def train_stage2(
     )
     torch.manual_seed(recipe.seed)
     model = stage2_from_base(source, config)
-    triplets = read_triplets(store, root, ingested, tokens, first, recipe.captions)
+    triplets = read_triplets(store, root, dataset, ingested, tokens, first, recipe.captions)
     output = Output(
         folder=out,
         dtype=_DTYPES[weights],
@@ -146,7 +150,8 @@ def train_stage2(
         card=f"Stage 2 (re-ranking), trained on {len(triplets)} queries.",
     )
     training = Stage2Training(model, first, triplets, recipe, compute.device)
-    run_training(training, model, recipe, compute, output, validate)
+    selection = Selection(validate, recipe.validate_every, recipe.selected_by)
+    run_training(training, model, recipe, compute, output, selection)
 
 
 def _read_pixels(root: Path, images: list[str], size: int) -> Tensor:

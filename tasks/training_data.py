@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cir_core.datasets.registry import find_dataset
+from cir_core.datasets.registry import Dataset
 from cir_core.datasets.selection import training_queries
 from cir_core.errors import PreflightError
 from cir_core.images import normalise
@@ -18,7 +18,7 @@ from cir_core.models.fusion import Stage1Model
 from cir_core.models.vision import VisionTransformer
 from cir_core.training.triplets import ImageTokens, Triplets
 from cir_core.types import Benchmark, CaptionRule, ImageId
-from storage.annotations import read_json
+from storage.annotations import read_annotation
 from storage.artifacts import Artifact
 from tasks.models import tokenize
 from tasks.pixels import ImageFile, image_files, load_pixels
@@ -69,6 +69,7 @@ class RecomputedTokens:
 def read_triplets(
     store: Path,
     data_root: Path,
+    dataset: Dataset,
     ingested: str,
     tokens: str | None,
     stage1: Stage1Model,
@@ -82,7 +83,7 @@ def read_triplets(
     """
     source = Artifact(store, "ingest", ingested)
     files = image_files(source.read("images"))
-    wordings = _parse(data_root, source, captions)
+    wordings = _parse(data_root, dataset, source, captions)
     first = wordings[0]
     row = {file.image_id: index for index, file in enumerate(files)}
     for image in _undecodable(store, tokens):
@@ -109,17 +110,16 @@ def read_triplets(
     )
 
 
-def _parse(root: Path, source: Artifact, captions: Sequence[CaptionRule]) -> list[Benchmark]:
+def _parse(
+    root: Path, dataset: Dataset, source: Artifact, captions: Sequence[CaptionRule]
+) -> list[Benchmark]:
     """The split once per caption rule; query by query they differ in the text alone."""
     settings = source.identity()["settings"]
-    dataset = find_dataset(settings["dataset"])
     protocol = dataset.protocol(settings["protocol"])
-    read = cache(partial(read_json, root))  # every rule reads the same files
+    read = cache(partial(read_annotation, root))  # every rule reads the same files
     return [
         training_queries(
-            dataset.adapter.parse(
-                "train", settings["categories"], read, replace(protocol, captions=rule)
-            )
+            dataset.parse("train", settings["categories"], read, replace(protocol, captions=rule))
         )
         for rule in captions
     ]

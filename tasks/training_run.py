@@ -35,6 +35,17 @@ Scores = Mapping[str, float]
 Validate = Callable[[Path], Scores]
 """Runs the pipeline over the selection queries with the model in this folder."""
 
+
+@dataclass(frozen=True)
+class Selection:
+    """How the best checkpoint is found: the highest score of this name, asked every so many epochs
+    and at the end."""
+
+    validate: Validate
+    every: int
+    by: str
+
+
 _log = logging.getLogger(__name__)
 
 
@@ -64,12 +75,12 @@ def run_training(
     recipe: Recipe,
     compute: Compute,
     output: Output,
-    validate: Validate | None,
+    selection: Selection | None,
 ) -> None:
     """Train to the end, from where an earlier run in the folder stopped, if it had the same recipe
     and the same origin (models it starts from, data); otherwise from the start.
 
-    Without ``validate`` the last checkpoint is the best. Ctrl-C and SIGTERM let the step finish
+    Without ``selection`` the last checkpoint is the best. Ctrl-C and SIGTERM let the step finish
     and save. Raises Diverged (both checkpoints stay), PreflightError.
     """
     make_folder(output.folder)
@@ -81,8 +92,8 @@ def run_training(
         for progress in fit(objective, recipe, adam, compute, first_step=state.step):
             journal.step(progress)
             state.step = progress.step
-            if _is_milestone(progress, recipe):
-                _checkpoint(model, recipe, compute, output, validate, state, journal)
+            if _is_milestone(progress, selection):
+                _checkpoint(model, recipe, compute, output, selection, state, journal)
             due = time.monotonic() - saved > SAVE_SECONDS or progress.step == progress.steps
             if compute.leads and (due or asked or state.validated == state.step):
                 _save_state(output.folder / STATE_FILE, objective, adam, key, state)
@@ -91,9 +102,11 @@ def run_training(
                 break
 
 
-def _is_milestone(progress: Progress, recipe: Recipe) -> bool:
-    ended = progress.epoch is not None and progress.epoch % recipe.validate_every == 0
-    return ended or progress.step == progress.steps
+def _is_milestone(progress: Progress, selection: Selection | None) -> bool:
+    if progress.step == progress.steps:
+        return True
+    ended = selection is not None and progress.epoch is not None
+    return ended and progress.epoch % selection.every == 0
 
 
 def _checkpoint(
@@ -101,7 +114,7 @@ def _checkpoint(
     recipe: Recipe,
     compute: Compute,
     output: Output,
-    validate: Validate | None,
+    selection: Selection | None,
     state: _State,
     journal: Journal,
 ) -> None:
@@ -109,33 +122,31 @@ def _checkpoint(
     if compute.leads:
         last = output.folder / "last"
         _save(model, last, output, recipe, state.step, {})
-        scores = validate(last) if validate else {}
-        journal.validation(state.step, scores)
-        score = _selected(scores, recipe) if scores else float(state.step)
-        if scores:
+        scores: Scores = {}
+        if selection is not None:
+            scores = selection.validate(last)
+            journal.validation(state.step, scores)
             _save(model, last, output, recipe, state.step, scores)
+        score = _score(scores, selection, state.step)
         if score > state.best:
             _save(model, output.folder / "best", output, recipe, state.step, scores)
             state.best = score
-            _log.info("step %d is the best so far: %s", state.step, _told(scores, recipe))
+            _log.info("step %d is the best so far", state.step)
         state.validated = state.step
     compute.accelerator.wait_for_everyone()
 
 
-def _told(scores: Scores, recipe: Recipe) -> str:
-    if not scores:
-        return "not validated"
-    return f"{recipe.selected_by} {scores[recipe.selected_by]:.4f} on the selection queries"
-
-
-def _selected(scores: Scores, recipe: Recipe) -> float:
-    if recipe.selected_by not in scores:
+def _score(scores: Scores, selection: Selection | None, step: int) -> float:
+    """What decides: the selected metric, or, where nothing is measured, that it is later."""
+    if selection is None:
+        return float(step)
+    if selection.by not in scores:
         raise PreflightError(
-            f"validation does not measure {recipe.selected_by!r}",
+            f"validation does not measure {selection.by!r}",
             cause=f"it measures {', '.join(scores)}",
             remedy="set selected_by in the recipe to one of these",
         )
-    return scores[recipe.selected_by]
+    return scores[selection.by]
 
 
 def _save(

@@ -59,7 +59,7 @@ class Objective(Protocol):
         """What the loss reads of each example, a row each."""
         ...
 
-    def losses(self, batch: Any, *representations: Tensor) -> dict[str, Tensor]:
+    def losses(self, batch: Any, representations: Any) -> dict[str, Tensor]:
         """Scalars by name, means over the rows; ``loss`` is minimised, the others are told only."""
         ...
 
@@ -178,7 +178,7 @@ def accumulate(
 
 
 def _at_once(objective: Objective, batch: Batch, compute: Compute, seed: int) -> dict[str, Tensor]:
-    losses = objective.losses(batch, *_represent(objective, batch, slice(0, None), compute, seed))
+    losses = objective.losses(batch, _represent(objective, batch, slice(0, None), compute, seed))
     torch.autograd.backward(losses["loss"])
     return _detached(losses)
 
@@ -189,7 +189,7 @@ def _by_rows(
     told: dict[str, Tensor] = {}
     for rows in parts:
         part = batch.part(rows)
-        losses = objective.losses(part, *_represent(objective, part, rows, compute, seed))
+        losses = objective.losses(part, _represent(objective, part, rows, compute, seed))
         share = len(part) / len(batch)
         torch.autograd.backward(losses["loss"] * share)
         for name, value in _detached(losses).items():
@@ -205,7 +205,7 @@ def _by_representations(
     leaves = [
         compute.gather(torch.cat(pieces)).requires_grad_() for pieces in zip(*found, strict=True)
     ]
-    losses = objective.losses(batch, *leaves)
+    losses = objective.losses(batch, tuple(leaves))
     _backward_to(leaves, losses["loss"], keep_parameters=compute.leads)
     for rows in parts:
         pieces = _represent(objective, batch.part(rows), rows, compute, seed)

@@ -89,7 +89,7 @@ class Pretraining(nn.Module):
         tokens = pad_tokens([choices[rng.integers(len(choices))] for choices in texts])
         return DescribedBatch(self.data.pixels[torch.from_numpy(rows)], tokens, rng)
 
-    def represent(self, batch: DescribedBatch) -> tuple[Tensor, ...]:
+    def represent(self, batch: DescribedBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The three losses themselves, and how often matching was right."""
         tokens = batch.tokens.to(self.device)
         image_tokens = self.model.vision(normalise(batch.pixels.to(self.device)))
@@ -106,11 +106,9 @@ class Pretraining(nn.Module):
     def losses(
         self,
         _batch: DescribedBatch,
-        contrasted: Tensor,
-        matched: Tensor,
-        right: Tensor,
-        words: Tensor,
+        representations: tuple[Tensor, Tensor, Tensor, Tensor],
     ) -> dict[str, Tensor]:
+        contrasted, matched, right, words = representations
         return {
             "loss": contrasted + matched + words,
             "contrast": contrasted,

@@ -17,9 +17,7 @@ class Recipe(BaseModel):
     """What every training sets: AdamW, a warm-up of ``warmup`` steps, then a cosine to zero.
 
     ``epochs`` may be fractional. ``schedule``: the rate changes after every step, or (published)
-    after every epoch. ``clip`` bounds the gradient's norm; None leaves it alone. Every
-    ``validate_every`` epochs, and at the end, the model is run on the selection queries, and the
-    checkpoint with the highest ``selected_by`` is kept as the best: ``recall@K`` or ``mrr``.
+    after every epoch. ``clip`` bounds the gradient's norm; None leaves it alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,15 +31,6 @@ class Recipe(BaseModel):
     betas: tuple[float, float] = (0.9, 0.999)
     clip: PositiveFloat | None = None
     seed: Annotated[int, Field(ge=0)] = 0
-    validate_every: PositiveInt = 1
-    selected_by: str = "recall@10"
-
-    @field_validator("selected_by")
-    @classmethod
-    def _is_known(cls, value: str) -> str:
-        if not re.fullmatch(r"recall@[1-9]\d*|mrr", value):
-            raise ValueError("say recall@1, recall@5, recall@10, recall@50 or mrr")
-        return value
 
 
 class PretrainRecipe(Recipe):
@@ -61,12 +50,25 @@ class FusedRecipe(Recipe):
     these rules, drawn at random. ``tokens`` is the precision in which image tokens are kept
     (computed anew, they are fp32). ``k`` candidates a query are re-ranked in validation.
     ``checkpointing`` keeps no activations inside a layer and computes them again on the way back:
-    far less memory for a third more time, with the same gradients."""
+    far less memory for a third more time, with the same gradients.
+
+    Every ``validate_every`` epochs, and at the end, the model is run on the selection queries, and
+    the checkpoint with the highest ``selected_by`` is kept as the best: ``recall@K`` or ``mrr``.
+    """
 
     captions: Annotated[tuple[CaptionRule, ...], Field(min_length=1)] = ("published",)
     tokens: StoredPrecision = "fp16"
     k: PositiveInt = 50
     checkpointing: bool = False
+    validate_every: PositiveInt = 1
+    selected_by: str = "recall@10"
+
+    @field_validator("selected_by")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        if not re.fullmatch(r"recall@[1-9]\d*|mrr", value):
+            raise ValueError("say recall@1, recall@5, recall@10, recall@50 or mrr")
+        return value
 
 
 class Stage1Recipe(FusedRecipe):

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from cir_core.models.fusion import Stage1Model
@@ -79,10 +79,9 @@ class Stage1Training:
     def losses(
         self,
         batch: Stage1Batch,
-        queries: Float[Tensor, "query embedding"],
-        targets: Float[Tensor, "query embedding"],
-        references: Float[Tensor, "query embedding"],
+        representations: tuple[Tensor, Tensor, Tensor],
     ) -> dict[str, Tensor]:
+        queries, targets, references = representations
         images, rows_of_images = targets, batch.targets
         if self.recipe.reference_negatives:
             images = torch.cat([targets, references])

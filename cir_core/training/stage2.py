@@ -98,9 +98,8 @@ class Stage2Training:
         )
         return (scores.float().view(batch.candidates.shape),)
 
-    def losses(
-        self, batch: Stage2Batch, scores: Float[Tensor, "query candidate"]
-    ) -> dict[str, Tensor]:
+    def losses(self, batch: Stage2Batch, representations: tuple[Tensor]) -> dict[str, Tensor]:
+        (scores,) = representations
         scores = scores.masked_fill(batch.hidden.to(scores.device), float("-inf"))
         return {"loss": choice(scores), "accuracy": accuracy(scores)}
 

@@ -1,23 +1,31 @@
 """The three trainings, composed, on a few drawn garments: they run, resume, and fit together."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import json
+import logging
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from cir_core.datasets import selection
 from cir_core.datasets.demo import world
-from cir_core.errors import UsageError
-from cir_core.models.config import DEMO_TEXT, DEMO_VISION
-from cir_core.training.loop import Progress
+from cir_core.errors import CheckpointRefused, OutOfSpace, ProblemsFound, UsageError
+from cir_core.models.config import DEMO_BLIP, DEMO_TEXT, DEMO_VISION, TextConfig
+from cir_core.training import presets
+from cir_core.training.loop import Diverged, Progress
 from cir_core.training.presets import PRESETS
-from flows import train
 from flows.engine import InProcess
 from flows.pipeline import run_pipeline
 from flows.settings import Settings
-from flows.train import TrainedStage, TrainingSettings, run_training
+from flows.train import TrainingSettings, run_training
+from storage.catalog import query
 from storage.checkpoints import model_sha256
-from tasks import train as train_task
+from tasks import tokens, training_run
+from tasks.journal import Journal
 
 
 @dataclass(frozen=True)
@@ -26,90 +34,232 @@ class Workshop:
 
     folder: Path
 
-    def train(self, stage: TrainedStage, out: str | None = None) -> Path:
-        return run_training(
-            TrainingSettings(
-                stage=stage,
-                dataset="demo",
-                preset="demo",
-                data_root=None,
-                store=self.folder / "store",
-                out=self.folder / (out or stage),
-                base=self.folder / "pretrain",
-                stage1=self.folder / "stage1",
-            ),
-            InProcess(),
-        )
+    def train(self, stage: str, out: str | None = None, **changes: Any) -> Path:
+        data = {"store": self.folder / "store", "device": "cpu"} | changes.pop("data", {})
+        values = {
+            "stage": stage,
+            "recipe": "demo",
+            "data": Settings.model_validate(data),
+            "out": self.folder / (out or stage),
+            "base": self.folder / "pretrain" / "best",
+            "stage1": self.folder / "stage1" / "best",
+        }
+        return run_training(TrainingSettings.model_validate(values | changes), InProcess())
+
+    def journal(self, out: str) -> list[dict[str, Any]]:
+        lines = (self.folder / out / "metrics.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
 
 
 @pytest.fixture
-def small_world(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two families a category and trainings of a few steps of a narrower model."""
+def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
+    """A few families a category, and trainings of a few steps of a narrower model. Every third
+    image is kept out, so that there is something to select on."""
     demo = PRESETS["demo"]
-    base = demo.base.model_copy(
+    text: TextConfig = DEMO_TEXT.model_copy(
+        update={"width": 32, "layers": 2, "feed_forward": 32, "dropout": 0.1}
+    )
+    vision = DEMO_VISION.model_copy(update={"width": 32, "depth": 1, "mlp_width": 32})
+    assert demo.pretrain is not None
+    few = {"batch": 4, "warmup": 2}
+    fused = few | {"validate_every": 1, "k": 4}
+    small = demo.model_copy(
         update={
-            "vision": DEMO_VISION.model_copy(update={"width": 32, "depth": 1, "mlp_width": 32}),
-            "text": DEMO_TEXT.model_copy(update={"width": 32, "layers": 2, "feed_forward": 32}),
+            "base": DEMO_BLIP.model_copy(update={"vision": vision, "text": text}),
+            "pretrain": demo.pretrain.model_copy(update=few | {"epochs": 1}),
+            "stage1": demo.stage1.model_copy(update=fused | {"epochs": 2}),
+            "stage2": demo.stage2.model_copy(
+                update=fused | {"epochs": 2, "hard": 3, "hard_from": 5, "random": 2}
+            ),
         }
     )
-    few = {"steps": 6, "batch": 4, "warmup": 2}
-    small = replace(
-        demo,
-        base=base,
-        pretrain=demo.pretrain.model_copy(update=few),
-        stage1=demo.stage1.model_copy(update=few),
-        stage2=demo.stage2.model_copy(update=few | {"hard": 3, "hard_from": 5, "random": 2}),
-    )
-    monkeypatch.setattr(world, "FAMILIES", {"train": 2, "val": 2})
-    monkeypatch.setattr(train, "PRESETS", {"demo": small})
-    monkeypatch.setattr(train_task, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(world, "FAMILIES", {"train": 3, "val": 2, "test": 2})
+    monkeypatch.setattr(selection, "SHARE", 1 / 3)
+    monkeypatch.setitem(presets.PRESETS, "demo", small)
+    monkeypatch.setattr(training_run, "SAVE_SECONDS", 0)
+    return Workshop(tmp_path)
 
 
-@pytest.mark.usefixtures("small_world")
-def test_the_trained_pair_runs(tmp_path: Path) -> None:
-    workshop = Workshop(tmp_path)
+def interrupt_after(
+    monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], None]
+) -> None:
+    told = Journal.step
+
+    def interrupting(self: Journal, progress: Progress) -> None:
+        told(self, progress)
+        if progress.step == step:
+            act()
+
+    monkeypatch.setattr(Journal, "step", interrupting)
+
+
+class Killed(BaseException):
+    """As sudden as a signal that nobody can catch."""
+
+
+def kill() -> None:
+    raise Killed
+
+
+def test_the_trained_pair_runs(workshop: Workshop) -> None:
     workshop.train("pretrain")
     stage1, stage2 = workshop.train("stage1"), workshop.train("stage2")
+    store = workshop.folder / "store"
     run = run_pipeline(
-        Settings(store=tmp_path / "store", stage1=stage1, stage2=stage2, k=4, device="cpu"),
-        InProcess(),
+        Settings(store=store, stage1=stage1, stage2=stage2, k=4, device="cpu"), InProcess()
     )
     assert run.report.is_file()
+    card = (stage2 / "README.md").read_text()
+    for word in ("recall@1", "stage1", "learning_rate", model_sha256(stage2)):
+        assert word in card
 
 
-@pytest.mark.usefixtures("small_world")
-def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    workshop = Workshop(tmp_path)
+def test_validation_is_a_run_of_the_pipeline_that_sql_can_ask(workshop: Workshop) -> None:
     workshop.train("pretrain")
-    undisturbed = workshop.train("stage1")
-    told = train_task._told
+    workshop.train("stage1")
+    workshop.train("stage2")
+    told = [line for line in workshop.journal("stage2") if "validation" in line]
+    assert len(told) == 2  # epochs
+    _, rows = query(
+        workshop.folder / "stage2" / "validation" / "cir.duckdb",
+        "SELECT DISTINCT value FROM metrics WHERE category = 'average' AND metric = 'recall' "
+        "AND stage = 'stage2' AND k = 1",
+    )
+    assert {line["validation"]["recall@1"] for line in told} == {value for (value,) in rows}
+    assert list((workshop.folder / "stage2" / "tensorboard").iterdir())
 
-    def interrupted(steps: Iterator[Progress], out: Path) -> Iterator[Progress]:
-        for progress in told(steps, out):
-            yield progress
-            if progress.step == 3:
-                raise KeyboardInterrupt
 
+def test_the_best_checkpoint_is_the_one_that_selection_liked_most(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop.train("pretrain")
+    scores = iter([0.5, 0.2])
+    from flows.train import Stage1Judge
+
+    monkeypatch.setattr(Stage1Judge, "__call__", lambda *_: {"recall@1": next(scores)})
+    workshop.train("stage1")
+    best, last = (workshop.folder / "stage1" / name / "README.md" for name in ("best", "last"))
+    assert "recall@1: 0.5000" in best.read_text()
+    assert "recall@1: 0.2000" in last.read_text()
+    assert model_sha256(best.parent) != model_sha256(last.parent)
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "stage1", "stage2"])
+def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    for earlier in ("pretrain", "stage1", "stage2"):
+        undisturbed = workshop.train(earlier)
+        if earlier == stage:
+            break
     with monkeypatch.context() as context:
-        context.setattr(train_task, "_told", interrupted)
+        interrupt_after(context, 3, kill)
+        with pytest.raises(Killed):
+            workshop.train(stage, "again")
+    assert not (workshop.folder / "again" / "last").exists()
+    again = workshop.train(stage, "again")
+    assert model_sha256(again) == model_sha256(undisturbed)
+    assert workshop.journal("again")[-1]["step"] == workshop.journal(stage)[-1]["step"]
+
+
+def test_ctrl_c_lets_the_step_finish_and_saves(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_run, "SAVE_SECONDS", 10_000)
+    workshop.train("pretrain", "undisturbed")
+    with monkeypatch.context() as context:
+        interrupt_after(context, 2, lambda: signal.raise_signal(signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
-            workshop.train("stage1", "again")
-    assert not (tmp_path / "again" / "model.safetensors").exists()
-    assert model_sha256(workshop.train("stage1", "again")) == model_sha256(undisturbed)
+            workshop.train("pretrain")
+    state = torch.load(workshop.folder / "pretrain" / "state.pt", weights_only=True)
+    assert state["step"] == 2
+    resumed = workshop.train("pretrain")
+    assert model_sha256(resumed) == model_sha256(workshop.folder / "undisturbed" / "best")
+
+
+def test_a_finished_training_has_nothing_to_do(workshop: Workshop) -> None:
+    model = workshop.train("pretrain")
+    written = (model / "model.safetensors").stat().st_mtime_ns
+    assert workshop.train("pretrain") == model
+    assert (model / "model.safetensors").stat().st_mtime_ns == written
+
+
+def test_image_tokens_are_kept_once_for_both_stages(
+    workshop: Workshop, caplog: pytest.LogCaptureFixture
+) -> None:
+    workshop.train("pretrain")
+    with caplog.at_level(logging.INFO, logger="tasks"):
+        workshop.train("stage1")
+    assert "keeping image tokens" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="tasks"):
+        workshop.train("stage2")
+    assert "keeping image tokens" not in caplog.text
+
+
+def test_recomputed_features_train_the_same_model(workshop: Workshop) -> None:
+    """Kept in fp32, tokens are those of a fresh pass up to its batch's rounding."""
+    workshop.train("pretrain")
+    kept = workshop.train("stage1")
+    fresh = workshop.train("stage1", "fresh", features="recompute")
+    one, other = (torch.load(p.parent / "state.pt", weights_only=True) for p in (kept, fresh))
+    for name, tensor in one["model"].items():
+        torch.testing.assert_close(other["model"][name], tensor, rtol=0, atol=2e-4)
+
+
+def test_no_room_for_image_tokens_is_told_before_work(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop.train("pretrain")
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr(tokens.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(OutOfSpace) as caught:
+        workshop.train("stage1")
+    assert "--features recompute" in caught.value.remedy
+    assert "GiB free" in caught.value.cause
+
+
+def test_a_broken_training_image_stops_or_is_left_out(
+    workshop: Workshop, caplog: pytest.LogCaptureFixture
+) -> None:
+    workshop.train("pretrain")
+    images = sorted((workshop.folder / "store" / "data" / "demo" / "images").glob("*train*"))
+    trained = [path for path in images if not selection.is_kept_out(path.stem)]  # type: ignore[arg-type]
+    trained[0].write_bytes(b"<html>not found</html>")
+    trained[1].write_bytes(trained[1].read_bytes()[:-60])  # its header is whole
+    root = {"data_root": workshop.folder / "store" / "data" / "demo"}
+    with pytest.raises(ProblemsFound) as caught:
+        workshop.train("stage1", data=root)
+    assert trained[0].stem in caught.value.item
+    with caplog.at_level(logging.WARNING):
+        workshop.train("stage1", data=root | {"allow_missing": 5})
+    assert "left out" in caplog.text
+
+
+def test_a_diverged_training_keeps_its_checkpoints(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo = presets.PRESETS["demo"]
+    workshop.train("pretrain")
+    hot = demo.stage1.model_copy(update={"learning_rate": 1e30, "clip": None, "warmup": 3})
+    monkeypatch.setitem(presets.PRESETS, "demo", demo.model_copy(update={"stage1": hot}))
+    with pytest.raises(Diverged) as caught:
+        workshop.train("stage1")
+    assert caught.value.exit_code == 9
+    assert "lower the learning rate" in caught.value.remedy
+
+
+def test_a_model_of_another_kind_is_refused(workshop: Workshop) -> None:
+    workshop.train("pretrain")
+    workshop.train("stage1")
+    stage2 = workshop.train("stage2")
+    with pytest.raises(CheckpointRefused):
+        workshop.train("stage1", "other", base=stage2)
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     settings = TrainingSettings(
-        stage="stage2",
-        dataset="cirr",
-        preset="huge",
-        data_root=None,
-        store=tmp_path,
-        out=tmp_path / "out",
-        base=None,
-        stage1=None,
+        stage="stage2", recipe="huge", data=Settings(dataset="cirr"), out=tmp_path / "out"
     )
     with pytest.raises(UsageError) as caught:
         run_training(settings, InProcess())

@@ -1,0 +1,95 @@
+"""Recipes as users name them: a preset, or a TOML file that changes some of a preset's values."""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from cir_core.errors import UsageError
+from cir_core.training.presets import PRESETS, Preset
+
+
+@dataclass(frozen=True)
+class NamedRecipe:
+    """``origins`` says of each value that the file changes, by its dotted name, which file."""
+
+    preset: Preset
+    origin: str
+    changed: frozenset[str]
+
+
+def find_recipe(name: str) -> NamedRecipe:
+    """A preset by name, or by the path of a TOML file: ``preset = "fiq"`` and then, under
+    ``[stage1]``, ``[stage2]`` or ``[pretrain]``, the values to change.
+
+    Raises UsageError listing every mistake at once.
+    """
+    if name in PRESETS:
+        return NamedRecipe(PRESETS[name], f"preset {name}", frozenset())
+    path = Path(name)
+    if path.suffix != ".toml":
+        raise UsageError(
+            f"no recipe is called {name!r}",
+            remedy=f"choose one of {', '.join(PRESETS)}, or pass a .toml file",
+        )
+    changes = _read(path)
+    base = changes.pop("preset", None)
+    if not isinstance(base, str) or base not in PRESETS:
+        raise UsageError(
+            "a recipe does not say which preset it changes",
+            item=str(path),
+            cause=f"preset is {base!r}",
+            remedy=f"write preset = one of {', '.join(PRESETS)}",
+        )
+    try:
+        preset = Preset.model_validate(_merged(PRESETS[base].model_dump(), changes))
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+        raise UsageError(
+            "some values of a recipe are not usable",
+            item=str(path),
+            cause="; ".join(faults),
+            remedy=f"`cir-pipeline config show --config {base}` lists all values",
+        ) from error
+    return NamedRecipe(preset, f"preset {base}", frozenset(_names(changes)))
+
+
+def recipe_rows(recipe: NamedRecipe) -> list[tuple[str, Any, str]]:
+    """Every value by its dotted name, and where it comes from."""
+    return [
+        (name, value, "the file" if name in recipe.changed else recipe.origin)
+        for name, value in _flat(recipe.preset.model_dump(mode="json")).items()
+    ]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError("a recipe cannot be read", item=str(path), cause=str(error)) from error
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The changes over the base, table by table."""
+    merged = dict(base)
+    for name, value in changes.items():
+        inner = base.get(name)
+        both = isinstance(value, dict) and isinstance(inner, dict)
+        merged[name] = _merged(inner, value) if both and inner is not None else value
+    return merged
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _names(changes: dict[str, Any]) -> list[str]:
+    return list(_flat(changes))
