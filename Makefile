@@ -29,9 +29,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 # Each step resumes where an earlier, interrupted one stopped.
 train-demo: install
 	$(BIN)/cir-pipeline train pretrain --out $(TRAINED)/blip
-	$(BIN)/cir-pipeline train stage1 --base $(TRAINED)/blip --out $(TRAINED)/stage1
-	$(BIN)/cir-pipeline train stage2 --base $(TRAINED)/blip --stage1 $(TRAINED)/stage1 --out $(TRAINED)/stage2
-	$(BIN)/cir-pipeline run --dataset demo --stage1 $(TRAINED)/stage1 --stage2 $(TRAINED)/stage2
+	$(BIN)/cir-pipeline train stage1 --base $(TRAINED)/blip/best --out $(TRAINED)/stage1
+	$(BIN)/cir-pipeline train stage2 --base $(TRAINED)/blip/best --stage1 $(TRAINED)/stage1/best \
+	    --out $(TRAINED)/stage2
+	$(BIN)/cir-pipeline run --dataset demo --stage1 $(TRAINED)/stage1/best --stage2 $(TRAINED)/stage2/best
 
 clean:
 	rm -rf $(VENV) cir-store

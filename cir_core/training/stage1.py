@@ -91,10 +91,10 @@ class Stage1Training:
         hidden = hidden.to(self.device)
         loss = contrast(queries, images, self.model.temperature, hidden)
         with torch.no_grad():
-            own = (queries * targets).sum(dim=1, keepdim=True)
-            best = (queries @ images.T).masked_fill(hidden, -1).max(dim=1, keepdim=True).values
+            products = (queries @ images.T).masked_fill(hidden, -1)
+            own = products.diagonal()
         return {
             "loss": loss,
-            "accuracy": (own >= best).float().mean(),
+            "accuracy": (own >= products.max(dim=1).values).float().mean(),
             "temperature": self.model.temperature.detach(),
         }

@@ -80,9 +80,7 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
     return Workshop(tmp_path)
 
 
-def interrupt_after(
-    monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], None]
-) -> None:
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], None]) -> None:
     told = Journal.step
 
     def interrupting(self: Journal, progress: Progress) -> None:

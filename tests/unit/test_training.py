@@ -1,10 +1,11 @@
 """Training: schedules and batches by their laws, losses by hand, tiny runs of every objective."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice, pairwise
 from math import cos, exp, log, pi
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -13,50 +14,71 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from cir_core.models.tokenizer import pad_tokens
+from cir_core.errors import PreflightError
+from cir_core.training.batches import (
+    drawn_ways,
+    epoch_rows,
+    length_sorted_rows,
+    steps_per_epoch,
+)
+from cir_core.training.gradients import Compute, Objective, Splits, accumulate
 from cir_core.training.loop import (
     Diverged,
-    Objective,
     Progress,
-    Recipe,
-    epoch_rows,
     fit,
     learning_rate,
     optimiser,
+    total_steps,
 )
 from cir_core.training.losses import accuracy, choice, contrast
 from cir_core.training.presets import PRESETS
-from cir_core.training.pretrain import DescribedImages, Pretraining, PretrainRecipe
+from cir_core.training.pretrain import DescribedImages, Pretraining
+from cir_core.training.recipes import PretrainRecipe, Recipe, Stage1Recipe, Stage2Recipe
 from cir_core.training.stage1 import Stage1Training
-from cir_core.training.stage2 import Stage2Recipe, Stage2Training, stage2_from_base
-from cir_core.training.triplets import Triplets, length_sorted_rows, top_candidates
+from cir_core.training.stage2 import Stage2Batch, Stage2Training, stage2_from_base
+from cir_core.training.triplets import Triplets, top_candidates
 from tests.support.tiny_models import VISION, stage2_config, tiny_stage1, tiny_stage2
+
+CPU = torch.device("cpu")
 
 # the schedule
 
 
-def recipe(**changes: float) -> Recipe:
-    return Recipe.model_validate({"steps": 100, "batch": 4, "learning_rate": 0.5} | changes)
+def recipe(**changes: object) -> Recipe:
+    return Recipe.model_validate({"epochs": 10, "batch": 4, "learning_rate": 0.5} | changes)
+
+
+def rate_at(asked: Recipe, step: int) -> float:
+    """Ten epochs of ten batches of four."""
+    return learning_rate(asked, step, 40)
 
 
 def test_the_rate_rises_linearly_then_falls_as_a_cosine_to_zero() -> None:
     warm = recipe(warmup=10)
-    assert learning_rate(warm, 0) == 0.05
-    assert learning_rate(warm, 4) == 0.25
-    assert learning_rate(warm, 9) == 0.5
-    assert learning_rate(warm, 10) == 0.5
-    assert learning_rate(warm, 55) == pytest.approx(0.25)  # half of the way down
-    assert learning_rate(warm, 99) == pytest.approx(0.25 * (1 + cos(pi * 89 / 90)))
-    assert learning_rate(warm, 100) == pytest.approx(0, abs=1e-12)
+    assert rate_at(warm, 0) == 0.05
+    assert rate_at(warm, 4) == 0.25
+    assert rate_at(warm, 9) == 0.5
+    assert rate_at(warm, 10) == 0.5
+    assert rate_at(warm, 55) == pytest.approx(0.25)  # half of the way down
+    assert rate_at(warm, 99) == pytest.approx(0.25 * (1 + cos(pi * 89 / 90)))
+    assert rate_at(warm, 100) == pytest.approx(0, abs=1e-12)
 
 
 def test_without_warm_up_the_first_rate_is_the_highest() -> None:
-    assert learning_rate(recipe(warmup=0), 0) == 0.5
+    assert rate_at(recipe(warmup=0), 0) == 0.5
+
+
+def test_the_published_schedule_falls_once_an_epoch() -> None:
+    published = recipe(schedule="epoch", epochs=4)
+    rates = [rate_at(published, step) for step in range(40)]
+    expected = [0.5 * 0.5 * (1 + cos(pi * epoch / 4)) for epoch in range(4)]
+    assert rates == [pytest.approx(rate) for rate in expected for _ in range(10)]
 
 
 @given(st.integers(1, 50), st.integers(0, 60))
 def test_the_rate_is_positive_and_never_above_the_recipes(steps: int, warmup: int) -> None:
-    rates = [learning_rate(recipe(steps=steps, warmup=warmup), step) for step in range(steps)]
+    asked = recipe(epochs=steps, warmup=warmup)
+    rates = [learning_rate(asked, step, 4) for step in range(steps)]
     assert all(0 < rate <= 0.5 for rate in rates)
     peak = rates.index(max(rates))
     assert rates[: peak + 1] == sorted(rates[: peak + 1])
@@ -65,8 +87,13 @@ def test_the_rate_is_positive_and_never_above_the_recipes(steps: int, warmup: in
 
 def test_every_preset_warms_up_before_it_ends() -> None:
     for preset in PRESETS.values():
-        for part in (preset.pretrain, preset.stage1, preset.stage2):
-            assert part.warmup < part.steps
+        for part in filter(None, (preset.pretrain, preset.stage1, preset.stage2)):
+            assert part.warmup < total_steps(part, 18_000)
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(1, 2), (1.5, 3), (0.1, 1), (10.5, 21)])
+def test_an_epoch_is_the_full_batches_of_one_pass(epochs: float, steps: int) -> None:
+    assert total_steps(recipe(epochs=epochs), 11) == steps
 
 
 # batches
@@ -97,21 +124,16 @@ def test_grouped_examples_share_a_batch(groups: int, per_batch: int, seed: int, 
         assert set(rows.tolist()) == set().union(*members)
 
 
-def triplets_of(lengths: list[int]) -> Triplets:
-    """Only the texts matter."""
-    none = torch.zeros(len(lengths), dtype=torch.long)
-    texts = [[1] * length for length in lengths]
-    return Triplets(torch.zeros(1, 1, 1), none, none, none, [], texts)
-
-
 @given(st.lists(st.integers(2, 9), min_size=1, max_size=40), BATCH, SEED, st.integers(1, 4))
 def test_an_epoch_sorted_by_length_has_no_example_twice(
     lengths: list[int], batch: int, seed: int, pool: int
 ) -> None:
-    data, per_epoch = triplets_of(lengths), max(1, len(lengths) // batch)
+    per_epoch = steps_per_epoch(len(lengths), batch)
     for epoch in range(2):
         steps = range(epoch * per_epoch, (epoch + 1) * per_epoch)
-        batches = [length_sorted_rows(data, batch, seed, step, pool=pool) for step in steps]
+        batches = [
+            length_sorted_rows(np.array(lengths), batch, seed, step, pool=pool) for step in steps
+        ]
         assert all(len(rows) == min(batch, len(lengths)) for rows in batches)
         seen = np.concatenate(batches).tolist()
         assert len(set(seen)) == len(seen)
@@ -122,21 +144,24 @@ def test_within_a_pool_batches_are_intervals_of_length(
     lengths: list[int], batch: int, seed: int
 ) -> None:
     per_epoch = len(lengths) // batch
-    data = triplets_of(lengths)
     ranges = sorted(
         (min(found), max(found))
         for step in range(per_epoch)
-        for found in [[lengths[r] for r in length_sorted_rows(data, batch, seed, step, pool=99)]]
+        for found in [
+            [lengths[r] for r in length_sorted_rows(np.array(lengths), batch, seed, step, pool=99)]
+        ]
     )
     assert all(first[1] <= second[0] for first, second in pairwise(ranges))
 
 
 def test_batches_are_functions_of_seed_and_step_alone() -> None:
-    data = triplets_of([2, 3, 4] * 20)
+    lengths = [2, 3, 4] * 20
 
     def batches(seed: int) -> list[list[int]]:
         plain = [epoch_rows(60, 7, seed, step, group=2).tolist() for step in range(20)]
-        by_length = [length_sorted_rows(data, 7, seed, step).tolist() for step in range(20)]
+        by_length = [
+            length_sorted_rows(np.array(lengths), 7, seed, step).tolist() for step in range(20)
+        ]
         return plain + by_length
 
     torch.manual_seed(5)
@@ -144,6 +169,21 @@ def test_batches_are_functions_of_seed_and_step_alone() -> None:
     assert batches(1) == first
     assert batches(2) != first
     assert epoch_rows(60, 7, 1, 0).tolist() != epoch_rows(60, 7, 1, 8).tolist()  # next epoch
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=30), SEED)
+def test_each_epoch_draws_one_of_an_examples_wordings(ways: list[int], seed: int) -> None:
+    drawn = [drawn_ways(np.array(ways), seed, epoch) for epoch in range(40)]
+    assert all((way < count).all() for way in drawn for count in [np.array(ways)])
+    for example, count in enumerate(ways):
+        assert {int(way[example]) for way in drawn} <= set(range(count))
+    assert drawn[0].tolist() == drawn_ways(np.array(ways), seed, 0).tolist()
+
+
+def test_wordings_are_drawn_evenly() -> None:
+    drawn = drawn_ways(np.full(40_000, 4), 1, 2)
+    shares = np.bincount(drawn) / len(drawn)
+    np.testing.assert_allclose(shares, 0.25, atol=0.01)
 
 
 # losses
@@ -203,7 +243,8 @@ def triplets() -> Triplets:
         category=torch.from_numpy(category),
         galleries=[torch.arange(6), torch.arange(6, 12).flip(0)],
         token_ids=[
-            [161, *rng.integers(5, 160, 1 + row % 4).tolist(), 3] for row in range(EXAMPLES)
+            [[161, *rng.integers(5, 160, 1 + (row + way) % 4).tolist(), 3] for way in range(2)]
+            for row in range(EXAMPLES)
         ],
     )
 
@@ -223,62 +264,112 @@ def test_hard_negatives_are_the_best_of_the_own_gallery_without_the_target(
         assert found[row].tolist() == allowed[:k]  # all five where k is larger
 
 
+FIRST_WAY = np.zeros(EXAMPLES, dtype=np.int64)
+
+
+def stage2_recipe(**changes: object) -> Stage2Recipe:
+    values = {"epochs": 1, "batch": 4, "learning_rate": 1e-3, "in_batch": False, "hard_from": 3}
+    return Stage2Recipe.model_validate(values | changes)
+
+
 def test_stage_2_chooses_among_target_reference_hard_and_random_images() -> None:
     data = triplets()
-    asked = Stage2Recipe(
-        steps=1, batch=4, learning_rate=1e-3, hard=2, hard_from=3, random=4, warmup=0
-    )
-    training = Stage2Training(tiny_stage2(), tiny_stage1(), data, asked)
+    asked = stage2_recipe(reference=True, hard=2, random=4)
+    training = Stage2Training(tiny_stage2(), tiny_stage1(), data, asked, CPU)
+    assert training.hard is not None
     rows = np.arange(EXAMPLES)
     for seed in range(20):
         drawn = training._candidates(rows, np.random.default_rng(seed))
-        assert drawn.shape == (EXAMPLES, 1 + 1 + 2 + 4)
+        assert drawn.shape == (EXAMPLES, asked.candidates())
         for row, candidates in enumerate(drawn.tolist()):
             target, reference, *others = candidates
             assert (target, reference) == (data.target[row], data.reference[row])
-            gallery = data.galleries[int(data.category[row])].tolist()
-            assert set(others) <= set(gallery) - {target}
-            assert set(others[:2]) <= set(training.hard[row].tolist())
+            assert set(others) <= set(data.galleries[int(data.category[row])].tolist())
+            assert set(others[:2]) <= set(training.hard[row].tolist()) - {target}
             assert len(set(others[:2])) == 2
 
 
-def test_in_batch_contrast_hides_other_copies_of_a_querys_target() -> None:
-    """With one target for all, no target is a negative: only the references are."""
+def test_the_published_candidates_are_the_batchs_targets() -> None:
+    """B x B scores: every query with every target, its own first."""
+    asked = stage2_recipe(in_batch=True)
+    data = triplets()
+    training = Stage2Training(tiny_stage2(), tiny_stage1(), data, asked, CPU)
+    batch = training.draw(np.random.default_rng(0), 0)
+    own = batch.candidates[:, 0].tolist()
+    assert batch.candidates.shape == (4, 4) == (4, asked.candidates())
+    assert all(sorted(row) == sorted(own) for row in batch.candidates.tolist())
+    again = batch.candidates == batch.candidates[:, :1]
+    assert batch.hidden.tolist() == (again & (torch.arange(4) > 0)).tolist()
+
+
+def test_a_copy_of_the_target_does_not_count_as_wrong() -> None:
+    data = triplets()
+    training = Stage2Training(tiny_stage2(), tiny_stage1(), data, stage2_recipe(), CPU)
+    texts = data.texts(np.arange(2), FIRST_WAY)
+    candidates = torch.tensor([[3, 3, 5], [4, 2, 1]])
+    hidden = torch.tensor([[False, True, False], [False, False, False]])
+    batch = Stage2Batch(texts, data.reference[:2], candidates, hidden)
+    scores = torch.tensor([[1.0, 9.0, 0.0], [2.0, 1.0, 0.5]])
+    expected = (softmax_loss(1, 0) + softmax_loss(2, 1, 0.5)) / 2
+    assert training.losses(batch, (scores,))["loss"].item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("references", [True, False])
+def test_in_batch_contrast_hides_other_copies_of_a_querys_target(references: bool) -> None:
+    """With one target for all, no target is a negative: only the references are, if at all."""
     all_of = torch.full((EXAMPLES,), 1)
     same = replace(triplets(), target=3 * all_of, reference=8 * all_of)
-    training = Stage1Training(tiny_stage1(dropout=0.0), same, recipe(batch=EXAMPLES))
+    asked = Stage1Recipe(
+        epochs=1, batch=EXAMPLES, learning_rate=1e-3, reference_negatives=references
+    )
+    training = Stage1Training(tiny_stage1(dropout=0.0), same, asked, CPU)
     with torch.no_grad():
-        loss = training.losses(np.random.default_rng(0), 0)["loss"].item()
-        texts, model = pad_tokens(same.token_ids), training.model
-        z_t = model.fuse(texts.ids, texts.lengths, same.image_tokens[same.reference])
-        target, reference = model.embed_images(same.image_tokens[[3, 8]])
+        batch = training.draw(np.random.default_rng(0), 0)
+        loss = training.losses(batch, training.represent(batch))["loss"].item()
+        texts, model = batch.texts, training.model
+        z_t = model.fuse(texts.ids, texts.lengths, same.image_tokens[batch.references])
+        target, reference = model.embed_images(same.image_tokens[torch.tensor([3, 8])])
         logits = model.embed_queries(z_t) @ torch.stack([target, reference]).T / 0.07
-    by_hand = [softmax_loss(own, *[other] * EXAMPLES) for own, other in logits.tolist()]
+    count = EXAMPLES if references else 0
+    by_hand = [softmax_loss(own, *[other] * count) for own, other in logits.tolist()]
     assert loss == pytest.approx(sum(by_hand) / EXAMPLES, abs=1e-4)
 
 
 # tiny runs
 
 
-def pretraining(steps: int) -> Pretraining:
+def pretraining(epochs: float) -> Pretraining:
     rng = np.random.default_rng(6)
     pixels = rng.integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
     texts = [[[161, *rng.integers(5, 160, 3).tolist(), 3] for _ in range(2)] for _ in range(8)]
     data = DescribedImages(torch.from_numpy(pixels), texts)
-    asked = PretrainRecipe(steps=steps, batch=4, learning_rate=5e-3, warmup=3, group=2)
-    return Pretraining(tiny_stage1(layers=2).config, data, asked)
+    asked = PretrainRecipe(epochs=epochs, batch=4, learning_rate=5e-3, warmup=3, matched=3, group=2)
+    return Pretraining(tiny_stage1(layers=2).config, data, asked, CPU)
 
 
-def stage1_training(steps: int) -> Stage1Training:
-    asked = Recipe(steps=steps, batch=4, learning_rate=3e-3, warmup=3)
-    return Stage1Training(tiny_stage1(layers=2), triplets(), asked)
-
-
-def stage2_training(steps: int) -> Stage2Training:
-    asked = Stage2Recipe(
-        steps=steps, batch=4, learning_rate=3e-3, warmup=3, hard=2, hard_from=3, random=1
+def stage1_training(epochs: float, *, dropout: float = 0.1) -> Stage1Training:
+    asked = Stage1Recipe(
+        epochs=epochs, batch=4, learning_rate=3e-3, warmup=3, reference_negatives=True
     )
-    return Stage2Training(tiny_stage2(layers=2), tiny_stage1(layers=2), triplets(), asked)
+    return Stage1Training(tiny_stage1(layers=2, dropout=dropout), triplets(), asked, CPU)
+
+
+def stage2_training(epochs: float, *, dropout: float = 0.1) -> Stage2Training:
+    asked = Stage2Recipe(
+        epochs=epochs, batch=4, learning_rate=3e-3, warmup=3, hard=2, hard_from=3, random=1
+    )
+    model = tiny_stage2(layers=2, dropout=dropout)
+    return Stage2Training(model, tiny_stage1(layers=2), triplets(), asked, CPU)
+
+
+def run(
+    objective: Pretraining | Stage1Training | Stage2Training,
+    *,
+    micro_batch: int | None = None,
+) -> list[Progress]:
+    """All steps; two an epoch."""
+    compute = Compute.on("cpu", micro_batch=micro_batch)
+    return list(fit(objective, objective.recipe, optimiser(objective, objective.recipe), compute))
 
 
 Make = Callable[[int], Pretraining | Stage1Training | Stage2Training]
@@ -296,8 +387,7 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 @OBJECTIVES
 def test_every_objective_learns(make: Make) -> None:
-    objective = make(60)
-    told = list(fit(objective, objective.recipe, optimiser(objective, objective.recipe)))
+    told = run(make(30))
     assert [(progress.step, progress.steps) for progress in told] == [(n, 60) for n in range(1, 61)]
     losses = [progress.losses["loss"] for progress in told]
     assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
@@ -308,24 +398,24 @@ def test_every_objective_learns(make: Make) -> None:
 def test_a_continued_run_ends_with_the_very_weights_of_an_uninterrupted_one(
     make: Make, stop: int
 ) -> None:
-    whole = make(6)
-    expected_losses = list(fit(whole, whole.recipe, optimiser(whole, whole.recipe)))
+    whole = make(3)
+    expected_losses = run(whole)
 
-    before = make(6)
+    before = make(3)
     adam = optimiser(before, before.recipe)
-    steps = fit(before, before.recipe, adam)
+    steps = fit(before, before.recipe, adam, Compute.on("cpu"))
     losses = list(islice(steps, stop))
     model_state, adam_state = weights(before), copy.deepcopy(adam.state_dict())
     next(steps)  # what the killed run did after it last saved is lost
 
     torch.manual_seed(99)
-    after = make(6)
+    after = make(3)
     for parameter in after.trained.parameters():
         parameter.data.mul_(1.5)
     adam = optimiser(after, after.recipe)
     after.trained.load_state_dict(model_state)
     adam.load_state_dict(adam_state)
-    losses += fit(after, after.recipe, adam, first_step=stop)
+    losses += fit(after, after.recipe, adam, Compute.on("cpu"), first_step=stop)
 
     assert_same(weights(after), weights(whole))
     assert losses == expected_losses
@@ -335,7 +425,7 @@ def test_a_continued_run_ends_with_the_very_weights_of_an_uninterrupted_one(
 def test_the_visual_encoder_is_frozen_in_both_stages(make: Make) -> None:
     objective = make(3)
     before = weights(objective)
-    list(fit(objective, objective.recipe, optimiser(objective, objective.recipe)))
+    run(objective)
     after = weights(objective)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
@@ -345,7 +435,7 @@ def test_the_visual_encoder_is_frozen_in_both_stages(make: Make) -> None:
 def test_stage_1_is_frozen_and_exact_while_stage_2_trains() -> None:
     objective = stage2_training(3)
     before = {name: t.clone() for name, t in objective.stage1.state_dict().items()}
-    list(fit(objective, objective.recipe, optimiser(objective, objective.recipe)))
+    run(objective)
     assert_same(dict(objective.stage1.state_dict()), before)
     assert not objective.stage1.training  # no dropout in z_t
     assert objective.model.training
@@ -355,13 +445,121 @@ def test_the_base_learns_from_images_without_words() -> None:
     """No word to mask is no loss of words, not a division by zero."""
     objective = pretraining(1)
     objective.data = DescribedImages(objective.data.pixels, [[[161, 3]]] * 8)
-    losses = objective.losses(np.random.default_rng(0), 0)
+    batch = objective.draw(np.random.default_rng(0), 0)
+    losses = objective.losses(batch, objective.represent(batch))
     assert losses["words"] == 0
     assert torch.isfinite(losses["loss"])
 
 
+# one large batch, in parts
+
+FUSED = pytest.mark.parametrize("make", [stage1_training, stage2_training])
+
+
+@FUSED
+@pytest.mark.parametrize("micro_batch", [1, 2, 3])
+def test_accumulated_gradients_are_those_of_the_large_batch(
+    make: Callable[..., Stage1Training | Stage2Training], micro_batch: int
+) -> None:
+    """In-batch contrast too, where small batches see fewer negatives. Without dropout, whose
+    draws depend on the parts."""
+    training = make(1, dropout=0.0)
+    for step in range(3):
+        batch = training.draw(np.random.default_rng(step), step)
+        expected, told = gradients(training, batch, None)
+        found, told_of_parts = gradients(training, batch, micro_batch)
+        assert told_of_parts == pytest.approx(told, abs=1e-5)
+        for name, gradient in expected.items():
+            torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=2e-6)
+        assert max(gradient.abs().max() for gradient in expected.values()) > 0.1
+
+
+def gradients(
+    training: Stage1Training | Stage2Training, batch: Any, micro_batch: int | None
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Of each parameter; and the losses."""
+    training.trained.zero_grad()
+    named = {n: p for n, p in training.trained.named_parameters() if p.requires_grad}
+    compute = Compute.on("cpu", micro_batch=micro_batch)
+    told = accumulate(training, batch, list(named.values()), compute, seed=1)
+    return {n: p.grad.clone() for n, p in named.items() if p.grad is not None}, told
+
+
+@FUSED
+def test_with_dropout_both_passes_over_a_part_agree(
+    make: Callable[..., Stage1Training | Stage2Training],
+) -> None:
+    """Were the second pass to drop other units, its gradient would belong to another loss."""
+    first, second = make(1), make(1)
+    assert run(first, micro_batch=3) == run(second, micro_batch=3)
+    assert_same(weights(first), weights(second))
+
+
+@FUSED
+def test_checkpointing_changes_no_gradient(
+    make: Callable[..., Stage1Training | Stage2Training],
+) -> None:
+    plain, again = make(2, dropout=0.0), make(2, dropout=0.0)
+    for module in (again.model, getattr(again.model, "text", again.model)):
+        module.checkpointing = True
+    assert run(again) == run(plain)
+    assert_same(weights(again), weights(plain))
+
+
+def test_pre_training_is_not_split() -> None:
+    with pytest.raises(PreflightError, match="cannot be split"):
+        run(pretraining(1), micro_batch=2)
+
+
+class Large(Stage1Training):
+    """A memory that holds two rows."""
+
+    asked: list[int]
+
+    def represent(self, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
+        self.asked.append(len(batch))
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().represent(batch)
+
+
+def test_out_of_memory_halves_the_rows_at_a_time_once(caplog: pytest.LogCaptureFixture) -> None:
+    expected = run(stage1_training(2, dropout=0.0), micro_batch=2)
+    small = stage1_training(2, dropout=0.0)
+    large = Large(small.model, small.triplets, small.recipe, CPU)
+    large.asked = []
+    with caplog.at_level("WARNING"):
+        found = run(large)
+    assert found == expected
+    assert len(caplog.messages) == 1
+    assert "2 rows at a time; the batch stays 4" in caplog.text
+    assert large.asked[0] == 4
+    assert set(large.asked[1:]) == {2}  # remembered
+
+
+def test_out_of_memory_with_one_row_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_batch: Any) -> NoReturn:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    training = stage1_training(1)
+    monkeypatch.setattr(training, "represent", refuse)
+    with pytest.raises(PreflightError, match="too small for this training") as caught:
+        run(training)
+    assert "--micro-batch" in caught.value.remedy
+
+
+@pytest.mark.parametrize("examples", [0, 1])
+def test_a_batch_without_negatives_is_refused(examples: int) -> None:
+    training = stage1_training(1)
+    training.triplets = replace(training.triplets, token_ids=training.triplets.token_ids[:examples])
+    with pytest.raises(PreflightError, match=f"nothing to learn from {examples} training"):
+        run(training)
+
+
 class Poisoned(nn.Module):
     """A square root of a number that is 2, 1, 0, -1: its gradient, then its value, breaks."""
+
+    splits: Splits = "never"
 
     def __init__(self, first: float) -> None:
         super().__init__()
@@ -372,25 +570,39 @@ class Poisoned(nn.Module):
     def trained(self) -> nn.Module:
         return self
 
-    def losses(self, rng: np.random.Generator, step: int) -> dict[str, Tensor]:
-        return {"loss": ((self.first - step) * self.weight[0]).sqrt() + (self.weight * 0).sum()}
+    def __len__(self) -> int:
+        return 4
+
+    def draw(self, _rng: np.random.Generator, step: int) -> list[int]:
+        return [step]
+
+    def represent(self, batch: list[int]) -> tuple[Tensor]:
+        return (((self.first - batch[0]) * self.weight[0]).sqrt() + (self.weight * 0).sum(),)
+
+    def losses(self, _batch: list[int], representations: tuple[Tensor]) -> dict[str, Tensor]:
+        return {"loss": representations[0]}
+
+
+def steps_of(objective: Poisoned) -> Iterator[Progress]:
+    flat = recipe(warmup=0)
+    return fit(objective, flat, optimiser(objective, flat), Compute.on("cpu"))
 
 
 @pytest.mark.parametrize(("first", "step", "what"), [(0.0, 1, "gradient"), (-1.0, 1, "loss")])
 def test_a_diverged_step_leaves_the_weights_alone(first: float, step: int, what: str) -> None:
     objective = Poisoned(first)
-    adam = optimiser(objective, recipe(warmup=0))
     with pytest.raises(Diverged, match=f"the {what} of step {step} is (nan|inf)"):
-        next(fit(objective, recipe(warmup=0), adam))
+        next(steps_of(objective))
     assert_same(weights(objective), {"weight": torch.ones(3)})
 
 
 def test_steps_before_a_divergence_are_kept() -> None:
     objective = Poisoned(1.0)
-    steps = fit(objective, recipe(warmup=0), optimiser(objective, recipe(warmup=0)))
+    steps = steps_of(objective)
     told = next(steps)
     assert isinstance(told, Progress)
-    assert (told.step, told.learning_rate, told.losses) == (1, 0.5, {"loss": 1.0})
+    assert (told.step, told.epoch, told.learning_rate) == (1, 1, 0.5)
+    assert told.losses == {"loss": 1.0}
     kept = weights(objective)
     assert torch.isfinite(kept["weight"]).all()
     with pytest.raises(Diverged, match="step 2"):
@@ -424,7 +636,8 @@ def test_stage_2_starts_as_the_matching_of_its_base(merge_from: int, layers: int
     with torch.no_grad():
         model.score_head.output.weight[0, 2:] = 0  # the faint rest
     data = triplets()
-    texts, images = pad_tokens(data.token_ids), data.image_tokens[:EXAMPLES]
+    texts = data.texts(np.arange(EXAMPLES), FIRST_WAY)
+    images = data.image_tokens[torch.arange(EXAMPLES)]
     with torch.inference_mode():
         z = base.fuse(texts.ids, texts.lengths, images)
         differs, matches = base.matching_head(z[:, 0]).T
