@@ -121,12 +121,15 @@ class Compute:
         )
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Over all processes; a parameter that this process did not use counts as zero."""
+        """Over all processes; a parameter that no process used keeps none, and is not decayed."""
         if self.accelerator.num_processes == 1:
             return
-        for parameter in parameters:
-            mine = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            parameter.grad = self._sum(mine)
+        used = torch.tensor([p.grad is not None for p in parameters], device=self.device)
+        anywhere = self._sum(used.int()).tolist()
+        for parameter, users in zip(parameters, anywhere, strict=True):
+            if users:
+                mine = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = self._sum(mine)
 
     def sum_losses(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
         if self.accelerator.num_processes == 1:
