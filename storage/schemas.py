@@ -80,6 +80,22 @@ RANKINGS = pa.schema(
 )
 """Every candidate with both stages' scores and 1-based ranks; ``rank`` is the final order."""
 
+EXPORT = pa.schema(
+    [
+        pa.field("query_id", pa.string(), nullable=False),
+        pa.field("category", pa.string(), nullable=False),
+        pa.field("reference_id", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("rank", pa.int32(), nullable=False),
+        pa.field("stage2_score", pa.float32(), nullable=False),
+        pa.field("stage1_rank", pa.int32(), nullable=False),
+        pa.field("stage1_score", pa.float32(), nullable=False),
+        pa.field("pool", pa.string(), nullable=False),
+    ]
+)
+"""A ranking with what was asked, as it leaves the store."""
+
 METRICS = pa.schema(
     [
         pa.field("protocol", pa.string(), nullable=False),
