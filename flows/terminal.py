@@ -61,11 +61,13 @@ def print_recall(store: Path, run: Run, console: Console) -> None:
 def require_accepted(verdict: Verdict, file: Path) -> None:
     """Raises ProblemsFound with every fault of a submission."""
     if verdict.faults:
-        faults = sum(fault.count for fault in verdict.faults)
+        count = sum(fault.count for fault in verdict.faults)
+        told = "1 fault" if count == 1 else f"{count:,} faults"
         raise ProblemsFound(
-            f"the test server would refuse this submission: {faults:,} faults",
-            item="\n          ".join([str(file), *map(str, verdict.faults)]),
-            cause=f"checked as {verdict.checked}",
+            f"the test server would refuse this submission: {told}",
+            item="\n          ".join(
+                [f"{file}, as {verdict.checked}", *map(str, verdict.faults)]
+            ),
             remedy="correct them; --split val checks a file for the validation split",
         )
 

@@ -22,8 +22,8 @@ EXPLANATIONS = {
     "wrong_count": "there are not as many lists as the split has queries",
     "not_a_list": "the answers to a query are not a list",
     "wrong_length": "a list is too short or too long",
-    "wrong_type": "an answer is of the wrong type: CIRR wants names (JSON strings), CIRCO numbers "
-    "(JSON integers)",
+    "not_a_string": "an answer is not the name of an image, a JSON string",
+    "not_an_integer": "an answer is not the number of an image, a JSON integer",
     "duplicate": "an answer occurs more than once in a list",
     "reference": "a query is answered with its own reference, which must be left out",
     "not_in_gallery": "an answer is not an image of the split's gallery",

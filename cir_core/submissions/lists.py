@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from cir_core.submissions.faults import Faults, shown
 
 
+_OF_OTHER_TYPE: dict[type, str] = {str: "not_a_string", int: "not_an_integer"}
+
+
 @dataclass(frozen=True)
 class ListRule:
     """``length`` distinct answers, all of one JSON type."""
@@ -67,7 +70,7 @@ def _check_list(
     usable = Counter(answer for answer in answers if type(answer) is rule.kind)  # True is no 1 here
     for answer in answers:
         if type(answer) is not rule.kind:
-            faults.add("wrong_type", f"{where}: {shown(answer)}")
+            faults.add(_OF_OTHER_TYPE[rule.kind], f"{where}: {shown(answer)}")
     for answer, times in usable.items():
         if times > 1:
             faults.add("duplicate", f"{where}: {shown(answer)} {times} times")
