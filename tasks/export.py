@@ -224,9 +224,13 @@ def write_jsonl(path: Path, table: pa.Table) -> None:
 
 def _warn_of_unanswered(run: _Run) -> None:
     answered = pc.is_in(run.queries["query_id"], value_set=run.rankings["query_id"].unique())
-    missing = run.queries.num_rows - int(pc.sum(answered).as_py() or 0)
+    asked = run.queries.num_rows
+    missing = asked - int(pc.sum(answered).as_py() or 0)
     if missing:
-        _log.warning("%d queries have no candidates and no rows: see the table problems", missing)
+        _log.warning(
+            "%d of %d queries have no candidates, and no rows: see the table problems",
+            missing, asked,
+        )  # fmt: skip
 
 
 # --- the rankings in order

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from cir_core.submissions.faults import Faults, shown
 
-
 _OF_OTHER_TYPE: dict[type, str] = {str: "not_a_string", int: "not_an_integer"}
 
 
