@@ -34,7 +34,8 @@ class UsageError(CirError):
 
 
 class ProblemsFound(CirError):
-    """Some images or queries cannot be used, and their number is above what the user allowed."""
+    """Some images or queries cannot be used, and their number is above what the user allowed; or
+    a submission has faults."""
 
     exit_code = 3
 

@@ -1,5 +1,6 @@
-"""What a run says on the terminal: the recall table, and where things are."""
+"""What a run says on the terminal: the recall table, and where things are; what a check found."""
 
+import shlex
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from cir_core.errors import ProblemsFound
 from cir_core.metrics.recall import MICRO
+from cir_core.submissions.faults import Verdict
+from cir_core.submissions.formats import format_of
 from flows.pipeline import Run
 from storage.artifacts import Artifact
 
@@ -44,6 +48,7 @@ def print_recall(store: Path, run: Run, console: Console) -> None:
     rows = recall_rows(store, run)
     if not rows:
         console.print("The queries have no labels: rankings are made, nothing is measured.")
+        console.print(f"export them: {_export_command(store, run)}", soft_wrap=True, markup=False)
         return
     table = Table(title=_protocol(store, run), title_justify="left")
     for name in HEADER:
@@ -51,6 +56,25 @@ def print_recall(store: Path, run: Run, console: Console) -> None:
     for row, following in zip_longest(rows, rows[1:]):
         table.add_row(*row, end_section=following is None or following[0] != row[0])
     console.print(table)
+
+
+def require_accepted(verdict: Verdict, file: Path) -> None:
+    """Raises ProblemsFound with every fault of a submission."""
+    if verdict.faults:
+        count = sum(fault.count for fault in verdict.faults)
+        told = "1 fault" if count == 1 else f"{count:,} faults"
+        raise ProblemsFound(
+            f"the test server would refuse this submission: {told}",
+            item="\n          ".join([f"{file}, as {verdict.checked}", *map(str, verdict.faults)]),
+            remedy="correct them; --split val checks a file for the validation split",
+        )
+
+
+def _export_command(store: Path, run: Run) -> str:
+    evaluated = Artifact(store, "evaluate", run.evaluated).identity()
+    source = Artifact(store, "ingest", evaluated["inputs"]["ingest"]).identity()
+    words = ["cir-pipeline", "export", "--format", format_of(source["settings"]["dataset"])]
+    return shlex.join([*words, "--run", run.run_id, "--store", str(store)])
 
 
 def recall_markdown(store: Path, run: Run) -> str:

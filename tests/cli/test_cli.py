@@ -96,12 +96,23 @@ def assert_a_good_run_follows(terminal: Terminal, fiq_run: Finished, store: Path
 def test_help_lists_the_verbs(terminal: Terminal) -> None:
     answer = terminal("--help")
     assert answer.code == 0
-    for verb in ("run", "rerank", "convert", "train", "sql", "config"):
+    for verb in (
+        "run",
+        "rerank",
+        "convert",
+        "train",
+        "sql",
+        "export",
+        "check-submission",
+        "config",
+    ):
         assert f" {verb} " in answer.out
     assert answer.err == ""
 
 
-@pytest.mark.parametrize("verb", ["run", "rerank", "convert", "train", "sql"])
+@pytest.mark.parametrize(
+    "verb", ["run", "rerank", "convert", "train", "sql", "export", "check-submission"]
+)
 def test_each_verb_explains_itself(terminal: Terminal, verb: str) -> None:
     answer = terminal(verb, "--help")
     assert answer.code == 0
@@ -416,6 +427,65 @@ def test_wrong_sql_is_told_with_its_reason(
 def test_without_a_catalog_sql_says_what_to_run(terminal: Terminal, tmp_path: Path) -> None:
     answer = terminal("sql", "SELECT 1", "--store", tmp_path / "store")
     assert_told(answer, 4, "no catalog yet", "item:", "cir-pipeline run")
+
+
+# --- exports and submissions
+
+
+def test_an_export_tells_its_files(terminal: Terminal, fiq_run: Finished, tmp_path: Path) -> None:
+    arguments = ["export", "--store", fiq_run.store, "--run", fiq_run.run.run_id, "--out", tmp_path]
+    answer = terminal(*arguments, "--format", "trec")
+    assert answer.code == 0
+    assert answer.out.split() == [str(tmp_path / "run_stage2.trec"), str(tmp_path / "qrels.trec")]
+    told = json.loads(terminal(*arguments, "--format", "parquet", "--json").out)
+    assert told["run_id"] == fiq_run.run.run_id
+    assert [Path(file).is_file() for file in told["files"]] == [True]
+
+
+def test_an_export_for_a_server_needs_its_dataset_and_its_k(
+    terminal: Terminal, fiq_run: Finished, cirr_run: Finished, tmp_path: Path
+) -> None:
+    arguments = ["export", "--format", "cirr-submission", "--out", tmp_path / "out", "--store"]
+    assert_told(terminal(*arguments, fiq_run.store), 2, "dataset fiq, not cirr", "remedy:")
+    assert_told(terminal(*arguments, cirr_run.store), 4, "K = 6", "cause:", "-k 50")
+    assert_told(terminal(*arguments, tmp_path / "empty"), 4, "no finished run", "remedy:")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_submission_is_checked_by_its_form_or_by_the_annotations(
+    terminal: Terminal, cirr_run: Finished, tmp_path: Path
+) -> None:
+    queries = json.loads((cirr_run.bench.root / "cirr/captions/cap.rc2.val.json").read_text())
+    lists = {
+        str(query["pairid"]): [
+            member for member in query["img_set"]["members"] if member != query["reference"]
+        ][:3]
+        for query in queries
+    }
+    file = tmp_path / "subset.json"
+    file.write_text(json.dumps({"version": "rc2", "metric": "recall_subset", **lists}))
+    arguments = ["check-submission", file, "--dataset", "cirr", "--split", "val"]
+    answer = terminal(*arguments, "--data-root", cirr_run.bench.root)
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.startswith("ok: CIRR val, recall_subset: 7 lists of 3")
+    assert len(answer.out.splitlines()) == 1
+    assert_told(terminal(*arguments), 3, str(file), "7 instead of 4,181", "form only")
+
+
+def test_a_faulty_submission_is_told_on_both_streams(
+    terminal: Terminal, cirr_run: Finished, tmp_path: Path
+) -> None:
+    file = tmp_path / "recall.json"
+    file.write_text('{"version": "rc2", "3": [3, 3]}')
+    arguments = ["check-submission", file, "--dataset", "cirr", "--split", "val"]
+    arguments += ["--data-root", cirr_run.bench.root]
+    assert_told(terminal(*arguments), 3, "10 faults", '"metric"', "; and 3 more", "remedy:")
+    answer = terminal(*arguments, "--json")
+    assert answer.code == 3
+    told = json.loads(answer.out)
+    assert told["ok"] is False
+    kinds = {fault["kind"]: fault["count"] for fault in told["faults"]}
+    assert kinds == {"metric": 1, "missing_query": 6, "wrong_length": 1, "not_a_string": 2}
 
 
 # --- signals

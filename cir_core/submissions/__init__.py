@@ -1,0 +1,1 @@
+"""What a test server and an evaluation tool accept: built from rankings, and checked."""

@@ -1,0 +1,266 @@
+"""A finished run's rankings as files for test servers, evaluation tools and everybody else."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cir_core.errors import PreflightError, ProblemsFound, UsageError
+from cir_core.metrics.protocols import PROTOCOLS
+from cir_core.submissions import circo, cirr
+from cir_core.submissions.faults import Verdict
+from cir_core.submissions.formats import ExportFormat, Stage, compact_json
+from cir_core.submissions.trec import qrel_lines, run_lines
+from cir_core.types import Benchmark, ImageId, Pool, Query, QueryId
+from storage import schemas
+from storage.artifacts import Artifact
+from storage.atomic import commit, commit_text
+from storage.catalog import run_id_of
+from storage.runs import find_run
+from storage.tables import write_table
+
+_log = logging.getLogger(__name__)
+
+BATCH = 20_000
+"""Rows turned into text at a time."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The run, and the files that were written."""
+
+    run_id: str
+    files: tuple[Path, ...]
+
+
+def export(
+    store: Path,
+    format_: ExportFormat,
+    *,
+    run: str | None = None,
+    stage: Stage = "stage2",
+    folder: Path | None = None,
+) -> Exported:
+    """Write a finished run in one format, into ``folder`` or ``<store>/exports/<run>/``.
+
+    Reads artifacts only. Each file appears whole or not at all; a submission is written only if
+    the server's rules allow all of it. Queries without candidates have no rows in the other
+    formats, and a warning tells how many. Raises what ``find_run`` raises; UsageError when the run
+    is of another dataset than the server's; PreflightError when its K is below what the server
+    wants; ProblemsFound with every fault of a submission that would be refused.
+    """
+    chosen = _read_run(find_run(store, run))
+    folder = folder or store / "exports" / chosen.run_id
+    return Exported(chosen.run_id, _WRITERS[format_](chosen, stage, folder))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What exporting reads of a run."""
+
+    run_id: str
+    dataset: str
+    split: str
+    protocol: str
+    k: int
+    queries: pa.Table
+    gallery: pa.Table
+    rankings: pa.Table
+
+    @cached_property
+    def benchmark(self) -> Benchmark:
+        galleries: dict[str, list[ImageId]] = {}
+        for row in self.gallery.to_pylist():
+            galleries.setdefault(row["category"], []).append(row["image_id"])
+        return Benchmark(
+            galleries={name: tuple(images) for name, images in galleries.items()},
+            queries=tuple(_query(row) for row in self.queries.to_pylist()),
+            files={},
+        )
+
+
+def _read_run(evaluated: Artifact) -> _Run:
+    identity = evaluated.identity()
+    store = evaluated.folder.parents[2]
+    source = Artifact(store, "ingest", identity["inputs"]["ingest"])
+    settings = source.identity()["settings"]
+    return _Run(
+        run_id=run_id_of(evaluated.fingerprint),
+        dataset=settings["dataset"],
+        split=settings["split"],
+        protocol=settings["protocol"],
+        k=identity["settings"]["k"],
+        queries=source.read("queries"),
+        gallery=source.read("gallery").sort_by("position"),
+        rankings=Artifact(store, "rank", identity["inputs"]["rank"]).read("rankings"),
+    )
+
+
+def _query(row: Mapping[str, Any]) -> Query:
+    return Query(
+        query_id=QueryId(row["query_id"]),
+        category=row["category"],
+        reference_id=row["reference_id"],
+        text=row["text"],
+        targets=tuple(row["targets"] or ()),
+        subset=tuple(row["subset"] or ()),
+        other_text=row["other_text"] or "",
+    )
+
+
+# --- submissions
+
+
+def _write_cirr(run: _Run, stage: Stage, folder: Path) -> tuple[Path, ...]:
+    _require(run, "cirr", cirr.RULES["recall"].length)
+    names: dict[cirr.Metric, Pool] = {"recall": "gallery", "recall_subset": "subset"}
+    texts = {}
+    for metric, pool in names.items():
+        text = compact_json(cirr.build(metric, _ranked(run, stage, pool)))
+        _require_valid(run, f"{metric} file", _check(cirr.check, run, text))
+        texts[folder / f"{metric}_submission_{stage}.json"] = text
+    return _commit_texts(texts)
+
+
+def _write_circo(run: _Run, stage: Stage, folder: Path) -> tuple[Path, ...]:
+    _require(run, "circo", circo.RULE.length)
+    text = compact_json(circo.build(_ranked(run, stage, "gallery")))
+    _require_valid(run, "file", _check(circo.check, run, text))
+    return _commit_texts({folder / f"submission_{run.split}_{stage}.json": text})
+
+
+def _require(run: _Run, dataset: str, length: int) -> None:
+    if run.dataset != dataset:
+        raise UsageError(
+            f"run {run.run_id} is of dataset {run.dataset}, not {dataset}",
+            remedy="name another run with --run, or export as trec, jsonl or parquet",
+        )
+    if run.k < length:
+        raise PreflightError(
+            f"{run.k} candidates a query are too few for a submission",
+            item=f"run {run.run_id}, K = {run.k}",
+            cause=f"the server of {dataset} wants {length} images a query",
+            remedy=f"run it again with -k {length} or more (encoded images are used again), then "
+            "export that run",
+        )
+
+
+def _check(check: Callable[..., Verdict], run: _Run, text: str) -> Verdict:
+    queries = run.queries.num_rows
+    return check(text.encode(), run.split, benchmark=run.benchmark, queries=queries)
+
+
+def _require_valid(run: _Run, name: str, verdict: Verdict) -> None:
+    if verdict.faults:
+        raise ProblemsFound(
+            f"the server would refuse the {name} of run {run.run_id}",
+            item="\n          ".join(str(fault) for fault in verdict.faults),
+            cause="queries or images that could not be used (see the table problems), or a "
+            "gallery smaller than the answer",
+            remedy="complete the dataset and run again",
+        )
+    _log.info("%s", verdict.checked)
+
+
+def _commit_texts(texts: Mapping[Path, str]) -> tuple[Path, ...]:
+    for path, text in texts.items():
+        commit_text(path, text)
+    return tuple(texts)
+
+
+# --- TREC
+
+
+def _write_trec(run: _Run, stage: Stage, folder: Path) -> tuple[Path, ...]:
+    _warn_of_unanswered(run)
+    lines = "".join(_trec_lines(run, stage))
+    texts = {folder / f"run_{stage}.trec": lines}
+    recall_on = PROTOCOLS[run.protocol].recall_on
+    qrels = "".join(qrel_lines(run.benchmark.queries, recall_on))
+    if qrels:
+        texts[folder / "qrels.trec"] = qrels
+    return _commit_texts(texts)
+
+
+def _trec_lines(run: _Run, stage: Stage) -> Iterator[str]:
+    rows = _rows(run, stage).select(["query_id", "pool", "image_id", f"{stage}_score"]).to_pylist()
+    for (query, pool), group in groupby(rows, lambda row: (row["query_id"], row["pool"])):
+        if pool == "gallery":
+            ranking = list(group)
+            scores = np.array([row[f"{stage}_score"] for row in ranking], dtype=np.float32)
+            yield from run_lines(query, [row["image_id"] for row in ranking], scores, run.run_id)
+
+
+# --- tables
+
+
+def _write_jsonl(run: _Run, stage: Stage, folder: Path) -> tuple[Path, ...]:
+    _warn_of_unanswered(run)
+    path = folder / f"rankings_{stage}.jsonl"
+    commit(path, lambda temporary: write_jsonl(temporary, _rows(run, stage)))
+    return (path,)
+
+
+def _write_parquet(run: _Run, stage: Stage, folder: Path) -> tuple[Path, ...]:
+    _warn_of_unanswered(run)
+    path = folder / f"rankings_{stage}.parquet"
+    commit(path, lambda temporary: write_table(temporary, _rows(run, stage)))
+    return (path,)
+
+
+def write_jsonl(path: Path, table: pa.Table) -> None:
+    """A JSON object per row, one a line, in ASCII (see ``compact_json``)."""
+    with path.open("w", encoding="ascii", newline="\n") as file:
+        for batch in table.to_batches(max_chunksize=BATCH):
+            file.writelines(compact_json(row) + "\n" for row in batch.to_pylist())
+
+
+def _warn_of_unanswered(run: _Run) -> None:
+    answered = pc.is_in(run.queries["query_id"], value_set=run.rankings["query_id"].unique())
+    asked = run.queries.num_rows
+    missing = asked - int(pc.sum(answered).as_py() or 0)
+    if missing:
+        _log.warning(
+            "%d of %d queries have no candidates, and no rows: see the table problems",
+            missing, asked,
+        )  # fmt: skip
+
+
+# --- the rankings in order
+
+
+def _rows(run: _Run, stage: Stage) -> pa.Table:
+    """``schemas.EXPORT``: queries in the dataset's order, within one its pools, best first."""
+    place = pa.array(range(run.queries.num_rows), pa.int64())
+    asked = run.queries.select(["query_id", "category", "reference_id", "text"])
+    joined = run.rankings.join(asked.append_column("place", place), "query_id")
+    rank = "rank" if stage == "stage2" else "stage1_rank"
+    order = [("place", "ascending"), ("pool", "ascending"), (rank, "ascending")]
+    return joined.sort_by(order).select(schemas.EXPORT.names).cast(schemas.EXPORT)
+
+
+def _ranked(run: _Run, stage: Stage, pool: Pool) -> dict[str, list[str]]:
+    """Every query's ranking, best first; empty where it has no candidates."""
+    rankings: dict[str, list[str]] = {query: [] for query in run.queries["query_id"].to_pylist()}
+    rows = _rows(run, stage).filter(pc.field("pool") == pool)
+    for query, image in zip(
+        rows["query_id"].to_pylist(), rows["image_id"].to_pylist(), strict=True
+    ):
+        rankings[query].append(image)
+    return rankings
+
+
+_WRITERS: dict[ExportFormat, Callable[[_Run, Stage, Path], tuple[Path, ...]]] = {
+    "cirr-submission": _write_cirr,
+    "circo-submission": _write_circo,
+    "trec": _write_trec,
+    "jsonl": _write_jsonl,
+    "parquet": _write_parquet,
+}

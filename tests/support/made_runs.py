@@ -1,0 +1,159 @@
+"""Finished runs without images or models: given scores, ranked and evaluated by the real tasks."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cir_core.metrics.protocols import PROTOCOLS
+from cir_core.ordering import best_first
+from cir_core.types import Benchmark, ImageId, Query, QueryId
+from storage import schemas
+from storage.artifacts import Artifact, Identity
+from tasks.evaluate import evaluate
+from tasks.rank import rank
+
+Scores = Mapping[str, np.ndarray]
+"""By query id, a score for each image of its gallery, in gallery order."""
+
+
+def write_run(
+    store: Path,
+    benchmark: Benchmark,
+    *,
+    protocol: str,
+    k: int,
+    stage1: Scores,
+    stage2: Scores,
+    split: str = "val",
+) -> str:
+    """The fingerprint of the run's evaluation. Queries that ``stage1`` lacks have no candidates."""
+    settings = {
+        "dataset": PROTOCOLS[protocol].dataset,
+        "split": split,
+        "categories": list(benchmark.galleries),
+        "protocol": protocol,
+    }
+    tables = {
+        "queries": pa.Table.from_pylist([_row(one) for one in benchmark.queries], schemas.QUERIES),
+        "gallery": pa.Table.from_pylist([*_gallery(benchmark)], schemas.GALLERY),
+    }
+    ingested = _write(store, Identity("ingest", 0, settings, {}), tables)
+    candidates, targets = _retrieved(benchmark, protocol, k, stage1)
+    retrieved = _write(
+        store,
+        Identity("retrieve", 0, {"k": k}, {"ingest": ingested}),
+        {
+            "candidates": pa.Table.from_pylist(candidates, schemas.CANDIDATES),
+            "targets": pa.Table.from_pylist(targets, schemas.TARGET_RANKS),
+        },
+    )
+    scores = pa.Table.from_pylist([*_scored(benchmark, candidates, stage2)], schemas.SCORES)
+    scored = _write(store, Identity("rerank", 0, {}, {"retrieve": retrieved}), {"scores": scores})
+    ranked = rank(store, ingested, retrieved, scored).fingerprint
+    return evaluate(store, ingested, retrieved, ranked).fingerprint
+
+
+def random_scores(benchmark: Benchmark, rng: np.random.Generator, levels: int) -> Scores:
+    """Few levels: many ties."""
+    return {
+        query.query_id: rng.integers(levels, size=len(benchmark.galleries[query.category])) / levels
+        for query in benchmark.queries
+    }
+
+
+def cirr_benchmark(images: int, queries: int, *, labelled: bool = True) -> Benchmark:
+    """Query n refers to image n; its subset and target are the images after."""
+    names = [ImageId(f"test1-{number}-0-img1") for number in range(images)]
+    asked = []
+    for number in range(queries):
+        members = [names[(number + step) % images] for step in range(1, 6)]
+        asked.append(
+            Query(
+                query_id=QueryId(str(12063 + number)),
+                category="cirr",
+                reference_id=names[number],
+                text=f"another {number}",
+                targets=(members[2],) if labelled else (),
+                subset=tuple(members),
+            )
+        )
+    return Benchmark({"cirr": tuple(names)}, tuple(asked), {})
+
+
+def circo_benchmark(images: int, queries: int, *, targets: int = 3) -> Benchmark:
+    """Query n refers to image n; its targets are the images after. No targets, no labels."""
+    names = [ImageId(str(100 + 7 * number)) for number in range(images)]
+    asked = [
+        Query(
+            query_id=QueryId(str(number)),
+            category="circo",
+            reference_id=names[number],
+            text=f"another {number}",
+            targets=tuple(names[(number + step) % images] for step in range(1, targets + 1)),
+        )
+        for number in range(queries)
+    ]
+    return Benchmark({"circo": tuple(names)}, tuple(asked), {})
+
+
+def _row(query: Query) -> dict[str, Any]:
+    lists = {name: list(getattr(query, name)) or None for name in ("targets", "subset")}
+    return {**asdict(query), **lists, "other_text": None}
+
+
+def _gallery(benchmark: Benchmark) -> Iterator[dict[str, Any]]:
+    for category, gallery in benchmark.galleries.items():
+        for position, image in enumerate(gallery):
+            yield {"category": category, "position": position, "image_id": image}
+
+
+def _retrieved(
+    benchmark: Benchmark, protocol: str, k: int, scores: Scores
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of candidates and of targets."""
+    candidates, targets = [], []
+    for query in benchmark.queries:
+        if query.query_id not in scores:
+            continue
+        mine, gallery = scores[query.query_id], benchmark.galleries[query.category]
+        order = [gallery[row] for row in best_first(mine, np.arange(len(gallery)))]
+        if PROTOCOLS[protocol].removes_reference:
+            order.remove(query.reference_id)
+        members = [image for image in order if image in query.subset]
+        for pool, images in (("gallery", order[:k]), ("subset", members)):
+            candidates += [
+                {
+                    "query_id": query.query_id,
+                    "pool": pool,
+                    "image_id": image,
+                    "stage1_rank": place,
+                    "stage1_score": mine[gallery.index(image)],
+                }
+                for place, image in enumerate(images, start=1)
+            ]
+        targets += [
+            {"query_id": query.query_id, "image_id": one, "stage1_rank": order.index(one) + 1}
+            for one in query.targets
+        ]
+    return candidates, targets
+
+
+def _scored(
+    benchmark: Benchmark, candidates: list[dict[str, Any]], scores: Scores
+) -> Iterator[dict[str, Any]]:
+    galleries = {one.query_id: benchmark.galleries[one.category] for one in benchmark.queries}
+    for query, image in dict.fromkeys((row["query_id"], row["image_id"]) for row in candidates):
+        score = scores[query][galleries[query].index(image)]
+        yield {"query_id": query, "image_id": image, "stage2_score": score}
+
+
+def _write(store: Path, identity: Identity, tables: Mapping[str, pa.Table]) -> str:
+    artifact = Artifact.of(store, identity)
+    for name, table in tables.items():
+        artifact.write_part(name, table)
+    artifact.finish(identity, tables)
+    return identity.fingerprint
