@@ -16,9 +16,10 @@ from storage import schemas
 from storage.annotations import read_json, require_root
 from storage.artifacts import Artifact, Identity, Made
 from storage.atomic import sha256_of
+from storage.images import Folders
 from tasks.scan import Images, scan_images
 
-VERSION = 2
+VERSION = 3
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ def ingest(
     benchmark = adapter.parse(
         split, categories, lambda file: read_json(data_root, file), known.protocol(protocol)
     )
-    images = scan_images(data_root, benchmark.files)
+    images = scan_images(Folders(data_root), benchmark.files)
     files = adapter.annotation_files(split, categories)
     identity = Identity(
         stage="ingest",

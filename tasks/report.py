@@ -12,6 +12,7 @@ import jinja2
 from PIL import Image
 
 from cir_core.errors import ImageProblem
+from cir_core.images import to_rgb
 from cir_core.metrics.protocols import PROTOCOLS
 from cir_core.metrics.recall import AVERAGE, MICRO
 from storage.artifacts import Artifact, Made
@@ -241,7 +242,7 @@ class _Album:
         if path is None:
             return ""
         try:
-            image = decode_image(read_image(self._root, path), path).convert("RGB")
+            image = to_rgb(decode_image(read_image(self._root, path), path))
         except ImageProblem:
             return ""
         image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
