@@ -312,7 +312,7 @@ def _run(flags: dict[str, Any], *, as_json: bool) -> None:
 def _tell(result: Any, settings: Any, *, as_json: bool) -> None:
     from rich.console import Console
 
-    from flows.terminal import HEADER, print_recall, recall_rows
+    from flows.terminal import HEADER, gallery_rows, print_recall, recall_rows
 
     if not result.made:
         _say("nothing to do: every stage was there already")
@@ -325,6 +325,7 @@ def _tell(result: Any, settings: Any, *, as_json: bool) -> None:
             "report": str(result.report),
             "made": result.made,
             "problems": result.problems,
+            "galleries": gallery_rows(settings.store, result),
             "recall": [
                 dict(zip(HEADER, row, strict=True)) for row in recall_rows(settings.store, result)
             ],
