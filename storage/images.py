@@ -7,7 +7,7 @@ import os
 import stat
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
@@ -50,9 +50,9 @@ class Folders:
 
     def has(self, relative: str) -> bool:
         """Whether something (a link to nothing, too) has this path."""
-        path = PurePosixPath(relative)
-        names = self._listed(str(path.parent))
-        return os.path.lexists(self.root / relative) if names is None else path.name in names
+        folder, _, name = relative.rpartition("/")  # far quicker than pathlib, 100,000 times
+        names = self._listed(folder or ".")
+        return os.path.lexists(self.root / relative) if names is None else name in names
 
     def find(self, relative: Sequence[str]) -> str:
         """The first of the paths that exists. Raises ImageProblem ``missing``."""

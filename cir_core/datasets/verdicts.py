@@ -103,7 +103,7 @@ def judge_protocols(
     findings = []
     for first, *others in alike.values():
         part = evaluable(parse(first), first, usable)
-        name = f"{first.name} (+ {len(others)})" if others else first.name
+        name = f"{first.name} (+ {len(others)} alike)" if others else first.name
         findings += [
             share(f"{split}: evaluable", f"{name}: queries", part.usable_queries, part.queries),
             share(f"{split}: evaluable", f"{name}: gallery", part.usable_members, part.members),
