@@ -81,7 +81,7 @@ class OutOfSpace(CirError):
 class ImageProblem(CirError):
     """One image cannot be decoded as published; becomes a row of ``problems``, never a crash.
 
-    ``kind`` is one word: missing, empty, unreadable, truncated, too_large, unsafe_path, denied.
+    ``kind`` is a key of ``REMEDIES``.
     """
 
     exit_code = 3
@@ -104,4 +104,6 @@ REMEDIES = {
     "too_large": "shrink the image: more pixels than any photo of these benchmarks has",
     "unsafe_path": "replace the link, folder or device by a regular file inside the data root",
     "denied": "give the current user read permission",
+    "io_error": "check the disk or the network it is on, then run the same command again",
+    "unsupported": "save the image with 8 or 16 bits a channel",
 }

@@ -1,8 +1,9 @@
 """Pictures to model input, as published: target-pad, bicubic resize, centre crop, normalise.
 
 Follows torchvision's geometry (rounding included) with Pillow and torch alone. The published
-transform converts to RGB last; we convert first. For RGB and greyscale files, all that the
+transform converts to RGB last; we convert first. For RGB and 8-bit greyscale files, all that the
 benchmarks hold, both orders give the same pixels; for palettes and the like ours is the sane one.
+The orientation that EXIF may tell is not applied, as published.
 """
 
 import numpy as np
@@ -14,18 +15,44 @@ from torch import Tensor
 TARGET_RATIO = 1.25
 """Longer pictures are padded until their sides are at most 1.25 : 1 (published value)."""
 
+SIXTEEN_BITS = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+"""Pillow's names for grey values up to 65,535: in either byte order, or within 32 bits (PPM)."""
+
+BICUBIC = Image.Resampling.BICUBIC
+
+STRIP_PIXELS = 16_000_000
+"""64 MB as Pillow keeps them. A line of 1 x 20,000, padded at once, would take 1.3 GB."""
+
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def prepare(image: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3"]:
     """The square crop of a decoded picture, as bytes in RGB order."""
-    image = crop_centre(resize_short_side(target_pad(to_rgb(image)), size), size)
-    return np.array(image)  # a copy: torch wants writable memory
+    image = to_rgb(image)
+    left, top = _target_bars(image.size, TARGET_RATIO)
+    if (image.width + 2 * left) * (image.height + 2 * top) > STRIP_PIXELS:
+        image = _pad_and_resize_in_strips(image, size)
+    else:
+        image = resize_short_side(target_pad(image), size)
+    return np.array(crop_centre(image, size))  # a copy: torch wants writable memory
+
+
+def has_known_range(image: Image.Image) -> bool:
+    """Whether a picture's mode says which value is black and which white. 32-bit integers and
+    floats do not, but for what Pillow makes of a 16-bit PPM; that is told from the header."""
+    return image.mode not in ("I", "F") or (image.mode, image.format) == ("I", "PPM")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Colours only: an alpha channel is dropped, not blended with a background."""
+    """Colours only, 8 bits each: docs/images.md says what becomes of each kind of file.
+
+    Of 16 bits the upper 8 are kept, as Pillow itself does for colours; its conversion of grey
+    would make everything above 255 white. An alpha channel is dropped, not blended with a
+    background.
+    """
+    if image.mode in SIXTEEN_BITS:
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
     if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
         image = image.convert("RGBA")  # Pillow warns about the direct way; the colours are the same
     return image.convert("RGB")
@@ -41,12 +68,32 @@ def normalise(pixels: UInt8[Tensor, "image size size 3"]) -> Float[Tensor, "imag
 
 def target_pad(image: Image.Image, ratio: float = TARGET_RATIO) -> Image.Image:
     """Black bars on both sides of the shorter dimension, until long / short <= ratio."""
-    width, height = image.size
-    if max(width, height) / min(width, height) < ratio:
-        return image
-    wanted = max(width, height) / ratio
-    bars = (max(int((wanted - width) / 2), 0), max(int((wanted - height) / 2), 0))
-    return ImageOps.expand(image, border=bars, fill=0)
+    bars = _target_bars(image.size, ratio)
+    return image if bars == (0, 0) else ImageOps.expand(image, border=bars, fill=0)
+
+
+def _target_bars(size: tuple[int, int], ratio: float) -> tuple[int, int]:
+    """Pixels on the left and on the right, and above and below."""
+    width, height = size
+    if max(size) / min(size) < ratio:
+        return (0, 0)
+    wanted = max(size) / ratio
+    return (max(int((wanted - width) / 2), 0), max(int((wanted - height) / 2), 0))
+
+
+def _pad_and_resize_in_strips(image: Image.Image, size: int) -> Image.Image:
+    """``resize_short_side(target_pad(image), size)`` to the bit, without the padded picture in
+    memory: Pillow too resizes row by row first, rounds to bytes, and then column by column."""
+    left, top = _target_bars(image.size, TARGET_RATIO)
+    width, height = image.width + 2 * left, image.height + 2 * top
+    target = _short_side_size((width, height), size)
+    narrow = Image.new("RGB", (target[0], height))
+    rows = max(STRIP_PIXELS // width, 1)
+    for start in range(0, image.height, rows):
+        strip = image.crop((0, start, image.width, min(start + rows, image.height)))
+        strip = ImageOps.expand(strip, border=(left, 0), fill=0)
+        narrow.paste(strip.resize((target[0], strip.height), BICUBIC), (0, top + start))
+    return narrow.resize(target, BICUBIC)
 
 
 def square_pad(image: Image.Image) -> Image.Image:
@@ -59,12 +106,15 @@ def square_pad(image: Image.Image) -> Image.Image:
 
 def resize_short_side(image: Image.Image, size: int) -> Image.Image:
     """Bicubic; the long side is truncated to whole pixels, as torchvision's ``Resize``."""
-    width, height = image.size
+    target = _short_side_size(image.size, size)
+    return image if target == image.size else image.resize(target, BICUBIC)
+
+
+def _short_side_size(old: tuple[int, int], size: int) -> tuple[int, int]:
+    width, height = old
     if width <= height:
-        target = (size, int(size * height / width))
-    else:
-        target = (int(size * width / height), size)
-    return image if target == image.size else image.resize(target, Image.Resampling.BICUBIC)
+        return (size, int(size * height / width))
+    return (int(size * width / height), size)
 
 
 def crop_centre(image: Image.Image, size: int) -> Image.Image:

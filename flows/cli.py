@@ -369,6 +369,54 @@ def datasets(as_json: _Json = False) -> None:
     print_datasets(DATASETS.values(), Console())
 
 
+@app.command()
+def doctor(
+    dataset: Annotated[
+        str | None, typer.Option(help="Also check this dataset.", show_default="environment only")
+    ] = None,
+    data_root: _DataRoot = None,
+    split: Annotated[
+        str | None, typer.Option(help="train, val or test.", show_default="all that are there")
+    ] = None,
+    stage1: _Stage1 = None,
+    stage2: _Stage2 = None,
+    k: _K = None,
+    store: _Store = None,
+    decode: Annotated[
+        bool, typer.Option("--decode", help="Decode every image too: slow, finds broken ones.")
+    ] = False,
+    as_json: _Json = False,
+) -> None:
+    """Expected and found: environment, models, store, and a dataset's files, counts and images.
+
+    Ends with 0 when all is well, 3 when something is wrong, 4 when something needed is missing.
+    """
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from cir_core.findings import exit_code_of
+    from flows.doctor import examine, print_findings
+    from flows.settings import resolve
+
+    flags = {
+        "dataset": dataset,
+        "data_root": data_root,
+        "split": split,
+        "stage1": stage1,
+        "stage2": stage2,
+        "k": k,
+        "store": store,
+    }
+    findings = examine(resolve(flags, os.environ), os.environ, decode=decode)
+    code = exit_code_of(findings)
+    if as_json:
+        print(json.dumps({"exit_code": code, "findings": [asdict(one) for one in findings]}))
+    else:
+        print_findings(findings, Console())
+    raise typer.Exit(code)
+
+
 @config_app.command("show")
 def config_show(
     recipe: Annotated[
@@ -435,7 +483,7 @@ def _run(flags: dict[str, Any], *, as_json: bool) -> None:
 def _tell(result: Any, settings: Any, *, as_json: bool) -> None:
     from rich.console import Console
 
-    from flows.terminal import HEADER, print_recall, recall_rows
+    from flows.terminal import HEADER, gallery_rows, print_recall, recall_rows
 
     if not result.made:
         _say("nothing to do: every stage was there already")
@@ -449,6 +497,7 @@ def _tell(result: Any, settings: Any, *, as_json: bool) -> None:
             "ranked": [str(path) for path in result.ranked],
             "made": result.made,
             "problems": result.problems,
+            "galleries": gallery_rows(settings.store, result),
             "recall": [
                 dict(zip(HEADER, row, strict=True)) for row in recall_rows(settings.store, result)
             ],

@@ -49,8 +49,14 @@ def print_recall(store: Path, run: Run, console: Console) -> None:
     if not rows:
         console.print("The queries have no labels: rankings are made, nothing is measured.")
         console.print(f"export them: {_export_command(store, run)}", soft_wrap=True, markup=False)
-        return
-    table = Table(title=_protocol(store, run), title_justify="left")
+    else:
+        _print_table(rows, _protocol(store, run), console)
+    for line in gallery_lines(store, run):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _print_table(rows: list[list[str]], title: str, console: Console) -> None:
+    table = Table(title=title, title_justify="left")
     for name in HEADER:
         table.add_column(name, justify="left" if name in ("category", "metric") else "right")
     for row, following in zip_longest(rows, rows[1:]):
@@ -77,12 +83,34 @@ def _export_command(store: Path, run: Run) -> str:
     return shlex.join([*words, "--run", run.run_id, "--store", str(store)])
 
 
+def gallery_rows(store: Path, run: Run) -> list[dict[str, Any]]:
+    """What was searched, by category: images, missing, sha256."""
+    rows: list[dict[str, Any]] = (
+        Artifact(store, "evaluate", run.evaluated).read("galleries").to_pylist()
+    )
+    return rows
+
+
+def gallery_lines(store: Path, run: Run) -> list[str]:
+    """What was searched, and loudly what could not be."""
+    lines = []
+    for gallery in gallery_rows(store, run):
+        images, missing = gallery["images"], gallery["missing"]
+        short = f"SHORT: {images} of {images + missing}" if missing else f"{images}"
+        lines.append(f"gallery {gallery['category']}: {short} images, {gallery['sha256'][:16]}")
+    if run.problems:
+        lines.append(
+            f"WARNING: {run.problems} images or queries could not be used (table problems)"
+        )
+    return lines
+
+
 def recall_markdown(store: Path, run: Run) -> str:
     """The table for Prefect's artifact page."""
     lines = [f"**{_protocol(store, run)}**", ""]
     lines += ["| " + " | ".join(HEADER) + " |", "|" + " --- |" * len(HEADER)]
     lines += ["| " + " | ".join(row) + " |" for row in recall_rows(store, run)]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *(f"- {line}" for line in gallery_lines(store, run))])
 
 
 def _protocol(store: Path, run: Run) -> str:

@@ -5,12 +5,13 @@ Storage knows names and bytes; which names and shapes a model has is the core's 
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -69,13 +70,47 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     try:
         tensors = load_file(folder / WEIGHTS_FILE)
     except (OSError, SafetensorError) as error:
-        raise CheckpointRefused(
-            "a model's weights cannot be read",
-            item=str(folder / WEIGHTS_FILE),
-            cause=str(error),
-            remedy="convert or train the model again; a git-lfs pointer file is a common cause",
-        ) from error
+        raise _unreadable(folder, error) from error
     return {name: tensor.to(torch.float32) for name, tensor in tensors.items()}
+
+
+def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Each tensor's shape, from the file's header alone. Raises as ``read_tensors``."""
+    with _opened(folder) as weights:
+        names = weights.keys()
+        return {name: tuple(weights.get_slice(name).get_shape()) for name in names}
+
+
+def differing_tensors(folder: Path, other: Path, prefix: str) -> list[str]:
+    """Names with this prefix that one model lacks, or whose values are not equal in fp32; two
+    tensors at a time are in memory. Raises as ``read_tensors``."""
+    with _opened(folder) as ours, _opened(other) as theirs:
+        names = {name for name in (*ours.keys(), *theirs.keys()) if name.startswith(prefix)}
+        shared = names & {*ours.keys()} & {*theirs.keys()}
+        equal = {
+            name
+            for name in shared
+            if torch.equal(ours.get_tensor(name).float(), theirs.get_tensor(name).float())
+        }
+    return sorted(names - equal)
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[Any]:
+    try:
+        with safe_open(folder / WEIGHTS_FILE, framework="pt") as weights:
+            yield weights
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(folder, error) from error
+
+
+def _unreadable(folder: Path, error: Exception) -> CheckpointRefused:
+    return CheckpointRefused(
+        "a model's weights cannot be read",
+        item=str(folder / WEIGHTS_FILE),
+        cause=str(error),
+        remedy="convert or train the model again; a git-lfs pointer file is a common cause",
+    )
 
 
 def model_sha256(folder: Path) -> str:

@@ -6,18 +6,25 @@ import io
 import os
 import stat
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
 from cir_core.errors import ImageProblem
+from cir_core.images import has_known_range
 
 MOST_PIXELS = 50_000_000
 """Above any photo of the benchmarks. A 12 KB PNG can claim 100 megapixels and take 500 MiB."""
 
 MOST_SIDE = 20_000
-"""Padding to 1.25 : 1 makes a 1 x 20,000 picture 16,000 x 20,000: 1.3 GB, for a moment."""
+"""Padding to 1.25 : 1 makes a 1 x 20,000 picture 16,000 x 20,000: 320 megapixels to resize."""
+
+MOST_BYTES = 4 * MOST_PIXELS
+"""Of a file, asked before it is read: four channels of 8 bits, uncompressed."""
+
+MACHINE_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Out of descriptors or memory: no image is to blame, and going on would blame all of them."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """What a file may hold, whatever its name. Pillow's further formats include one (EPS) that starts
@@ -25,9 +32,47 @@ an external interpreter on the file's content where that is installed."""
 
 
 def find_image(root: Path, relative: Sequence[str]) -> str:
-    """The first of the relative paths that exists. Raises ImageProblem ``missing``."""
+    """The first of the relative paths that exists; for many images ask ``Folders`` instead.
+    Raises ImageProblem ``missing``."""
+    return _first(relative, lambda path: os.path.lexists(root / path))
+
+
+class Folders:
+    """The files below a data root, each folder listed once however many of them are asked for."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._names: dict[str, frozenset[str] | None] = {}
+
+    def names(self, folder: str) -> frozenset[str]:
+        """What lies in a folder, relative to the root; nothing when it cannot be listed."""
+        return self._listed(folder) or frozenset()
+
+    def has(self, relative: str) -> bool:
+        """Whether something (a link to nothing, too) has this path."""
+        folder, _, name = relative.rpartition("/")  # far quicker than pathlib, 100,000 times
+        names = self._listed(folder or ".")
+        return os.path.lexists(self.root / relative) if names is None else name in names
+
+    def find(self, relative: Sequence[str]) -> str:
+        """The first of the paths that exists. Raises ImageProblem ``missing``."""
+        return _first(relative, self.has)
+
+    def _listed(self, folder: str) -> frozenset[str] | None:
+        """None for a folder that may be entered and not listed."""
+        if folder not in self._names:
+            try:
+                self._names[folder] = frozenset(os.listdir(self.root / folder))
+            except PermissionError:
+                self._names[folder] = None
+            except (OSError, ValueError):  # no such folder, or no possible path
+                self._names[folder] = frozenset()
+        return self._names[folder]
+
+
+def _first(relative: Sequence[str], exists: Callable[[str], bool]) -> str:
     for path in relative:
-        if os.path.lexists(root / path):
+        if exists(path):
             return path
     raise ImageProblem(
         "missing", "no file for an image", item=relative[0], cause=f"looked for {list(relative)}"
@@ -37,33 +82,48 @@ def find_image(root: Path, relative: Sequence[str]) -> str:
 def read_image(root: Path, relative: str) -> bytes:
     """The bytes of a regular file below ``root``.
 
-    Raises ImageProblem: missing, empty, denied, or unsafe_path (folder, FIFO, device, or a link
-    that leaves the root: opening those can hang or leak).
+    Raises ImageProblem: missing, empty, too_large, denied, io_error (the disk or the network
+    fails), or unsafe_path (folder, FIFO, device, or a link that leaves the root: opening those can
+    hang or leak).
     """
-    path = root / relative
     try:
-        real = Path(os.path.realpath(path, strict=True))  # OSError for a loop, unlike resolve()
-        if not real.is_relative_to(root.resolve()):
-            raise ImageProblem("unsafe_path", "an image's path leaves the data root", item=relative)
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ImageProblem("missing", "no file for an image", item=relative) from error
-    except PermissionError as error:
-        raise ImageProblem("denied", "an image may not be read", item=relative) from error
+        content = _read_regular(root, relative)
     except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.ENXIO):
+        if error.errno in MACHINE_ERRORS:
             raise
-        raise ImageProblem("unsafe_path", "an image's path is unusable", item=relative) from error
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # before fdopen, which trips on folders
-            raise ImageProblem("unsafe_path", "an image's path is not a file", item=relative)
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            content = file.read()
-    finally:
-        os.close(descriptor)
+        raise _unread(error, relative) from error
     if not content:
         raise ImageProblem("empty", "an image file is empty", item=relative)
     return content
+
+
+def _read_regular(root: Path, relative: str) -> bytes:
+    path = root / relative
+    real = Path(os.path.realpath(path, strict=True))  # OSError for a loop, unlike resolve()
+    if not real.is_relative_to(root.resolve()):
+        raise ImageProblem("unsafe_path", "an image's path leaves the data root", item=relative)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):  # before fdopen, which trips on folders
+            raise ImageProblem("unsafe_path", "an image's path is not a file", item=relative)
+        if status.st_size > MOST_BYTES:
+            told = f"{status.st_size} bytes"
+            raise ImageProblem("too_large", "an image file is too large", item=relative, cause=told)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
+
+
+def _unread(error: OSError, relative: str) -> ImageProblem:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return ImageProblem("missing", "no file for an image", item=relative)
+    if isinstance(error, PermissionError):
+        return ImageProblem("denied", "an image may not be read", item=relative)
+    if error.errno in (errno.ELOOP, errno.ENXIO):
+        return ImageProblem("unsafe_path", "an image's path is unusable", item=relative)
+    return ImageProblem("io_error", "reading an image failed", item=relative, cause=str(error))
 
 
 def sha256_of_bytes(content: bytes) -> str:
@@ -73,7 +133,7 @@ def sha256_of_bytes(content: bytes) -> str:
 def image_size(content: bytes, relative: str) -> tuple[int, int]:
     """Width and height from the header alone.
 
-    Raises ImageProblem: unreadable, truncated, too_large.
+    Raises ImageProblem: unreadable, truncated, too_large, unsupported (values without a range).
     """
     with _opened(content, relative) as image:
         return image.size
@@ -82,7 +142,8 @@ def image_size(content: bytes, relative: str) -> tuple[int, int]:
 def decode_image(content: bytes, relative: str) -> Image.Image:
     """The decoded picture (first frame of an animation).
 
-    Raises ImageProblem: unreadable, truncated, too_large (told from the header, before decoding).
+    Raises ImageProblem: unreadable, truncated; and, from the header, before decoding, too_large and
+    unsupported.
     """
     image = _opened(content, relative)
     try:
@@ -100,7 +161,9 @@ def _opened(content: bytes, relative: str) -> Image.Image:
             warnings.simplefilter("ignore")  # Pillow's own, higher, limit; ours follows below
             image = Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError as error:
-        raise ImageProblem("unreadable", "a file is not an image", item=relative) from error
+        raise ImageProblem(
+            "unreadable", "a file is not an image", item=relative, cause=_likeness(content)
+        ) from error
     except (OSError, SyntaxError, ValueError) as error:
         raise _undecodable(error, relative) from error
     except Image.DecompressionBombError as error:
@@ -112,7 +175,24 @@ def _opened(content: bytes, relative: str) -> Image.Image:
         raise ImageProblem(
             "too_large", "an image is too large", item=relative, cause=f"{width} x {height} pixels"
         )
+    if not has_known_range(image):
+        raise ImageProblem(
+            "unsupported",
+            "an image's values have no known range",
+            item=relative,
+            cause=f"{image.format} in mode {image.mode}: which value is white is not told",
+        )
     return image
+
+
+def _likeness(content: bytes) -> str:
+    """What a file that is no image looks like, if that is known."""
+    start = content[:200].lstrip().lower()
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer: the picture itself was not fetched"
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "a web page, saved in its place"
+    return ""
 
 
 def _undecodable(error: Exception, relative: str) -> ImageProblem:

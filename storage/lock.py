@@ -9,6 +9,22 @@ from pathlib import Path
 from cir_core.errors import PreflightError, StoreBusy
 
 
+def holder_of(store: Path) -> str | None:
+    """Who holds the store now: the process id, or "unknown"; None when it is free.
+
+    Asking takes the lock, shared, for a moment: a run that starts in that very moment is refused.
+    """
+    try:
+        with (store / "lock").open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read().strip() or "unknown"
+    except FileNotFoundError:
+        pass
+    return None
+
+
 @contextmanager
 def hold_store(store: Path) -> Iterator[None]:
     """Hold the store for this process; the kernel releases it when the process ends, however.

@@ -108,9 +108,24 @@ METRICS = pa.schema(
         pa.field("ci_low", pa.float64(), nullable=False),
         pa.field("ci_high", pa.float64(), nullable=False),
         pa.field("n", pa.int32(), nullable=False),
+        pa.field("gallery_images", pa.int32(), nullable=False),
+        pa.field("gallery_missing", pa.int32(), nullable=False),
+        pa.field("gallery_sha256", pa.string(), nullable=False),
     ]
 )
-"""Fractions, with 95 % intervals. ``stage``: stage1, stage2, or gain (their paired difference)."""
+"""Fractions, with 95 % intervals. ``stage``: stage1, stage2, or gain (their paired difference).
+The gallery's columns are those of ``GALLERIES``; of an average, those of all galleries together."""
+
+GALLERIES = pa.schema(
+    [
+        pa.field("category", pa.string(), nullable=False),
+        pa.field("images", pa.int32(), nullable=False),
+        pa.field("missing", pa.int32(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+    ]
+)
+"""What was searched: usable members, members that could not be used, and a hash over the usable
+members' bytes and ids in gallery order (``cir_core.metrics.galleries``)."""
 
 
 def embeddings(width: int) -> pa.Schema:

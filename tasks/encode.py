@@ -25,7 +25,7 @@ from tasks.models import open_stage1, tokenize
 from tasks.pixels import ImageFile, image_files, load_pixels
 from tasks.progress import count, shard_name, shards
 
-VERSION = 2
+VERSION = 3
 SHARD = 256
 """Images per part: the unit of commit and of loss when a run is killed."""
 

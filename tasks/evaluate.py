@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cir_core.metrics.galleries import SearchedGallery, searched, together
 from cir_core.metrics.precision import (
     AllTargetRanks,
     mean_average_precision,
@@ -23,19 +24,21 @@ from cir_core.metrics.recall import (
 from cir_core.types import Pool
 from storage import schemas
 from storage.artifacts import Artifact, Identity, Made
+from tasks.gallery import usable_images
 
-VERSION = 2
+VERSION = 3
 
 NEVER = np.iinfo(np.int32).max
 """Rank of a target that no ranking can contain: a miss at every k."""
 
 
 def evaluate(store: Path, ingested: str, candidates: str, rankings: str) -> Made:
-    """The artifact ``evaluate``: part metrics. Queries without label are left out; queries that
-    could not be asked, or whose target is not in the gallery, count as misses."""
+    """The artifact ``evaluate``: parts metrics and galleries. Queries without label are left out;
+    queries that could not be asked, or whose target is not in the gallery, count as misses."""
     source = Artifact(store, "ingest", ingested)
     protocol = PROTOCOLS[source.identity()["settings"]["protocol"]]
-    settings = Artifact(store, "retrieve", candidates).identity()["settings"]
+    retrieved = Artifact(store, "retrieve", candidates)
+    settings = retrieved.identity()["settings"]
     identity = Identity(
         stage="evaluate",
         version=VERSION,
@@ -47,12 +50,19 @@ def evaluate(store: Path, ingested: str, candidates: str, rankings: str) -> Made
         return Made(identity.fingerprint, reused=True)
     queries = source.read("queries").sort_by("query_id")
     labelled = queries.filter(pc.is_valid(queries["targets"]))
-    targets = Artifact(store, "retrieve", candidates).read("targets")
+    targets = retrieved.read("targets")
     ranked = Artifact(store, "rank", rankings).read("rankings")
     metrics = _metrics(protocol, settings["k"], labelled, targets, ranked)
-    rows = [{"protocol": protocol.name, **asdict(metric)} for metric in metrics]
+    encoded = Artifact(store, "encode", retrieved.identity()["inputs"]["encode"])
+    galleries = _galleries(source, encoded)
+    rows = [
+        {"protocol": protocol.name, **asdict(metric), **_of_gallery(metric.category, galleries)}
+        for metric in metrics
+    ]
     artifact.write_part("metrics", pa.Table.from_pylist(rows, schemas.METRICS))
-    artifact.finish(identity, ["metrics"])
+    described = [asdict(gallery) for gallery in galleries.values()]
+    artifact.write_part("galleries", pa.Table.from_pylist(described, schemas.GALLERIES))
+    artifact.finish(identity, ["metrics", "galleries"])
     return Made(identity.fingerprint, reused=False)
 
 
@@ -68,6 +78,31 @@ def stage1_metrics(store: Path, ingested: str, candidates: str) -> list[Metric]:
     k = retrieved.identity()["settings"]["k"]
     metrics = _metrics(protocol, k, labelled, retrieved.read("targets"), unchanged)
     return [metric for metric in metrics if metric.stage == "stage1"]
+
+
+def _galleries(source: Artifact, encoded: Artifact) -> dict[str, SearchedGallery]:
+    """By category."""
+    usable = usable_images(source, encoded)
+    sha256_of = dict(zip(usable["image_id"].to_pylist(), usable["sha256"].to_pylist(), strict=True))
+    members = source.read("gallery").sort_by("position")
+    return {
+        category: searched(
+            category,
+            members.filter(pc.equal(members["category"], category))["image_id"].to_pylist(),
+            sha256_of,
+        )
+        for category in source.identity()["settings"]["categories"]
+    }
+
+
+def _of_gallery(category: str, galleries: dict[str, SearchedGallery]) -> dict[str, int | str]:
+    """A metric's columns about the gallery: its category's, or of an average all together."""
+    one = galleries.get(category) or together(category, list(galleries.values()))
+    return {
+        "gallery_images": one.images,
+        "gallery_missing": one.missing,
+        "gallery_sha256": one.sha256,
+    }
 
 
 def _metrics(

@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +12,20 @@ import pyarrow as pa
 from cir_core.datasets.adapter import Adapter
 from cir_core.datasets.ids import twins
 from cir_core.datasets.registry import Dataset
-from cir_core.errors import ImageProblem, UsageError
+from cir_core.errors import UsageError
 from cir_core.types import Benchmark, Query, RunSplit
 from storage import schemas
 from storage.annotations import read_annotation, require_root
 from storage.artifacts import Artifact, Identity, Made
 from storage.atomic import sha256_of
-from storage.images import find_image, image_size, read_image, sha256_of_bytes
-from tasks.progress import count
+from storage.images import Folders
+from tasks.scan import Images, scan_images
 
-VERSION = 2
+VERSION = 3
 
 TWINS_SHOWN = 5
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Images:
-    rows: list[dict[str, Any]]
-    problems: list[dict[str, str]]
 
 
 def ingest(
@@ -62,7 +55,7 @@ def ingest(
         dataset.protocol(protocol),
     )
     _tell_notes(benchmark)
-    images = _scan_images(data_root, benchmark)
+    images = scan_images(Folders(data_root), benchmark.files)
     files = dataset.annotation_files(split, categories)
     identity = Identity(
         stage="ingest",
@@ -122,31 +115,7 @@ def _tell_notes(benchmark: Benchmark) -> None:
         )  # fmt: skip
 
 
-def _scan_images(root: Path, benchmark: Benchmark) -> _Images:
-    rows, problems = [], []
-    with count("hashing", len(benchmark.files), "images") as counter:
-        for image_id, names in benchmark.files.items():
-            try:
-                path = find_image(root, names)
-                content = read_image(root, path)
-                width, height = image_size(content, path)
-            except ImageProblem as problem:
-                problems.append(problem.row(image_id))
-            else:
-                rows.append(
-                    {
-                        "image_id": image_id,
-                        "path": path,
-                        "sha256": sha256_of_bytes(content),
-                        "width": width,
-                        "height": height,
-                    }
-                )
-            counter.update(1)
-    return _Images(rows, problems)
-
-
-def _query_problems(benchmark: Benchmark, images: _Images) -> list[dict[str, str]]:
+def _query_problems(benchmark: Benchmark, images: Images) -> list[dict[str, str]]:
     """Queries that cannot be asked, or whose answer cannot be found: they count as misses."""
     usable = {row["image_id"] for row in images.rows}
     galleries = {name: set(gallery) for name, gallery in benchmark.galleries.items()}

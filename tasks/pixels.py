@@ -44,9 +44,11 @@ def image_files(images: pa.Table) -> list[ImageFile]:
 
 
 def load_pixels(root: Path, files: list[ImageFile], size: int) -> Pixels:
-    """Read, check, decode and crop. A bad image is a problem, in order, and no reason to stop.
+    """Read, check, decode and crop. A picture that cannot be decoded is a problem, in order, and no
+    reason to stop: its bytes will never be better.
 
-    Raises PreflightError when a file's bytes are no longer those that were ingested.
+    Raises PreflightError when a file's bytes are no longer those that were ingested, and
+    ImageProblem when it cannot be read any more. Neither is kept: the next run may read it.
     """
     # decoding silences Pillow's warnings, and in Python 3.11 the filters are shared by all threads:
     # this restores them once the last thread is done
@@ -62,15 +64,15 @@ def load_pixels(root: Path, files: list[ImageFile], size: int) -> Pixels:
 
 
 def _load(root: Path, file: ImageFile, size: int) -> np.ndarray | ImageProblem:
+    content = read_image(root, file.path)
+    if sha256_of_bytes(content) != file.sha256:
+        raise PreflightError(
+            "an image has changed since this run began",
+            item=file.path,
+            cause="something writes to the data root",
+            remedy="run the same command again once the data root is at rest",
+        )
     try:
-        content = read_image(root, file.path)
-        if sha256_of_bytes(content) != file.sha256:
-            raise PreflightError(
-                "an image has changed since this run began",
-                item=file.path,
-                cause="something writes to the data root",
-                remedy="run the same command again once the data root is at rest",
-            )
         return prepare(decode_image(content, file.path), size)
     except ImageProblem as problem:
         return problem

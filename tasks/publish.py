@@ -8,9 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cir_core.errors import StoreCorrupt
+from cir_core.metrics.galleries import SearchedGallery, together
 from cir_core.metrics.protocols import PROTOCOLS
+from cir_core.metrics.recall import AVERAGE
 from storage.artifacts import Artifact, Made, finished
 from storage.catalog import CATALOG_FILE, PublishedRun, published_runs, run_id_of, write_catalog
+from tasks.gallery import usable_images
 
 _log = logging.getLogger(__name__)
 
@@ -44,9 +47,13 @@ def _read_run(store: Path, evaluated: Artifact) -> PublishedRun:
     ranked = Artifact(store, "rank", inputs["rank"])
     scored = Artifact(store, "rerank", ranked.identity()["inputs"]["rerank"])
     encoded = Artifact(store, "encode", retrieved.identity()["inputs"]["encode"])
-    images, problems = source.read("images"), source.read("problems")
+    images = usable_images(source, encoded)
     fused = Artifact(store, "fuse", retrieved.identity()["inputs"]["fuse"])
-    problems = pa.concat_tables([problems, encoded.read("problems"), fused.read("unfused")])
+    problems = pa.concat_tables(
+        [source.read("problems"), encoded.read("problems"), fused.read("unfused")]
+    )
+    galleries = evaluated.read("galleries")
+    everything = together(AVERAGE, [SearchedGallery(**row) for row in galleries.to_pylist()])
     queries = source.read("queries")
     settings = source.identity()["settings"]
     row = {
@@ -58,7 +65,9 @@ def _read_run(store: Path, evaluated: Artifact) -> PublishedRun:
         "images": images.num_rows,
         "queries": queries.num_rows,
         "problems": problems.num_rows,
-        "gallery_sha256": source.identity()["inputs"]["images"],
+        "gallery_images": everything.images,
+        "gallery_missing": everything.missing,
+        "gallery_sha256": everything.sha256,
         "stage1_sha256": encoded.identity()["inputs"]["model"],
         "stage2_sha256": scored.identity()["inputs"]["model"],
         "created_at": evaluated.created_at(),
@@ -67,6 +76,7 @@ def _read_run(store: Path, evaluated: Artifact) -> PublishedRun:
         row=row,
         tables={
             "gallery": source.read("gallery").join(images, "image_id"),
+            "galleries": galleries,
             "queries": _with_target_rank(
                 queries,
                 retrieved.read("targets"),

@@ -12,6 +12,7 @@ import jinja2
 from PIL import Image
 
 from cir_core.errors import ImageProblem
+from cir_core.images import to_rgb
 from cir_core.metrics.protocols import PROTOCOLS
 from cir_core.metrics.recall import AVERAGE, MICRO
 from storage.artifacts import Artifact, Made
@@ -19,7 +20,7 @@ from storage.atomic import commit_text
 from storage.catalog import CATALOG_FILE, query, run_id_of
 from storage.images import decode_image, read_image
 
-VERSION = 2
+VERSION = 3
 
 THUMBNAIL = 112
 """Pixels of the longer side; a page of a hundred pictures stays near one megabyte."""
@@ -64,6 +65,7 @@ def report(store: Path, data_root: Path, evaluated: str) -> Reported:
     content = {
         "run": run,
         "protocol": PROTOCOLS[run["protocol"]],
+        "galleries": _galleries(catalog, run),
         "recalls": _recall_tables(catalog, run),
         "cirr_average": _cirr_average(catalog, run),
         "places": _places(catalog, run),
@@ -72,9 +74,12 @@ def report(store: Path, data_root: Path, evaluated: str) -> Reported:
         "samples": _samples(catalog, run_id, data_root),
         "made_with": Artifact(store, "evaluate", evaluated).made_with(),
     }
-    metrics = _rows(catalog, f"SELECT * FROM metrics WHERE run_id = '{run_id}'")
     commit_text(page, _template().render(content))
-    summary = {"report_version": VERSION, "run": run, "metrics": metrics}
+    tables = {
+        name: _rows(catalog, f"SELECT * FROM {name} WHERE run_id = '{run_id}'")
+        for name in ("galleries", "problems", "metrics")
+    }
+    summary = {"report_version": VERSION, "run": run} | tables
     commit_text(numbers, json.dumps(summary, indent=1, default=str) + "\n")
     return Reported(page, Made(evaluated, reused=False))
 
@@ -92,6 +97,15 @@ def _rows(catalog: Path, sql: str) -> list[dict[str, Any]]:
     return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
+def _galleries(catalog: Path, run: dict[str, Any]) -> dict[str, Any]:
+    """What was searched, by category."""
+    sql = (
+        "SELECT category, images, missing, sha256 FROM galleries\n"
+        f"WHERE run_id = '{run['run_id']}' ORDER BY category"
+    )
+    return {"sql": sql, "rows": _rows(catalog, sql)}
+
+
 def _recall_tables(catalog: Path, run: dict[str, Any]) -> list[dict[str, Any]]:
     """One table per pool, in the categories' order, with the SQL that gives its numbers."""
     run_id = run["run_id"]
@@ -105,7 +119,7 @@ def _recall_tables(catalog: Path, run: dict[str, Any]) -> list[dict[str, Any]]:
         if not recall:
             continue
         gain_sql = (
-            "SELECT category, k, value, ci_low, ci_high FROM metrics\n"
+            "SELECT category, k, value, ci_low, ci_high, gallery_images FROM metrics\n"
             f"WHERE run_id = '{run_id}' AND stage = 'gain' AND metric = '{metric}'"
         )
         gains = _rows(catalog, gain_sql)
@@ -241,7 +255,7 @@ class _Album:
         if path is None:
             return ""
         try:
-            image = decode_image(read_image(self._root, path), path).convert("RGB")
+            image = to_rgb(decode_image(read_image(self._root, path), path))
         except ImageProblem:
             return ""
         image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)

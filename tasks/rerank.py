@@ -17,7 +17,7 @@ from tasks.models import open_stage2
 from tasks.pixels import ImageFile, image_files, load_pixels
 from tasks.progress import count, shard_name, shards
 
-VERSION = 2
+VERSION = 3
 SHARD = 256
 """Gallery images per part, as in encoding."""
 

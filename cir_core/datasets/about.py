@@ -17,6 +17,7 @@ class About:
     """``layout`` is relative to the data root; ``counts`` by split, where published.
 
     ``images`` says how to obtain them: nothing is ever downloaded for the user.
+    ``distinct_images`` is the number of different ids in all splits of ``counts`` together.
     """
 
     title: str
@@ -25,6 +26,7 @@ class About:
     layout: str
     images: str
     counts: Mapping[str, Counts] = field(default_factory=dict)
+    distinct_images: int | None = None
 
 
 DEMO = About(
@@ -33,6 +35,21 @@ DEMO = About(
     source_url="drawn by cir-pipeline itself",
     layout="nothing: drawn into the store on first use",
     images="drawn, 25,200 for train, 1,890 each for val and test",
+    counts={
+        "train": Counts(
+            {"dress": 8400, "shirt": 8398, "toptee": 8400},
+            {"dress": 8400, "shirt": 8400, "toptee": 8400},
+        ),
+        "val": Counts(
+            {"dress": 420, "shirt": 420, "toptee": 420},
+            {"dress": 630, "shirt": 630, "toptee": 630},
+        ),
+        "test": Counts(
+            {"dress": 420, "shirt": 420, "toptee": 420},
+            {"dress": 630, "shirt": 630, "toptee": 630},
+        ),
+    },
+    distinct_images=28_980,
 )
 
 FASHION_IQ = About(
@@ -57,6 +74,7 @@ FASHION_IQ = About(
             {"dress": 3818, "shirt": 6346, "toptee": 5374},
         ),
     },
+    distinct_images=74_381,
 )
 
 CIRR = About(
@@ -72,6 +90,7 @@ CIRR = About(
         "val": Counts({"cirr": 4181}, {"cirr": 2297}),
         "test": Counts({"cirr": 4148}, {"cirr": 2315}),
     },
+    distinct_images=21_551,
 )
 
 CIRCO = About(
@@ -86,6 +105,7 @@ CIRCO = About(
         "val": Counts({"circo": 220}, {"circo": 123403}),
         "test": Counts({"circo": 800}, {"circo": 123403}),
     },
+    distinct_images=123_403,
 )
 
 SHOES = About(
@@ -100,6 +120,7 @@ SHOES = About(
         "train": Counts({"shoes": 8990}, {"shoes": 10000}),
         "val": Counts({"shoes": 1761}, {"shoes": 4658}),
     },
+    distinct_images=14_658,
 )
 
 OWN = About(

@@ -1,6 +1,6 @@
 """Tensors and sizes to a ready model, strictly."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -40,16 +40,26 @@ def load_stage1(config: ModelConfig, tensors: Mapping[str, Tensor], source: str)
     Raises CheckpointRefused for a stage-2 model or any missing, extra or misshapen tensor, and
     NonFiniteError for NaN or infinity in a weight.
     """
-    if not isinstance(config, Stage1Config):
-        raise _wrong_stage("stage 1", config, source)
-    return load_strictly(Stage1Model(config), tensors, source)
+    return load_strictly(Stage1Model(as_stage1(config, source)), tensors, source)
 
 
 def load_stage2(config: ModelConfig, tensors: Mapping[str, Tensor], source: str) -> Stage2Model:
     """Stage 2, in eval mode. Raises as ``load_stage1``."""
+    return load_strictly(Stage2Model(as_stage2(config, source)), tensors, source)
+
+
+def as_stage1(config: ModelConfig, source: str) -> Stage1Config:
+    """Raises CheckpointRefused for a stage-2 model."""
+    if not isinstance(config, Stage1Config):
+        raise _wrong_stage("stage 1", config, source)
+    return config
+
+
+def as_stage2(config: ModelConfig, source: str) -> Stage2Config:
+    """Raises CheckpointRefused for any other than a stage-2 model."""
     if not isinstance(config, Stage2Config):
         raise _wrong_stage("stage 2", config, source)
-    return load_strictly(Stage2Model(config), tensors, source)
+    return config
 
 
 def load_strictly(model: Model, tensors: Mapping[str, Tensor], source: str) -> Model:
@@ -64,13 +74,36 @@ def load_strictly(model: Model, tensors: Mapping[str, Tensor], source: str) -> M
 def check_tensors(
     expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Tensor], source: str
 ) -> None:
+    """Raises CheckpointRefused as ``check_shapes``, and NonFiniteError."""
+    check_shapes(expected, {name: tuple(one.shape) for name, one in found.items()}, source)
+    broken = [name for name in expected if not torch.isfinite(found[name]).all()]
+    if broken:
+        raise NonFiniteError(
+            "a checkpoint holds NaN or infinite weights",
+            item=source,
+            cause=f"{len(broken)} tensors: {', '.join(broken[:_SHOWN])}",
+            remedy="download or train it again",
+        )
+
+
+def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Every tensor of the config's model by name; takes no memory for them."""
+    with torch.device("meta"):
+        is_stage1 = isinstance(config, Stage1Config)
+        model = Stage1Model(config) if is_stage1 else Stage2Model(config)
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def check_shapes(
+    expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], source: str
+) -> None:
     """Raises CheckpointRefused listing the first missing, extra and misshapen names."""
     missing = sorted(expected.keys() - found.keys())
     extra = sorted(found.keys() - expected.keys())
     misshapen = [
-        f"{name} is {tuple(found[name].shape)}, expected {shape}"
+        f"{name} is {found[name]}, expected {shape}"
         for name, shape in expected.items()
-        if name in found and tuple(found[name].shape) != shape
+        if name in found and found[name] != shape
     ]
     faults = [
         f"{len(names)} {fault}: {', '.join(names[:_SHOWN])}"
@@ -84,14 +117,6 @@ def check_tensors(
             cause="; ".join(faults),
             remedy="check that the file belongs to this stage and architecture",
         )
-    broken = [name for name in expected if not torch.isfinite(found[name]).all()]
-    if broken:
-        raise NonFiniteError(
-            "a checkpoint holds NaN or infinite weights",
-            item=source,
-            cause=f"{len(broken)} tensors: {', '.join(broken[:_SHOWN])}",
-            remedy="download or train it again",
-        )
 
 
 def require_same_vision(stage1: Stage1Model, stage2: Stage1Model | Stage2Model) -> None:
@@ -103,13 +128,19 @@ def require_same_vision(stage1: Stage1Model, stage2: Stage1Model | Stage2Model) 
     differing = [
         name for name in ours if name not in theirs or not torch.equal(ours[name], theirs[name])
     ]
-    if differing or stage1.config.vision != stage2.config.vision:
+    require_fit(stage1.config, stage2.config, differing)
+
+
+def require_fit(stage1: Stage1Config, other: ModelConfig, differing: Sequence[str]) -> None:
+    """``differing`` names tensors of the visual encoders that are not the same. Raises
+    CheckpointRefused as ``require_same_vision``."""
+    if differing or stage1.vision != other.vision:
         raise CheckpointRefused(
             "the two stages hold different visual encoders",
             cause=f"{len(differing)} tensors differ: {', '.join(differing[:_SHOWN])}",
             remedy="use a pair that was trained from the same frozen encoder",
         )
-    require_same_tokens(stage1.config, stage2.config)
+    require_same_tokens(stage1, other)
 
 
 def require_same_tokens(stage1: Stage1Config, other: ModelConfig) -> None:

@@ -11,7 +11,9 @@ CREATE TABLE runs (
     images INTEGER NOT NULL,         -- usable images
     queries INTEGER NOT NULL,
     problems INTEGER NOT NULL,       -- images or queries that could not be used
-    gallery_sha256 VARCHAR NOT NULL, -- over the ids and bytes of all images
+    gallery_images INTEGER NOT NULL, -- usable members, summed over the galleries
+    gallery_missing INTEGER NOT NULL, -- members that could not be used: more than 0 is a short gallery
+    gallery_sha256 VARCHAR NOT NULL, -- over the usable members' bytes and ids: see galleries
     stage1_sha256 VARCHAR NOT NULL,
     stage2_sha256 VARCHAR NOT NULL,
     created_at TIMESTAMP NOT NULL
@@ -26,6 +28,15 @@ CREATE TABLE gallery (
     sha256 VARCHAR,
     width INTEGER,
     height INTEGER
+);
+
+-- What was searched. sha256 is over a line "<sha256> <image_id>" per usable member, by position.
+CREATE TABLE galleries (
+    run_id VARCHAR NOT NULL,
+    category VARCHAR NOT NULL,
+    images INTEGER NOT NULL,         -- usable members
+    missing INTEGER NOT NULL,        -- members that could not be used
+    sha256 VARCHAR NOT NULL
 );
 
 CREATE TABLE queries (
@@ -79,7 +90,10 @@ CREATE TABLE metrics (
     value DOUBLE NOT NULL,           -- a fraction
     ci_low DOUBLE NOT NULL,          -- 95 % interval
     ci_high DOUBLE NOT NULL,
-    n INTEGER NOT NULL
+    n INTEGER NOT NULL,
+    gallery_images INTEGER NOT NULL, -- of the category; of an average, of all galleries together
+    gallery_missing INTEGER NOT NULL,
+    gallery_sha256 VARCHAR NOT NULL
 );
 
 CREATE TABLE problems (

@@ -109,3 +109,14 @@ CREATE VIEW integrity_ranks_without_gaps AS
 SELECT run_id, query_id, pool FROM rankings
 GROUP BY ALL
 HAVING count(*) <> max(rank) OR count(*) <> count(DISTINCT rank);
+
+CREATE VIEW integrity_galleries AS
+WITH members AS (
+    SELECT run_id, category, count(path) AS images, count(*) - count(path) AS missing,
+           sha256(coalesce(string_agg(sha256 || ' ' || image_id || chr(10), '' ORDER BY position)
+                           FILTER (path IS NOT NULL), '')) AS sha256
+    FROM gallery GROUP BY ALL
+)
+SELECT g.run_id, g.category FROM galleries g LEFT JOIN members m USING (run_id, category)
+WHERE (g.images, g.missing) IS DISTINCT FROM (coalesce(m.images, 0), coalesce(m.missing, 0))
+   OR g.sha256 <> coalesce(m.sha256, sha256(''));

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pyarrow.compute as pc
 import pytest
 
 from cir_core.errors import OutOfSpace, PreflightError, StoreBusy
+from cir_core.metrics.galleries import searched
+from cir_core.types import ImageId
 from storage import schemas
 from storage.catalog import PublishedRun, published_runs, query, run_id_of, write_catalog
 
@@ -19,6 +22,7 @@ QUERIES = schemas.QUERIES.append(pa.field("target_stage1_rank", pa.int32())).app
     pa.field("recall_targets", pa.list_(pa.string()))
 )
 ROOT = Path(__file__).parents[2]
+GALLERY = searched("dress", [ImageId(image) for image in "abc"], {ImageId(i): i for i in "abc"})
 
 
 def asked(
@@ -80,13 +84,16 @@ def published(
             "images": 3,
             "queries": len(queries),
             "problems": 0,
-            "gallery_sha256": "g",
+            "gallery_images": 3,
+            "gallery_missing": 0,
+            "gallery_sha256": GALLERY.sha256,
             "stage1_sha256": "1",
             "stage2_sha256": "2",
             "created_at": "2026-01-02T03:04:05+00:00",
         },
         tables={
             "gallery": gallery,
+            "galleries": pa.Table.from_pylist([asdict(GALLERY)], schemas.GALLERIES),
             "queries": pa.Table.from_pylist(queries, QUERIES),
             "candidates": pa.Table.from_pylist(candidates, schemas.CANDIDATES),
             "rankings": pa.Table.from_pylist(rankings, schemas.RANKINGS),
@@ -236,7 +243,7 @@ def integrity(path: Path) -> dict[str, int]:
         for (name,) in rows(path, "SELECT view_name FROM duckdb_views() WHERE NOT internal")
         if name.startswith("integrity_")
     ]
-    assert len(names) == 2
+    assert len(names) == 3
     return {name: len(rows(path, f"SELECT * FROM {name}")) for name in names}
 
 
@@ -253,7 +260,26 @@ def test_an_unscored_candidate_breaks_integrity(path: Path) -> None:
     assert integrity(path) == {
         "integrity_unscored_candidates": 5,
         "integrity_ranks_without_gaps": 0,
+        "integrity_galleries": 0,
     }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE gallery SET sha256 = 'x' WHERE image_id = 'b'",
+        "UPDATE gallery SET image_id = 'x' WHERE image_id = 'b'",
+        "UPDATE gallery SET position = 9 - position",
+        "UPDATE gallery SET path = NULL WHERE image_id = 'b'",
+        "DELETE FROM gallery",
+    ],
+)
+def test_a_gallery_other_than_the_one_searched_breaks_integrity(path: Path, change: str) -> None:
+    """An image's bytes, its name, its place, and whether it could be used are all in the hash."""
+    write_catalog(path, [two_categories()])
+    with duckdb.connect(str(path)) as connection:
+        connection.execute(change)
+    assert integrity(path)["integrity_galleries"] == 1
 
 
 @pytest.mark.parametrize("wrong", ["aac", "acc"])

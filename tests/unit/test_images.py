@@ -124,6 +124,18 @@ def test_prepare_is_pad_then_resize_then_crop() -> None:
     assert (prepare(image, 16) == expected).all()
 
 
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 40), st.integers(1, 5000))
+@settings(deadline=None)
+def test_large_pictures_are_resized_in_strips_to_the_same_bytes(
+    w: int, h: int, size: int, strip: int
+) -> None:
+    image = noise(w, h)
+    plain = crop_centre(resize_short_side(target_pad(image), size), size)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cir_core.images.STRIP_PIXELS", strip)
+        assert (prepare(image, size) == np.array(plain)).all()
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (3, 1), (2000, 1), (1, 2000), (17, 16)])
 def test_prepare_makes_a_square_of_every_shape(size: tuple[int, int]) -> None:
     pixels = prepare(noise(*size), 16)

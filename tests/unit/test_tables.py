@@ -29,6 +29,7 @@ SCHEMAS = {
     "scores": schemas.SCORES,
     "rankings": schemas.RANKINGS,
     "metrics": schemas.METRICS,
+    "galleries": schemas.GALLERIES,
     "embeddings": schemas.embeddings(WIDTH),
     "fused": schemas.fused_queries(WIDTH),
 }

@@ -1,0 +1,148 @@
+"""``cir-pipeline doctor``: the checks composed, and their findings told."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
+from typing import get_args
+
+from rich.console import Console, JustifyMethod
+from rich.markup import escape
+from rich.table import Table
+
+from cir_core.datasets.registry import find_dataset
+from cir_core.errors import CheckpointRefused, UsageError
+from cir_core.findings import Finding
+from cir_core.footprint import PUBLISHED, Widths, Workload, bytes_needed
+from cir_core.models.load import as_stage1, parse_config
+from cir_core.models.tokenizer import Tokenizer
+from cir_core.types import Benchmark, Split
+from flows.settings import Resolved, Settings, demo_root, shipped_model
+from storage.checkpoints import read_config
+from tasks.doctor import check_dataset
+from tasks.environment import check_environment, check_models, check_store
+
+STYLES = {"ok": "green", "note": "dim", "problem": "bold yellow", "blocked": "bold red"}
+
+
+@dataclass(frozen=True)
+class _Dataset:
+    """Findings about the dataset, and what a run on it adds to the store, if that is known."""
+
+    findings: list[Finding]
+    bytes_needed: int | None = None
+
+
+def examine(resolved: Resolved, variables: Mapping[str, str], *, decode: bool) -> list[Finding]:
+    """Environment, models and store; and the dataset, when one is named anywhere.
+
+    Raises UsageError for an unknown dataset, or one that is named without a data root.
+    """
+    settings = resolved.settings
+    dataset = _Dataset([])
+    if resolved.origins["dataset"] != "default":
+        chosen = resolved.origins["split"] != "default"
+        dataset = _examine_dataset(settings, (settings.split,) if chosen else (), decode=decode)
+    return [
+        *check_environment(variables),
+        *check_models(
+            settings.stage1 or shipped_model("stage1"), settings.stage2 or shipped_model("stage2")
+        ),
+        *check_store(settings.store, bytes_needed=dataset.bytes_needed),
+        *dataset.findings,
+    ]
+
+
+def _examine_dataset(settings: Settings, splits: Sequence[Split], *, decode: bool) -> _Dataset:
+    """All splits that are there, or the named ones."""
+    dataset = find_dataset(settings.dataset)
+    root = settings.data_root
+    if root is None:
+        if dataset.name != "demo":
+            raise UsageError(
+                f"dataset {dataset.name} needs --data-root",
+                remedy="pass the folder that holds its annotation files and images",
+            )
+        root = demo_root(settings.store)
+        if not root.is_dir():
+            return _Dataset([Finding("demo", "data", "note", "drawn by the first run")])
+    copy = check_dataset(
+        root, dataset.name, splits or get_args(Split), insist=bool(splits), decode=decode
+    )
+    if not copy.benchmarks:
+        return _Dataset(copy.findings)
+    usual: Split = "val" if "val" in copy.benchmarks else next(iter(copy.benchmarks))
+    needed = _needed(copy.benchmarks[usual], settings, settings.k or dataset.k)
+    return _Dataset(copy.findings, needed)
+
+
+def _needed(benchmark: Benchmark, settings: Settings, k: int) -> int:
+    """Bytes that a run on this split adds, with the given models or ones of published size."""
+    widths = _widths(settings)
+    texts = [text for one in benchmark.queries for text in (one.text, one.other_text) if text]
+    pairs = sum(
+        min(k, len(benchmark.galleries[query.category])) + len(query.subset)
+        for query in benchmark.queries
+    )
+    work = Workload(
+        images=len(benchmark.files),
+        queries=len(benchmark.queries),
+        tokens=sum(map(len, Tokenizer(widths.vocabulary)(texts))),
+        pairs=pairs,
+    )
+    return bytes_needed(work, widths)
+
+
+def _widths(settings: Settings) -> Widths:
+    folder: Path | None = settings.stage1
+    if folder is None and settings.dataset == "demo":
+        folder = shipped_model("stage1")
+    if folder is None:
+        return PUBLISHED
+    try:
+        config = as_stage1(parse_config(read_config(folder), str(folder)), str(folder))
+    except CheckpointRefused:
+        return PUBLISHED  # why the model is refused is a finding of its own
+    return Widths(config.embedding, config.text.width, config.text.vocabulary)
+
+
+def print_findings(findings: Sequence[Finding], console: Console) -> None:
+    """A table per part, and below them examples and remedies of what is not as it should be."""
+    for part, group in groupby(findings, key=attrgetter("part")):
+        table = Table(title=escape(part), title_justify="left", title_style="bold")
+        for name in ("check", "found", "expected", "%", ""):
+            justify: JustifyMethod = "right" if name in ("expected", "%") else "left"
+            table.add_column(name, justify=justify, overflow="fold")
+        for finding in group:
+            table.add_row(*_cells(finding))
+        console.print(table)
+    for finding in findings:
+        if finding.state != "ok" and (finding.examples or finding.remedy):
+            _print_details(finding, console)
+
+
+def _cells(finding: Finding) -> list[str]:
+    percent = "" if finding.percent is None else f"{finding.percent:.2f}"
+    state = f"[{STYLES[finding.state]}]{finding.state}[/]"
+    told = [escape(_told(value)) for value in (finding.found, finding.expected)]
+    return [escape(finding.check), *told, percent, state]
+
+
+def _print_details(finding: Finding, console: Console) -> None:
+    style = STYLES[finding.state]
+    title = escape(f"{finding.part}: {finding.check}: {_told(finding.found)}")
+    console.print(f"\n[{style}]{title}[/]", highlight=False)
+    for example in finding.examples:
+        console.print(f"  {escape(example)}", highlight=False, soft_wrap=True)
+    if isinstance(finding.found, int) and finding.found > len(finding.examples) > 0:
+        console.print(f"  ... and {finding.found - len(finding.examples):,} more", highlight=False)
+    if finding.remedy:
+        told = finding.remedy.replace("\n", "\n    ")
+        console.print(f"  what to do: {escape(told)}", highlight=False, soft_wrap=True)
+
+
+def _told(value: int | str | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else value

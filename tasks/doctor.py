@@ -1,0 +1,137 @@
+"""Is this copy of a dataset whole? What lies there is read, and judged by the core."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cir_core.datasets.registry import Dataset, find_dataset
+from cir_core.datasets.verdicts import judge_counts, judge_images, judge_protocols, judge_queries
+from cir_core.errors import AnnotationError, CirError
+from cir_core.findings import EXAMPLES, Finding, blocked
+from cir_core.metrics.protocols import Protocol
+from cir_core.types import Benchmark, Split
+from storage.annotations import read_json, require_root
+from storage.images import Folders, decode_image, image_size
+from tasks.scan import scan_images
+
+
+@dataclass(frozen=True)
+class Copy:
+    """What was found, and the splits that could be read, under the dataset's default protocol."""
+
+    findings: list[Finding]
+    benchmarks: dict[Split, Benchmark]
+
+
+@dataclass(frozen=True)
+class _Annotations:
+    """The files of a split: their content, or why there is none."""
+
+    split: Split
+    contents: dict[str, Any]
+    faults: dict[str, AnnotationError]
+
+
+def check_dataset(
+    root: Path, name: str, splits: Sequence[Split], *, insist: bool, decode: bool
+) -> Copy:
+    """Annotation files, counts, images, queries, and how much of each protocol can be evaluated.
+
+    Splits that the dataset does not have, or of which no file is there, are passed over unless
+    ``insist``. Every image is read and hashed; ``decode`` decodes it too, which alone finds a
+    picture that breaks off. What is wrong with the copy becomes findings and is never raised.
+    """
+    dataset = find_dataset(name)
+    try:
+        require_root(root)
+    except CirError as error:
+        return Copy([blocked("data root", str(root), error)], {})
+    findings: list[Finding] = []
+    read: list[_Annotations] = []
+    benchmarks: dict[Split, Benchmark] = {}
+    for annotations in (_read_annotations(root, dataset, split) for split in splits):
+        if annotations.contents or insist:
+            told, benchmark = _examine(dataset, annotations)
+            findings += told
+            if benchmark is not None:
+                read.append(annotations)
+                benchmarks[annotations.split] = benchmark
+    if not benchmarks:
+        layout = f"expected below the data root:\n{dataset.about.layout}"
+        nothing = Finding("annotations", "usable splits", "blocked", 0, 1, remedy=layout)
+        return Copy([*findings, nothing], {})
+    folders = Folders(root)
+    files = {image: places for one in benchmarks.values() for image, places in one.files.items()}
+    images = scan_images(folders, files, measure=_decoded_size if decode else image_size)
+    hashes = {row["image_id"]: row["sha256"] for row in images.rows}
+    findings += judge_images(dataset.about, benchmarks, hashes, images.problems, folders.names)
+    for annotations in read:
+        parse = partial(_parse, dataset, annotations)
+        findings += judge_protocols(annotations.split, dataset.protocols, parse, hashes.keys())
+    return Copy(findings, benchmarks)
+
+
+def _decoded_size(content: bytes, relative: str) -> tuple[int, int]:
+    return decode_image(content, relative).size
+
+
+def _read_annotations(root: Path, dataset: Dataset, split: Split) -> _Annotations:
+    """A split that the dataset does not have has no content, and one fault."""
+    try:
+        files = dataset.adapter.annotation_files(split, dataset.adapter.categories)
+    except AnnotationError as error:
+        return _Annotations(split, {}, {split: error})
+    contents, faults = {}, {}
+    for file in files:
+        try:
+            contents[file] = read_json(root, file)
+        except AnnotationError as error:
+            faults[file] = error
+    return _Annotations(split, contents, faults)
+
+
+def _examine(dataset: Dataset, annotations: _Annotations) -> tuple[list[Finding], Benchmark | None]:
+    """The split's files, counts and queries; no benchmark where it cannot be parsed."""
+    split, findings = annotations.split, [_judge_files(annotations)]
+    if not _readable(dataset, annotations):
+        return findings, None
+    try:
+        benchmark = _parse(dataset, annotations, dataset.protocols[0])
+    except AnnotationError as error:
+        return [*findings, blocked(split, "annotations", error)], None
+    findings += judge_counts(dataset.about, split, benchmark)
+    return findings + judge_queries(split, benchmark), benchmark
+
+
+def _readable(dataset: Dataset, annotations: _Annotations) -> list[str]:
+    """The categories all of whose files were read."""
+    adapter, split = dataset.adapter, annotations.split
+    return [
+        category
+        for category in (adapter.categories if annotations.contents else ())
+        if annotations.faults.keys().isdisjoint(adapter.annotation_files(split, [category]))
+    ]
+
+
+def _parse(dataset: Dataset, annotations: _Annotations, protocol: Protocol) -> Benchmark:
+    return dataset.adapter.parse(
+        annotations.split,
+        _readable(dataset, annotations),
+        annotations.contents.__getitem__,
+        protocol,
+    )
+
+
+def _judge_files(annotations: _Annotations) -> Finding:
+    found, faults = len(annotations.contents), annotations.faults.values()
+    return Finding(
+        part=annotations.split,
+        check="annotation files",
+        state="blocked" if faults else "ok",
+        found=found,
+        expected=found + len(faults),
+        examples=tuple(f"{error.what}: {error.item}" for error in faults)[:EXAMPLES],
+        remedy="; ".join({error.remedy: None for error in faults}),
+    )

@@ -1,0 +1,53 @@
+"""Every image of a benchmark found, read, hashed and measured; every bad one a problem."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cir_core.errors import ImageProblem
+from cir_core.types import ImageId
+from storage.images import Folders, image_size, read_image, sha256_of_bytes
+from tasks.progress import count
+
+
+@dataclass(frozen=True)
+class Images:
+    """Rows of the tables ``images`` (the usable ones) and ``problems`` (the others)."""
+
+    rows: list[dict[str, Any]]
+    problems: list[dict[str, str]]
+
+
+Measure = Callable[[bytes, str], tuple[int, int]]
+"""Width and height of an image's bytes; raises ImageProblem when they are none."""
+
+
+def scan_images(
+    folders: Folders, files: Mapping[ImageId, Sequence[str]], *, measure: Measure = image_size
+) -> Images:
+    """Each image by the first of its places that exists, in the order given.
+
+    Files are always read and hashed, since only their bytes can say whether they changed. The
+    default measure looks at the header alone.
+    """
+    rows, problems = [], []
+    with count("hashing", len(files), "images") as counter:
+        for image_id, names in files.items():
+            try:
+                path = folders.find(names)
+                content = read_image(folders.root, path)
+                width, height = measure(content, path)
+            except ImageProblem as problem:
+                problems.append(problem.row(image_id))
+            else:
+                rows.append(
+                    {
+                        "image_id": image_id,
+                        "path": path,
+                        "sha256": sha256_of_bytes(content),
+                        "width": width,
+                        "height": height,
+                    }
+                )
+            counter.update(1)
+    return Images(rows, problems)
