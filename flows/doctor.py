@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cir_core.datasets.registry import find_dataset
+from cir_core.datasets.selection import source_split
 from cir_core.errors import CheckpointRefused, UsageError
 from cir_core.findings import Finding
 from cir_core.footprint import PUBLISHED, Widths, Workload, bytes_needed
@@ -43,7 +44,7 @@ def examine(resolved: Resolved, variables: Mapping[str, str], *, decode: bool) -
     dataset = _Dataset([])
     if resolved.origins["dataset"] != "default":
         chosen = resolved.origins["split"] != "default"
-        dataset = _examine_dataset(settings, (settings.split,) if chosen else (), decode=decode)
+        dataset = _examine_dataset(settings, (source_split(settings.split),) if chosen else (), decode=decode)
     return [
         *check_environment(variables),
         *check_models(

@@ -100,4 +100,4 @@ class Journal:
 def _board(folder: Path, step: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter  # a second of imports
 
-    return SummaryWriter(str(folder), purge_step=step + 1)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder), purge_step=step + 1)

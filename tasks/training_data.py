@@ -1,7 +1,7 @@
 """A training split as triplets: which queries may be trained on, over which image tokens."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -85,7 +85,7 @@ def read_triplets(
     files = image_files(source.read("images"))
     wordings = _parse(data_root, dataset, source, captions)
     first = wordings[0]
-    row = {file.image_id: index for index, file in enumerate(files)}
+    row = {ImageId(file.image_id): index for index, file in enumerate(files)}
     for image in _undecodable(store, tokens):
         row.pop(image, None)
     usable = [
@@ -161,11 +161,11 @@ def _token_ids(
     texts = [
         list(dict.fromkeys(wording.queries[index].text for wording in wordings)) for index in usable
     ]
-    names = [wordings[0].queries[index].query_id for index in usable]
+    names = [str(wordings[0].queries[index].query_id) for index in usable]
     owners = [name for name, mine in zip(names, texts, strict=True) for _ in mine]
     ids = iter(tokenize(stage1.config.text, owners, [text for mine in texts for text in mine]))
     return [[next(ids) for _ in mine] for mine in texts]
 
 
-def _rows(row: dict[ImageId, int], images: Sequence[ImageId]) -> Tensor:
+def _rows(row: Mapping[ImageId, int], images: Sequence[ImageId]) -> Tensor:
     return torch.tensor([row[image] for image in images], dtype=torch.long)

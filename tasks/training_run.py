@@ -105,8 +105,9 @@ def run_training(
 def _is_milestone(progress: Progress, selection: Selection | None) -> bool:
     if progress.step == progress.steps:
         return True
-    ended = selection is not None and progress.epoch is not None
-    return ended and progress.epoch % selection.every == 0
+    if selection is None or progress.epoch is None:
+        return False
+    return progress.epoch % selection.every == 0
 
 
 def _checkpoint(

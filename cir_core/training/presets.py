@@ -4,11 +4,12 @@ from pydantic import BaseModel, ConfigDict
 
 from cir_core.models.config import DEMO_BLIP, DEMO_MERGE_FROM, Stage1Config
 from cir_core.training.recipes import PretrainRecipe, Stage1Recipe, Stage2Recipe, StoredPrecision
+from cir_core.types import CaptionRule
 
 MERGE_FROM = 6
 """Published: of 12 layers, the first six merge the branches by their mean."""
 
-FASHION_IQ_WAYS = ("published", "reversed", "first", "second")
+FASHION_IQ_WAYS: tuple[CaptionRule, ...] = ("published", "reversed", "first", "second")
 """The published augmentation: both orders joined, and each caption alone."""
 
 

@@ -24,7 +24,7 @@ from flows.settings import Settings
 from flows.train import TrainingSettings, run_training
 from storage.catalog import query
 from storage.checkpoints import model_sha256
-from tasks import tokens, training_run
+from tasks import training_run
 from tasks.journal import Journal
 
 
@@ -210,7 +210,7 @@ def test_no_room_for_image_tokens_is_told_before_work(
 ) -> None:
     workshop.train("pretrain")
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(tokens.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr("tasks.tokens.shutil.disk_usage", lambda _: usage)
     with pytest.raises(OutOfSpace) as caught:
         workshop.train("stage1")
     assert "--features recompute" in caught.value.remedy

@@ -17,7 +17,7 @@ from tests.unit.test_training import stage1_training, stage2_training
 
 def main(file: Path) -> None:
     torch.set_num_threads(1)
-    found = {}
+    found: dict[str, torch.Tensor] = {}
     for name, make in (("stage1", stage1_training), ("stage2", stage2_training)):
         training = make(2, dropout=0.0)
         compute = Compute.on("cpu", micro_batch=1)
