@@ -44,7 +44,9 @@ def examine(resolved: Resolved, variables: Mapping[str, str], *, decode: bool) -
     dataset = _Dataset([])
     if resolved.origins["dataset"] != "default":
         chosen = resolved.origins["split"] != "default"
-        dataset = _examine_dataset(settings, (source_split(settings.split),) if chosen else (), decode=decode)
+        dataset = _examine_dataset(
+            settings, (source_split(settings.split),) if chosen else (), decode=decode
+        )
     return [
         *check_environment(variables),
         *check_models(
