@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cir_core.errors import CheckpointRefused
+from cir_core.errors import CheckpointRefused, NonFiniteError
 from storage.atomic import commit, commit_text, sha256_of
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -29,11 +29,13 @@ def write_checkpoint(
 ) -> str:
     """Write both files atomically, weights first; returns the weights' sha256.
 
-    ``dtype`` is the precision on disk; models compute in fp32 whatever it is.
+    ``dtype`` is the precision on disk; models compute in fp32 whatever it is. Raises NonFiniteError
+    (and writes nothing) for weights that are NaN, infinite, or too large for ``dtype``.
     """
     stored = {
         name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()
     }
+    _require_finite(stored, folder)
 
     def write(temporary: Path) -> None:
         save_file(stored, temporary, metadata={"format": "pt"})
@@ -42,6 +44,17 @@ def write_checkpoint(
     digest = commit(folder / WEIGHTS_FILE, write)
     commit_text(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
     return digest
+
+
+def _require_finite(stored: Mapping[str, Tensor], folder: Path) -> None:
+    broken = [f"{name} ({t.dtype})" for name, t in stored.items() if not t.isfinite().all()]
+    if broken:
+        raise NonFiniteError(
+            "a model is not written: it would not load again",
+            item=str(folder),
+            cause=f"{len(broken)} tensors hold NaN or infinity: {', '.join(broken[:5])}",
+            remedy="keep it in fp32 if it is finite there; else train it again",
+        )
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from cir_core.models.fusion import Stage1Model
 from cir_core.models.load import check_tensors
 from cir_core.models.reranker import Stage2Model
 
+
 @dataclass(frozen=True)
 class Converted:
     """A checkpoint in our names, fp32. ``dropped`` lists the source keys that have no place here

@@ -153,16 +153,14 @@ def require_told_by_shapes(config: ModelConfig, source: str) -> None:
     """
     parts = {"vision": config.vision, "text": config.text}
     faults = [
-        f"{name} has {part.heads} heads at width {part.width}, and there heads are {HEAD_WIDTH} wide"
+        f"{name} has {part.heads} heads at width {part.width}, where it reads width / {HEAD_WIDTH}"
         for name, part in parts.items()
         if part.heads * HEAD_WIDTH != part.width
     ]
     words = config.text.vocabulary_size
     if VOCABULARIES.get(words) != config.text.vocabulary:
         known = ", ".join(f"{name} of {size} words" for size, name in VOCABULARIES.items())
-        faults.append(
-            f"its vocabulary is {config.text.vocabulary!r} of {words} words, and there it is {known}"
-        )
+        faults.append(f"the vocabulary is {config.text.vocabulary} of {words} words, not {known}")
     if isinstance(config, Stage2Config) and not 0 <= config.merge_from <= config.text.layers:
         faults.append(f"merge_from is {config.merge_from} of {config.text.layers} layers")
     if faults:
