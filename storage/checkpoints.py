@@ -30,12 +30,12 @@ def write_checkpoint(
     """Write both files atomically, weights first; returns the weights' sha256.
 
     ``dtype`` is the precision on disk; models compute in fp32 whatever it is. Raises NonFiniteError
-    (and writes nothing) for weights that are NaN, infinite, or too large for ``dtype``.
+    (and writes nothing) when a weight is too large for it.
     """
     stored = {
         name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()
     }
-    _require_finite(stored, folder)
+    _require_fit(tensors, stored, folder)
 
     def write(temporary: Path) -> None:
         save_file(stored, temporary, metadata={"format": "pt"})
@@ -46,14 +46,19 @@ def write_checkpoint(
     return digest
 
 
-def _require_finite(stored: Mapping[str, Tensor], folder: Path) -> None:
-    broken = [f"{name} ({t.dtype})" for name, t in stored.items() if not t.isfinite().all()]
-    if broken:
+def _require_fit(tensors: Mapping[str, Tensor], stored: Mapping[str, Tensor], folder: Path) -> None:
+    """Rounding must not make infinities: the written model would be refused when it is read."""
+    overflowing = [
+        f"{name} ({kept.dtype})"
+        for name, kept in stored.items()
+        if kept.dtype != tensors[name].dtype and kept.isinf().sum() != tensors[name].isinf().sum()
+    ]
+    if overflowing:
         raise NonFiniteError(
-            "a model is not written: it would not load again",
+            "a model's weights are too large for the precision on disk",
             item=str(folder),
-            cause=f"{len(broken)} tensors hold NaN or infinity: {', '.join(broken[:5])}",
-            remedy="keep it in fp32 if it is finite there; else train it again",
+            cause=f"{len(overflowing)} tensors: {', '.join(overflowing[:5])}",
+            remedy="write it in fp32",
         )
 
 

@@ -42,7 +42,7 @@ def convert(source: Path, out: Path, *, half: bool = False) -> ConvertedModel:
     ``half`` keeps the weights in fp16 on disk, rounded. Converting the same source twice writes the
     same bytes. Raises CheckpointRefused (and writes nothing) when anything about the source is not
     as declared, NonFiniteError when a weight is too large for fp16, and UsageError when ``out``
-    holds another kind or size of model, or is the source itself.
+    holds another kind or size of model, or is the source itself, or the source is a model folder.
     """
     if source.resolve() == out.resolve():
         raise UsageError(
@@ -116,6 +116,12 @@ def _read(source: Path) -> Converted:
 
 def _read_hf(folder: Path) -> Converted:
     config = read_config(folder)
+    if "kind" in config:  # ours say it, Hugging Face's say "model_type"
+        raise UsageError(
+            "the source is a model folder already",
+            item=str(folder),
+            remedy="add --to published to convert it back, and name a .pt file to write",
+        )
     if (folder / WEIGHTS_FILE).exists():
         tensors = read_safetensors(folder / WEIGHTS_FILE)
     elif (folder / HF_PICKLE).exists():

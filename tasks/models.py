@@ -25,8 +25,8 @@ def save_model(
     What is opened again is equal bit for bit: to ``model`` in fp32, to its weights rounded to
     ``dtype`` otherwise (fp16 halves the bytes; training resolves more coarsely than it rounds).
     A model that is in ``folder`` already is replaced. Raises NonFiniteError (and writes nothing)
-    for weights that are NaN, infinite, or too large for ``dtype``; OutOfSpace; PreflightError when
-    the folder cannot be made.
+    when a weight is too large for ``dtype``, OutOfSpace, and PreflightError when the folder cannot
+    be made.
     """
     return write_checkpoint(folder, model.config.model_dump(), model.state_dict(), dtype=dtype)
 
