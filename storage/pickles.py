@@ -72,7 +72,8 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 def write_pickle(path: Path, content: Mapping[str, Any]) -> str:
     """``torch.save`` that appears whole or not at all; returns the file's sha256.
 
-    The same content gives the same bytes whatever the file is called. Raises as ``commit``.
+    The same content gives the same bytes whatever the file is called. A tensor that is a view is
+    written with all that it is a view of. Raises as ``commit``.
     """
 
     def write(temporary: Path) -> None:
