@@ -158,17 +158,32 @@ app.command("rerank", help="The same as `run`: every stage that the rankings and
 @app.command()
 def convert(
     source: Annotated[
-        Path, typer.Argument(help="A published .pt file, or a Hugging Face BLIP folder.")
+        Path,
+        typer.Argument(help="A published .pt file, a Hugging Face BLIP folder, or a model folder."),
     ],
-    out: Annotated[Path, typer.Argument(help="Model folder to write.")],
+    out: Annotated[Path, typer.Argument(help="Model folder to write, or .pt file.")],
+    to: Annotated[
+        Literal["folder", "published"],
+        typer.Option(help="A model folder, or the published .pt that the authors' code loads."),
+    ] = "folder",
+    half: Annotated[
+        bool, typer.Option("--half", help="Keep a folder's weights in fp16, rounded.")
+    ] = False,
 ) -> None:
-    """Convert a published checkpoint, strictly: every tensor is mapped, or named as dropped."""
-    from tasks.convert import convert as convert_task
+    """Convert a published checkpoint, or back, strictly: every tensor is mapped or named."""
+    from cir_core.errors import UsageError
+    from tasks import convert as conversion
 
-    made = convert_task(source, out)
+    if to == "folder":
+        made = conversion.convert(source, out, half=half)
+    elif half:
+        raise UsageError("published checkpoints hold fp32", remedy="leave --half out")
+    else:
+        made = conversion.convert_back(source, out)
     _say(f"{made.kind} model with {made.parameters / 1e6:.1f} M parameters")
-    if made.dropped:
-        _say(f"dropped: {', '.join(made.dropped)}")
+    for word, names in (("dropped", made.dropped), ("made anew", made.added)):
+        if names:
+            _say(f"{word}: {', '.join(names)}")
     print(made.path)
 
 

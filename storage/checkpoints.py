@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cir_core.errors import CheckpointRefused
+from cir_core.errors import CheckpointRefused, NonFiniteError
 from storage.atomic import commit, commit_text, sha256_of
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -30,11 +30,13 @@ def write_checkpoint(
 ) -> str:
     """Write both files atomically, weights first; returns the weights' sha256.
 
-    ``dtype`` is the precision on disk; models compute in fp32 whatever it is.
+    ``dtype`` is the precision on disk; models compute in fp32 whatever it is. Raises NonFiniteError
+    (and writes nothing) when a weight is too large for it.
     """
     stored = {
         name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()
     }
+    _require_fit(tensors, stored, folder)
 
     def write(temporary: Path) -> None:
         save_file(stored, temporary, metadata={"format": "pt"})
@@ -43,6 +45,22 @@ def write_checkpoint(
     digest = commit(folder / WEIGHTS_FILE, write)
     commit_text(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
     return digest
+
+
+def _require_fit(tensors: Mapping[str, Tensor], stored: Mapping[str, Tensor], folder: Path) -> None:
+    """Rounding must not make infinities: the written model would be refused when it is read."""
+    overflowing = [
+        f"{name} ({kept.dtype})"
+        for name, kept in stored.items()
+        if kept.dtype != tensors[name].dtype and kept.isinf().sum() != tensors[name].isinf().sum()
+    ]
+    if overflowing:
+        raise NonFiniteError(
+            "a model's weights are too large for the precision on disk",
+            item=str(folder),
+            cause=f"{len(overflowing)} tensors: {', '.join(overflowing[:5])}",
+            remedy="write it in fp32",
+        )
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Weight files that others wrote: pickles, read in a process apart, and safetensors.
+"""Weight files as others write and read them: pickles, and safetensors.
 
-A pickle is a program. It is opened with torch's restricted loader only, in a short-lived process
-that hands back nothing but tensors, so that even a hole in that loader does not reach this process.
+A pickle is a program. One that others wrote is opened with torch's restricted loader only, in a
+short-lived process that hands back nothing but tensors, so that even a hole in that loader does not
+reach this process.
 """
 
 import json
@@ -10,15 +11,18 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from cir_core.errors import CheckpointRefused, OutOfSpace
+from storage.atomic import commit
 
 SECONDS = 1800
 """Far above a 3.5 GB file on a slow disk; what takes longer is an attack or a dead disk."""
@@ -63,6 +67,29 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise _refused(path, f"no readable safetensors file: {error}") from error
+
+
+def write_pickle(path: Path, content: Mapping[str, Any]) -> str:
+    """``torch.save`` that appears whole or not at all; returns the file's sha256.
+
+    The same content gives the same bytes whatever the file is called. A tensor that is a view is
+    written with all that it is a view of. Raises as ``commit``.
+    """
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # given a path, torch writes its name into the file
+            _save(content, file)
+
+    return commit(path, write)
+
+
+def _save(content: Mapping[str, Any], file: IO[bytes]) -> None:
+    try:
+        torch.save(dict(content), file)
+    except RuntimeError as error:  # what torch makes of a failed write
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error
+        raise
 
 
 def _require_checkpoint(path: Path) -> None:

@@ -1,6 +1,12 @@
-"""Models from their folders on disk, and texts as their tokens."""
+"""Models from and to their folders on disk, and texts as their tokens.
+
+A model folder holds ``config.json`` (kind and sizes) and ``model.safetensors``. ``save_model``
+writes one; ``open_stage1`` and ``open_stage2`` read it.
+"""
 
 from pathlib import Path
+
+import torch
 
 from cir_core.errors import PreflightError
 from cir_core.models.config import TextConfig
@@ -8,11 +14,29 @@ from cir_core.models.fusion import Stage1Model
 from cir_core.models.load import load_stage1, load_stage2, parse_config
 from cir_core.models.reranker import Stage2Model
 from cir_core.models.tokenizer import Tokenizer
-from storage.checkpoints import read_config, read_tensors
+from storage.checkpoints import read_config, read_tensors, write_checkpoint
+
+
+def save_model(
+    model: Stage1Model | Stage2Model, folder: Path, *, dtype: torch.dtype = torch.float32
+) -> str:
+    """Write a model folder, atomically; returns the sha256 of its weights.
+
+    What is opened again is equal bit for bit: to ``model`` in fp32, to its weights rounded to
+    ``dtype`` otherwise (fp16 halves the bytes; training resolves more coarsely than it rounds).
+    A model that is in ``folder`` already is replaced. Raises NonFiniteError (and writes nothing)
+    when a weight is too large for ``dtype``, OutOfSpace, and PreflightError when the folder cannot
+    be made.
+    """
+    return write_checkpoint(folder, model.config.model_dump(), model.state_dict(), dtype=dtype)
 
 
 def open_stage1(folder: Path) -> Stage1Model:
-    """Stage 1 in eval mode. Raises CheckpointRefused (wrong stage, wrong shapes, unreadable)."""
+    """Stage 1, or a pre-trained base, in eval mode and fp32, on the CPU.
+
+    Raises CheckpointRefused for the wrong stage, tensors that are missing, extra or misshapen, or
+    an unreadable folder, and NonFiniteError for NaN or infinity.
+    """
     config = parse_config(read_config(folder), str(folder))
     return load_stage1(config, read_tensors(folder), str(folder))
 

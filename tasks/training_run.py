@@ -20,8 +20,9 @@ from cir_core.training.gradients import Compute, Objective
 from cir_core.training.loop import Progress, fit, optimiser
 from cir_core.training.recipes import Recipe
 from storage.atomic import commit, commit_text, make_folder
-from storage.checkpoints import model_sha256, write_checkpoint
+from storage.checkpoints import model_sha256
 from tasks.journal import Journal
+from tasks.models import save_model
 
 STATE_FILE = "state.pt"
 """What resumes a training, beside the models that it writes."""
@@ -158,7 +159,7 @@ def _save(
     step: int,
     scores: Scores,
 ) -> None:
-    write_checkpoint(folder, model.config.model_dump(), model.state_dict(), dtype=output.dtype)
+    save_model(model, folder, dtype=output.dtype)
     card = _card(output, recipe, step, scores, model_sha256(folder))
     commit_text(folder / "README.md", card)
 

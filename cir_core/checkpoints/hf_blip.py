@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cir_core.checkpoints.conversion import Converted, KeyTable, Sizes, rename
+from cir_core.checkpoints.conversion import Converted, KeyTable, rename
 from cir_core.checkpoints.published import FUSION, POSITION_IDS, PROJECTIONS
+from cir_core.checkpoints.sizes import Sizes
 from cir_core.errors import CheckpointRefused
 from cir_core.models.fusion import INITIAL_TEMPERATURE
 from cir_core.models.load import parse_config

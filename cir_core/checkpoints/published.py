@@ -4,18 +4,22 @@ Stage 1 is ``BLIP_Retrieval``, stage 2 ``BLIP_NLVR``. Both hold the same frozen 
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
-from cir_core.checkpoints.conversion import Converted, KeyTable, Sizes, rename
+from cir_core.checkpoints.conversion import Converted, KeyTable, rename, restore
+from cir_core.checkpoints.sizes import Sizes, require_told_by_shapes
 from cir_core.errors import CheckpointRefused
+from cir_core.models.config import ModelConfig, Stage2Config, TextConfig
 from cir_core.models.load import parse_config
 
 MODEL_KEYS = ("BLIP_Retrieval", "BLIP_NLVR")
 """A published file is {"epoch", one of these: the state dict, "optimizer_state_dict"}."""
 
 POSITION_IDS = "text_encoder.embeddings.position_ids"
-"""A buffer that only counts 0, 1, 2, ...: dropped."""
+"""A buffer that only counts 0, 1, 2, ...: dropped, and made again on the way back."""
 
 VISION = {
     "visual_encoder.cls_token": "vision.cls_token",
@@ -90,6 +94,23 @@ STAGE2 = VISION | {
 }
 
 
+@dataclass(frozen=True)
+class Published:
+    """A model in the published names, fp32. ``added`` lists the keys that have no tensor of ours
+    (buffers that only count), ``dropped`` the settings that the format has no place for."""
+
+    model_key: str
+    state: dict[str, Tensor]
+    added: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What the published training code saves. Its readers look at the model alone; the epoch
+        and the optimiser's state are not known here, and are written as 0 and empty."""
+        return {"epoch": 0, self.model_key: self.state, "optimizer_state_dict": {}}
+
+
 def convert_published(state: Mapping[str, Tensor], source: str) -> Converted:
     """A published state dict of either stage (told by its keys) as our model, sizes from shapes.
 
@@ -118,8 +139,7 @@ def _stage1(state: Mapping[str, Tensor], table: KeyTable, source: str) -> Conver
         "embedding": sizes.embedding(),
     }
     config = parse_config(content, source)
-    counters = {POSITION_IDS: config.text.positions}
-    return rename(state, table, config, source, counters=counters)
+    return rename(state, table, config, source, counters=_counters(config))
 
 
 def _stage2(state: Mapping[str, Tensor], table: KeyTable, source: str) -> Converted:
@@ -131,5 +151,37 @@ def _stage2(state: Mapping[str, Tensor], table: KeyTable, source: str) -> Conver
         "merge_from": sizes.merge_from(),
     }
     config = parse_config(content, source)
-    counters = {POSITION_IDS: config.text.positions}
-    return rename(state, table, config, source, counters=counters)
+    return rename(state, table, config, source, counters=_counters(config))
+
+
+def to_published(config: ModelConfig, tensors: Mapping[str, Tensor], source: str) -> Published:
+    """``convert_published`` backwards, through the same tables: every key of the published file.
+
+    Reading it again gives the same tensors, bit for bit, and the same config but for ``dropped``.
+    Raises CheckpointRefused for a pre-trained base (the format holds the two stages), for sizes
+    that shapes do not tell, and for tensors that are missing, extra or misshapen; NonFiniteError
+    for NaN or infinity. ``source`` is what messages call the model.
+    """
+    if config.kind == "blip":
+        raise CheckpointRefused(
+            "a pre-trained base has no published format",
+            item=source,
+            cause="its kind is 'blip', and the published files hold a stage 1 or a stage 2",
+            remedy="pass the model folder of one of the two stages",
+        )
+    require_told_by_shapes(config, source)
+    stage1_key, stage2_key = MODEL_KEYS
+    is_stage2 = isinstance(config, Stage2Config)
+    model_key, names = (stage2_key, STAGE2) if is_stage2 else (stage1_key, STAGE1)
+    counters = _counters(config)
+    state = restore(tensors, KeyTable(names), config, source, counters=counters)
+    return Published(model_key, state, added=tuple(counters), dropped=_untold(config.text))
+
+
+def _counters(config: ModelConfig) -> dict[str, int]:
+    return {POSITION_IDS: config.text.positions}
+
+
+def _untold(text: TextConfig) -> tuple[str, ...]:
+    default = TextConfig.model_fields["dropout"].default
+    return () if text.dropout == default else (f"text.dropout {text.dropout} (read as {default})",)

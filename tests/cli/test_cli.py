@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from flows.settings import shipped_model
 from storage.artifacts import Artifact
-from storage.checkpoints import read_config, read_tensors, write_checkpoint
+from storage.checkpoints import model_sha256, read_config, read_tensors, write_checkpoint
 from tests.support.small_benchmarks import Finished, Pair
 
 ROOT = Path(__file__).parents[2]
@@ -380,6 +381,38 @@ def test_an_unusable_pair_of_models_is_refused(
     assert_nothing_half_written(own.store)
     if spoil is _swapped:
         assert_a_good_run_follows(terminal, fiq_run, own.store)
+
+
+def test_a_model_is_converted_back_and_again(
+    terminal: Terminal, pair: Pair, tmp_path: Path
+) -> None:
+    buffer = "text_encoder.embeddings.position_ids"
+    back = terminal("convert", pair.stage2, tmp_path / "2.pt", "--to", "published")
+    assert (back.code, back.out) == (0, f"{tmp_path / '2.pt'}\n")
+    assert f"made anew: {buffer}" in back.err
+    again = terminal("convert", tmp_path / "2.pt", tmp_path / "model")
+    assert (again.code, again.out) == (0, f"{tmp_path / 'model'}\n")
+    assert f"dropped: {buffer}" in again.err
+    assert model_sha256(tmp_path / "model") == model_sha256(pair.stage2)
+    half = terminal("convert", tmp_path / "2.pt", tmp_path / "half", "--half")
+    assert half.code == 0
+    sizes = [
+        (tmp_path / folder / "model.safetensors").stat().st_size for folder in ("half", "model")
+    ]
+    assert sizes[0] < 0.51 * sizes[1]
+
+
+def test_what_cannot_be_converted_back_is_told(
+    terminal: Terminal, pair: Pair, tmp_path: Path
+) -> None:
+    out, to = tmp_path / "1.pt", ("--to", "published")
+    demo = terminal("convert", shipped_model("stage1"), out, *to)
+    assert_told(demo, 7, "4 heads at width 128", "demo of 180 words", "remedy:")
+    assert_told(terminal("convert", tmp_path / "nowhere", out, *to), 7, "no model at this path")
+    assert_told(terminal("convert", pair.stage1, out, *to, "--half"), 2, "leave --half out")
+    assert_told(terminal("convert", pair.stage1, tmp_path, *to), 2, "never overwritten")
+    assert terminal("convert", pair.stage1, out, "--to", "onnx").code == 2
+    assert not out.exists()
 
 
 # --- what is printed
