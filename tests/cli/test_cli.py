@@ -96,12 +96,12 @@ def assert_a_good_run_follows(terminal: Terminal, fiq_run: Finished, store: Path
 def test_help_lists_the_verbs(terminal: Terminal) -> None:
     answer = terminal("--help")
     assert answer.code == 0
-    for verb in ("run", "rerank", "convert", "train", "sql", "config"):
+    for verb in ("run", "rerank", "convert", "train", "sql", "doctor", "config"):
         assert f" {verb} " in answer.out
     assert answer.err == ""
 
 
-@pytest.mark.parametrize("verb", ["run", "rerank", "convert", "train", "sql"])
+@pytest.mark.parametrize("verb", ["run", "rerank", "convert", "train", "sql", "doctor"])
 def test_each_verb_explains_itself(terminal: Terminal, verb: str) -> None:
     answer = terminal(verb, "--help")
     assert answer.code == 0
