@@ -1,4 +1,4 @@
-"""Parquet in and out: checksummed pages, layouts that suit each column."""
+"""Parquet in and out: checksummed pages, layouts that suit each column. And JSON lines, out."""
 
 from pathlib import Path
 
@@ -8,6 +8,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cir_core.errors import StoreCorrupt
+from cir_core.submissions.formats import compact_json
+
+BATCH = 20_000
+"""Rows turned into text at a time."""
 
 
 def write_table(path: Path, table: pa.Table) -> None:
@@ -41,6 +45,13 @@ def read_table(path: Path) -> pa.Table:
             cause=str(error),
             remedy="run the same command again: damaged parts are found and made anew",
         ) from error
+
+
+def write_jsonl(path: Path, table: pa.Table) -> None:
+    """A JSON object per row, one a line, in ASCII (see ``compact_json``)."""
+    with path.open("w", encoding="ascii", newline="\n") as file:
+        for batch in table.to_batches(max_chunksize=BATCH):
+            file.writelines(compact_json(row) + "\n" for row in batch.to_pylist())
 
 
 def vectors_of(column: pa.ChunkedArray) -> NDArray[np.float32]:

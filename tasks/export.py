@@ -24,12 +24,9 @@ from storage.artifacts import Artifact
 from storage.atomic import commit, commit_text
 from storage.catalog import run_id_of
 from storage.runs import find_run
-from storage.tables import write_table
+from storage.tables import write_jsonl, write_table
 
 _log = logging.getLogger(__name__)
-
-BATCH = 20_000
-"""Rows turned into text at a time."""
 
 
 @dataclass(frozen=True)
@@ -190,12 +187,12 @@ def _write_trec(run: _Run, stage: Stage, folder: Path) -> tuple[Path, ...]:
 
 
 def _trec_lines(run: _Run, stage: Stage) -> Iterator[str]:
-    rows = _rows(run, stage).select(["query_id", "pool", "image_id", f"{stage}_score"]).to_pylist()
-    for (query, pool), group in groupby(rows, lambda row: (row["query_id"], row["pool"])):
-        if pool == "gallery":
-            ranking = list(group)
-            scores = np.array([row[f"{stage}_score"] for row in ranking], dtype=np.float32)
-            yield from run_lines(query, [row["image_id"] for row in ranking], scores, run.run_id)
+    score = f"{stage}_score"
+    rows = _rows(run, stage, "gallery").select(["query_id", "image_id", score]).to_pylist()
+    for query, group in groupby(rows, lambda row: str(row["query_id"])):
+        ranking = [(row["image_id"], row[score]) for row in group]
+        images, scores = zip(*ranking, strict=True)
+        yield from run_lines(query, images, np.array(scores, dtype=np.float32), run.run_id)
 
 
 # --- tables
@@ -215,13 +212,6 @@ def _write_parquet(run: _Run, stage: Stage, folder: Path) -> tuple[Path, ...]:
     return (path,)
 
 
-def write_jsonl(path: Path, table: pa.Table) -> None:
-    """A JSON object per row, one a line, in ASCII (see ``compact_json``)."""
-    with path.open("w", encoding="ascii", newline="\n") as file:
-        for batch in table.to_batches(max_chunksize=BATCH):
-            file.writelines(compact_json(row) + "\n" for row in batch.to_pylist())
-
-
 def _warn_of_unanswered(run: _Run) -> None:
     answered = pc.is_in(run.queries["query_id"], value_set=run.rankings["query_id"].unique())
     asked = run.queries.num_rows
@@ -236,24 +226,22 @@ def _warn_of_unanswered(run: _Run) -> None:
 # --- the rankings in order
 
 
-def _rows(run: _Run, stage: Stage) -> pa.Table:
+def _rows(run: _Run, stage: Stage, pool: Pool | None = None) -> pa.Table:
     """``schemas.EXPORT``: queries in the dataset's order, within one its pools, best first."""
     place = pa.array(range(run.queries.num_rows), pa.int64())
     asked = run.queries.select(["query_id", "category", "reference_id", "text"])
     joined = run.rankings.join(asked.append_column("place", place), "query_id")
     rank = "rank" if stage == "stage2" else "stage1_rank"
     order = [("place", "ascending"), ("pool", "ascending"), (rank, "ascending")]
-    return joined.sort_by(order).select(schemas.EXPORT.names).cast(schemas.EXPORT)
+    rows = joined.sort_by(order).select(schemas.EXPORT.names).cast(schemas.EXPORT)
+    return rows if pool is None else rows.filter(pc.equal(rows["pool"], pool))
 
 
 def _ranked(run: _Run, stage: Stage, pool: Pool) -> dict[str, list[str]]:
     """Every query's ranking, best first; empty where it has no candidates."""
     rankings: dict[str, list[str]] = {query: [] for query in run.queries["query_id"].to_pylist()}
-    rows = _rows(run, stage).filter(pc.field("pool") == pool)
-    for query, image in zip(
-        rows["query_id"].to_pylist(), rows["image_id"].to_pylist(), strict=True
-    ):
-        rankings[query].append(image)
+    for row in _rows(run, stage, pool).select(["query_id", "image_id"]).to_pylist():
+        rankings[row["query_id"]].append(row["image_id"])
     return rankings
 
 

@@ -12,9 +12,11 @@ from prefect.client.orchestration import get_client
 from prefect.testing.utilities import prefect_test_harness
 
 from cir_core.datasets.registry import DATASETS
-from flows.deployments import cir_pipeline, run_flow
+from flows.deployments import cir_pipeline, cir_training, run_flow, run_training_flow
 from storage.catalog import query
+from storage.checkpoints import model_sha256
 from tests.support.small_benchmarks import Finished
+from tests.support.workshop import Workshop
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,8 +50,31 @@ def deployments() -> list[dict[str, Any]]:
     return found
 
 
+def runs() -> list[dict[str, Any]]:
+    return [one for one in deployments() if one["entrypoint"].endswith(".cir_pipeline")]
+
+
+def trainings() -> list[dict[str, Any]]:
+    return [one for one in deployments() if one["entrypoint"].endswith(".cir_training")]
+
+
 def test_every_dataset_has_one_deployment() -> None:
-    assert [deployment["name"] for deployment in deployments()] == list(DATASETS)
+    assert [deployment["name"] for deployment in runs()] == list(DATASETS)
+
+
+def test_every_training_has_one_deployment() -> None:
+    assert [one["parameters"]["stage"] for one in trainings()] == ["pretrain", "stage1", "stage2"]
+    for one in trainings():
+        assert one["parameters"].keys() <= inspect.signature(cir_training.fn).parameters.keys()
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_prefect_trains_what_the_plain_engine_trains(workshop: Workshop) -> None:
+    """Validation included, whose tasks run inside the training's."""
+    workshop.train("pretrain")
+    plain = workshop.train("stage1")
+    observed = run_training_flow(workshop.settings("stage1", "observed"))
+    assert model_sha256(Path(observed)) == model_sha256(plain)
 
 
 def test_a_flow_runs_where_its_worker_was_started() -> None:
@@ -59,7 +84,7 @@ def test_a_flow_runs_where_its_worker_was_started() -> None:
     assert step == {"prefect.deployments.steps.set_working_directory": {"directory": "{{ $PWD }}"}}
 
 
-@pytest.mark.parametrize("deployment", deployments(), ids=lambda one: str(one["name"]))
+@pytest.mark.parametrize("deployment", runs(), ids=lambda one: str(one["name"]))
 def test_a_deployment_runs_the_flow_with_parameters_it_has(deployment: dict[str, Any]) -> None:
     assert deployment["entrypoint"] == "flows.deployments.cir_pipeline"
     assert deployment["parameters"]["dataset"] == deployment["name"]

@@ -1,83 +1,26 @@
 """The three trainings, composed, on a few drawn garments: they run, resume, and fit together."""
 
-import json
 import logging
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from cir_core.datasets import selection
-from cir_core.datasets.demo import world
 from cir_core.errors import CheckpointRefused, OutOfSpace, ProblemsFound, UsageError
-from cir_core.models.config import DEMO_BLIP, DEMO_TEXT, DEMO_VISION, TextConfig
 from cir_core.training import presets
 from cir_core.training.loop import Diverged, Progress
-from cir_core.training.presets import PRESETS
 from flows.engine import InProcess
 from flows.pipeline import run_pipeline
 from flows.settings import Settings
-from flows.train import TrainingSettings, run_training
+from flows.train import Stage1Judge, TrainingSettings, run_training
 from storage.catalog import query
 from storage.checkpoints import model_sha256
 from tasks import training_run
 from tasks.journal import Journal
-
-
-@dataclass(frozen=True)
-class Workshop:
-    """A small world, a store, and where the models go."""
-
-    folder: Path
-
-    def train(self, stage: str, out: str | None = None, **changes: Any) -> Path:
-        data = {"store": self.folder / "store", "device": "cpu"} | changes.pop("data", {})
-        values = {
-            "stage": stage,
-            "recipe": "demo",
-            "data": Settings.model_validate(data),
-            "out": self.folder / (out or stage),
-            "base": self.folder / "pretrain" / "best",
-            "stage1": self.folder / "stage1" / "best",
-        }
-        return run_training(TrainingSettings.model_validate(values | changes), InProcess())
-
-    def journal(self, out: str) -> list[dict[str, Any]]:
-        lines = (self.folder / out / "metrics.jsonl").read_text().splitlines()
-        return [json.loads(line) for line in lines]
-
-
-@pytest.fixture
-def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
-    """A few families a category, and trainings of a few steps of a narrower model. Every third
-    image is kept out, so that there is something to select on."""
-    demo = PRESETS["demo"]
-    text: TextConfig = DEMO_TEXT.model_copy(
-        update={"width": 32, "layers": 2, "feed_forward": 32, "dropout": 0.1}
-    )
-    vision = DEMO_VISION.model_copy(update={"width": 32, "depth": 1, "mlp_width": 32})
-    assert demo.pretrain is not None
-    few = {"batch": 4, "warmup": 2}
-    fused = few | {"validate_every": 1, "k": 4}
-    small = demo.model_copy(
-        update={
-            "base": DEMO_BLIP.model_copy(update={"vision": vision, "text": text}),
-            "pretrain": demo.pretrain.model_copy(update=few | {"epochs": 1}),
-            "stage1": demo.stage1.model_copy(update=fused | {"epochs": 2}),
-            "stage2": demo.stage2.model_copy(
-                update=fused | {"epochs": 2, "hard": 3, "hard_from": 5, "random": 2}
-            ),
-        }
-    )
-    monkeypatch.setattr(world, "FAMILIES", {"train": 3, "val": 2, "test": 2})
-    monkeypatch.setattr(selection, "SHARE", 1 / 3)
-    monkeypatch.setitem(presets.PRESETS, "demo", small)
-    monkeypatch.setattr(training_run, "SAVE_SECONDS", 0)
-    return Workshop(tmp_path)
+from tests.support.workshop import Workshop
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], None]) -> None:
@@ -132,8 +75,6 @@ def test_the_best_checkpoint_is_the_one_that_selection_liked_most(
 ) -> None:
     workshop.train("pretrain")
     scores = iter([0.5, 0.2])
-    from flows.train import Stage1Judge
-
     monkeypatch.setattr(Stage1Judge, "__call__", lambda *_: {"recall@1": next(scores)})
     workshop.train("stage1")
     best, last = (workshop.folder / "stage1" / name / "README.md" for name in ("best", "last"))
