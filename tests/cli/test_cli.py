@@ -93,35 +93,21 @@ def assert_a_good_run_follows(terminal: Terminal, fiq_run: Finished, store: Path
 
 # --- help and usage
 
+VERBS = (
+    "run", "rerank", "convert", "train", "sql", "export", "check-submission", "doctor", "protocols",
+    "datasets",
+)  # fmt: skip
+
 
 def test_help_lists_the_verbs(terminal: Terminal) -> None:
     answer = terminal("--help")
     assert answer.code == 0
-<<<<<<< .merge_file_vEnsHG
-    for verb in (
-        "run",
-        "rerank",
-        "convert",
-        "train",
-        "sql",
-        "export",
-        "check-submission",
-        "config",
-    ):
-=======
-    for verb in ("run", "rerank", "convert", "train", "sql", "doctor", "config"):
->>>>>>> .merge_file_pxJREz
+    for verb in VERBS:
         assert f" {verb} " in answer.out
     assert answer.err == ""
 
 
-<<<<<<< .merge_file_vEnsHG
-@pytest.mark.parametrize(
-    "verb", ["run", "rerank", "convert", "train", "sql", "export", "check-submission"]
-)
-=======
-@pytest.mark.parametrize("verb", ["run", "rerank", "convert", "train", "sql", "doctor"])
->>>>>>> .merge_file_pxJREz
+@pytest.mark.parametrize("verb", VERBS)
 def test_each_verb_explains_itself(terminal: Terminal, verb: str) -> None:
     answer = terminal(verb, "--help")
     assert answer.code == 0
