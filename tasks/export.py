@@ -19,12 +19,12 @@ from cir_core.submissions.faults import Verdict
 from cir_core.submissions.formats import ExportFormat, Stage, compact_json
 from cir_core.submissions.trec import qrel_lines, run_lines
 from cir_core.types import Benchmark, ImageId, Pool, Query, QueryId
-from storage import schemas
 from storage.artifacts import Artifact
 from storage.atomic import commit, commit_text
 from storage.catalog import run_id_of
 from storage.runs import find_run
 from storage.tables import write_jsonl, write_table
+from tasks.ranking_rows import ranking_rows
 
 _log = logging.getLogger(__name__)
 
@@ -227,13 +227,7 @@ def _warn_of_unanswered(run: _Run) -> None:
 
 
 def _rows(run: _Run, stage: Stage, pool: Pool | None = None) -> pa.Table:
-    """``schemas.EXPORT``: queries in the dataset's order, within one its pools, best first."""
-    place = pa.array(range(run.queries.num_rows), pa.int64())
-    asked = run.queries.select(["query_id", "category", "reference_id", "text"])
-    joined = run.rankings.join(asked.append_column("place", place), "query_id")
-    rank = "rank" if stage == "stage2" else "stage1_rank"
-    order = [("place", "ascending"), ("pool", "ascending"), (rank, "ascending")]
-    rows = joined.sort_by(order).select(schemas.EXPORT.names).cast(schemas.EXPORT)
+    rows = ranking_rows(run.queries, run.rankings, stage)
     return rows if pool is None else rows.filter(pc.equal(rows["pool"], pool))
 
 
