@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from torch import Tensor
 
 from cir_core.errors import CheckpointRefused
-from cir_core.findings import Finding, blocked
+from cir_core.findings import Finding, State, blocked
 from cir_core.models.config import DEMO_BLIP, ModelConfig
 from cir_core.models.fusion import Stage1Model
 from cir_core.models.load import (
@@ -80,7 +80,7 @@ def check_store(store: Path, *, bytes_needed: int | None) -> list[Finding]:
     needed = None if bytes_needed is None else -(-bytes_needed // MIB)
     is_full = needed is not None and free < needed
     remedy = "free space, or name another disk with --store" if is_full else ""
-    state = "blocked" if is_full else "ok"
+    state: State = "blocked" if is_full else "ok"
     findings.append(Finding("store", "disk, MiB: free, needed", state, free, needed, remedy=remedy))
     return findings
 
@@ -185,7 +185,7 @@ def _check_devices() -> list[Finding]:
         remedy = "check the driver, or pass --device cpu"
         cause = str(error).splitlines()[0]
         return [*findings, Finding(PART, "gpu", "problem", name, examples=(cause,), remedy=remedy)]
-    state = "ok" if difference < DEVICE_TOLERANCE else "problem"
+    state: State = "ok" if difference < DEVICE_TOLERANCE else "problem"
     return [*findings, Finding(PART, "gpu", state, f"{name}, {difference:.1e} off the CPU")]
 
 

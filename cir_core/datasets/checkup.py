@@ -112,7 +112,7 @@ def in_several_categories(benchmark: Benchmark) -> dict[ImageId, tuple[str, ...]
     return {image: tuple(names) for image, names in categories.items() if len(names) > 1}
 
 
-def same_bytes(hashes: Mapping[str, str]) -> list[tuple[str, ...]]:
+def same_bytes(hashes: Mapping[ImageId, str]) -> list[tuple[str, ...]]:
     """Groups of ids whose files hold the same bytes, from each id's hash."""
     groups: dict[str, list[str]] = defaultdict(list)
     for image, sha256 in hashes.items():

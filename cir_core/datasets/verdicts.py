@@ -14,7 +14,7 @@ from cir_core.datasets.checkup import (
     same_bytes,
 )
 from cir_core.errors import REMEDIES
-from cir_core.findings import Finding, counted, share
+from cir_core.findings import Finding, State, counted, share
 from cir_core.metrics.protocols import Protocol
 from cir_core.types import Benchmark, ImageId, Query, Split
 
@@ -70,7 +70,7 @@ def judge_images(
     files = {image: places for one in benchmarks.values() for image, places in one.files.items()}
     findings = [share("images", "usable", len(hashes), len(files))]
     if about.distinct_images and benchmarks.keys() >= about.counts.keys():
-        state = "ok" if len(files) == about.distinct_images else "problem"
+        state: State = "ok" if len(files) == about.distinct_images else "problem"
         ids = Finding("images", "different ids", state, len(files), about.distinct_images)
         findings.insert(0, ids)
     findings += _judge_problems(about, problems)

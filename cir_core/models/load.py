@@ -89,8 +89,9 @@ def check_tensors(
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Every tensor of the config's model by name; takes no memory for them."""
     with torch.device("meta"):
-        is_stage1 = isinstance(config, Stage1Config)
-        model = Stage1Model(config) if is_stage1 else Stage2Model(config)
+        model: nn.Module = (
+            Stage1Model(config) if isinstance(config, Stage1Config) else Stage2Model(config)
+        )
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 

@@ -50,7 +50,9 @@ def query(
 
 def benchmark(*queries: Query, dress: str = "abcd", shirt: str = "dxy") -> Benchmark:
     galleries = {"dress": ids(dress), "shirt": ids(shirt)}
-    files = {image: (f"images/{image}.jpg", f"images/{image}.png") for image in ids(dress + shirt)}
+    files: dict[ImageId, tuple[str, ...]] = {
+        image: (f"images/{image}.jpg", f"images/{image}.png") for image in ids(dress + shirt)
+    }
     return Benchmark(galleries=galleries, queries=queries, files=files)
 
 
@@ -163,7 +165,8 @@ def test_protocols_that_differ_in_texts_alone_share_their_rows() -> None:
 
 
 def test_files_of_the_same_bytes_are_grouped() -> None:
-    assert same_bytes({"a": "1", "b": "2", "c": "1", "d": "3"}) == [("a", "c")]
+    hashes = dict(zip(ids("abcd"), ("1", "2", "1", "3"), strict=True))
+    assert same_bytes(hashes) == [("a", "c")]
     assert same_bytes({}) == []
 
 

@@ -161,7 +161,7 @@ def test_a_holder_that_left_no_name_is_unknown_and_asking_keeps_no_lock(tmp_path
 
 
 def test_a_disk_that_is_too_small_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment.shutil, "disk_usage", lambda _path: Usage(0, 0, 5 * 2**20))
+    monkeypatch.setattr("tasks.environment.shutil.disk_usage", lambda _path: Usage(0, 0, 5 * 2**20))
     disk = by_check(check_store(tmp_path, bytes_needed=5 * 2**20 + 1))["disk, MiB: free, needed"]
     assert (disk.state, disk.found, disk.expected) == ("blocked", 5, 6)
     assert "--store" in disk.remedy
