@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -61,6 +62,14 @@ def catalogues(draw: st.DrawFn) -> tuple[list[str], list[dict[str, Any]]]:
     return images, queries
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _without_waiting_for_the_disk() -> Iterator[None]:
+    """Dozens of small files an example; what a power cut does is no question here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("storage.atomic._sync", lambda _path: None)
+        yield
+
+
 @contextmanager
 def folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
@@ -109,7 +118,7 @@ def told(store: Path, columns: str, table: str) -> list[tuple[Any, ...]]:
     return query(store / CATALOG_FILE, f"SELECT {columns} FROM {table}")[1]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(catalogues())
 def test_own_data_come_out_of_every_file_as_they_went_in(
     catalogue: tuple[list[str], list[dict[str, Any]]],
@@ -152,7 +161,7 @@ def test_own_data_come_out_of_every_file_as_they_went_in(
             assert kept == (one["category"], one["reference"], one["text"])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(texts | st.just("../../x") | st.just("/etc/passwd") | st.just("a\0b"), min_size=1))
 def test_a_benchmarks_ids_survive_though_no_file_can_have_them(names: Sequence[str]) -> None:
     with folder() as root:
