@@ -33,12 +33,12 @@ def write_ranked(store: Path, evaluated: str) -> Ranked:
     folder = store / "reports" / run_id_of(evaluated)
     files = folder / "ranked.jsonl", folder / "ranked.parquet"
     sums = folder / "ranked.sha256"
-    if _told(sums) == _sums(files):
+    if sums.is_file() and sums.read_bytes() == _sums(files).encode():
         return Ranked(files, Made(evaluated, reused=True))
     table = _rows(store, Artifact(store, "evaluate", evaluated))
     commit(files[0], lambda path: write_jsonl(path, table))
     commit(files[1], lambda path: write_table(path, table))
-    commit_text(sums, _sums(files) or "")
+    commit_text(sums, _sums(files))
     return Ranked(files, Made(evaluated, reused=False))
 
 
@@ -48,16 +48,7 @@ def _rows(store: Path, evaluated: Artifact) -> pa.Table:
     return ranking_rows(queries, Artifact(store, "rank", inputs["rank"]).read("rankings"))
 
 
-def _sums(files: tuple[Path, Path]) -> str | None:
-    """In the form that ``sha256sum --check`` reads; None when a file is missing."""
-    if not all(path.is_file() for path in files):
-        return None
-    lines = [f"{sha256_of(path)}  {path.name}" for path in files]
+def _sums(files: tuple[Path, Path]) -> str:
+    """In the form that ``sha256sum --check`` reads; a file that is missing has no line."""
+    lines = [f"{sha256_of(path)}  {path.name}" for path in files if path.is_file()]
     return "\n".join([f"# cir-pipeline ranked {VERSION}", *lines, ""])
-
-
-def _told(sums: Path) -> str | None:
-    try:
-        return sums.read_text(encoding="utf-8")
-    except (FileNotFoundError, UnicodeDecodeError):
-        return None

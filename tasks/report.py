@@ -36,6 +36,9 @@ SAMPLES = {
 }
 SAMPLES_EACH = 4
 
+UNLABELLED = "Queries without label"
+UNLABELLED_SHOWN = 12
+
 
 @dataclass(frozen=True)
 class Reported:
@@ -202,15 +205,10 @@ def _coverage(catalog: Path, run: dict[str, Any]) -> dict[str, Any]:
 def _samples(catalog: Path, run_id: str, root: Path) -> list[dict[str, Any]]:
     groups = []
     album = _Album(catalog, run_id, root)
-    for title, condition in SAMPLES.items():
-        where, _, order = condition.partition(" ORDER BY ")
-        sql = (
-            "SELECT query_id, category, reference_id, text, targets, stage1_rank, stage2_rank\n"
-            f"FROM rank_movement WHERE run_id = '{run_id}' AND pool = 'gallery' AND {where}\n"
-            f"ORDER BY {order}, query_id LIMIT {SAMPLES_EACH}"
-        )
+    for title, sql in _sample_sql(run_id).items():
         queries = _rows(catalog, sql)
         for row in queries:
+            row["targets"] = row["targets"] or []
             row["reference"] = album.picture(row["reference_id"], (), "")
             row["target_pictures"] = [album.picture(image, (), "") for image in row["targets"][:2]]
             for stage, rank, score in (
@@ -221,6 +219,24 @@ def _samples(catalog: Path, run_id: str, root: Path) -> list[dict[str, Any]]:
         if queries:
             groups.append({"title": title, "sql": sql, "queries": queries})
     return groups
+
+
+def _sample_sql(run_id: str) -> dict[str, str]:
+    """The statement that chooses each group's queries."""
+    statements = {}
+    for title, condition in SAMPLES.items():
+        where, _, order = condition.partition(" ORDER BY ")
+        statements[title] = (
+            "SELECT query_id, category, reference_id, text, targets, stage1_rank, stage2_rank\n"
+            f"FROM rank_movement WHERE run_id = '{run_id}' AND pool = 'gallery' AND {where}\n"
+            f"ORDER BY {order}, query_id LIMIT {SAMPLES_EACH}"
+        )
+    statements[UNLABELLED] = (
+        "SELECT query_id, category, reference_id, text, targets\n"
+        f"FROM queries WHERE run_id = '{run_id}' AND targets IS NULL\n"
+        f"ORDER BY query_id LIMIT {UNLABELLED_SHOWN}"
+    )
+    return statements
 
 
 class _Album:

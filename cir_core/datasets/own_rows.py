@@ -13,6 +13,7 @@ REQUIRED = ("reference", "text")
 OPTIONAL = ("target", "targets", "category", "query_id")
 
 FAULTS_SHOWN = 50
+CATEGORIES_SHOWN = 10
 SHOWN = 60
 """Characters of a value in a message."""
 
@@ -31,7 +32,7 @@ def refuse(file: str, faults: Sequence[str]) -> None:
     if len(faults) > FAULTS_SHOWN:
         told.append(f"... and {len(faults) - FAULTS_SHOWN} more")
     raise AnnotationError(
-        f"{file} cannot be used: {len(faults)} faults",
+        f"{file} cannot be used: {len(faults)} fault{'s' if len(faults) > 1 else ''}",
         item="\n          ".join(told),
         remedy="correct the file; docs/own-data.md tells its format",
     )
@@ -49,16 +50,15 @@ def query_faults(
     faults = _table_faults(table, columns, "queries")
     if faults:
         return faults
-    names = _Names(images)
     seen: dict[str, str] = {}
     for row in table.entries:
-        mine = [row.fault] if row.fault else list(_row_faults(row.values, table.columns, names))
+        mine = [row.fault] if row.fault else list(_row_faults(row.values, table.columns))
         if not row.fault:
-            mine += _target_faults(row.values, names, removes_reference)
+            mine += _target_faults(row.values, removes_reference)
             mine += _category_faults(row.values, categories)
             mine += _twice(row, seen)
         faults += [f"{row.place}: {fault}" for fault in mine]
-    return faults
+    return faults or _naming_fault(table, "reference", images)
 
 
 def gallery_faults(table: Rows, images: Sequence[str]) -> list[str]:
@@ -66,13 +66,12 @@ def gallery_faults(table: Rows, images: Sequence[str]) -> list[str]:
     faults = _table_faults(table, ["image"], "images")
     if faults:
         return faults
-    names = _Names(images)
     for row in table.entries:
-        mine = [row.fault] if row.fault else _image_faults(row.values, "image", names)
+        mine = [row.fault] if row.fault else _image_faults(row.values, "image")
         if not row.fault and "category" in table.columns:
             mine += _text_faults(row.values, "category") or _category_faults(row.values, ())
         faults += [f"{row.place}: {fault}" for fault in mine]
-    return faults
+    return faults or _naming_fault(table, "image", images)
 
 
 def targets_of(values: Mapping[str, Any]) -> Sequence[Any]:
@@ -97,19 +96,6 @@ def _is_absent(value: Any) -> bool:
     return value is None or value == ""
 
 
-class _Names:
-    """The images that there are, and which of them an id without its ending may mean."""
-
-    def __init__(self, images: Sequence[str]) -> None:
-        self.known = frozenset(images)
-        self._by_stem: dict[str, str] = {}
-        for image in images:
-            self._by_stem.setdefault(image.rpartition(".")[0], image)
-
-    def meant(self, image: str) -> str | None:
-        return None if image in self.known else self._by_stem.get(image)
-
-
 def _table_faults(table: Rows, columns: Sequence[str], what: str) -> list[str]:
     """Faults that make every row's own superfluous; unreadable rows are told beside them."""
     broken = [f"{row.place}: {row.fault}" for row in table.entries if row.fault]
@@ -124,11 +110,28 @@ def _table_faults(table: Rows, columns: Sequence[str], what: str) -> list[str]:
     return [] if table.entries else [f"there are no {what} in it"]
 
 
-def _row_faults(values: Mapping[str, Any], columns: Sequence[str], names: _Names) -> Iterator[str]:
+def _naming_fault(table: Rows, column: str, images: Sequence[str]) -> list[str]:
+    """One lost image is a problem of that image; when no id is an image, ids are named wrongly."""
+    named = [row.values[column] for row in table.entries]
+    if not set(images).isdisjoint(named):
+        return []
+    like = next((image for image in images if _stem(image) == _stem(named[0])), images[0])
+    return [
+        f"none of the {column}s is an image; the first is {shown(named[0])}, while an image is "
+        f"called by its path, such as {shown(like)}"
+    ]
+
+
+def _stem(path: str) -> str:
+    name = path.rpartition("/")[2]
+    return name.rpartition(".")[0] or name
+
+
+def _row_faults(values: Mapping[str, Any], columns: Sequence[str]) -> Iterator[str]:
     if values.get("reference") == "" and values.get("text") == "":
         yield "reference and text are empty"
         return
-    yield from _image_faults(values, "reference", names)
+    yield from _image_faults(values, "reference")
     yield from _text_faults(values, "text", may_be_empty=True)
     for name in ("category", "query_id"):
         if name in columns:
@@ -145,22 +148,13 @@ def _text_faults(values: Mapping[str, Any], name: str, *, may_be_empty: bool = F
     return [f"{name} {fault}: {shown(value)}"] if fault else []
 
 
-def _image_faults(values: Mapping[str, Any], name: str, names: _Names) -> list[str]:
+def _image_faults(values: Mapping[str, Any], name: str) -> list[str]:
     faults = _text_faults(values, name)
-    return faults or _id_faults(values[name], name, names)
+    fault = "" if faults else path_fault(values[name])
+    return [f"{name} {fault}: {shown(values[name])}"] if fault else faults
 
 
-def _id_faults(image: str, name: str, names: _Names) -> list[str]:
-    fault = path_fault(image)
-    if fault:
-        return [f"{name} {fault}: {shown(image)}"]
-    meant = names.meant(image)
-    return [f"{name} is no image: {shown(image)}; is it {shown(meant)}?"] if meant else []
-
-
-def _target_faults(
-    values: Mapping[str, Any], names: _Names, removes_reference: bool
-) -> Iterator[str]:
+def _target_faults(values: Mapping[str, Any], removes_reference: bool) -> Iterator[str]:
     if not (_is_absent(values.get("target")) or _is_absent(values.get("targets"))):
         yield "target and targets are both given"
         return
@@ -170,7 +164,7 @@ def _target_faults(
         yield f"targets is not a list of texts: {shown(values['targets'])}"
         return
     for target in targets:
-        yield from _image_faults({"target": target}, "target", names)
+        yield from _image_faults({"target": target}, "target")
     if removes_reference and values.get("reference") in targets:
         yield "the target is the reference, which may not answer under this protocol"
 
@@ -180,7 +174,7 @@ def _category_faults(values: Mapping[str, Any], categories: Sequence[str]) -> li
     if category in (AVERAGE, MICRO):
         return [f"category {category!r} is the name of a mean over categories"]
     if any(categories) and isinstance(category, str) and category not in categories:
-        told = ", ".join(map(shown, categories))
+        told = ", ".join(map(shown, categories[:CATEGORIES_SHOWN]))
         return [f"category {shown(category)} is not in the gallery list, which has {told}"]
     return []
 
