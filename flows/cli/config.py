@@ -1,0 +1,35 @@
+"""``config show``: every setting, its value and its origin."""
+
+import json
+import os
+from typing import Annotated
+
+import typer
+
+from flows.cli.options import Json
+
+
+def config_show(
+    recipe: Annotated[
+        str | None,
+        typer.Option("--config", help="A training recipe (demo, fiq, cirr or a .toml) instead."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """All settings, their values, and where each comes from; of a run, or of a training recipe."""
+    from flows.recipes import find_recipe, recipe_rows
+    from flows.settings import resolve
+
+    if recipe is not None:
+        rows = recipe_rows(find_recipe(recipe))
+    else:
+        resolved = resolve({}, os.environ)
+        values = resolved.settings.model_dump(mode="json")
+        rows = [(name, value, resolved.origins[name]) for name, value in values.items()]
+    if as_json:
+        print(json.dumps({name: {"value": value, "from": origin} for name, value, origin in rows}))
+        return
+    width = max(len(name) for name, _, _ in rows)
+    for name, value, origin in rows:
+        told = "not set" if value in (None, []) else value
+        print(f"{name:{width}} {told!s:14} ({origin})")

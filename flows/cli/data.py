@@ -1,0 +1,98 @@
+"""``datasets``, ``protocols`` and ``doctor``: what can be run on, and whether it can."""
+
+import json
+import os
+from typing import Annotated
+
+import typer
+
+from flows.cli.options import DataRoot, Json, K, Stage1, Stage2, Store
+
+
+def protocols(
+    dataset: Annotated[str | None, typer.Option(help="Only this dataset's.")] = None,
+    as_json: Json = False,
+) -> None:
+    """What each recall means: the protocols by name, the first of a dataset is its default."""
+    from dataclasses import asdict
+
+    from cir_core.metrics.protocols import PROTOCOLS
+
+    chosen = [one for one in PROTOCOLS.values() if dataset in (None, one.dataset)]
+    if not chosen:
+        from cir_core.datasets.registry import find_dataset
+
+        find_dataset(str(dataset))
+    if as_json:
+        hidden = {"published"}
+        rows = [{k: v for k, v in asdict(one).items() if k not in hidden} for one in chosen]
+        print(json.dumps(rows))
+        return
+    from rich.console import Console
+
+    from flows.listings import print_protocols
+
+    print_protocols(chosen, Console())
+
+
+def datasets(as_json: Json = False) -> None:
+    """What is supported, where it is expected, its licence, and how to obtain it."""
+    from dataclasses import asdict
+
+    from cir_core.datasets.registry import DATASETS
+
+    if as_json:
+        print(json.dumps({name: asdict(one.about) for name, one in DATASETS.items()}))
+        return
+    from rich.console import Console
+
+    from flows.listings import print_datasets
+
+    print_datasets(DATASETS.values(), Console())
+
+
+def doctor(
+    dataset: Annotated[
+        str | None, typer.Option(help="Also check this dataset.", show_default="environment only")
+    ] = None,
+    data_root: DataRoot = None,
+    split: Annotated[
+        str | None, typer.Option(help="train, val or test.", show_default="all that are there")
+    ] = None,
+    stage1: Stage1 = None,
+    stage2: Stage2 = None,
+    k: K = None,
+    store: Store = None,
+    decode: Annotated[
+        bool, typer.Option("--decode", help="Decode every image too: slow, finds broken ones.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Expected and found: environment, models, store, and a dataset's files, counts and images.
+
+    Ends with 0 when all is well, 3 when something is wrong, 4 when something needed is missing.
+    """
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from cir_core.findings import exit_code_of
+    from flows.doctor import examine, print_findings
+    from flows.settings import resolve
+
+    flags = {
+        "dataset": dataset,
+        "data_root": data_root,
+        "split": split,
+        "stage1": stage1,
+        "stage2": stage2,
+        "k": k,
+        "store": store,
+    }
+    findings = examine(resolve(flags, os.environ), os.environ, decode=decode)
+    code = exit_code_of(findings)
+    if as_json:
+        print(json.dumps({"exit_code": code, "findings": [asdict(one) for one in findings]}))
+    else:
+        print_findings(findings, Console())
+    raise typer.Exit(code)

@@ -1,0 +1,71 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Dataset = Annotated[
+    str | None,
+    typer.Option(
+        help="A name that `datasets` lists, or the path of a folder of your own (./catalogue).",
+        show_default="demo",
+    ),
+]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(help="Folder with the published layout (not needed for demo)."),
+]
+Queries = Annotated[
+    str | None,
+    typer.Option(help="Own data: the file of queries.", show_default="queries.csv, .jsonl, ..."),
+]
+Images = Annotated[
+    str | None, typer.Option(help="Own data: the folder of images.", show_default="all below")
+]
+Gallery = Annotated[
+    str | None,
+    typer.Option(help="Own data: a list of the images to search.", show_default="all images"),
+]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        help="train, val, test (CIRR's test1), or selection: the part of train kept out of "
+        "training.",
+        show_default="val",
+    ),
+]
+Category = Annotated[
+    list[str] | None, typer.Option(help="Only this category; may be repeated.", show_default="all")
+]
+Stage1 = Annotated[
+    Path | None, typer.Option(help="Stage 1 model folder.", show_default="shipped for demo")
+]
+Stage2 = Annotated[
+    Path | None, typer.Option(help="Stage 2 model folder.", show_default="shipped for demo")
+]
+Protocol = Annotated[
+    str | None,
+    typer.Option(help="How to ask and count: see `protocols`.", show_default="the dataset's first"),
+]
+K = Annotated[
+    int | None,
+    typer.Option("-k", "--k", help="Candidates per query.", show_default="the dataset's"),
+]
+Store = Annotated[
+    Path | None, typer.Option(help="Where everything made is kept.", show_default="cir-store")
+]
+AllowMissing = Annotated[
+    int | None,
+    typer.Option(help="Go on with this many unusable images or queries.", show_default="0"),
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or auto.", show_default="auto")]
+Batch = Annotated[int | None, typer.Option(help="Images per forward pass.", show_default="32")]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        help="in-process or prefect; auto takes Prefect when a Prefect API is configured.",
+        show_default="auto",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

@@ -1,0 +1,123 @@
+"""``run`` and ``rerank``: everything from images to the report."""
+
+import json
+import os
+from typing import Any
+
+from flows.cli.engines import prepare_prefect, wants_prefect
+from flows.cli.options import (
+    AllowMissing,
+    Batch,
+    Category,
+    DataRoot,
+    Dataset,
+    Device,
+    Engine,
+    Gallery,
+    Images,
+    Json,
+    K,
+    Protocol,
+    Queries,
+    Split,
+    Stage1,
+    Stage2,
+    Store,
+)
+from flows.cli.talk import say
+
+
+def run(
+    dataset: Dataset = None,
+    data_root: DataRoot = None,
+    queries: Queries = None,
+    images: Images = None,
+    gallery: Gallery = None,
+    split: Split = None,
+    category: Category = None,
+    stage1: Stage1 = None,
+    stage2: Stage2 = None,
+    protocol: Protocol = None,
+    k: K = None,
+    store: Store = None,
+    allow_missing: AllowMissing = None,
+    device: Device = None,
+    batch: Batch = None,
+    engine: Engine = None,
+    as_json: Json = False,
+) -> None:
+    """Everything from images to the report, making only what is missing.
+
+    Without options: the embedded demo, with its own data and trained models.
+    """
+    flags = {
+        "dataset": dataset,
+        "data_root": data_root,
+        "queries": queries,
+        "images": images,
+        "gallery": gallery,
+        "split": split,
+        "categories": tuple(category or ()),
+        "stage1": stage1,
+        "stage2": stage2,
+        "protocol": protocol,
+        "k": k,
+        "store": store,
+        "allow_missing": allow_missing,
+        "device": device,
+        "batch": batch,
+        "engine": engine,
+    }
+    _run(flags, as_json=as_json)
+
+
+def _run(flags: dict[str, Any], *, as_json: bool) -> None:
+    from flows.settings import resolve
+
+    settings = resolve(flags, os.environ).settings
+    if wants_prefect(settings.engine):
+        result = _run_with_prefect(settings)
+    else:
+        from flows.engine import InProcess
+        from flows.pipeline import run_pipeline
+
+        result = run_pipeline(settings, InProcess())
+    _tell(result, settings, as_json=as_json)
+
+
+def _tell(result: Any, settings: Any, *, as_json: bool) -> None:
+    from rich.console import Console
+
+    from flows.terminal import HEADER, gallery_rows, print_recall, recall_rows
+
+    if not result.made:
+        say("nothing to do: every stage was there already")
+    else:
+        say(f"made: {', '.join(result.made)}")
+    if as_json:
+        summary = {
+            "run_id": result.run_id,
+            "catalog": str(result.catalog),
+            "report": str(result.report),
+            "ranked": [str(path) for path in result.ranked],
+            "made": result.made,
+            "problems": result.problems,
+            "galleries": gallery_rows(settings.store, result),
+            "recall": [
+                dict(zip(HEADER, row, strict=True)) for row in recall_rows(settings.store, result)
+            ],
+        }
+        print(json.dumps(summary))
+        return
+    print_recall(settings.store, result, Console())
+    print(f"catalog: {result.catalog}")
+    print(f"report:  {result.report}")
+    for path in result.ranked:
+        print(f"ranked:  {path}")
+
+
+def _run_with_prefect(settings: Any) -> Any:
+    prepare_prefect()
+    from flows.deployments import run_flow
+
+    return run_flow(settings)
