@@ -61,6 +61,10 @@ def test_every_setting_may_come_from_every_source(tmp_path: Path) -> None:
     values: dict[str, Any] = {
         "dataset": "fiq",
         "data_root": "/data",
+        "name": "shop",
+        "images": "photos",
+        "queries": "monday.csv",
+        "gallery": "stock.csv",
         "split": "train",
         "categories": ["dress", "shirt"],
         "stage1": "/models/1",
