@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
 from cir_core.errors import CirError, UsageError
 from cir_core.metrics.recall import AVERAGE
+from cir_core.training.gradients import join_processes
 from cir_core.training.presets import Preset
 from cir_core.training.recipes import Stage1Recipe, Stage2Recipe
 from flows.engine import Engine
@@ -212,9 +213,7 @@ def _scores(metrics: Iterable[Mapping[str, Any]], stage: str) -> dict[str, float
 def _leader_first(hardware: Hardware) -> Iterator[bool]:
     """Of several processes the first one makes what is missing, and the others then find it.
     Yields whether this is the first."""
-    from accelerate import PartialState
-
-    state = PartialState(cpu=hardware.device == "cpu")
+    state = join_processes(hardware.device)
     with state.main_process_first():
         yield state.is_main_process
 
@@ -247,6 +246,8 @@ def _check(settings: TrainingSettings) -> Preset:
         faults.append(f"{settings.stage} needs --base, the pre-trained model it starts from")
     if settings.stage == "stage2" and settings.stage1 is None:
         faults.append("stage2 needs --stage1, the finished stage 1 whose z_t it reads")
+    if settings.data.device.startswith("cuda:"):
+        faults.append("a training takes GPUs by CUDA_VISIBLE_DEVICES=1, not by --device cuda:1")
     if faults or preset is None:
         raise UsageError(
             "this training cannot start",

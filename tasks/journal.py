@@ -15,6 +15,9 @@ JOURNAL_FILE, BOARD_FOLDER = "metrics.jsonl", "tensorboard"
 EVERY = 100
 """Steps whose mean losses make a line."""
 
+SECONDS = 30.0
+"""Or as many steps as this takes: full-size ones are slow."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -49,7 +52,8 @@ class Journal:
         self._count += 1
         for name, value in progress.losses.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
-        if progress.step % EVERY == 0 or progress.step == progress.steps:
+        waited = time.monotonic() - self._began > SECONDS
+        if progress.step % EVERY == 0 or progress.step == progress.steps or waited:
             self._tell(progress)
 
     def validation(self, step: int, scores: Mapping[str, float]) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from cir_core.datasets.fashion_iq import image_files
 from cir_core.datasets.registry import Dataset
 from cir_core.datasets.selection import is_kept_out
+from cir_core.errors import ImageProblem, ProblemsFound
 from cir_core.images import prepare
 from cir_core.models.config import Stage1Config, Stage2Config
 from cir_core.models.fusion import Stage1Model
@@ -31,6 +32,8 @@ from storage.images import decode_image, find_image, read_image
 from tasks.models import open_stage1
 from tasks.training_data import read_triplets
 from tasks.training_run import Output, Selection, Validate, run_training
+
+PROBLEMS_SHOWN = 10
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
@@ -155,8 +158,19 @@ def train_stage2(
 
 
 def _read_pixels(root: Path, images: list[str], size: int) -> Tensor:
+    """Raises ProblemsFound naming every image that is missing or broken."""
     pixels = np.empty((len(images), size, size, 3), dtype=np.uint8)
+    problems = []
     for row, image in zip(pixels, images, strict=True):
-        relative = find_image(root, image_files(image))
-        row[:] = prepare(decode_image(read_image(root, relative), relative), size)
+        try:
+            relative = find_image(root, image_files(image))
+            row[:] = prepare(decode_image(read_image(root, relative), relative), size)
+        except ImageProblem as problem:
+            problems.append(f"{problem.item}: {problem.kind}")
+    if problems:
+        raise ProblemsFound(
+            f"{len(problems)} of {len(images)} described images cannot be used",
+            item=", ".join(problems[:PROBLEMS_SHOWN]),
+            remedy="repair them, or take them out of descriptions/descriptions.train.json",
+        )
     return torch.from_numpy(pixels)

@@ -13,11 +13,12 @@ import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 
 from cir_core.errors import PreflightError
@@ -26,7 +27,15 @@ Splits = Literal["rows", "representations", "never"]
 """How a batch may be cut: the loss is a mean over rows; or a function of all representations; or
 one piece."""
 
+LONGEST_WAIT = timedelta(hours=12)
+"""For the first process, which validates alone; collectives give up after 10 minutes otherwise."""
+
 _log = logging.getLogger(__name__)
+
+
+def join_processes(device: str) -> PartialState:
+    """This process among those that train together, or alone. Calling it again changes nothing."""
+    return PartialState(cpu=device == "cpu", timeout=LONGEST_WAIT)
 
 
 class Batch(Protocol):
@@ -78,6 +87,7 @@ class Compute:
     @classmethod
     def on(cls, device: str, *, precision: str = "fp32", micro_batch: int | None = None) -> Self:
         """``device`` cpu or cuda; ``precision`` fp32, or bf16 for autocast matrix products."""
+        join_processes(device)
         accelerator = Accelerator(
             cpu=device == "cpu", mixed_precision="no" if precision == "fp32" else precision
         )

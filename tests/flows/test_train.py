@@ -3,15 +3,19 @@
 import logging
 import signal
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from cir_core.datasets import selection
 from cir_core.errors import CheckpointRefused, OutOfSpace, ProblemsFound, UsageError
-from cir_core.training import presets
 from cir_core.training.loop import Diverged, Progress
+from cir_core.training.stage1 import Stage1Training
+from cir_core.types import ImageId
 from flows.engine import InProcess
 from flows.pipeline import run_pipeline
 from flows.settings import Settings
@@ -20,6 +24,7 @@ from storage.catalog import query
 from storage.checkpoints import model_sha256
 from tasks import training_run
 from tasks.journal import Journal
+from tasks.models import open_stage1
 from tests.support.workshop import Workshop
 
 
@@ -163,7 +168,7 @@ def test_a_broken_training_image_stops_or_is_left_out(
 ) -> None:
     workshop.train("pretrain")
     images = sorted((workshop.folder / "store" / "data" / "demo" / "images").glob("*train*"))
-    trained = [path for path in images if not selection.is_kept_out(path.stem)]  # type: ignore[arg-type]
+    trained = [path for path in images if not selection.is_kept_out(ImageId(path.stem))]
     trained[0].write_bytes(b"<html>not found</html>")
     trained[1].write_bytes(trained[1].read_bytes()[:-60])  # its header is whole
     root = {"data_root": workshop.folder / "store" / "data" / "demo"}
@@ -178,14 +183,37 @@ def test_a_broken_training_image_stops_or_is_left_out(
 def test_a_diverged_training_keeps_its_checkpoints(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    demo = presets.PRESETS["demo"]
+    """The second epoch breaks: the first one's checkpoint is whole and can be used."""
     workshop.train("pretrain")
-    hot = demo.stage1.model_copy(update={"learning_rate": 1e30, "clip": None, "warmup": 3})
-    monkeypatch.setitem(presets.PRESETS, "demo", demo.model_copy(update={"stage1": hot}))
+    losses, steps = Stage1Training.losses, count()
+
+    def breaking(self: Stage1Training, *arguments: Any) -> dict[str, Tensor]:
+        told = losses(self, *arguments)
+        per_epoch = len(self.triplets) // self.recipe.batch
+        return told | {"loss": told["loss"] * (1 if next(steps) < per_epoch else torch.nan)}
+
+    monkeypatch.setattr(Stage1Training, "losses", breaking)
     with pytest.raises(Diverged) as caught:
         workshop.train("stage1")
     assert caught.value.exit_code == 9
     assert "lower the learning rate" in caught.value.remedy
+    for name in ("best", "last"):
+        open_stage1(workshop.folder / "stage1" / name)
+
+
+def test_broken_described_images_are_told_together(workshop: Workshop) -> None:
+    workshop.train("pretrain")
+    root = workshop.folder / "store" / "data" / "demo"
+    trained = [
+        path
+        for path in sorted((root / "images").glob("*train*"))
+        if not selection.is_kept_out(ImageId(path.stem))
+    ]
+    trained[0].unlink()
+    trained[3].write_bytes(b"")
+    with pytest.raises(ProblemsFound, match="2 of") as caught:
+        workshop.train("pretrain", "again", data={"data_root": root})
+    assert f"{trained[0].stem}.jpg: missing, images/{trained[3].name}: empty" in caught.value.item
 
 
 def test_a_model_of_another_kind_is_refused(workshop: Workshop) -> None:
@@ -198,9 +226,12 @@ def test_a_model_of_another_kind_is_refused(workshop: Workshop) -> None:
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     settings = TrainingSettings(
-        stage="stage2", recipe="huge", data=Settings(dataset="cirr"), out=tmp_path / "out"
+        stage="stage2",
+        recipe="huge",
+        data=Settings(dataset="cirr", device="cuda:1"),
+        out=tmp_path / "out",
     )
     with pytest.raises(UsageError) as caught:
         run_training(settings, InProcess())
-    for word in ("huge", "cirr", "--data-root", "--base", "--stage1"):
+    for word in ("huge", "cirr", "--data-root", "--base", "--stage1", "CUDA_VISIBLE_DEVICES"):
         assert word in caught.value.cause
