@@ -9,7 +9,14 @@ from torch import Tensor
 
 from cir_core.checkpoints.conversion import KeyTable
 from cir_core.errors import CheckpointRefused
-from cir_core.models.config import HEAD_WIDTH, ModelConfig, Stage2Config, Vocabulary
+from cir_core.models.config import (
+    HEAD_WIDTH,
+    ModelConfig,
+    Stage2Config,
+    TextConfig,
+    VisionConfig,
+    Vocabulary,
+)
 
 VOCABULARIES: Mapping[int, Vocabulary] = {30524: "bert-base-uncased"}
 """By their size: 30,522 words of bert-base-uncased, and BLIP's [DEC] and [ENC]."""
@@ -151,7 +158,7 @@ def require_told_by_shapes(config: ModelConfig, source: str) -> None:
     Raises CheckpointRefused naming every size that a checkpoint of nothing but tensors would lose:
     other heads than those of 64, another vocabulary.
     """
-    parts = {"vision": config.vision, "text": config.text}
+    parts: Mapping[str, VisionConfig | TextConfig] = {"vision": config.vision, "text": config.text}
     faults = [
         f"{name} has {part.heads} heads at width {part.width}, where it reads width / {HEAD_WIDTH}"
         for name, part in parts.items()
