@@ -73,9 +73,24 @@ def test_train_is_larger_and_shows_nothing_that_val_shows(val: DemoSplit, train:
     assert len(set(seeds)) == len(seeds)
 
 
-def test_there_is_no_test_split() -> None:
-    with pytest.raises(ValueError, match="train and val"):
-        build_split("test")
+def test_the_test_split_has_answers_and_shows_nothing_that_the_others_show(
+    val: DemoSplit, train: DemoSplit
+) -> None:
+    test = build_split("test")
+    benchmark = FashionIQ(labelled_test=True).parse(
+        "test", CATEGORIES, test.annotations.__getitem__, DEMO[0]
+    )
+    assert all(query.targets for query in benchmark.queries)
+    assert (
+        not FashionIQ()
+        .parse("test", CATEGORIES, test.annotations.__getitem__, DEMO[0])
+        .queries[0]
+        .targets
+    )  # Fashion-IQ keeps them to itself
+    assert len(test.images) == len(val.images)
+    shown = set(garments(test).values())
+    assert shown.isdisjoint(garments(val).values())
+    assert shown.isdisjoint(garments(train).values())
 
 
 @pytest.mark.parametrize(("name", "step"), [("val", 1), ("train", 7)])  # all of train take 3 s

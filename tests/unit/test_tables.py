@@ -30,6 +30,7 @@ SCHEMAS = {
     "rankings": schemas.RANKINGS,
     "metrics": schemas.METRICS,
     "galleries": schemas.GALLERIES,
+    "export": schemas.EXPORT,
     "embeddings": schemas.embeddings(WIDTH),
     "fused": schemas.fused_queries(WIDTH),
 }
