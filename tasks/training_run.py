@@ -19,8 +19,9 @@ from cir_core.models.reranker import Stage2Model
 from cir_core.training.gradients import Compute, Objective
 from cir_core.training.loop import Progress, fit, optimiser
 from cir_core.training.recipes import Recipe
-from storage.atomic import commit, commit_text, make_folder
+from storage.atomic import commit_text, make_folder
 from storage.checkpoints import model_sha256
+from storage.pickles import write_pickle
 from tasks.journal import Journal
 from tasks.models import save_model
 
@@ -212,11 +213,7 @@ def _save_state(
         "best": state.best,
         "validated": state.validated,
     }
-
-    def write(temporary: Path) -> None:
-        torch.save(content, temporary)
-
-    commit(file, write)
+    write_pickle(file, content)
 
 
 @contextmanager
