@@ -30,11 +30,14 @@ app.command()(run)
 app.command("rerank", help="The same as `run`: every stage that the rankings and the report need.")(
     run
 )
-for command in (convert, train, sql, export):
-    app.command()(command)
+app.command()(convert)
+app.command()(train)
+app.command()(sql)
+app.command()(export)
 app.command("check-submission")(check_submission)
-for command in (protocols, datasets, doctor):
-    app.command()(command)
+app.command()(protocols)
+app.command()(datasets)
+app.command()(doctor)
 config_app = typer.Typer(help="The settings of a run, or of a training.", no_args_is_help=True)
 config_app.command("show")(config_show)
 app.add_typer(config_app, name="config")
