@@ -25,7 +25,9 @@ def benchmarks(draw: st.DrawFn) -> Benchmark:
     galleries = {
         name: tuple(dict.fromkeys([*draw(st.lists(IMAGES)), *sorted(named)])) for name in "ab"
     }
-    files = {image: (f"{image}.png",) for gallery in galleries.values() for image in gallery}
+    files: dict[ImageId, tuple[str, ...]] = {
+        image: (f"{image}.png",) for gallery in galleries.values() for image in gallery
+    }
     return Benchmark(galleries=galleries, queries=tuple(queries), files=files)
 
 
