@@ -42,14 +42,17 @@ def selection_queries(benchmark: Benchmark) -> Benchmark:
 
 
 def training_queries(benchmark: Benchmark) -> Benchmark:
-    """The queries that name no image that is kept out, over galleries without them."""
+    """The queries whose reference and targets are not kept out, over galleries without the images
+    that are. A subset's other members do not matter: no training looks at them."""
     return Benchmark(
         galleries={
             category: tuple(image for image in gallery if not is_kept_out(image))
             for category, gallery in benchmark.galleries.items()
         },
         queries=tuple(
-            query for query in benchmark.queries if not any(map(is_kept_out, _images(query)))
+            query
+            for query in benchmark.queries
+            if not any(map(is_kept_out, (query.reference_id, *query.targets)))
         ),
         files={image: names for image, names in benchmark.files.items() if not is_kept_out(image)},
     )
