@@ -1,6 +1,6 @@
 # make demo    install, run the embedded demo, print its recall table
 # make test    install, lint, types, layer contracts, tests
-# make train-demo   train the shipped pair anew (about an hour and a half on two cores)
+# make train-demo   train the shipped pair anew (one to two hours on two cores)
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
