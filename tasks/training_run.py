@@ -219,12 +219,14 @@ def _save_state(
 @contextmanager
 def _patience() -> Iterator[list[int]]:
     """Signals that ask to stop, noted instead of acted on: a step is not torn in two. On leaving,
-    the first one is raised again for whoever handled it before; a second one acts at once."""
+    the first one is raised again for whoever handled it before; a second one acts at once. What
+    is ignored, as in the background of a shell, stays ignored."""
     asked: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield asked  # a worker's thread: signals go to the main one
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: one for number, one in handlers.items() if one != signal.SIG_IGN}
 
     def note(number: int, _frame: object) -> None:
         asked.append(number)

@@ -2,7 +2,8 @@
 
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,7 @@ def test_ctrl_c_lets_the_step_finish_and_saves(
 ) -> None:
     monkeypatch.setattr(training_run, "SAVE_SECONDS", 10_000)
     workshop.train("pretrain", "undisturbed")
-    with monkeypatch.context() as context:
+    with monkeypatch.context() as context, handling(signal.default_int_handler):
         interrupt_after(context, 2, lambda: signal.raise_signal(signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
             workshop.train("pretrain")
@@ -119,6 +120,26 @@ def test_ctrl_c_lets_the_step_finish_and_saves(
     assert state["step"] == 2
     resumed = workshop.train("pretrain")
     assert model_sha256(resumed) == model_sha256(workshop.folder / "undisturbed" / "best")
+
+
+def test_an_ignored_ctrl_c_stays_ignored(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_after(monkeypatch, 2, lambda: signal.raise_signal(signal.SIGINT))
+    with handling(signal.SIG_IGN):
+        workshop.train("pretrain")
+    state = torch.load(workshop.folder / "pretrain" / "state.pt", weights_only=True)
+    assert state["step"] > 2
+
+
+@contextmanager
+def handling(handler: Any) -> Iterator[None]:
+    """Ctrl-C as a terminal, or the background of a shell, has it."""
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_finished_training_has_nothing_to_do(workshop: Workshop) -> None:
