@@ -28,6 +28,8 @@ from tasks.models import save_model
 STATE_FILE = "state.pt"
 """What resumes a training, beside the models that it writes."""
 
+CARD_FILE = "README.md"
+
 SAVE_SECONDS = 120
 """Most work that a killed training loses."""
 
@@ -124,15 +126,15 @@ def _checkpoint(
     """Write ``last``, run it on the selection queries, and keep it as ``best`` if it is."""
     if compute.leads:
         last = output.folder / "last"
-        _save(model, last, output, recipe, state.step, {})
-        scores: Scores = {}
-        if selection is not None:
-            scores = selection.validate(last)
-            journal.validation(state.step, scores)
-            _save(model, last, output, recipe, state.step, scores)
+        save_model(model, last, dtype=output.dtype)
+        scores = selection.validate(last) if selection is not None else {}
+        journal.validation(state.step, scores)
+        commit_text(last / CARD_FILE, _card(output, recipe, state.step, scores, model_sha256(last)))
         score = _score(scores, selection, state.step)
         if score > state.best:
-            _save(model, output.folder / "best", output, recipe, state.step, scores)
+            best = output.folder / "best"
+            save_model(model, best, dtype=output.dtype)
+            commit_text(best / CARD_FILE, (last / CARD_FILE).read_text(encoding="utf-8"))
             state.best = score
             _log.info("step %d is the best so far", state.step)
         state.validated = state.step
@@ -150,19 +152,6 @@ def _score(scores: Scores, selection: Selection | None, step: int) -> float:
             remedy="set selected_by in the recipe to one of these",
         )
     return scores[selection.by]
-
-
-def _save(
-    model: Stage1Model | Stage2Model,
-    folder: Path,
-    output: Output,
-    recipe: Recipe,
-    step: int,
-    scores: Scores,
-) -> None:
-    save_model(model, folder, dtype=output.dtype)
-    card = _card(output, recipe, step, scores, model_sha256(folder))
-    commit_text(folder / "README.md", card)
 
 
 def _card(output: Output, recipe: Recipe, step: int, scores: Scores, digest: str) -> str:

@@ -57,13 +57,16 @@ class Triplets:
         return np.array([len(texts) for texts in self.token_ids])
 
     @cached_property
-    def lengths(self) -> list[Int[np.ndarray, " way"]]:
-        """Tokens of each example's wordings."""
-        return [np.array([len(ids) for ids in texts]) for texts in self.token_ids]
+    def lengths(self) -> Int[np.ndarray, "example way"]:
+        """Tokens of each example's wordings; 0 where it has fewer than others."""
+        lengths = np.zeros((len(self), self.ways.max(initial=0)), dtype=np.int64)
+        for row, texts in zip(lengths, self.token_ids, strict=True):
+            row[: len(texts)] = [len(ids) for ids in texts]
+        return lengths
 
     def lengths_of(self, ways: Int[np.ndarray, " example"]) -> Int[np.ndarray, " example"]:
         """Tokens of every example's text in the wording chosen for it."""
-        return np.array([mine[way] for mine, way in zip(self.lengths, ways, strict=True)])
+        return self.lengths[np.arange(len(self)), ways]
 
     def texts(self, rows: np.ndarray, ways: np.ndarray) -> TokenBatch:
         """The rows' texts; ``ways`` chooses a wording for every example."""
