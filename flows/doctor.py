@@ -11,7 +11,6 @@ from rich.console import Console, JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
-from cir_core.datasets.registry import find_dataset
 from cir_core.datasets.selection import source_split
 from cir_core.errors import CheckpointRefused, UsageError
 from cir_core.findings import Finding
@@ -19,6 +18,7 @@ from cir_core.footprint import PUBLISHED, Widths, Workload, bytes_needed
 from cir_core.models.load import as_stage1, parse_config
 from cir_core.models.tokenizer import Tokenizer
 from cir_core.types import Benchmark, Split
+from flows.own import complete, open_dataset
 from flows.settings import Resolved, Settings, demo_root, shipped_model
 from storage.checkpoints import read_config
 from tasks.doctor import check_dataset
@@ -58,11 +58,11 @@ def examine(resolved: Resolved, variables: Mapping[str, str], *, decode: bool) -
 
 
 def _examine_dataset(settings: Settings, splits: Sequence[Split], *, decode: bool) -> _Dataset:
-    """All splits that are there, or the named ones."""
-    dataset = find_dataset(settings.dataset)
-    root = settings.data_root
+    """All splits that are there, or the named ones; own data is one table, whatever the split."""
+    settings = complete(settings)
+    dataset, root = open_dataset(settings), settings.data_root
     if root is None:
-        if dataset.name != "demo":
+        if settings.dataset != "demo":
             raise UsageError(
                 f"dataset {dataset.name} needs --data-root",
                 remedy="pass the folder that holds its annotation files and images",
@@ -70,9 +70,8 @@ def _examine_dataset(settings: Settings, splits: Sequence[Split], *, decode: boo
         root = demo_root(settings.store)
         if not root.is_dir():
             return _Dataset([Finding("demo", "data", "note", "drawn by the first run")])
-    copy = check_dataset(
-        root, dataset.name, splits or get_args(Split), insist=bool(splits), decode=decode
-    )
+    there: Sequence[Split] = ("val",) if settings.dataset == "own" else get_args(Split)
+    copy = check_dataset(root, dataset, splits or there, insist=bool(splits), decode=decode)
     if not copy.benchmarks:
         return _Dataset(copy.findings)
     usual: Split = "val" if "val" in copy.benchmarks else next(iter(copy.benchmarks))

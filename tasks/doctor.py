@@ -6,13 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cir_core.datasets.registry import Dataset, find_dataset
+from cir_core.datasets.registry import Dataset
 from cir_core.datasets.verdicts import judge_counts, judge_images, judge_protocols, judge_queries
 from cir_core.errors import AnnotationError, CirError
 from cir_core.findings import EXAMPLES, Finding, blocked
 from cir_core.metrics.protocols import Protocol
 from cir_core.types import Benchmark, Split
-from storage.annotations import read_json, require_root
+from storage.annotations import read_annotation, require_root
 from storage.images import Folders, decode_image, image_size
 from tasks.scan import scan_images
 
@@ -29,13 +29,20 @@ class Copy:
 class _Annotations:
     """The files of a split: their content, or why there is none."""
 
+    root: Path
     split: Split
     contents: dict[str, Any]
     faults: dict[str, AnnotationError]
 
+    def read(self, file: str) -> Any:
+        """What was read already, or a folder's listing, which own data asks for."""
+        if file in self.contents:
+            return self.contents[file]
+        return read_annotation(self.root, file)
+
 
 def check_dataset(
-    root: Path, name: str, splits: Sequence[Split], *, insist: bool, decode: bool
+    root: Path, dataset: Dataset, splits: Sequence[Split], *, insist: bool, decode: bool
 ) -> Copy:
     """Annotation files, counts, images, queries, and how much of each protocol can be evaluated.
 
@@ -43,7 +50,6 @@ def check_dataset(
     ``insist``. Every image is read and hashed; ``decode`` decodes it too, which alone finds a
     picture that breaks off. What is wrong with the copy becomes findings and is never raised.
     """
-    dataset = find_dataset(name)
     try:
         require_root(root)
     except CirError as error:
@@ -82,20 +88,20 @@ def _read_annotations(root: Path, dataset: Dataset, split: Split) -> _Annotation
     try:
         files = dataset.adapter.annotation_files(split, dataset.adapter.categories)
     except AnnotationError as error:
-        return _Annotations(split, {}, {split: error})
+        return _Annotations(root, split, {}, {split: error})
     contents, faults = {}, {}
     for file in files:
         try:
-            contents[file] = read_json(root, file)
+            contents[file] = read_annotation(root, file)
         except AnnotationError as error:
             faults[file] = error
-    return _Annotations(split, contents, faults)
+    return _Annotations(root, split, contents, faults)
 
 
 def _examine(dataset: Dataset, annotations: _Annotations) -> tuple[list[Finding], Benchmark | None]:
     """The split's files, counts and queries; no benchmark where it cannot be parsed."""
     split, findings = annotations.split, [_judge_files(annotations)]
-    if not _readable(dataset, annotations):
+    if not annotations.contents or (annotations.faults and not _readable(dataset, annotations)):
         return findings, None
     try:
         benchmark = _parse(dataset, annotations, dataset.protocols[0])
@@ -119,7 +125,7 @@ def _parse(dataset: Dataset, annotations: _Annotations, protocol: Protocol) -> B
     return dataset.adapter.parse(
         annotations.split,
         _readable(dataset, annotations),
-        annotations.contents.__getitem__,
+        annotations.read,
         protocol,
     )
 

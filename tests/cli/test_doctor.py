@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from cir_core.datasets import registry
@@ -312,3 +313,17 @@ def test_cirr_is_checked_too(cirr: Bench, doctor: Doctor) -> None:
     assert told.code == 3  # a small copy: its counts are not the published ones
     assert told.bad() == {("val", "cirr: queries"), ("val", "cirr: gallery")}
     assert told.state("val: evaluable", "cirr-removed-subset-scored (+ 1 alike): queries") == "ok"
+
+
+def test_own_data_is_one_table_and_its_folder(doctor: Doctor, tmp_path: Path) -> None:
+    folder = tmp_path / "catalogue"
+    folder.mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        Image.new("RGB", (8, 8), "red" if name == "a.png" else "blue").save(folder / name)
+    (folder / "c.png").write_bytes(b"<html>not found</html>")
+    (folder / "queries.csv").write_text("reference,text\na.png,is blue\n", encoding="utf-8")
+    told = doctor("--dataset", str(folder))
+    assert told.code == 3
+    assert told.findings["val", "own: queries"]["found"] == 1
+    assert told.findings["val", "own: gallery"]["found"] == 3
+    assert told.findings["images", "usable"]["found"] == 2
