@@ -11,7 +11,7 @@ from cir_core.datasets.demo.world import SEED, DemoSplit, build_split
 from cir_core.types import Split
 from storage.atomic import commit_text
 
-RENDERING = 2
+RENDERING = 3
 """Raise when a drawing or an annotation of the demo changes."""
 
 _log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from torch import Tensor
 from cir_core.datasets.fashion_iq import image_files
 from cir_core.datasets.registry import Dataset
 from cir_core.datasets.selection import is_kept_out
-from cir_core.errors import ImageProblem, ProblemsFound
+from cir_core.errors import AnnotationError, ImageProblem, ProblemsFound
 from cir_core.images import prepare
 from cir_core.models.config import Stage1Config, Stage2Config
 from cir_core.models.fusion import Stage1Model
@@ -34,6 +34,8 @@ from tasks.training_data import read_triplets
 from tasks.training_run import Output, Selection, Validate, run_training
 
 PROBLEMS_SHOWN = 10
+DESCRIPTIONS = "descriptions/descriptions.train.json"
+CATALOGUE = "descriptions/catalogue.train.json"
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
@@ -63,13 +65,14 @@ def pretrain(
     compute = hardware.compute()
     described = {
         image: texts
-        for image, texts in read_json(root, "descriptions/descriptions.train.json").items()
+        for image, texts in read_json(root, DESCRIPTIONS).items()
         if not is_kept_out(image)
     }
     tokenizer = Tokenizer(config.text.vocabulary)
     data = DescribedImages(
         pixels=_read_pixels(root, list(described), config.vision.image_size),
         descriptions=[tokenizer(texts) for texts in described.values()],
+        catalogue=_read_catalogue(root, list(described), tokenizer),
     )
     training = Pretraining(config, data, recipe, compute.device)
     output = Output(
@@ -157,6 +160,22 @@ def train_stage2(
     run_training(training, model, recipe, compute, output, selection)
 
 
+def _read_catalogue(root: Path, images: list[str], tokenizer: Tokenizer) -> list[list[int]] | None:
+    """None for data without a catalogue. Raises AnnotationError when an image has no entry."""
+    if not (root / CATALOGUE).is_file():
+        return None
+    entries = read_json(root, CATALOGUE)
+    without = [image for image in images if image not in entries]
+    if without:
+        raise AnnotationError(
+            f"{len(without)} of {len(images)} described images are not in the catalogue",
+            item=", ".join(without[:PROBLEMS_SHOWN]),
+            cause=f"{CATALOGUE} is optional, but where it is there it must name every image",
+            remedy="add their entries, or take the file away",
+        )
+    return tokenizer([entries[image] for image in images])
+
+
 def _read_pixels(root: Path, images: list[str], size: int) -> Tensor:
     """Raises ProblemsFound naming every image that is missing or broken."""
     pixels = np.empty((len(images), size, size, 3), dtype=np.uint8)
@@ -171,6 +190,6 @@ def _read_pixels(root: Path, images: list[str], size: int) -> Tensor:
         raise ProblemsFound(
             f"{len(problems)} of {len(images)} described images cannot be used",
             item=", ".join(problems[:PROBLEMS_SHOWN]),
-            remedy="repair them, or take them out of descriptions/descriptions.train.json",
+            remedy=f"repair them, or take them out of {DESCRIPTIONS}",
         )
     return torch.from_numpy(pixels)

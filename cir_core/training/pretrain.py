@@ -26,31 +26,37 @@ from cir_core.training.recipes import PretrainRecipe
 
 @dataclass(frozen=True)
 class DescribedImages:
-    """Pictures and the token ids of each one's descriptions."""
+    """Pictures and the token ids of each one's descriptions. ``catalogue`` is each one's entry in
+    a catalogue, which names its attributes in a fixed order, for data that have one."""
 
     pixels: UInt8[Tensor, "image size size 3"]
     descriptions: list[list[list[int]]]
+    catalogue: list[list[int]] | None = None
 
     def digest(self) -> str:
-        """sha256 of the pictures and their descriptions."""
-        digest = hashlib.sha256(json.dumps(self.descriptions).encode())
+        """sha256 of the pictures and their texts."""
+        digest = hashlib.sha256(json.dumps([self.descriptions, self.catalogue]).encode())
         digest.update(self.pixels.numpy().tobytes())
         return digest.hexdigest()
 
 
 @dataclass(frozen=True)
 class DescribedBatch:
-    """Pictures with one description each, and what the step draws beside them."""
+    """Pictures with one description each, the texts whose words are hidden (the descriptions, where
+    there is no catalogue), and what the step draws beside them."""
 
     pixels: UInt8[Tensor, "image size size 3"]
     tokens: TokenBatch
+    hiding: TokenBatch
     rng: np.random.Generator
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def part(self, rows: slice) -> "DescribedBatch":
-        return DescribedBatch(self.pixels[rows], self.tokens.rows(rows), self.rng)
+        return DescribedBatch(
+            self.pixels[rows], self.tokens.rows(rows), self.hiding.rows(rows), self.rng
+        )
 
 
 class Pretraining(nn.Module):
@@ -87,7 +93,9 @@ class Pretraining(nn.Module):
         rows = epoch_rows(len(self), recipe.batch, recipe.seed, step, group=recipe.group)
         texts = [self.data.descriptions[row] for row in rows]
         tokens = pad_tokens([choices[rng.integers(len(choices))] for choices in texts])
-        return DescribedBatch(self.data.pixels[torch.from_numpy(rows)], tokens, rng)
+        catalogue = self.data.catalogue
+        hiding = tokens if catalogue is None else pad_tokens([catalogue[row] for row in rows])
+        return DescribedBatch(self.data.pixels[torch.from_numpy(rows)], tokens, hiding, rng)
 
     def represent(self, batch: DescribedBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The three losses themselves, and how often matching was right."""
@@ -101,7 +109,8 @@ class Pretraining(nn.Module):
             + contrast(images, texts, self.model.temperature)
         ) / 2
         matched, right = self._matching(tokens, image_tokens, images @ texts.T, batch.rng)
-        return contrasted, matched, right, self._masked_words(tokens, image_tokens, batch.rng)
+        words = self._masked_words(batch.hiding.to(self.device), image_tokens, batch.rng)
+        return contrasted, matched, right, words
 
     def losses(
         self,

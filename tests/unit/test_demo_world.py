@@ -46,6 +46,8 @@ def all_texts(split: DemoSplit) -> list[str]:
     for file, content in split.annotations.items():
         if file.startswith("captions/"):
             texts += [caption for entry in content for caption in entry["captions"]]
+        elif file.startswith("descriptions/catalogue."):
+            texts += content.values()
         elif file.startswith("descriptions/"):
             texts += [text for sentences in content.values() for text in sentences]
     return texts

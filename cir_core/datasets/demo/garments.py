@@ -60,11 +60,11 @@ def draw_garment(category: str, rng: np.random.Generator) -> Garment:
 
 
 def change(garment: Garment, rng: np.random.Generator) -> Garment:
-    """The garment with one to three attributes changed (never the category)."""
+    """The garment with one or two attributes changed (never the category)."""
     names = ["colour", "pattern", "sleeve", "neck", "length", "print"]
     if garment.pattern != "solid":
         names.append("second_colour")
-    count = int(rng.integers(1, 4))
+    count = int(rng.integers(1, 3))
     for name in rng.choice(names, size=count, replace=False):
         garment = _change_one(garment, str(name), rng)
     return garment

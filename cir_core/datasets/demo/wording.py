@@ -118,6 +118,16 @@ def description(garment: Garment, rng: np.random.Generator) -> str:
     return ", ".join([opening, *clauses[:-1]]) + f" and {clauses[-1]}"
 
 
+def catalogue_entry(garment: Garment) -> str:
+    """Every attribute by its one name and in one order, as a shop's database lists them. In a
+    sentence of many wordings a hidden word may be any attribute's; here its place says which."""
+    return (
+        f"{garment.category} color {garment.colour} {garment.pattern} "
+        f"{garment.second_colour or 'no'} sleeves {garment.sleeve} neck {garment.neck} "
+        f"length {garment.length} print {garment.print}"
+    )
+
+
 def vocabulary() -> list[str]:
     """Every word the templates can say, plus single letters and digits so that any other word
     can still be spelled out; BERT's special tokens first. Sorted, so that ids are stable."""

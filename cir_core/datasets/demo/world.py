@@ -1,6 +1,6 @@
 """The demo dataset: which garments exist, which queries are asked, in Fashion-IQ's own format.
 
-Garments come in families: a base and its variations, each one to three changes away from an
+Garments come in families: a base and its variations, each one or two changes away from an
 earlier member. A query goes from one member to another that differs in at most three attributes,
 so the rest of the family are near-duplicates that got some of the changes right and not others.
 """
@@ -11,15 +11,19 @@ from typing import Any
 import numpy as np
 
 from cir_core.datasets.demo.garments import CATEGORIES, Garment, change, differences, draw_garment
-from cir_core.datasets.demo.wording import description, modification_captions
+from cir_core.datasets.demo.wording import (
+    catalogue_entry,
+    description,
+    modification_captions,
+)
 from cir_core.types import ImageId, Split
 
 SEED = 20230516
-FAMILY_SIZE = 6
-QUERIES_PER_FAMILY: dict[Split, int] = {"train": 6, "val": 4, "test": 4}
-FAMILIES: dict[Split, int] = {"train": 1400, "val": 105, "test": 105}
-"""Per category. Train: 25,200 images and queries in all; val and test: 1,890 images and 1,260
-queries each."""
+FAMILY_SIZE = 12
+QUERIES_PER_FAMILY: dict[Split, int] = {"train": 16, "val": 8, "test": 8}
+FAMILIES: dict[Split, int] = {"train": 1000, "val": 54, "test": 54}
+"""Per category. Train: 36,000 images and 48,000 queries in all; val and test: 1,944 images and
+1,296 queries each."""
 
 MOST_CHANGES = 3
 DESCRIPTIONS_PER_IMAGE = 4
@@ -53,6 +57,7 @@ def build_split(split: Split) -> DemoSplit:
     images: list[DemoImage] = []
     annotations: dict[str, Any] = {}
     descriptions: dict[str, list[str]] = {}
+    entries: dict[str, str] = {}
     for number, category in enumerate(CATEGORIES):
         families = _disjoint_families(split, number)
         rng = _generator(split, number, 1)
@@ -72,10 +77,12 @@ def build_split(split: Split) -> DemoSplit:
         annotations[f"image_splits/split.{category}.{split}.json"] = list(ids.values())
         for index, (garment, image_id) in enumerate(ids.items()):
             images.append(DemoImage(image_id, garment, (SEED, _SPLIT[split], number, 2, index)))
+            entries[image_id] = catalogue_entry(garment)
             descriptions[image_id] = [
                 description(garment, rng) for _ in range(DESCRIPTIONS_PER_IMAGE)
             ]
     annotations[f"descriptions/descriptions.{split}.json"] = descriptions
+    annotations[f"descriptions/catalogue.{split}.json"] = entries
     return DemoSplit(images=tuple(images), annotations=annotations)
 
 
