@@ -1,5 +1,6 @@
 """The three trainings, composed, on a few drawn garments: they run, resume, and fit together."""
 
+import json
 import logging
 import signal
 from collections.abc import Callable, Iterator
@@ -13,7 +14,13 @@ import torch
 from torch import Tensor
 
 from cir_core.datasets import selection
-from cir_core.errors import CheckpointRefused, OutOfSpace, ProblemsFound, UsageError
+from cir_core.errors import (
+    AnnotationError,
+    CheckpointRefused,
+    OutOfSpace,
+    ProblemsFound,
+    UsageError,
+)
 from cir_core.training.loop import Diverged, Progress
 from cir_core.training.stage1 import Stage1Training
 from cir_core.types import ImageId
@@ -235,6 +242,20 @@ def test_broken_described_images_are_told_together(workshop: Workshop) -> None:
     with pytest.raises(ProblemsFound, match="2 of") as caught:
         workshop.train("pretrain", "again", data={"data_root": root})
     assert f"{trained[0].stem}.jpg: missing, images/{trained[3].name}: empty" in caught.value.item
+
+
+def test_an_image_without_a_catalogue_entry_is_told(workshop: Workshop) -> None:
+    workshop.train("pretrain")
+    root = workshop.folder / "store" / "data" / "demo"
+    file = root / "descriptions" / "catalogue.train.json"
+    entries = json.loads(file.read_text())
+    lost = next(image for image in entries if not selection.is_kept_out(ImageId(image)))
+    file.write_text(json.dumps({image: text for image, text in entries.items() if image != lost}))
+    with pytest.raises(AnnotationError, match="1 of") as caught:
+        workshop.train("pretrain", "again", data={"data_root": root})
+    assert caught.value.item == lost
+    file.unlink()  # a catalogue is optional
+    workshop.train("pretrain", "without", data={"data_root": root})
 
 
 def test_a_model_of_another_kind_is_refused(workshop: Workshop) -> None:

@@ -65,7 +65,7 @@ def small_workshop(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
             ),
         }
     )
-    monkeypatch.setattr(world, "FAMILIES", {"train": 3, "val": 2, "test": 2})
+    monkeypatch.setattr(world, "FAMILIES", {"train": 2, "val": 1, "test": 1})
     monkeypatch.setattr(selection, "SHARE", 1 / 3)
     monkeypatch.setitem(presets.PRESETS, "demo", small)
     monkeypatch.setattr(training_run, "SAVE_SECONDS", 0)

@@ -116,6 +116,15 @@ def test_every_query_has_exactly_one_answer(
         assert query.reference_id in benchmark.galleries[query.category]
 
 
+def test_the_catalogue_tells_garments_apart(val: DemoSplit) -> None:
+    entries = val.annotations["descriptions/catalogue.val.json"]
+    assert entries.keys() == garments(val).keys()
+    assert len(set(entries.values())) == len(set(garments(val).values()))
+    assert {len(entry.split()) for entry in entries.values()} == {
+        13
+    }  # every attribute in its place
+
+
 def test_no_query_is_asked_twice(val: DemoSplit) -> None:
     queries = parsed(val, "val").queries
     assert len({(query.reference_id, query.targets) for query in queries}) == len(queries)
@@ -203,7 +212,7 @@ def small_world(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rendering_writes_every_picture_and_annotation(tmp_path: Path) -> None:
     render_demo(tmp_path, "val")
     split = build_split("val")
-    assert len(list((tmp_path / "images").glob("*.png"))) == len(split.images) == 18
+    assert len(list((tmp_path / "images").glob("*.png"))) == len(split.images) == 36
     assert all((tmp_path / relative).is_file() for relative in split.annotations)
     assert not list(tmp_path.rglob("*.tmp"))
 
@@ -238,4 +247,4 @@ def test_an_interrupted_rendering_is_done_again(
             render_demo(tmp_path, "val")
     assert count == 1
     render_demo(tmp_path, "val")
-    assert len(list((tmp_path / "images").glob("*.png"))) == 18
+    assert len(list((tmp_path / "images").glob("*.png"))) == 36

@@ -451,6 +451,25 @@ def test_the_base_learns_from_images_without_words() -> None:
     assert torch.isfinite(losses["loss"])
 
 
+def test_where_there_is_a_catalogue_its_words_are_hidden() -> None:
+    objective = pretraining(1)
+    entries = [[161, 5 + image, 3] for image in range(8)]
+    objective.data = replace(objective.data, catalogue=entries)
+    batch = objective.draw(np.random.default_rng(0), 0)
+    assert batch.hiding.ids.shape == (4, 3)
+    assert batch.tokens.ids.shape == (4, 5)  # contrast and matching read the descriptions
+    told = {
+        row.tolist()[1] - 5: pixels
+        for row, pixels in zip(batch.hiding.ids, batch.pixels, strict=True)
+    }
+    for image, pixels in told.items():
+        assert torch.equal(pixels, objective.data.pixels[image])
+    objective.data = replace(objective.data, catalogue=[[161, 3]] * 8)
+    wordless = objective.draw(np.random.default_rng(0), 0)
+    assert objective.losses(batch, objective.represent(batch))["words"] > 0
+    assert objective.losses(wordless, objective.represent(wordless))["words"] == 0
+
+
 # one large batch, in parts
 
 FUSED = pytest.mark.parametrize("make", [stage1_training, stage2_training])
