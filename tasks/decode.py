@@ -8,10 +8,11 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
@@ -104,9 +105,7 @@ def _in_order(
 ) -> Iterator[Crops]:
     jobs = ((number % len(slots), files) for number, files in enumerate(chunks))
     try:
-        for slot, problems in ahead(
-            lambda job: pool.submit(_fill, job[0], root, job[1]), jobs, len(slots)
-        ):
+        for slot, problems in ahead(partial(_submit, pool, root), jobs, len(slots)):
             yield Crops(slots[slot, : len(problems)], problems)
     except BrokenProcessPool as error:
         raise WorkerLost(
@@ -117,6 +116,18 @@ def _in_order(
         ) from error
 
 
+def _submit(
+    pool: ProcessPoolExecutor, root: Path, job: tuple[int, Sequence[ImageFile]]
+) -> "Future[tuple[int, list[ImageProblem | None]]]":
+    """This may start a worker, which inherits what is blocked: a terminal's Ctrl-C reaches all
+    processes, and the parent alone shall act on it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(_fill, root, *job)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 # --- in a worker
 
 _slots: list[np.ndarray] = []
@@ -124,7 +135,6 @@ _slots: list[np.ndarray] = []
 
 
 def _begin(memory: Any, shape: tuple[int, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all: the parent ends its workers
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     _slots.append(_as_slots(memory, shape))
 
@@ -138,7 +148,7 @@ def _leave_with_parent() -> None:
 
 
 def _fill(
-    slot: int, root: Path, files: Sequence[ImageFile]
+    root: Path, slot: int, files: Sequence[ImageFile]
 ) -> tuple[int, list[ImageProblem | None]]:
     crops = _slots[0][slot]
     problems = [load_crop(crop, root, file) for crop, file in zip(crops, files, strict=False)]

@@ -65,7 +65,7 @@ Workers = Annotated[
     int | None,
     typer.Option(
         help="Processes that decode images ahead of the model; 0: none, in turn with it.",
-        show_default="on a GPU all cores but one, at most 16; else one for 8 cores",
+        show_default="GPU: cores but one, at most 16; CPU: one per 8 cores, at least 1",
     ),
 ]
 Tokens = Annotated[
