@@ -2,17 +2,25 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Promised_co = TypeVar("Promised_co", covariant=True)
+
+
+class Pending(Protocol[Promised_co]):
+    """Work that has begun; a Future is one."""
+
+    def result(self) -> Promised_co:
+        """Waits for it, and raises what it raises."""
 
 
 def ahead(
-    submit: Callable[[Item], "Future[Result]"], items: Iterable[Item], most: int
+    submit: Callable[[Item], Pending[Result]], items: Iterable[Item], most: int
 ) -> Iterator[Result]:
     """The results in the order of the items, of which ``most`` are under way, waiting, or the one
     that was asked for last. An exception is raised in its turn, and ends this."""

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from cir_core.errors import ImageProblem
 from tasks.ahead import prepared
-from tasks.decode import CHUNK, Crops, ImageFile, decoded, load_crop
+from tasks.decode import ImageFile, load_crop
 from tasks.upload import Upload
+from tasks.workers import CHUNK, Crops, decoded
 
 THREADS = 4
 """Pillow decodes without the interpreter lock; more threads than this only wait for memory."""

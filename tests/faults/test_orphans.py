@@ -11,29 +11,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.processes import children, is_running
+
 ROOT = Path(__file__).parents[2]
 
 PARENT = """
-import multiprocessing, sys, time
+import sys, time
 from pathlib import Path
 from storage.images import sha256_of_bytes
-from tasks.decode import ImageFile, decoded
+from tasks.decode import ImageFile
+from tasks.workers import decoded
 assert "torch" not in sys.modules, "workers would import it too"
 root = Path(sys.argv[1])
 file = ImageFile("a", "a.png", sha256_of_bytes((root / "a.png").read_bytes()))
 with decoded([[file]] * 50, root, 16, workers=2) as crops:
     next(crops)
-    print(*(one.pid for one in multiprocessing.active_children()), flush=True)
+    print("decoding", flush=True)
     time.sleep(60)
 """
-
-
-def is_running(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"  # dead already, and only nobody has asked yet
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -49,8 +44,9 @@ def test_workers_end_with_their_parent(tmp_path: Path, number: signal.Signals) -
         start_new_session=True,
     ) as parent:
         assert parent.stdout is not None
-        workers = [int(pid) for pid in parent.stdout.readline().split()]
-        assert workers
+        assert parent.stdout.readline() == "decoding\n"
+        workers = children(parent.pid)
+        assert len(workers) == 2
         if number == signal.SIGINT:  # a terminal sends it to all of them
             os.killpg(parent.pid, number)
         else:

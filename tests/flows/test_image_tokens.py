@@ -2,7 +2,6 @@
 ViT or read from the store. Only with kept tokens is no picture opened again."""
 
 import logging
-import multiprocessing
 import os
 import shutil
 import signal
@@ -15,6 +14,7 @@ import pytest
 
 from cir_core.errors import ImageProblem, OutOfSpace, ProblemsFound, WorkerLost
 from storage.artifacts import Artifact, finished
+from tests.support.processes import children
 from tests.support.small_benchmarks import Bench, Finished
 
 KINDS = {
@@ -172,9 +172,8 @@ def test_a_killed_worker_loses_only_the_shard_in_flight(
     def killing(self: Artifact, name: str, table: Any) -> None:
         write(self, name, table)
         if name.startswith("unfused-0000004"):  # the second shard is whole
-            for worker in multiprocessing.active_children():
-                os.kill(worker.pid or 0, signal.SIGKILL)
-                worker.join()
+            for worker in children():
+                os.kill(worker, signal.SIGKILL)
 
     with monkeypatch.context() as patch:
         patch.setattr(Artifact, "write_part", killing)

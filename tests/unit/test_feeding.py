@@ -1,6 +1,5 @@
 """Pixels on their way to a model: the same whoever decodes, in order, ahead but not too far."""
 
-import multiprocessing
 import os
 import pickle
 import shutil
@@ -27,6 +26,7 @@ from tasks.ahead import ahead, prepared
 from tasks.decode import ImageFile
 from tasks.pixels import Pixels, batches, feed_pixels, load_pixels
 from tasks.upload import Upload
+from tests.support.processes import children
 
 SIZE = 24
 CPU = torch.device("cpu")
@@ -95,7 +95,7 @@ def test_a_few_files_at_once_are_numbered_as_asked(drawn: Path) -> None:
 
 def test_nothing_asked_starts_nothing(drawn: Path) -> None:
     assert feed(drawn, [], 2) == []
-    assert multiprocessing.active_children() == []
+    assert children() == []
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -126,15 +126,14 @@ def test_a_killed_worker_is_a_clear_error(drawn: Path) -> None:
     plan = [[row] for row in range(21) if row != BROKEN]
     with feed_pixels(drawn, ingested(drawn), plan, SIZE, device=CPU, workers=1) as fed:
         next(fed)
-        (worker,) = multiprocessing.active_children()
-        assert worker.pid is not None
-        os.kill(worker.pid, signal.SIGKILL)
-        worker.join()
+        (worker,) = children()
+        os.kill(worker, signal.SIGKILL)
         with pytest.raises(WorkerLost) as lost:
             list(fed)
     assert lost.value.exit_code == 10
+    assert "signal 9" in lost.value.cause
     assert "--workers 0" in lost.value.remedy
-    assert multiprocessing.active_children() == []
+    assert children() == []
 
 
 def test_a_consumer_that_gives_up_leaves_no_process(drawn: Path) -> None:
@@ -144,9 +143,9 @@ def test_a_consumer_that_gives_up_leaves_no_process(drawn: Path) -> None:
         feed_pixels(drawn, ingested(drawn), plan, SIZE, device=CPU, workers=1) as fed,
     ):
         next(fed)
-        assert len(multiprocessing.active_children()) == 1
+        assert len(children()) == 1
         raise KeyboardInterrupt
-    assert multiprocessing.active_children() == []
+    assert children() == []
 
 
 @given(count=st.integers(0, 20), size=st.integers(1, 8))
