@@ -55,7 +55,14 @@ def epoch(
     stage1 = shipped_model("stage1")
     ingested = ingest_split(settings, inputs, InProcess()).fingerprint
     tokens = encode_tokens(
-        store, inputs.data_root, ingested, stage1, precision="fp32", device="cpu", batch=32
+        store,
+        inputs.data_root,
+        ingested,
+        stage1,
+        precision="fp32",
+        device="cpu",
+        batch=32,
+        workers=0,
     ).fingerprint
     recipe = PRESETS["demo"].stage2.model_copy(update={"hard": 0, "random": 10})
     ways = {}

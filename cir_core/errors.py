@@ -4,7 +4,7 @@ An error says what happened, to which item, the likely cause, and the next comma
 The terminal prints these four lines and exits with the class's ``exit_code``.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class CirError(Exception):
@@ -19,12 +19,20 @@ class CirError(Exception):
         self.cause = cause
         self.remedy = remedy
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Whole from one process to another, whatever a class's ``__init__`` asks for."""
+        return _revive, (type(self), self.args), self.__dict__
+
     def __str__(self) -> str:
         lines = [self.what]
         lines += [f"  item:   {self.item}"] if self.item else []
         lines += [f"  cause:  {self.cause}"] if self.cause else []
         lines += [f"  remedy: {self.remedy}"] if self.remedy else []
         return "\n".join(lines)
+
+
+def _revive(kind: type[CirError], args: tuple[Any, ...]) -> CirError:
+    return kind.__new__(kind, *args)
 
 
 class UsageError(CirError):
@@ -76,6 +84,12 @@ class OutOfSpace(CirError):
     """The disk cannot hold what the run is about to write."""
 
     exit_code = 8
+
+
+class WorkerLost(CirError):
+    """A process that works for this one has died: the machine's doing, not the data's."""
+
+    exit_code = 10
 
 
 class ImageProblem(CirError):

@@ -1,16 +1,15 @@
-"""Pictures to model input, as published: target-pad, bicubic resize, centre crop, normalise.
+"""Pictures to square crops, as published: target-pad, bicubic resize, centre crop.
 
-Follows torchvision's geometry (rounding included) with Pillow and torch alone. The published
+Follows torchvision's geometry (rounding included) with Pillow alone, so that processes that only
+decode need not import torch; the model scales the bytes (``normalise``). The published
 transform converts to RGB last; we convert first. For RGB and 8-bit greyscale files, all that the
 benchmarks hold, both orders give the same pixels; for palettes and the like ours is the sane one.
 The orientation that EXIF may tell is not applied, as published.
 """
 
 import numpy as np
-import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from PIL import Image, ImageOps
-from torch import Tensor
 
 TARGET_RATIO = 1.25
 """Longer pictures are padded until their sides are at most 1.25 : 1 (published value)."""
@@ -22,9 +21,6 @@ BICUBIC = Image.Resampling.BICUBIC
 
 STRIP_PIXELS = 16_000_000
 """64 MB as Pillow keeps them. A line of 1 x 20,000, padded at once, would take 1.3 GB."""
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def prepare(image: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3"]:
@@ -56,14 +52,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
         image = image.convert("RGBA")  # Pillow warns about the direct way; the colours are the same
     return image.convert("RGB")
-
-
-def normalise(pixels: UInt8[Tensor, "image size size 3"]) -> Float[Tensor, "image 3 size size"]:
-    """Bytes to the ViT's input: scaled to 0..1, then CLIP's mean and deviation."""
-    scaled = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255
-    mean = torch.tensor(CLIP_MEAN, device=pixels.device)[:, None, None]
-    std = torch.tensor(CLIP_STD, device=pixels.device)[:, None, None]
-    return ((scaled - mean) / std).contiguous()
 
 
 def target_pad(image: Image.Image, ratio: float = TARGET_RATIO) -> Image.Image:

@@ -30,6 +30,8 @@ def cir_pipeline(
     allow_missing: int = 0,
     device: str = "auto",
     batch: int = 32,
+    workers: int | None = None,
+    tokens: str = "auto",
 ) -> Run:
     """From images and annotations to a published and reported run.
 
@@ -54,6 +56,8 @@ def cir_pipeline(
             "allow_missing": allow_missing,
             "device": device,
             "batch": batch,
+            "workers": workers,
+            "tokens": tokens,
         }
     )
     settings = Settings.model_validate(values)

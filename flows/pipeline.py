@@ -8,6 +8,7 @@ from cir_core.datasets.registry import Dataset
 from cir_core.datasets.selection import source_split
 from cir_core.errors import ProblemsFound, UsageError
 from flows.engine import Engine
+from flows.machine import find_device, find_workers
 from flows.own import complete, open_dataset
 from flows.settings import Settings, demo_root, shipped_model
 from storage.artifacts import Artifact, Made
@@ -45,6 +46,7 @@ class Inputs:
     protocol: str
     k: int
     device: str
+    workers: int
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ def resolve_inputs(settings: Settings) -> Inputs:
             remedy="see `cir-pipeline run --help`; convert published checkpoints with "
             "`cir-pipeline convert`",
         )
+    device = find_device(settings.device)
     return Inputs(
         dataset=dataset,
         data_root=settings.data_root or demo_root(settings.store),
@@ -100,7 +103,8 @@ def resolve_inputs(settings: Settings) -> Inputs:
         stage2=settings.stage2 or shipped_model("stage2"),
         protocol=dataset.protocol(settings.protocol).name,
         k=settings.k or dataset.k,
-        device=find_device(settings.device),
+        device=device,
+        workers=find_workers(settings.workers, device),
     )
 
 
@@ -127,6 +131,8 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
             inputs.stage2,
             device=inputs.device,
             batch=settings.batch,
+            workers=inputs.workers,
+            tokens=settings.tokens,
         )
         ranked = engine.run(rank, store, ingested, candidates, scored.fingerprint)
         evaluated = engine.run(evaluate, store, ingested, candidates, ranked.fingerprint)
@@ -177,6 +183,8 @@ def find_candidates(settings: Settings, inputs: Inputs, models: Made, engine: En
         inputs.stage1,
         device=inputs.device,
         batch=settings.batch,
+        workers=inputs.workers,
+        tokens=settings.tokens,
     )
     gallery = Artifact(store, "encode", encoded.gallery.fingerprint)
     fused = Artifact(store, "fuse", encoded.queries.fingerprint)
@@ -227,21 +235,3 @@ def stop_on_problems(problems: list[dict[str, str]], allowed: int) -> None:
             remedy="repair them, or go on without: --allow-missing "
             f"{causes} (then all are in the table problems of the catalog)",
         )
-
-
-def find_device(name: str) -> str:
-    """The device that is meant; ``auto`` takes a GPU where there is one. Raises UsageError."""
-    import torch
-
-    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32: the ViT's patches are a convolution
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:  # no such word, no such device
-        raise UsageError(
-            f"device {name!r} cannot be used",
-            cause=str(error).splitlines()[0],
-            remedy="pass --device cpu, or auto to take a GPU where there is one",
-        ) from error
-    return name

@@ -45,6 +45,8 @@ class Settings(BaseModel):
     allow_missing: NonNegativeInt = 0
     device: str = "auto"
     batch: PositiveInt = 32
+    workers: NonNegativeInt | None = None
+    tokens: Literal["auto", "cache", "recompute"] = "auto"
     engine: Literal["auto", "in-process", "prefect"] = "auto"
 
 

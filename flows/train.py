@@ -15,10 +15,10 @@ from cir_core.training.gradients import join_processes
 from cir_core.training.presets import Preset
 from cir_core.training.recipes import Stage1Recipe, Stage2Recipe
 from flows.engine import Engine
+from flows.machine import find_device, find_workers
 from flows.own import complete, open_dataset
 from flows.pipeline import (
     find_candidates,
-    find_device,
     ingest_split,
     resolve_inputs,
     run_pipeline,
@@ -147,6 +147,7 @@ def _tokens(
         precision=recipe.tokens,
         device=hardware.device,
         batch=settings.data.batch,
+        workers=find_workers(settings.data.workers, hardware.device),
     ).fingerprint
 
 

@@ -5,7 +5,9 @@ when its reference is encoded; they are far too large to keep.
 """
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,16 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from cir_core.images import TARGET_RATIO, normalise
+from cir_core.images import TARGET_RATIO
 from cir_core.models.fusion import Stage1Model
 from cir_core.models.tokenizer import pad_tokens
 from cir_core.ordering import require_finite
 from storage import schemas
 from storage.artifacts import Artifact, Identity, Made
 from storage.tables import vector_column
+from tasks.image_tokens import Pictures, Seen
+from tasks.kept_tokens import Keeping, see_images
 from tasks.models import open_stage1, tokenize
-from tasks.pixels import ImageFile, image_files, load_pixels
 from tasks.progress import count, shard_name, shards
 
 VERSION = 3
@@ -55,12 +58,14 @@ def encode(
     *,
     device: str,
     batch: int,
+    workers: int,
+    tokens: Keeping,
 ) -> Encoded:
     """The artifacts ``encode`` (parts embeddings-*, problems-*) and ``fuse`` (parts queries-*, and
     unfused-* for the queries whose reference cannot be decoded).
 
     Shards that an interrupted run has committed are kept. Raises CheckpointRefused for an unusable
-    model, PreflightError for a text that is too long or an image that changed meanwhile.
+    model, PreflightError for a text that is too long, and as ``see_images``.
     """
     source = Artifact(store, "ingest", ingested)
     model = Artifact(store, "pair", pair).identity()["inputs"]["stage1"]
@@ -75,13 +80,12 @@ def encode(
     gallery_done, queries_done = embedded.is_done, fused.is_done
     if not (gallery_done and queries_done):
         _encode_shards(
-            data_root,
-            source,
+            Pictures(store, data_root, ingested, batch, workers),
+            source.read("queries"),
             None if gallery_done else embedded,
             None if queries_done else fused,
-            stage1,
-            device=device,
-            batch=batch,
+            open_stage1(stage1).to(device),
+            tokens,
         )
     names = [shard_name(rows) for rows in shards(source.read("images").num_rows, SHARD)]
     if not gallery_done:
@@ -97,39 +101,48 @@ def encode(
 
 
 def _encode_shards(
-    root: Path,
-    source: Artifact,
+    pictures: Pictures,
+    asked: pa.Table,
     embedded: Artifact | None,
     fused: Artifact | None,
-    stage1: Path,
-    *,
-    device: str,
-    batch: int,
+    model: Stage1Model,
+    tokens: Keeping,
 ) -> None:
     """Write the parts that are missing; an artifact that is None is whole and not touched."""
-    model = open_stage1(stage1).to(device)
-    files = image_files(source.read("images"))
-    queries = _queries_by_reference(model, source.read("queries"))
-    with count("encoding", len(files), "images") as counter:
-        for rows in shards(len(files), SHARD):
-            name = shard_name(rows)
-            owners = dict.fromkeys(GALLERY_PARTS, embedded) | dict.fromkeys(QUERY_PARTS, fused)
-            missing = {
-                kind: artifact
-                for kind, artifact in owners.items()
-                if artifact is not None and not artifact.has_part(f"{kind}-{name}")
-            }
-            if missing:
-                tables = _encode_shard(model, root, [files[row] for row in rows], queries, batch)
-                for kind, artifact in missing.items():
-                    artifact.write_part(f"{kind}-{name}", tables[kind])
+    queries = _queries_by_reference(model, asked)
+    ids = pictures.table()["image_id"].to_pylist()
+    missing = {rows: _missing_parts(rows, embedded, fused) for rows in shards(len(ids), SHARD)}
+    plans = {rows: pictures.plan(rows) for rows, parts in missing.items() if parts}
+    plan = list(chain.from_iterable(plans.values()))
+    with (
+        see_images(pictures, model.vision, plan, tokens=tokens) as images,
+        count("encoding", len(ids), "images") as counter,
+    ):
+        for rows, parts in missing.items():
+            if parts:
+                mine = islice(images, len(plans[rows]))
+                tables = _encode_shard(model, mine, ids, queries, pictures.batch)
+                for kind, artifact in parts.items():
+                    artifact.write_part(f"{kind}-{shard_name(rows)}", tables[kind])
             counter.update(len(rows))
+
+
+def _missing_parts(
+    rows: range, embedded: Artifact | None, fused: Artifact | None
+) -> dict[str, Artifact]:
+    """The kinds of parts that this shard lacks, and where they go."""
+    owners = dict.fromkeys(GALLERY_PARTS, embedded) | dict.fromkeys(QUERY_PARTS, fused)
+    return {
+        kind: artifact
+        for kind, artifact in owners.items()
+        if artifact is not None and not artifact.has_part(f"{kind}-{shard_name(rows)}")
+    }
 
 
 def _encode_shard(
     model: Stage1Model,
-    root: Path,
-    files: list[ImageFile],
+    images: Iterable[Seen],
+    ids: list[str],
     queries: dict[str, list[_Query]],
     batch: int,
 ) -> dict[str, pa.Table]:
@@ -138,17 +151,14 @@ def _encode_shard(
     fusions: list[dict[str, Any]] = []
     problems: list[dict[str, str]] = []
     unfused: list[dict[str, str]] = []
-    for start in range(0, len(files), batch):
-        asked = files[start : start + batch]
-        loaded = load_pixels(root, asked, model.config.vision.image_size)
-        for row, problem in loaded.problems.items():
-            image = asked[row].image_id
-            problems.append(problem.row(image))
-            names = dict.fromkeys(query.query_id for query in queries.get(image, ()))
-            unfused += [_unfused(name, image) for name in names]
-        ids = [asked[row].image_id for row in loaded.rows]
-        if ids:
-            table, rows = _encode_batch(model, ids, loaded.pixels, queries, batch)
+    for seen in images:
+        for row, problem in seen.problems.items():
+            problems.append(problem.row(ids[row]))
+            names = dict.fromkeys(query.query_id for query in queries.get(ids[row], ()))
+            unfused += [_unfused(name, ids[row]) for name in names]
+        if seen.rows:
+            usable = [ids[row] for row in seen.rows]
+            table, rows = _encode_batch(model, usable, seen.tokens, queries, batch)
             gallery.append(table)
             fusions += rows
     width = model.config.embedding
@@ -173,12 +183,10 @@ def _unfused(query_id: str, reference: str) -> dict[str, str]:
 def _encode_batch(
     model: Stage1Model,
     ids: list[str],
-    pixels: Tensor,
+    image_tokens: Tensor,
     queries: dict[str, list[_Query]],
     batch: int,
 ) -> tuple[pa.Table, list[dict[str, Any]]]:
-    device = model.temperature.device
-    image_tokens = model.vision(normalise(pixels.to(device)))
     vectors = model.embed_images(image_tokens).float().cpu().numpy()
     require_finite(vectors, "gallery embeddings")
     table = pa.table([ids, vector_column(vectors)], schema=schemas.embeddings(vectors.shape[1]))

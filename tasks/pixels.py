@@ -1,39 +1,36 @@
-"""Image files to pixel batches, each file checked against the bytes that were ingested."""
+"""Image files to batches of pixels on the device of a model that should not wait for them."""
 
 import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice, repeat
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 
-from cir_core.errors import ImageProblem, PreflightError
-from cir_core.images import prepare
-from storage.images import decode_image, read_image, sha256_of_bytes
+from cir_core.errors import ImageProblem
+from tasks.ahead import prepared
+from tasks.decode import ImageFile, load_crop
+from tasks.upload import Upload
+from tasks.workers import CHUNK, Crops, decoded
 
 THREADS = 4
 """Pillow decodes without the interpreter lock; more threads than this only wait for memory."""
 
 
 @dataclass(frozen=True)
-class ImageFile:
-    """An ingested image: where it is and what its bytes were."""
-
-    image_id: str
-    path: str
-    sha256: str
-
-
-@dataclass(frozen=True)
 class Pixels:
-    """``rows`` are the usable ones of the files asked for, ``pixels`` [row, size, size, 3] theirs;
-    ``problems`` maps the rows of the others to what is wrong with them."""
+    """``rows`` are the usable ones of the files asked for, ``pixels`` theirs; ``problems`` maps the
+    rows of the others to what is wrong with them."""
 
     rows: list[int]
-    pixels: Tensor
+    pixels: UInt8[Tensor, "image size size 3"]
     problems: dict[int, ImageProblem]
 
 
@@ -43,36 +40,76 @@ def image_files(images: pa.Table) -> list[ImageFile]:
     return [ImageFile(row["image_id"], row["path"], row["sha256"]) for row in rows]
 
 
-def load_pixels(root: Path, files: list[ImageFile], size: int) -> Pixels:
-    """Read, check, decode and crop. A picture that cannot be decoded is a problem, in order, and no
-    reason to stop: its bytes will never be better.
+def batches(rows: Sequence[int], size: int) -> list[Sequence[int]]:
+    """The rows in runs of ``size``, the last one shorter; of no rows, none."""
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
-    Raises PreflightError when a file's bytes are no longer those that were ingested, and
-    ImageProblem when it cannot be read any more. Neither is kept: the next run may read it.
+
+def load_pixels(root: Path, files: Sequence[ImageFile], size: int) -> Pixels:
+    """All of the files, by threads of this process, while nothing else goes on.
+
+    ``rows`` are those of ``files``. Raises as ``load_crop``.
     """
-    # decoding silences Pillow's warnings, and in Python 3.11 the filters are shared by all threads:
-    # this restores them once the last thread is done
-    with warnings.catch_warnings(), ThreadPoolExecutor(THREADS) as pool:
-        loaded = list(pool.map(lambda file: _load(root, file, size), files))
-    arrays = [crop for crop in loaded if not isinstance(crop, ImageProblem)]
-    pixels = np.stack(arrays) if arrays else np.empty((0, size, size, 3), dtype=np.uint8)
-    return Pixels(
-        rows=[row for row, crop in enumerate(loaded) if not isinstance(crop, ImageProblem)],
-        pixels=torch.from_numpy(pixels),
-        problems={row: crop for row, crop in enumerate(loaded) if isinstance(crop, ImageProblem)},
-    )
+    upload = Upload(torch.device("cpu"))
+    return _gather(range(len(files)), [_load(root, files, size)], size, upload)
 
 
-def _load(root: Path, file: ImageFile, size: int) -> np.ndarray | ImageProblem:
-    content = read_image(root, file.path)
-    if sha256_of_bytes(content) != file.sha256:
-        raise PreflightError(
-            "an image has changed since this run began",
-            item=file.path,
-            cause="something writes to the data root",
-            remedy="run the same command again once the data root is at rest",
+@contextmanager
+def feed_pixels(
+    root: Path,
+    files: Sequence[ImageFile],
+    plan: Sequence[Sequence[int]],
+    size: int,
+    *,
+    device: torch.device,
+    workers: int,
+) -> Iterator[Iterator[Pixels]]:
+    """The pixels of each batch of rows of ``files``, in the order of the plan, on the device.
+
+    ``workers`` processes decode ahead of what is asked for, across batches; a thread puts the next
+    batch together and uploads it while the last one is used. Memory is bounded by the batch and
+    the workers, whatever the number and the sizes of the images. With 0 workers each batch is
+    decoded when it is asked for, in this process. The pixels are the same. Raises as ``decoded``.
+    """
+    upload = Upload(device)
+    if workers == 0:
+        yield (
+            _gather(rows, [_load(root, [files[row] for row in rows], size)], size, upload)
+            for rows in plan
         )
-    try:
-        return prepare(decode_image(content, file.path), size)
-    except ImageProblem as problem:
-        return problem
+        return
+    chunks = ([files[row] for row in some] for rows in plan for some in batches(rows, CHUNK))
+    with decoded(chunks, root, size, workers=workers) as crops:
+
+        def make(rows: Sequence[int]) -> Pixels:
+            return _gather(rows, islice(crops, len(batches(rows, CHUNK))), size, upload)
+
+        with prepared(make, plan) as made:
+            yield (replace(one, pixels=upload.claim(one.pixels)) for one in made)
+
+
+def _gather(rows: Sequence[int], parts: Iterable[Crops], size: int, upload: Upload) -> Pixels:
+    buffer = upload.buffer(len(rows), size, size, 3, dtype=torch.uint8)
+    pixels = buffer.numpy()  # torch would copy with threads of its own, beside the model's
+    usable: list[int] = []
+    problems: dict[int, ImageProblem] = {}
+    asked = iter(rows)
+    for part in parts:
+        for crop, problem in zip(part.pixels, part.problems, strict=True):
+            row = next(asked)
+            if problem is None:
+                pixels[len(usable)] = crop
+                usable.append(row)
+            else:
+                problems[row] = problem
+    return Pixels(usable, upload.send(buffer[: len(usable)]), problems)
+
+
+def _load(root: Path, files: Sequence[ImageFile], size: int) -> Crops:
+    crops = np.empty((len(files), size, size, 3), dtype=np.uint8)
+    # decoding silences Pillow's warnings, and in Python 3.11 the filters are shared by all threads:
+    # no thread shall see them on again before the last one is done
+    with warnings.catch_warnings(), ThreadPoolExecutor(THREADS) as pool:
+        warnings.simplefilter("ignore")
+        problems = list(pool.map(load_crop, crops, repeat(root), files))
+    return Crops(crops, problems)

@@ -1,20 +1,22 @@
 """Stage 2: score every candidate pair, gallery shard by gallery shard."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from cir_core.images import normalise
 from cir_core.models.reranker import Stage2Model
 from cir_core.rerank.engine import FusedQueries, score_pairs
 from storage import schemas
 from storage.artifacts import Artifact, Identity, Made
+from tasks.image_tokens import Pictures, Seen
+from tasks.kept_tokens import Keeping, see_images
 from tasks.models import open_stage2
-from tasks.pixels import ImageFile, image_files, load_pixels
 from tasks.progress import count, shard_name, shards
 
 VERSION = 3
@@ -53,6 +55,8 @@ def rerank(
     *,
     device: str,
     batch: int,
+    workers: int,
+    tokens: Keeping,
 ) -> Made:
     """The artifact ``rerank``: parts scores-<shard>, one per gallery shard.
 
@@ -74,30 +78,37 @@ def rerank(
     artifact = Artifact.of(store, identity)
     if artifact.is_done:
         return Made(identity.fingerprint, reused=True)
-    model = open_stage2(stage2)
-    files, fused, pairs = _read_pairs(store, ingested, queries, candidates)
-    names = {rows: f"scores-{shard_name(rows)}" for rows in shards(len(files), SHARD)}
-    with count("re-ranking", len(pairs.query), "pairs") as counter:
-        for rows, name in names.items():
-            mine = pairs.of_images(rows)
-            if not artifact.has_part(name):
-                scores = _score_shard(
-                    model.to(device), data_root, files, fused.queries, mine, batch=batch
-                )
-                artifact.write_part(name, _scores_table(mine, fused, files, scores))
+    model = open_stage2(stage2).to(device)
+    pictures = Pictures(store, data_root, ingested, batch, workers)
+    ids, fused, pairs = _read_pairs(store, pictures, queries, candidates)
+    names = {rows: f"scores-{shard_name(rows)}" for rows in shards(len(ids), SHARD)}
+    shares = {rows: pairs.of_images(rows) for rows in names}
+    plans = {
+        rows: pictures.plan(np.unique(shares[rows].image).tolist())
+        for rows, name in names.items()
+        if not artifact.has_part(name)
+    }
+    plan = list(chain.from_iterable(plans.values()))
+    with (
+        see_images(pictures, model.vision, plan, tokens=tokens) as images,
+        count("re-ranking", len(pairs.query), "pairs") as counter,
+    ):
+        for rows, mine in shares.items():
+            if rows in plans:
+                seen = islice(images, len(plans[rows]))
+                scores = _score_shard(model, seen, fused.queries, mine)
+                artifact.write_part(names[rows], _scores_table(mine, fused, ids, scores))
             counter.update(len(mine.query))
     artifact.finish(identity, names.values())
     return Made(identity.fingerprint, reused=False)
 
 
-def _scores_table(
-    pairs: _Pairs, fused: _Fused, files: list[ImageFile], scores: np.ndarray
-) -> pa.Table:
+def _scores_table(pairs: _Pairs, fused: _Fused, ids: list[str], scores: np.ndarray) -> pa.Table:
     """A row per query and image; over both ways of asking, where there are two, the mean."""
     table = pa.table(
         {
             "query_id": [fused.ids[row] for row in pairs.query],
-            "image_id": [files[row].image_id for row in pairs.image],
+            "image_id": [ids[row] for row in pairs.image],
             "stage2_score": scores.astype(np.float64),
         }
     )
@@ -108,13 +119,13 @@ def _scores_table(
 
 
 def _read_pairs(
-    store: Path, ingested: str, queries: str, candidates: str
-) -> tuple[list[ImageFile], _Fused, _Pairs]:
-    files = image_files(Artifact(store, "ingest", ingested).read("images"))
+    store: Path, pictures: Pictures, queries: str, candidates: str
+) -> tuple[list[str], _Fused, _Pairs]:
+    ids = pictures.table()["image_id"].to_pylist()
     fused = _read_fused(Artifact(store, "fuse", queries).read("queries"))
     table = Artifact(store, "retrieve", candidates).read("candidates")
     distinct = table.group_by(["query_id", "image_id"], use_threads=False).aggregate([])
-    image_row = {file.image_id: row for row, file in enumerate(files)}
+    image_row = {image: row for row, image in enumerate(ids)}
     query_rows: dict[str, list[int]] = defaultdict(list)
     for row, query in enumerate(fused.ids):
         query_rows[query].append(row)
@@ -126,7 +137,7 @@ def _read_pairs(
         for query in query_rows[name]
     ]
     rows = np.array(asked, dtype=int).reshape(-1, 2)
-    return files, fused, _Pairs(query=rows[:, 0], image=rows[:, 1])
+    return ids, fused, _Pairs(query=rows[:, 0], image=rows[:, 1])
 
 
 def _read_fused(table: pa.Table) -> _Fused:
@@ -140,31 +151,19 @@ def _read_fused(table: pa.Table) -> _Fused:
 
 @torch.inference_mode()
 def _score_shard(
-    model: Stage2Model,
-    root: Path,
-    files: list[ImageFile],
-    queries: FusedQueries,
-    pairs: _Pairs,
-    *,
-    batch: int,
+    model: Stage2Model, images: Iterable[Seen], queries: FusedQueries, pairs: _Pairs
 ) -> np.ndarray:
-    """Scores of one shard's pairs; image tokens are in memory for ``batch`` images at a time."""
-    device = model.vision.cls_token.device
+    """Scores of one shard's pairs; image tokens are in memory for a batch of images at a time."""
     scores = np.empty(len(pairs.query), dtype=np.float32)
-    images = np.unique(pairs.image)
-    for start in range(0, len(images), batch):
-        chosen = images[start : start + batch]
-        asked = [files[row] for row in chosen]
-        loaded = load_pixels(root, asked, model.config.vision.image_size)
-        for problem in loaded.problems.values():
+    for seen in images:
+        for problem in seen.problems.values():
             raise problem  # it was decoded once already, when it was encoded
-        image_tokens = model.vision(normalise(loaded.pixels.to(device)))
-        mine = np.flatnonzero((pairs.image >= chosen[0]) & (pairs.image <= chosen[-1]))
+        mine = np.flatnonzero((pairs.image >= seen.rows[0]) & (pairs.image <= seen.rows[-1]))
         scores[mine] = score_pairs(
             model,
-            image_tokens,
+            seen.tokens,
             queries,
             pairs.query[mine],
-            np.searchsorted(chosen, pairs.image[mine]),
+            np.searchsorted(seen.rows, pairs.image[mine]),
         )
     return scores

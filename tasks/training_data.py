@@ -6,44 +6,24 @@ from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from cir_core.datasets.registry import Dataset
 from cir_core.datasets.selection import training_queries
 from cir_core.errors import PreflightError
-from cir_core.images import normalise
 from cir_core.models.fusion import Stage1Model
-from cir_core.models.vision import VisionTransformer
+from cir_core.models.vision import VisionTransformer, normalise
 from cir_core.training.triplets import ImageTokens, Triplets
 from cir_core.types import Benchmark, CaptionRule, ImageId
 from storage.annotations import read_annotation
 from storage.artifacts import Artifact
+from tasks.decode import ImageFile
+from tasks.kept_tokens import KeptTokens
 from tasks.models import tokenize
-from tasks.pixels import ImageFile, image_files, load_pixels
+from tasks.pixels import image_files, load_pixels
 
 _log = logging.getLogger(__name__)
-
-
-class KeptTokens:
-    """The artifact ``tokens``, mapped into memory: a step reads the rows that it needs."""
-
-    def __init__(self, store: Path, tokens: str) -> None:
-        self._parts = Artifact(store, "tokens", tokens).map_arrays("tokens")
-        self._size = max(1, len(self._parts[0]))
-
-    def __len__(self) -> int:
-        return sum(map(len, self._parts))
-
-    def __getitem__(self, rows: Tensor) -> Tensor:
-        asked = rows.numpy()
-        found = np.empty((len(asked), *self._parts[0].shape[1:]), dtype=np.float32)
-        part = asked // self._size
-        for number in np.unique(part):
-            mine = part == number
-            found[mine] = self._parts[number][asked[mine] - number * self._size]
-        return torch.from_numpy(found)
 
 
 class RecomputedTokens:

@@ -1,13 +1,24 @@
 """BLIP's vision transformer: pixels to image tokens."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
 from cir_core.models.config import VisionConfig
 
 VIT_EPSILON = 1e-6
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def normalise(pixels: UInt8[Tensor, "image size size 3"]) -> Float[Tensor, "image 3 size size"]:
+    """Bytes to the ViT's input: scaled to 0..1, then CLIP's mean and deviation."""
+    scaled = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255
+    mean = torch.tensor(CLIP_MEAN, device=pixels.device)[:, None, None]
+    std = torch.tensor(CLIP_STD, device=pixels.device)[:, None, None]
+    return ((scaled - mean) / std).contiguous()
 
 
 class VisionBlock(nn.Module):

@@ -7,7 +7,16 @@ from typing import Annotated, Literal
 import typer
 
 from flows.cli.engines import prepare_prefect, wants_prefect
-from flows.cli.options import AllowMissing, Batch, DataRoot, Dataset, Device, Engine, Store
+from flows.cli.options import (
+    AllowMissing,
+    Batch,
+    DataRoot,
+    Dataset,
+    Device,
+    Engine,
+    Store,
+    Workers,
+)
 from flows.cli.talk import say
 
 
@@ -73,6 +82,7 @@ def train(
     allow_missing: AllowMissing = None,
     device: Device = None,
     batch: Batch = None,
+    workers: Workers = None,
     engine: Engine = None,
 ) -> None:
     """Train the base model, stage 1 or stage 2; interrupted, the same command goes on.
@@ -88,6 +98,7 @@ def train(
         "allow_missing": allow_missing,
         "device": device,
         "batch": batch,
+        "workers": workers,
         "engine": engine,
     }
     settings = parse_training(

@@ -61,6 +61,21 @@ AllowMissing = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or auto.", show_default="auto")]
 Batch = Annotated[int | None, typer.Option(help="Images per forward pass.", show_default="32")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        help="Processes that decode images ahead of the model; 0: none, in turn with it.",
+        show_default="GPU: cores but one, at most 16; CPU: one per 8 cores, at least 1",
+    ),
+]
+Tokens = Annotated[
+    str | None,
+    typer.Option(
+        help="cache: keep image tokens in the store and read them, for repeated re-ranking; "
+        "recompute: a ViT pass each time; auto: read what is kept already.",
+        show_default="auto",
+    ),
+]
 Engine = Annotated[
     str | None,
     typer.Option(

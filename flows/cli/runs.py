@@ -23,6 +23,8 @@ from flows.cli.options import (
     Stage1,
     Stage2,
     Store,
+    Tokens,
+    Workers,
 )
 from flows.cli.talk import say
 
@@ -43,6 +45,8 @@ def run(
     allow_missing: AllowMissing = None,
     device: Device = None,
     batch: Batch = None,
+    workers: Workers = None,
+    tokens: Tokens = None,
     engine: Engine = None,
     as_json: Json = False,
 ) -> None:
@@ -66,6 +70,8 @@ def run(
         "allow_missing": allow_missing,
         "device": device,
         "batch": batch,
+        "workers": workers,
+        "tokens": tokens,
         "engine": engine,
     }
     _run(flags, as_json=as_json)

@@ -58,7 +58,7 @@ def test_what_failed_after_ingest_is_tried_again_by_the_next_run(
     after the disk is well again."""
     store = tmp_path / "store"
     with monkeypatch.context() as patch:
-        patch.setattr("tasks.pixels.read_image", failing)
+        patch.setattr("tasks.decode.read_image", failing)
         if task == "rerank":
             shutil.copytree(fiq_run.store, store)
             shutil.rmtree(store / "artifacts" / "rerank")

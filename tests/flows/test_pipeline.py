@@ -19,9 +19,10 @@ import torch
 from PIL import Image
 
 from cir_core.errors import CheckpointRefused, ProblemsFound, UsageError
-from cir_core.images import normalise, prepare
+from cir_core.images import prepare
 from cir_core.models.load import load_stage1, load_stage2, parse_config
 from cir_core.models.tokenizer import Tokenizer
+from cir_core.models.vision import normalise
 from storage.artifacts import Artifact
 from storage.catalog import query
 from storage.checkpoints import read_config, read_tensors, write_checkpoint

@@ -34,7 +34,7 @@ def rankings(catalog: Path) -> list[tuple[Any, ...]]:
 
 @pytest.mark.usefixtures("prefect_server")
 def test_prefect_makes_what_the_plain_engine_makes(fiq_run: Finished, tmp_path: Path) -> None:
-    settings = fiq_run.bench.settings(tmp_path / "store", engine="prefect")
+    settings = fiq_run.bench.settings(tmp_path / "store", engine="prefect", workers=1)
     first = run_flow(settings)
     assert rankings(first.catalog) == rankings(fiq_run.run.catalog)
     assert first.run_id == fiq_run.run.run_id

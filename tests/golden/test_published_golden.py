@@ -15,11 +15,12 @@ from PIL import Image
 from torch import Tensor
 
 from cir_core.datasets.captions import join_captions
-from cir_core.images import crop_centre, normalise, prepare, resize_short_side, square_pad
+from cir_core.images import crop_centre, prepare, resize_short_side, square_pad
 from cir_core.models.fusion import Stage1Model
 from cir_core.models.load import load_stage1, load_stage2, parse_config, require_same_vision
 from cir_core.models.reranker import Stage2Model
 from cir_core.models.tokenizer import TokenBatch, Tokenizer, pad_tokens
+from cir_core.models.vision import normalise
 from storage.checkpoints import read_config, read_tensors
 from tasks.convert import convert
 from tests.support.tiny_checkpoints import (

@@ -54,6 +54,7 @@ class Bench:
             "store": store,
             "device": "cpu",
             "batch": 5,
+            "workers": 0,
         }
         return Settings.model_validate(values | changes)
 
@@ -68,7 +69,18 @@ class Bench:
         options = [
             *("--dataset", self.dataset, "--data-root", str(self.root), "--store", str(store)),
             *("--stage1", str(self.pair.stage1), "--stage2", str(self.pair.stage2)),
-            *("--k", str(K), "--batch", "5", "--device", "cpu", "--engine", "in-process"),
+            *(
+                "--k",
+                str(K),
+                "--batch",
+                "5",
+                "--workers",
+                "0",
+                "--device",
+                "cpu",
+                "--engine",
+                "in-process",
+            ),
         ]
         return options + [part for name in self.categories for part in ("--category", name)]
 

@@ -25,7 +25,9 @@ class Workshop:
     engine: Engine = field(default_factory=InProcess)
 
     def settings(self, stage: str, out: str | None = None, **changes: Any) -> TrainingSettings:
-        data = {"store": self.folder / "store", "device": "cpu"} | changes.pop("data", {})
+        data = {"store": self.folder / "store", "device": "cpu", "workers": 0} | changes.pop(
+            "data", {}
+        )
         values = {
             "stage": stage,
             "recipe": "demo",

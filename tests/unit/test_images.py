@@ -11,13 +11,13 @@ from PIL import Image
 
 from cir_core.images import (
     crop_centre,
-    normalise,
     prepare,
     resize_short_side,
     square_pad,
     target_pad,
     to_rgb,
 )
+from cir_core.models.vision import normalise
 
 
 def noise(width: int, height: int, *, seed: int = 0) -> Image.Image:

@@ -1,0 +1,47 @@
+"""What of this machine a run uses, where the settings leave it open."""
+
+import os
+
+import torch
+
+from cir_core.errors import UsageError
+
+MOST_WORKERS = 16
+"""Beside a GPU. A core decodes some 150 photos a second."""
+
+CORES_PER_WORKER = 8
+"""Beside a ViT on the CPU, which takes 100 times as long as decoding: one process keeps up with
+the ViT on dozens of cores, and one more for each 8 of them costs nothing."""
+
+
+def find_device(name: str) -> str:
+    """The device that is meant; ``auto`` takes a GPU where there is one. Raises UsageError."""
+    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32: the ViT's patches are a convolution
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:  # no such word, no such device
+        raise UsageError(
+            f"device {name!r} cannot be used",
+            cause=str(error).splitlines()[0],
+            remedy="pass --device cpu, or auto to take a GPU where there is one",
+        ) from error
+    return name
+
+
+def find_workers(wanted: int | None, device: str) -> int:
+    """Processes that decode images: what was asked for, or a number by device and cores."""
+    if wanted is not None:
+        return wanted
+    cores = _cores()
+    if device == "cpu":
+        return max(1, cores // CORES_PER_WORKER)
+    return min(max(cores - 1, 1), MOST_WORKERS)
+
+
+def _cores() -> int:
+    """That this process may use, where the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

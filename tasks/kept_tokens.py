@@ -1,0 +1,220 @@
+"""Image tokens kept in the store, and the choice between them and computing them again."""
+
+import hashlib
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain, islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cir_core.errors import ImageProblem, OutOfSpace
+from cir_core.images import TARGET_RATIO
+from cir_core.models.config import VisionConfig
+from cir_core.models.vision import VisionTransformer
+from cir_core.training.recipes import StoredPrecision
+from storage import schemas
+from storage.artifacts import Artifact, Identity, Made
+from tasks.ahead import prepared
+from tasks.image_tokens import Pictures, Plan, Seen, compute_tokens
+from tasks.progress import count, shard_name, shards
+from tasks.upload import Upload
+
+VERSION = 1
+SHARD = 256
+"""Images per part: 222 MiB of 577 x 768 tokens in fp16."""
+
+Keeping = Literal["auto", "cache", "recompute"]
+"""``cache`` keeps the tokens in the store first and reads them; ``auto`` reads them where they are
+kept already; ``recompute`` does not look.
+
+Tokens of all ingested images are kept, not of candidates alone: encoding needs all, and so another
+K, protocol, text or stage 2 finds what it needs. In fp32, since fp16 would change scores.
+"""
+
+_DTYPES = {"fp32": np.float32, "fp16": np.float16}
+
+_log = logging.getLogger(__name__)
+
+
+class KeptTokens:
+    """The artifact ``tokens``, mapped into memory: what is asked for is read, in fp32."""
+
+    def __init__(self, store: Path, fingerprint: str) -> None:
+        artifact = Artifact(store, "tokens", fingerprint)
+        self._parts = artifact.map_arrays("tokens")
+        self._size = max(1, len(self._parts[0]))
+        self.problems = {
+            str(row["item"]): ImageProblem(row["kind"], row["message"])
+            for row in artifact.read("problems").to_pylist()
+        }
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Tokens and width of an image."""
+        return self._parts[0].shape[1:]
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        found = torch.empty((len(rows), *self.shape))
+        self.read(rows.numpy(), found.numpy())
+        return found
+
+    def read(self, rows: np.ndarray, out: Float[np.ndarray, "image token width"]) -> None:
+        """Fill ``out`` with the tokens of these rows; those of unusable images are 0."""
+        part = rows // self._size
+        for number in np.unique(part):
+            mine = part == number
+            out[mine] = self._parts[number][rows[mine] - number * self._size]
+
+
+@contextmanager
+def see_images(
+    pictures: Pictures, vision: VisionTransformer, plan: Plan, *, tokens: Keeping
+) -> Iterator[Iterator[Seen]]:
+    """Each batch of the plan, in order; the next ones are decoded, or read, while the last is used.
+
+    With kept tokens no file is opened. Raises as ``feed_pixels``, and OutOfSpace as
+    ``keep_tokens``.
+    """
+    kept = None if tokens == "recompute" else _find_kept(pictures, vision, make=tokens == "cache")
+    with (
+        _read(pictures, kept, vision.cls_token.device, plan)
+        if kept
+        else compute_tokens(pictures, vision, plan)
+    ) as seen:
+        yield seen
+
+
+def _find_kept(pictures: Pictures, vision: VisionTransformer, *, make: bool) -> KeptTokens | None:
+    identity = _identity(pictures, vision, "fp32")
+    artifact = Artifact.of(pictures.store, identity)
+    if not artifact.is_done:
+        if not make:
+            return None
+        _keep(pictures, vision, identity, "fp32")
+    _log.info("image tokens are read from %s", artifact.folder)
+    return KeptTokens(pictures.store, artifact.fingerprint)
+
+
+@contextmanager
+def _read(
+    pictures: Pictures, kept: KeptTokens, device: torch.device, plan: Plan
+) -> Iterator[Iterator[Seen]]:
+    upload = Upload(device)
+    ids = pictures.table()["image_id"].to_pylist()
+    problems = {row: kept.problems[one] for row, one in enumerate(ids) if one in kept.problems}
+
+    def make(rows: Sequence[int]) -> Seen:
+        usable = [row for row in rows if row not in problems]
+        buffer = upload.buffer(len(usable), *kept.shape, dtype=torch.float32)
+        kept.read(np.array(usable, dtype=int), buffer.numpy())
+        mine = {row: problems[row] for row in rows if row in problems}
+        return Seen(usable, upload.send(buffer), mine)
+
+    with prepared(make, plan) as made:
+        yield (replace(seen, tokens=upload.claim(seen.tokens)) for seen in made)
+
+
+def keep_tokens(
+    pictures: Pictures, vision: VisionTransformer, *, precision: StoredPrecision
+) -> Made:
+    """The artifact ``tokens``: arrays tokens-<shard> [image, token, width], a row for every
+    ingested image, and problems-<shard> with the images that cannot be decoded (their rows are 0).
+
+    The models of both stages share a ViT, and so these tokens: they are named by the ViT, not by
+    the model. Says the size before starting. Raises OutOfSpace when the disk cannot hold it.
+    """
+    identity = _identity(pictures, vision, precision)
+    reused = Artifact.of(pictures.store, identity).is_done
+    if not reused:
+        _keep(pictures, vision, identity, precision)
+    return Made(identity.fingerprint, reused)
+
+
+def _identity(
+    pictures: Pictures, vision: VisionTransformer, precision: StoredPrecision
+) -> Identity:
+    """Named by the ViT alone, its sizes included: what the tokens depend on."""
+    digest = hashlib.sha256(vision.config.model_dump_json().encode())
+    for tensor in vision.state_dict().values():
+        digest.update(tensor.cpu().numpy().tobytes())
+    return Identity(
+        stage="tokens",
+        version=VERSION,
+        settings={"target_ratio": TARGET_RATIO, "precision": precision},
+        inputs={"images": pictures.images_sha256(), "vision": digest.hexdigest()},
+    )
+
+
+def _keep(
+    pictures: Pictures, vision: VisionTransformer, identity: Identity, precision: StoredPrecision
+) -> None:
+    artifact = Artifact.of(pictures.store, identity)
+    ids = pictures.table()["image_id"].to_pylist()
+    names = {rows: shard_name(rows) for rows in shards(len(ids), SHARD)}
+    plans = {
+        rows: pictures.plan(rows)
+        for rows, name in names.items()
+        if not all(artifact.has_part(part) for part in _parts(name))
+    }
+    _announce(pictures.store, vision.config, sum(map(len, plans)), precision)
+    plan = list(chain.from_iterable(plans.values()))
+    with (
+        compute_tokens(pictures, vision, plan) as seen,
+        count("image tokens", len(ids), "images") as counter,
+    ):
+        for rows, name in names.items():
+            if rows in plans:
+                batch = islice(seen, len(plans[rows]))
+                tokens, problems = _collect(batch, rows, ids, vision.config)
+                array, listed = _parts(name)
+                artifact.write_array(array, tokens.astype(_DTYPES[precision], copy=False))
+                artifact.write_part(listed, problems)
+            counter.update(len(rows))
+    artifact.finish(identity, [part for name in names.values() for part in _parts(name)])
+
+
+def _parts(name: str) -> tuple[str, str]:
+    return f"tokens-{name}.npy", f"problems-{name}"
+
+
+def _collect(
+    batches: Iterator[Seen], rows: range, ids: list[str], config: VisionConfig
+) -> tuple[np.ndarray, pa.Table]:
+    tokens = np.zeros((len(rows), config.tokens, config.width), dtype=np.float32)
+    problems = []
+    for seen in batches:
+        tokens[np.array(seen.rows, dtype=int) - rows.start] = seen.tokens.float().cpu().numpy()
+        problems += [problem.row(ids[row]) for row, problem in seen.problems.items()]
+    return tokens, pa.Table.from_pylist(problems, schemas.PROBLEMS)
+
+
+def _announce(store: Path, config: VisionConfig, images: int, precision: StoredPrecision) -> None:
+    width = np.dtype(_DTYPES[precision]).itemsize
+    needed = images * config.tokens * config.width * width
+    store.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(store).free
+    told = (
+        f"{needed / 2**30:.2f} GiB ({images} images x {config.tokens} tokens x {config.width} in "
+        f"{precision}) of {free / 2**30:.1f} GiB free"
+    )
+    if needed > free:
+        raise OutOfSpace(
+            "the image tokens do not fit on the disk",
+            item=str(store),
+            cause=told,
+            remedy="free space, move the store with --store, or compute them again each time: "
+            "--tokens recompute, in training --features recompute",
+        )
+    _log.info("keeping image tokens: %s", told)
