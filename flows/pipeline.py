@@ -7,6 +7,7 @@ from pathlib import Path
 from cir_core.datasets.registry import Dataset
 from cir_core.datasets.selection import source_split
 from cir_core.errors import ProblemsFound, UsageError
+from cir_core.retrieval.choice import IndexChoice, require_available
 from flows.engine import Engine
 from flows.own import complete, open_dataset
 from flows.settings import Settings, demo_root, shipped_model
@@ -44,6 +45,7 @@ class Inputs:
     stage2: Path
     protocol: str
     k: int
+    index: IndexChoice
     device: str
 
 
@@ -75,7 +77,8 @@ def resolve_inputs(settings: Settings) -> Inputs:
     """Fill in what the dataset implies: the demo brings its data and its models, own data may
     describe themselves.
 
-    Raises UsageError when a data root or a model is needed and not given, all at once.
+    Raises UsageError when a data root or a model is needed and not given, all at once, or when the
+    index cannot be meant; PreflightError when it needs FAISS or a GPU that is not there.
     """
     settings = complete(settings)
     dataset = open_dataset(settings)
@@ -92,6 +95,8 @@ def resolve_inputs(settings: Settings) -> Inputs:
             remedy="see `cir-pipeline run --help`; convert published checkpoints with "
             "`cir-pipeline convert`",
         )
+    index = IndexChoice(settings.index, settings.nlist, settings.nprobe)
+    require_available(index)
     return Inputs(
         dataset=dataset,
         data_root=settings.data_root or demo_root(settings.store),
@@ -100,6 +105,7 @@ def resolve_inputs(settings: Settings) -> Inputs:
         stage2=settings.stage2 or shipped_model("stage2"),
         protocol=dataset.protocol(settings.protocol).name,
         k=settings.k or dataset.k,
+        index=index,
         device=find_device(settings.device),
     )
 
@@ -191,6 +197,7 @@ def find_candidates(settings: Settings, inputs: Inputs, models: Made, engine: En
         encoded.gallery.fingerprint,
         encoded.queries.fingerprint,
         k=inputs.k,
+        index=inputs.index,
     )
     return Found(ingested, encoded.gallery, encoded.queries, retrieved, len(problems))
 
