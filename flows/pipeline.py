@@ -7,6 +7,7 @@ from pathlib import Path
 from cir_core.datasets.registry import Dataset
 from cir_core.datasets.selection import source_split
 from cir_core.errors import ProblemsFound, UsageError
+from cir_core.retrieval.choice import IndexChoice, require_available
 from flows.engine import Engine
 from flows.machine import find_device, find_workers
 from flows.own import complete, open_dataset
@@ -45,6 +46,7 @@ class Inputs:
     stage2: Path
     protocol: str
     k: int
+    index: IndexChoice
     device: str
     workers: int
 
@@ -77,7 +79,8 @@ def resolve_inputs(settings: Settings) -> Inputs:
     """Fill in what the dataset implies: the demo brings its data and its models, own data may
     describe themselves.
 
-    Raises UsageError when a data root or a model is needed and not given, all at once.
+    Raises UsageError when a data root or a model is needed and not given, all at once, or when the
+    index cannot be meant; PreflightError when it needs FAISS or a GPU that is not there.
     """
     settings = complete(settings)
     dataset = open_dataset(settings)
@@ -95,6 +98,8 @@ def resolve_inputs(settings: Settings) -> Inputs:
             "`cir-pipeline convert`",
         )
     device = find_device(settings.device)
+    index = IndexChoice(settings.index, settings.nlist, settings.nprobe)
+    require_available(index)
     return Inputs(
         dataset=dataset,
         data_root=settings.data_root or demo_root(settings.store),
@@ -103,6 +108,7 @@ def resolve_inputs(settings: Settings) -> Inputs:
         stage2=settings.stage2 or shipped_model("stage2"),
         protocol=dataset.protocol(settings.protocol).name,
         k=settings.k or dataset.k,
+        index=index,
         device=device,
         workers=find_workers(settings.workers, device),
     )
@@ -199,6 +205,7 @@ def find_candidates(settings: Settings, inputs: Inputs, models: Made, engine: En
         encoded.gallery.fingerprint,
         encoded.queries.fingerprint,
         k=inputs.k,
+        index=inputs.index,
     )
     return Found(ingested, encoded.gallery, encoded.queries, retrieved, len(problems))
 

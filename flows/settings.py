@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 
 from cir_core.errors import UsageError
+from cir_core.retrieval.choice import IndexKind
 from cir_core.types import RunSplit
 
 SETTINGS_FILE = "cir.toml"
@@ -23,7 +24,8 @@ PREFIX = "CIR_"
 class Settings(BaseModel):
     """What one run is asked to do, as typed; ``resolve_inputs`` of the pipeline completes it.
 
-    ``dataset``, ``split``, ``categories``, ``protocol``, ``k``, the two models and, of own data,
+    ``dataset``, ``split``, ``categories``, ``protocol``, ``k``, ``index``,
+    ``nlist``, ``nprobe``, the two models and, of own data,
     ``name``, ``images``, ``queries`` and ``gallery`` change results; the others do not.
     """
 
@@ -41,6 +43,9 @@ class Settings(BaseModel):
     stage2: Path | None = None
     protocol: str | None = None
     k: PositiveInt | None = None
+    index: IndexKind = "exact"
+    nlist: PositiveInt | None = None
+    nprobe: PositiveInt | None = None
     store: Path = Path("cir-store")
     allow_missing: NonNegativeInt = 0
     device: str = "auto"

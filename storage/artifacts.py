@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -151,12 +151,13 @@ class Artifact:
         """When the manifest was written, ISO 8601 in UTC."""
         return str(self._complete()["created_at"])
 
-    def read(self, kind: str) -> pa.Table:
-        """All parts of one kind (the name up to the first ``-``), concatenated in order.
+    def read(self, kind: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """All parts of one kind (the name up to the first ``-``), concatenated in order; all their
+        columns, or these.
 
         Raises StoreCorrupt when the artifact is not whole.
         """
-        return pa.concat_tables([read_table(path) for path in self._paths(kind)])
+        return pa.concat_tables([read_table(path, columns) for path in self._paths(kind)])
 
     def map_arrays(self, kind: str) -> list[np.ndarray]:
         """The array parts of one kind in order, mapped into memory. Raises as ``read``."""

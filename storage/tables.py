@@ -1,9 +1,11 @@
 """Parquet in and out: checksummed pages, layouts that suit each column. And JSON lines, out."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -12,6 +14,9 @@ from cir_core.submissions.formats import compact_json
 
 BATCH = 20_000
 """Rows turned into text at a time."""
+
+ROWS_AT_ONCE = 100_000
+"""Rows that share an array of strings."""
 
 
 def write_table(path: Path, table: pa.Table) -> None:
@@ -34,10 +39,13 @@ def write_table(path: Path, table: pa.Table) -> None:
     )
 
 
-def read_table(path: Path) -> pa.Table:
-    """Raises StoreCorrupt when the file is not the Parquet that was written."""
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """All columns, or these.
+
+    Raises StoreCorrupt when the file is not the Parquet that was written.
+    """
     try:
-        return pq.read_table(path, page_checksum_verification=True)
+        return pq.read_table(path, columns=columns, page_checksum_verification=True)
     except (OSError, pa.ArrowInvalid) as error:
         raise StoreCorrupt(
             "a part of the store cannot be read",
@@ -55,16 +63,36 @@ def write_jsonl(path: Path, table: pa.Table) -> None:
 
 
 def vectors_of(column: pa.ChunkedArray) -> NDArray[np.float32]:
-    """A fixed-size-list column as a matrix [row, width]."""
-    width = column.type.list_size
-    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(flat, dtype=np.float32).reshape(-1, width)
+    """A fixed-size-list column as a matrix [row, width]; the only copy that is made."""
+    matrix = np.empty((len(column), column.type.list_size), dtype=np.float32)
+    start = 0
+    for chunk in column.chunks:
+        flat = chunk.flatten().to_numpy(zero_copy_only=False)
+        matrix[start : start + len(chunk)] = flat.reshape(-1, matrix.shape[1])
+        start += len(chunk)
+    return matrix
 
 
 def vector_column(matrix: NDArray[np.float32]) -> pa.FixedSizeListArray:
     """A matrix [row, width] as a fixed-size-list column."""
     flat = pa.array(np.ascontiguousarray(matrix, dtype=np.float32).ravel(), type=pa.float32())
     return pa.FixedSizeListArray.from_arrays(flat, matrix.shape[1])
+
+
+def rows_of(values: pa.ChunkedArray | pa.Array, among: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Where each value stands among the others, the first place counting; -1 where it does not."""
+    places = pc.index_in(values, value_set=among.combine_chunks())
+    rows: NDArray[np.int64] = pc.fill_null(places, -1).cast(pa.int64()).to_numpy()
+    return rows
+
+
+def taken(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
+    """The values at these rows, in arrays of ``ROWS_AT_ONCE``: a text is repeated as often as it is
+    taken, and one array of strings holds 2 GB at most."""
+    values = column.combine_chunks()
+    starts = range(0, len(rows), ROWS_AT_ONCE)
+    parts = [values.take(pa.array(rows[start : start + ROWS_AT_ONCE])) for start in starts]
+    return pa.chunked_array(parts, type=column.type)
 
 
 def _is_vector(kind: pa.DataType) -> bool:

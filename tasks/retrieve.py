@@ -1,51 +1,77 @@
 """Stage 1's candidates: K per query from its gallery, and all members of its subset."""
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cir_core.metrics.protocols import PROTOCOLS
-from cir_core.ordering import best_first
-from cir_core.retrieval.exact import Retrieved, search, similarity
-from cir_core.types import Pool
+from cir_core.retrieval.candidates import NONE_REMOVED, Candidates, best_of
+from cir_core.retrieval.choice import IndexChoice, open_index
+from cir_core.retrieval.ranks import target_ranks
+from cir_core.retrieval.scores import Gallery, pair_scores
 from storage import schemas
 from storage.artifacts import Artifact, Identity, Made
-from storage.tables import vectors_of
+from storage.tables import rows_of, taken, vectors_of
 
-VERSION = 1
+VERSION = 2
+
+POOLS = "gallery", "subset"
+"""In the order in which a query's rows stand."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class _Vectors:
-    """Embeddings with their ids' rows."""
+    """Embeddings and whose they are."""
 
+    ids: pa.ChunkedArray
     matrix: np.ndarray
-    row: dict[str, int]
+
+    def of(self, ids: pa.ChunkedArray) -> np.ndarray:
+        """The embeddings of these ids, all of which are there; no copy when they are all, in
+        order."""
+        rows = rows_of(ids, self.ids)
+        if np.array_equal(rows, np.arange(len(self.matrix))):
+            return self.matrix
+        return self.matrix[rows]
+
+    def with_one(self, table: pa.Table, key: str) -> pa.Table:
+        """The rows of a table whose id has an embedding."""
+        return table.filter(pa.array(rows_of(table[key], self.ids) >= 0))
 
 
 @dataclass(frozen=True)
-class _Columns:
-    """Growing columns of the two tables."""
+class _Category:
+    """What is asked of one gallery: the usable images and queries, and their embeddings."""
 
-    candidates: dict[str, list[Any]]
-    targets: dict[str, list[Any]]
+    images: pa.ChunkedArray
+    queries: pa.Table
+    gallery: Gallery
+    asked: np.ndarray
+
+    def pairs(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """The queries' rows, ascending, and gallery rows of the images in a list column; images
+        that are not in the gallery are left out."""
+        lists = self.queries[name].combine_chunks()
+        queries = pc.list_parent_indices(lists).to_numpy()
+        images = rows_of(pc.list_flatten(lists), self.images)
+        return queries[images >= 0], images[images >= 0]
 
 
-def retrieve(store: Path, ingested: str, gallery: str, queries: str, *, k: int) -> Made:
+def retrieve(
+    store: Path, ingested: str, gallery: str, queries: str, *, k: int, index: IndexChoice
+) -> Made:
     """The artifact ``retrieve``: parts candidates-<number> and targets-<number>, one of each per
     category; a category's own name may be no file's.
 
     Whether a query's own reference may be a candidate is the protocol's choice. A gallery with
-    fewer than ``k`` other images gives all it has, and a log line says so. Queries whose reference
-    could not be encoded have no candidates.
+    fewer than ``k`` other images gives all it has, and a log line says so; an approximate index may
+    find fewer, too. Queries whose reference could not be encoded have no candidates.
     """
     source = Artifact(store, "ingest", ingested)
     settings = source.identity()["settings"]
@@ -53,94 +79,84 @@ def retrieve(store: Path, ingested: str, gallery: str, queries: str, *, k: int) 
     identity = Identity(
         stage="retrieve",
         version=VERSION,
-        settings={"k": k, "removes_reference": protocol.removes_reference},
+        settings={"k": k, "removes_reference": protocol.removes_reference, **index.settings()},
         inputs={"ingest": ingested, "encode": gallery, "fuse": queries},
     )
     artifact = Artifact.of(store, identity)
     if artifact.is_done:
         return Made(identity.fingerprint, reused=True)
-    images = _vectors(Artifact(store, "encode", gallery).read("embeddings"), "image_id")
-    asked = _vectors(Artifact(store, "fuse", queries).read("queries"), "query_id")
-    members, records = source.read("gallery"), source.read("queries").to_pylist()
+    images = _vectors(Artifact(store, "encode", gallery), "embeddings", "image_id")
+    asked = _vectors(Artifact(store, "fuse", queries), "queries", "query_id")
+    members, questions = source.read("gallery"), source.read("queries")
     names = []
     for number, category in enumerate(settings["categories"]):
-        mine = members.filter(pc.equal(members["category"], category))
-        ids = [image for image in mine["image_id"].to_pylist() if image in images.row]
-        own = [query for query in records if query["category"] == category]
-        usable = [query for query in own if query["query_id"] in asked.row]
-        most = len(ids) - protocol.removes_reference
+        mine = images.with_one(_within(members, category), "image_id")["image_id"]
+        usable = asked.with_one(_within(questions, category), "query_id")
+        most = len(mine) - protocol.removes_reference
         if k > most:
             _log.warning("K=%d is larger than the gallery %s: %d images", k, category, most)
-        columns = _retrieve_category(
-            ids, usable, images, asked, k=k, removes_reference=protocol.removes_reference
-        )
+        work = _Category(mine, usable, Gallery(images.of(mine)), asked.of(usable["query_id"]))
         candidates, targets = f"candidates-{number:05d}", f"targets-{number:05d}"
-        artifact.write_part(candidates, pa.table(columns.candidates, schemas.CANDIDATES))
-        artifact.write_part(targets, pa.table(columns.targets, schemas.TARGET_RANKS))
+        tables = _search(work, k, index, removes_reference=protocol.removes_reference)
+        for name, table in zip((candidates, targets), tables, strict=True):
+            artifact.write_part(name, table)
         names += [candidates, targets]
     artifact.finish(identity, names)
     return Made(identity.fingerprint, reused=False)
 
 
-def _retrieve_category(
-    ids: list[str],
-    queries: list[dict[str, Any]],
-    images: _Vectors,
-    asked: _Vectors,
-    *,
-    k: int,
-    removes_reference: bool,
-) -> _Columns:
-    position = {image: row for row, image in enumerate(ids)}
-    targets = [
-        [image for image in query["targets"] or () if image in position] for query in queries
+def _search(
+    work: _Category, k: int, index: IndexChoice, *, removes_reference: bool
+) -> tuple[pa.Table, pa.Table]:
+    """Candidates, and ranks of targets."""
+    removed = np.full(len(work.asked), NONE_REMOVED)
+    if removes_reference:
+        removed = rows_of(work.queries["reference_id"], work.images)
+    found = open_index(work.gallery, index).search(work.asked, k=k, removed=removed)
+    queries, images = work.pairs("targets")
+    ranks = target_ranks(
+        work.asked,
+        work.gallery,
+        found,
+        removed=removed,
+        target_queries=queries,
+        target_images=images,
+    )
+    columns = [
+        taken(work.queries["query_id"], queries),
+        taken(work.images, images),
+        pa.array(ranks, pa.int32()),
     ]
-    found = search(
-        asked.matrix[[asked.row[query["query_id"]] for query in queries]],
-        images.matrix[[images.row[image] for image in ids]],
-        k=k,
-        removed=[
-            position.get(query["reference_id"]) if removes_reference else None for query in queries
-        ],
-        targets=[tuple(position[image] for image in known) for known in targets],
-    )
-    columns = _Columns(
-        candidates={name: [] for name in schemas.CANDIDATES.names},
-        targets={name: [] for name in schemas.TARGET_RANKS.names},
-    )
-    for query, known, retrieved in zip(queries, targets, found, strict=True):
-        _add(columns, query["query_id"], "gallery", [ids[row] for row in retrieved.rows], retrieved)
-        if query["subset"]:
-            members, ranked = _rank_subset(query, images, asked, position)
-            _add(columns, query["query_id"], "subset", members, ranked)
-        columns.targets["query_id"] += [query["query_id"]] * len(known)
-        columns.targets["image_id"] += known
-        columns.targets["stage1_rank"] += retrieved.target_ranks
-    return columns
+    subset = _subset(work)
+    return _candidates(work, found, subset), pa.table(columns, schema=schemas.TARGET_RANKS)
 
 
-def _rank_subset(
-    query: dict[str, Any], images: _Vectors, asked: _Vectors, position: dict[str, int]
-) -> tuple[list[str], Retrieved]:
-    """The usable members of a query's subset, best first (ties: gallery order)."""
-    members = [image for image in query["subset"] if image in position]
-    vector = asked.matrix[[asked.row[query["query_id"]]]]
-    scores = similarity(vector, images.matrix[[images.row[image] for image in members]])[0]
-    order = best_first(scores, np.array([position[image] for image in members], dtype=np.int64))
-    return [members[row] for row in order], Retrieved(order, scores[order], ())
+def _subset(work: _Category) -> Candidates:
+    """The usable members of each query's subset, best first (ties: gallery order)."""
+    queries, images = work.pairs("subset")
+    scores = pair_scores(work.asked, work.gallery.vectors, queries, images)
+    return best_of(queries, images, scores, k=max(1, len(images)))
 
 
-def _add(
-    columns: _Columns, query_id: str, pool: Pool, images: list[str], retrieved: Retrieved
-) -> None:
-    count = len(images)
-    columns.candidates["query_id"] += [query_id] * count
-    columns.candidates["pool"] += [pool] * count
-    columns.candidates["image_id"] += images
-    columns.candidates["stage1_rank"] += range(1, count + 1)
-    columns.candidates["stage1_score"] += retrieved.scores.tolist()
+def _candidates(work: _Category, gallery: Candidates, subset: Candidates) -> pa.Table:
+    """Query after query; of each the candidates from the gallery, then those of its subset."""
+    queries = np.concatenate([gallery.queries, subset.queries])
+    pool = np.repeat([0, 1], [len(gallery.queries), len(subset.queries)])
+    order = np.argsort(queries, kind="stable")
+    columns = [
+        taken(work.queries["query_id"], queries[order]),
+        taken(pa.chunked_array([POOLS]), pool[order]),
+        taken(work.images, np.concatenate([gallery.images, subset.images])[order]),
+        pa.array(np.concatenate([gallery.ranks, subset.ranks])[order], pa.int32()),
+        pa.array(np.concatenate([gallery.scores, subset.scores])[order], pa.float32()),
+    ]
+    return pa.table(columns, schema=schemas.CANDIDATES)
 
 
-def _vectors(table: pa.Table, key: str) -> _Vectors:
-    ids: Iterator[str] = iter(table[key].to_pylist())
-    return _Vectors(vectors_of(table["embedding"]), {name: row for row, name in enumerate(ids)})
+def _vectors(artifact: Artifact, kind: str, key: str) -> _Vectors:
+    table = artifact.read(kind, columns=[key, "embedding"])
+    return _Vectors(table[key], vectors_of(table["embedding"]))
+
+
+def _within(table: pa.Table, category: str) -> pa.Table:
+    return table.filter(pc.equal(table["category"], category))

@@ -1,84 +1,132 @@
-"""Exact cosine search: every query against the whole gallery, in blocks."""
+"""Exact search: every query against the whole gallery, in blocks, with bounded memory.
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+Fp32 products choose, fp64 scores decide: whatever could be among the k best, given the products'
+error bound, is scored by definition in the end. So the answer is that of scoring every pair.
+"""
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from cir_core.ordering import best_first, require_finite
+from cir_core.retrieval.blocks import map_blocks
+from cir_core.retrieval.candidates import Candidates, best_of, joined
+from cir_core.retrieval.scores import (
+    IMAGES_AT_ONCE,
+    QUERIES_AT_ONCE,
+    Gallery,
+    error_bound,
+    near_scores,
+    pair_scores,
+)
 
-QUERY_BLOCK = 128
-"""Queries per matrix product: bounds memory to 128 scores (12 bytes each, see ``_products``) an
-image and block."""
+KEPT = 2
+"""Times k: so many images a query are held before they are cut back to about k."""
+
+PLACES = 2**22
+"""Images held for all queries of a block, at 8 bytes each: 32 MiB. A large K makes small blocks."""
 
 
-@dataclass(frozen=True)
-class Retrieved:
-    """One query's candidates, best first, as gallery rows; and where its targets stand."""
+class ExactIndex:
+    """The default index: the k best by definition, the same whatever the blocks and threads."""
 
-    rows: Int[np.ndarray, " k"]
-    scores: Float[np.ndarray, " k"]
-    target_ranks: tuple[int, ...]
+    def __init__(self, gallery: Gallery) -> None:
+        self._gallery = gallery
+
+    def search(
+        self,
+        queries: Float[np.ndarray, "query embedding"],
+        *,
+        k: int,
+        removed: Int[np.ndarray, " query"],
+    ) -> Candidates:
+        """See ``VectorIndex``."""
+        k = max(1, min(k, len(self._gallery)))
+        most = min(QUERIES_AT_ONCE, PLACES // (KEPT * k + IMAGES_AT_ONCE))
+        parts = map_blocks(
+            lambda some: self._search_some(queries[some], k, removed[some]).shifted(some.start),
+            len(queries),
+            most=most,
+        )
+        return joined(parts)
+
+    def _search_some(self, queries: np.ndarray, k: int, removed: np.ndarray) -> Candidates:
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        held = _Held(queries, self._gallery, k)
+        for start, scores in near_scores(queries, self._gallery, removed):
+            held.add(start, scores)
+        return held.best()
 
 
-def search(
-    queries: Float[np.ndarray, "query embedding"],
-    gallery: Float[np.ndarray, "image embedding"],
-    *,
-    k: int,
-    removed: list[int | None],
-    targets: list[tuple[int, ...]],
-) -> Iterator[Retrieved]:
-    """The k best gallery rows of each query, in query order, by inner product of unit vectors.
+class _Held:
+    """Per query, the images seen so far that can still be among its k best, with near scores.
 
-    ``removed`` is a gallery row that may not answer a query (its reference, under protocols that
-    remove it). ``targets`` are gallery rows whose 1-based rank in the whole gallery is wanted.
-    Ties: lower gallery row first, also at the cut. When fewer than k rows are left, all of them
-    are returned. Raises NonFiniteError when an embedding is not finite.
-
+    What lies below a query's floor cannot: k images are known whose scores are higher. With the
+    error bound e and k near scores of t or more, these k have scores of t - e or more; an image
+    whose near score is below t - 2 e has a lower one.
     """
-    require_finite(queries, "query embeddings")
-    require_finite(gallery, "gallery embeddings")
-    columns = gallery.T.astype(np.float64)
-    for start in range(0, len(queries), QUERY_BLOCK):
-        products = _products(queries[start : start + QUERY_BLOCK], columns)
-        for offset, scores in enumerate(products):
-            yield _search_one(scores, k, removed[start + offset], targets[start + offset])
 
+    def __init__(self, queries: np.ndarray, gallery: Gallery, k: int) -> None:
+        self._queries, self._gallery, self._k = queries, gallery, k
+        self._error = error_bound(queries, gallery)
+        shape = len(queries), KEPT * k + min(IMAGES_AT_ONCE, len(gallery))
+        self._images = np.zeros(shape, dtype=np.int32)
+        self._scores = np.full(shape, -np.inf, dtype=np.float32)
+        self._counts = np.zeros(len(queries), dtype=np.int64)
+        self._mask = np.empty(len(queries) * min(IMAGES_AT_ONCE, len(gallery)), dtype=bool)
+        self._floor = np.full(len(queries), np.finfo(np.float32).min)
 
-def similarity(
-    queries: Float[np.ndarray, "query embedding"], images: Float[np.ndarray, "image embedding"]
-) -> Float[np.ndarray, "query image"]:
-    """Inner products: the one stage 1 score of a pair, whatever else is computed beside it."""
-    return _products(queries, images.T.astype(np.float64))
+    def add(self, start: int, scores: Float[np.ndarray, "query image"]) -> None:
+        """See a block of the gallery that begins at row ``start``; there is room for all of it."""
+        if not start:
+            self._raise_floor(scores)
+        candidates = self._mask[: scores.size].reshape(scores.shape)
+        np.greater_equal(scores, self._floor[:, None], out=candidates)
+        chosen = np.flatnonzero(candidates)
+        queries, places = np.divmod(chosen, scores.shape[1])
+        self._append(queries, places + start, scores.ravel().take(chosen))
+        if self._counts.max(initial=0) > KEPT * self._k:
+            self._cut()
 
+    def best(self) -> Candidates:
+        """The k best by definition."""
+        queries, places = self._above_floor()
+        images = self._images.take(places).astype(np.int64)
+        scores = pair_scores(self._queries, self._gallery.vectors, queries, images)
+        return best_of(queries, images, scores, k=self._k)
 
-def _products(
-    queries: Float[np.ndarray, "query embedding"], columns: Float[np.ndarray, "embedding image"]
-) -> Float[np.ndarray, "query image"]:
-    """Summed in fp64, then rounded: in fp32 the same two vectors give different last bits from
-    column to column and block to block, so that equal images would not tie."""
-    return (queries.astype(np.float64) @ columns).astype(np.float32)
+    def _cut(self) -> None:
+        """Drop what fell below the floor; where near ties leave too many, decide by definition."""
+        queries, places = self._above_floor()
+        self._replace(queries, self._images.take(places), self._scores.take(places))
+        if self._counts.max() > KEPT * self._k:
+            best = self.best()
+            self._replace(best.queries, best.images, best.scores)
 
+    def _above_floor(self) -> tuple[np.ndarray, np.ndarray]:
+        """Queries, ascending, and places (in the whole matrix, row by row) of the held images that
+        can still be among the best; an empty place holds -inf, which is below any floor."""
+        held = self._scores[:, : self._counts.max(initial=0)]
+        self._raise_floor(held)
+        chosen = np.flatnonzero(held >= self._floor[:, None])
+        queries, columns = np.divmod(chosen, max(1, held.shape[1]))
+        return queries, queries * self._scores.shape[1] + columns
 
-def _search_one(
-    scores: Float[np.ndarray, " image"], k: int, removed: int | None, targets: tuple[int, ...]
-) -> Retrieved:
-    rows = np.arange(len(scores))
-    if removed is not None:
-        rows = np.delete(rows, removed)
-    ranks = tuple(_rank(scores, target, rows) for target in targets)
-    k = min(k, len(rows))
-    if k == 0:
-        return Retrieved(rows=rows[:0], scores=scores[:0], target_ranks=ranks)
-    # everything at least as good as the k-th, so that ties at the cut are seen and ordered
-    cut = np.partition(scores[rows], len(rows) - k)[len(rows) - k]
-    rows = rows[scores[rows] >= cut]
-    rows = rows[best_first(scores[rows], rows)[:k]]
-    return Retrieved(rows=rows, scores=scores[rows], target_ranks=ranks)
+    def _raise_floor(self, scores: Float[np.ndarray, "query image"]) -> None:
+        beyond = scores.shape[1] - self._k
+        if beyond >= 0:
+            kth = np.partition(scores, beyond, axis=1)[:, beyond]
+            self._floor = np.maximum(self._floor, kth - 2 * self._error).astype(np.float32)
 
+    def _replace(self, queries: np.ndarray, images: np.ndarray, scores: np.ndarray) -> None:
+        self._counts[:] = 0
+        self._scores[:] = -np.inf
+        self._append(queries, images, scores)
 
-def _rank(scores: Float[np.ndarray, " image"], target: int, rows: Int[np.ndarray, " row"]) -> int:
-    others, own = scores[rows], scores[target]
-    return 1 + int(((others > own) | ((others == own) & (rows < target))).sum())
+    def _append(self, queries: np.ndarray, images: np.ndarray, scores: np.ndarray) -> None:
+        """Queries ascending."""
+        new = np.bincount(queries, minlength=len(self._counts))
+        starts = np.cumsum(new) - new
+        first = np.arange(len(new)) * self._scores.shape[1] + self._counts
+        places = np.arange(len(queries)) + np.repeat(first - starts, new)
+        self._images.put(places, images)
+        self._scores.put(places, scores)
+        self._counts += new

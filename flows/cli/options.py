@@ -52,6 +52,21 @@ K = Annotated[
     int | None,
     typer.Option("-k", "--k", help="Candidates per query.", show_default="the dataset's"),
 ]
+Index = Annotated[
+    str | None,
+    typer.Option(
+        help="How stage 1 searches: exact; or by FAISS: flat, ivf (approximate), gpu.",
+        show_default="exact",
+    ),
+]
+NList = Annotated[
+    int | None,
+    typer.Option("--nlist", help="Lists of an ivf index.", show_default="by the gallery's size"),
+]
+NProbe = Annotated[
+    int | None,
+    typer.Option("--nprobe", help="Lists that a query looks through.", show_default="one in 16"),
+]
 Store = Annotated[
     Path | None, typer.Option(help="Where everything made is kept.", show_default="cir-store")
 ]
