@@ -30,6 +30,7 @@ def cir_pipeline(
     allow_missing: int = 0,
     device: str = "auto",
     batch: int = 32,
+    memory: int | str | None = None,
 ) -> Run:
     """From images and annotations to a published and reported run.
 
@@ -54,6 +55,7 @@ def cir_pipeline(
             "allow_missing": allow_missing,
             "device": device,
             "batch": batch,
+            "memory": memory,
         }
     )
     settings = Settings.model_validate(values)

@@ -127,6 +127,7 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
             inputs.stage2,
             device=inputs.device,
             batch=settings.batch,
+            memory=settings.memory,
         )
         ranked = engine.run(rank, store, ingested, candidates, scored.fingerprint)
         evaluated = engine.run(evaluate, store, ingested, candidates, ranked.fingerprint)

@@ -9,8 +9,10 @@ import pyarrow as pa
 import torch
 
 from cir_core.images import normalise
-from cir_core.models.reranker import Stage2Model
-from cir_core.rerank.engine import FusedQueries, score_pairs
+from cir_core.models.vision import VisionTransformer
+from cir_core.rerank.engine import RerankEngine
+from cir_core.rerank.packing import FusedQueries
+from cir_core.rerank.scorer import Scorer
 from storage import schemas
 from storage.artifacts import Artifact, Identity, Made
 from tasks.models import open_stage2
@@ -53,12 +55,15 @@ def rerank(
     *,
     device: str,
     batch: int,
+    memory: int | None,
 ) -> Made:
     """The artifact ``rerank``: parts scores-<shard>, one per gallery shard.
 
     Every candidate is scored, whether or not its query's target is among them; a pair that is in
-    both pools is scored once. Stage 2 must hold stage 1's visual encoder (``check_pair``). Raises
-    CheckpointRefused for an unusable stage 2, NonFiniteError for a score that is not finite.
+    both pools is scored once. Stage 2 must hold stage 1's visual encoder (``check_pair``).
+    ``memory`` bounds the bytes that scoring takes beside models and image tokens. Raises
+    CheckpointRefused for an unusable stage 2, NonFiniteError for a score that is not finite,
+    PreflightError when memory is too small.
     """
     identity = Identity(
         stage="rerank",
@@ -74,16 +79,14 @@ def rerank(
     artifact = Artifact.of(store, identity)
     if artifact.is_done:
         return Made(identity.fingerprint, reused=True)
-    model = open_stage2(stage2)
     files, fused, pairs = _read_pairs(store, ingested, queries, candidates)
+    vision, scorer = _open(stage2, fused.queries, torch.device(device), memory)
     names = {rows: f"scores-{shard_name(rows)}" for rows in shards(len(files), SHARD)}
     with count("re-ranking", len(pairs.query), "pairs") as counter:
         for rows, name in names.items():
             mine = pairs.of_images(rows)
             if not artifact.has_part(name):
-                scores = _score_shard(
-                    model.to(device), data_root, files, fused.queries, mine, batch=batch
-                )
+                scores = _score_shard(vision, scorer, data_root, files, mine, batch=batch)
                 artifact.write_part(name, _scores_table(mine, fused, files, scores))
             counter.update(len(mine.query))
     artifact.finish(identity, names.values())
@@ -135,36 +138,42 @@ def _read_fused(table: pa.Table) -> _Fused:
         np.frombuffer(state.as_buffer(), dtype="<f4").reshape(length, -1)
         for state, length in zip(table["z_t"], table["length"].to_pylist(), strict=True)
     ]
-    return _Fused(FusedQueries(z_t, token_ids), table["query_id"].to_pylist())
+    return _Fused(FusedQueries.of(z_t, token_ids), table["query_id"].to_pylist())
+
+
+def _open(
+    stage2: Path, queries: FusedQueries, device: torch.device, memory: int | None
+) -> tuple[VisionTransformer, Scorer]:
+    """Both halves of stage 2; the engine has its own copy of the dual encoder, so the model's does
+    not stay."""
+    model = open_stage2(stage2)
+    engine = RerankEngine(model, queries, device=device, memory=memory)
+    return model.vision.to(device), engine
 
 
 @torch.inference_mode()
 def _score_shard(
-    model: Stage2Model,
+    vision: VisionTransformer,
+    scorer: Scorer,
     root: Path,
     files: list[ImageFile],
-    queries: FusedQueries,
     pairs: _Pairs,
     *,
     batch: int,
 ) -> np.ndarray:
     """Scores of one shard's pairs; image tokens are in memory for ``batch`` images at a time."""
-    device = model.vision.cls_token.device
+    device = vision.cls_token.device
     scores = np.empty(len(pairs.query), dtype=np.float32)
     images = np.unique(pairs.image)
     for start in range(0, len(images), batch):
         chosen = images[start : start + batch]
         asked = [files[row] for row in chosen]
-        loaded = load_pixels(root, asked, model.config.vision.image_size)
+        loaded = load_pixels(root, asked, vision.config.image_size)
         for problem in loaded.problems.values():
             raise problem  # it was decoded once already, when it was encoded
-        image_tokens = model.vision(normalise(loaded.pixels.to(device)))
+        image_tokens = vision(normalise(loaded.pixels.to(device)))
         mine = np.flatnonzero((pairs.image >= chosen[0]) & (pairs.image <= chosen[-1]))
-        scores[mine] = score_pairs(
-            model,
-            image_tokens,
-            queries,
-            pairs.query[mine],
-            np.searchsorted(chosen, pairs.image[mine]),
+        scores[mine] = scorer.score(
+            image_tokens, pairs.query[mine], np.searchsorted(chosen, pairs.image[mine])
         )
     return scores

@@ -61,6 +61,13 @@ AllowMissing = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or auto.", show_default="auto")]
 Batch = Annotated[int | None, typer.Option(help="Images per forward pass.", show_default="32")]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        help="For scoring pairs, beside models and images: 2GiB, 500MB. Changes no score.",
+        show_default="half of what is free",
+    ),
+]
 Engine = Annotated[
     str | None,
     typer.Option(

@@ -17,6 +17,7 @@ from flows.cli.options import (
     Images,
     Json,
     K,
+    Memory,
     Protocol,
     Queries,
     Split,
@@ -43,6 +44,7 @@ def run(
     allow_missing: AllowMissing = None,
     device: Device = None,
     batch: Batch = None,
+    memory: Memory = None,
     engine: Engine = None,
     as_json: Json = False,
 ) -> None:
@@ -66,6 +68,7 @@ def run(
         "allow_missing": allow_missing,
         "device": device,
         "batch": batch,
+        "memory": memory,
         "engine": engine,
     }
     _run(flags, as_json=as_json)

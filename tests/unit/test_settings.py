@@ -75,6 +75,7 @@ def test_every_setting_may_come_from_every_source(tmp_path: Path) -> None:
         "allow_missing": 3,
         "device": "cuda:1",
         "batch": 64,
+        "memory": "2GiB",
         "engine": "prefect",
     }
     assert values.keys() == Settings.model_fields.keys()
