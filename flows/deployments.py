@@ -35,6 +35,7 @@ def cir_pipeline(
     batch: int = 32,
     workers: int | None = None,
     tokens: str = "auto",
+    memory: int | str | None = None,
 ) -> Run:
     """From images and annotations to a published and reported run.
 
@@ -64,6 +65,7 @@ def cir_pipeline(
             "batch": batch,
             "workers": workers,
             "tokens": tokens,
+            "memory": memory,
         }
     )
     settings = Settings.model_validate(values)

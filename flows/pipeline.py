@@ -139,6 +139,7 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
             batch=settings.batch,
             workers=inputs.workers,
             tokens=settings.tokens,
+            memory=settings.memory,
         )
         ranked = engine.run(rank, store, ingested, candidates, scored.fingerprint)
         evaluated = engine.run(evaluate, store, ingested, candidates, ranked.fingerprint)

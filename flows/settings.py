@@ -9,9 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+)
 
 from cir_core.errors import UsageError
 from cir_core.retrieval.choice import IndexKind
@@ -52,6 +60,7 @@ class Settings(BaseModel):
     batch: PositiveInt = 32
     workers: NonNegativeInt | None = None
     tokens: Literal["auto", "cache", "recompute"] = "auto"
+    memory: Annotated[ByteSize, Field(gt=0)] | None = None
     engine: Literal["auto", "in-process", "prefect"] = "auto"
 
 

@@ -10,8 +10,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from cir_core.models.reranker import Stage2Model
-from cir_core.rerank.engine import FusedQueries, score_pairs
+from cir_core.models.vision import VisionTransformer
+from cir_core.rerank.engine import RerankEngine
+from cir_core.rerank.packing import FusedQueries
+from cir_core.rerank.scorer import Scorer
 from storage import schemas
 from storage.artifacts import Artifact, Identity, Made
 from tasks.image_tokens import Pictures, Seen
@@ -57,12 +59,15 @@ def rerank(
     batch: int,
     workers: int,
     tokens: Keeping,
+    memory: int | None,
 ) -> Made:
     """The artifact ``rerank``: parts scores-<shard>, one per gallery shard.
 
     Every candidate is scored, whether or not its query's target is among them; a pair that is in
-    both pools is scored once. Stage 2 must hold stage 1's visual encoder (``check_pair``). Raises
-    CheckpointRefused for an unusable stage 2, NonFiniteError for a score that is not finite.
+    both pools is scored once. Stage 2 must hold stage 1's visual encoder (``check_pair``).
+    ``memory`` bounds the bytes that scoring takes beside models and image tokens. Raises
+    CheckpointRefused for an unusable stage 2, NonFiniteError for a score that is not finite,
+    PreflightError when memory is too small.
     """
     identity = Identity(
         stage="rerank",
@@ -78,9 +83,9 @@ def rerank(
     artifact = Artifact.of(store, identity)
     if artifact.is_done:
         return Made(identity.fingerprint, reused=True)
-    model = open_stage2(stage2).to(device)
     pictures = Pictures(store, data_root, ingested, batch, workers)
     ids, fused, pairs = _read_pairs(store, pictures, queries, candidates)
+    vision, scorer = _open(stage2, fused.queries, torch.device(device), memory)
     names = {rows: f"scores-{shard_name(rows)}" for rows in shards(len(ids), SHARD)}
     shares = {rows: pairs.of_images(rows) for rows in names}
     plans = {
@@ -90,13 +95,13 @@ def rerank(
     }
     plan = list(chain.from_iterable(plans.values()))
     with (
-        see_images(pictures, model.vision, plan, tokens=tokens) as images,
+        see_images(pictures, vision, plan, tokens=tokens) as images,
         count("re-ranking", len(pairs.query), "pairs") as counter,
     ):
         for rows, mine in shares.items():
             if rows in plans:
                 seen = islice(images, len(plans[rows]))
-                scores = _score_shard(model, seen, fused.queries, mine)
+                scores = _score_shard(scorer, seen, mine)
                 artifact.write_part(names[rows], _scores_table(mine, fused, ids, scores))
             counter.update(len(mine.query))
     artifact.finish(identity, names.values())
@@ -146,24 +151,28 @@ def _read_fused(table: pa.Table) -> _Fused:
         np.frombuffer(state.as_buffer(), dtype="<f4").reshape(length, -1)
         for state, length in zip(table["z_t"], table["length"].to_pylist(), strict=True)
     ]
-    return _Fused(FusedQueries(z_t, token_ids), table["query_id"].to_pylist())
+    return _Fused(FusedQueries.of(z_t, token_ids), table["query_id"].to_pylist())
+
+
+def _open(
+    stage2: Path, queries: FusedQueries, device: torch.device, memory: int | None
+) -> tuple[VisionTransformer, Scorer]:
+    """Both halves of stage 2; the engine has its own copy of the dual encoder, so the model's does
+    not stay."""
+    model = open_stage2(stage2)
+    engine = RerankEngine(model, queries, device=device, memory=memory)
+    return model.vision.to(device), engine
 
 
 @torch.inference_mode()
-def _score_shard(
-    model: Stage2Model, images: Iterable[Seen], queries: FusedQueries, pairs: _Pairs
-) -> np.ndarray:
+def _score_shard(scorer: Scorer, images: Iterable[Seen], pairs: _Pairs) -> np.ndarray:
     """Scores of one shard's pairs; image tokens are in memory for a batch of images at a time."""
     scores = np.empty(len(pairs.query), dtype=np.float32)
     for seen in images:
         for problem in seen.problems.values():
             raise problem  # it was decoded once already, when it was encoded
         mine = np.flatnonzero((pairs.image >= seen.rows[0]) & (pairs.image <= seen.rows[-1]))
-        scores[mine] = score_pairs(
-            model,
-            seen.tokens,
-            queries,
-            pairs.query[mine],
-            np.searchsorted(seen.rows, pairs.image[mine]),
+        scores[mine] = scorer.score(
+            seen.tokens, pairs.query[mine], np.searchsorted(seen.rows, pairs.image[mine])
         )
     return scores

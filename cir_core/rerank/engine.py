@@ -1,90 +1,185 @@
-"""Scores every planned pair with stage 2, candidate-major."""
+"""Scores every planned pair with stage 2, candidate-major.
 
-from dataclasses import dataclass
+What pairs share is done once: layer 0's self-attention for a query, a layer's keys and values for
+an image. Texts are packed without padding, and the last layer computes only what the score reads.
+"""
+
+import logging
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cir_core.models.reranker import CandidateStates, Stage2Model
-from cir_core.models.tokenizer import pad_tokens
+from cir_core.memory import is_out_of_memory
+from cir_core.models.reranker import BRANCHES, Stage2Model
 from cir_core.ordering import require_finite
-from cir_core.rerank.plan import plan_blocks
+from cir_core.rerank.budget import Budget
+from cir_core.rerank.cost import Sizes
+from cir_core.rerank.layers import attend_images, attend_self, feed_forward, read_scores
+from cir_core.rerank.packing import ByImage, FusedQueries, Texts, rows_of, starts_of
+from cir_core.rerank.plan import Block, plan_blocks
+from cir_core.rerank.weights import prepare_weights
 
-GATHERED_BYTES = 64 * 2**20
-"""Keys and values are copied per pair when a block has several candidates. 64 MiB (18 pairs of 577
-tokens of width 768) keep these copies small beside the model. A candidate with more pairs than that
-has a block of its own, and its keys and values are broadcast without a copy."""
-
-CHUNK = 128
-"""Pairs per forward pass: enough to fill matrix products, short enough to sort by text length."""
-
-
-@dataclass(frozen=True)
-class FusedQueries:
-    """What stage 2 needs of each query: z_t [length, width] and its token ids."""
-
-    z_t: list[Float[np.ndarray, "token width"]]
-    token_ids: list[list[int]]
-
-    def lengths(self) -> Int[np.ndarray, " query"]:
-        return np.array([len(ids) for ids in self.token_ids])
+_log = logging.getLogger(__name__)
 
 
-@torch.inference_mode()
-def score_pairs(
-    model: Stage2Model,
-    image_tokens: Float[Tensor, "image patch width"],
-    queries: FusedQueries,
-    query_of_pair: Int[np.ndarray, " pair"],
-    image_of_pair: Int[np.ndarray, " pair"],
-) -> Float[np.ndarray, " pair"]:
-    """One score a pair, in the order given; each independent of what else is in the list.
+class Begun(NamedTuple):
+    """Queries after layer 0's self-attention, packed, and the row where each of them starts."""
 
-    The indices refer to ``queries`` and to rows of ``image_tokens``. No pairs, no scores.
-    Raises NonFiniteError when a score is NaN or infinite.
+    states: Float[Tensor, "branch token width"]
+    starts: Int[np.ndarray, " query"]
+
+
+class RerankEngine:
+    """A ``Scorer`` for one model and the queries that were fused for it.
+
+    It has copies of the model's weights on ``device``, all but the ViT's. ``memory`` bounds the
+    bytes of its work (see ``Budget``); it changes time and no score. Where memory runs out all the
+    same, blocks are halved from then on, and PreflightError is raised when one pair is too many.
     """
-    scores = np.empty(len(query_of_pair), dtype=np.float32)
-    lengths = queries.lengths()
-    for block in plan_blocks(image_of_pair, _pairs_per_block(model, image_tokens)):
-        candidates = model.project(image_tokens[torch.from_numpy(block.candidates)])
-        # text of similar length together: little padding
-        order = np.argsort(lengths[query_of_pair[block.pairs]], kind="stable")
-        for start in range(0, len(order), CHUNK):
-            chunk = order[start : start + CHUNK]
-            pairs = block.pairs[chunk]
-            scores[pairs] = _score_chunk(
-                model, candidates, queries, query_of_pair[pairs], block.candidate_of_pair[chunk]
-            )
-    require_finite(scores, "stage 2 scores")
-    return scores
 
+    def __init__(
+        self,
+        model: Stage2Model,
+        queries: FusedQueries,
+        *,
+        device: torch.device,
+        memory: int | None = None,
+    ) -> None:
+        self._device, self._dtype = device, torch.float32
+        self._queries = queries
+        self._sizes = Sizes.of(model.config)
+        self._weights = prepare_weights(model, device, self._dtype)
+        self._budget = Budget(
+            memory,
+            self._sizes,
+            query_tokens=len(queries.token_ids),
+            device=device,
+            dtype=self._dtype,
+        )
 
-def _score_chunk(
-    model: Stage2Model,
-    candidates: CandidateStates,
-    queries: FusedQueries,
-    query_of_pair: Int[np.ndarray, " pair"],
-    candidate_of_pair: Int[np.ndarray, " pair"],
-) -> Float[np.ndarray, " pair"]:
-    device = candidates[0][0].keys.device
-    distinct, position = np.unique(query_of_pair, return_inverse=True)
-    texts = pad_tokens([queries.token_ids[row] for row in distinct])
-    z_t = torch.nn.utils.rnn.pad_sequence(
-        [torch.from_numpy(queries.z_t[row]) for row in distinct], batch_first=True
-    )
-    states = model.begin(z_t.to(device), texts.ids.to(device), texts.lengths.to(device))
-    scores = model.finish(
-        states,
-        candidates,
-        torch.from_numpy(position).to(device),
-        torch.from_numpy(candidate_of_pair).to(device),
-    )
-    return scores.float().cpu().numpy()
+    @torch.inference_mode()
+    def score(
+        self,
+        image_tokens: Float[Tensor, "image patch image_width"],
+        query_of_pair: Int[np.ndarray, " pair"],
+        image_of_pair: Int[np.ndarray, " pair"],
+    ) -> Float[np.ndarray, " pair"]:
+        image_tokens = image_tokens.to(self._device, self._dtype)
+        scores = np.empty(len(query_of_pair), dtype=np.float32)
+        lengths = self._queries.lengths[query_of_pair]
 
+        def plan(pairs: Block) -> list[Block]:
+            most_tokens = self._budget.most_tokens
+            blocks = plan_blocks(image_of_pair[pairs], lengths[pairs], most_tokens)
+            return [pairs[block] for block in reversed(blocks)]
 
-def _pairs_per_block(model: Stage2Model, image_tokens: Tensor) -> int:
-    width = model.config.text.width
-    bytes_per_pair = 2 * image_tokens.shape[1] * width * image_tokens.element_size()
-    return max(1, GATHERED_BYTES // bytes_per_pair)
+        blocks = plan(np.arange(len(scores)))
+        while blocks:
+            pairs = blocks.pop()
+            found = self._try_block(image_tokens, query_of_pair[pairs], image_of_pair[pairs])
+            if found is None:  # it did not fit, and the budget is smaller now
+                blocks = plan(np.concatenate([pairs, *reversed(blocks)]))
+            else:
+                scores[pairs] = found
+        require_finite(scores, "stage 2 scores")
+        return scores
+
+    def _try_block(
+        self,
+        image_tokens: Float[Tensor, "image patch image_width"],
+        query_of_pair: Int[np.ndarray, " pair"],
+        image_of_pair: Int[np.ndarray, " pair"],
+    ) -> Float[np.ndarray, " pair"] | None:
+        """The block's scores; None when memory was too small for it, and the budget is halved."""
+        try:
+            scores = self._score_block(image_tokens, query_of_pair, image_of_pair)
+            return scores.float().cpu().numpy()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        tokens = int(self._queries.lengths[query_of_pair].sum())
+        self._budget.halve(tokens, pairs=len(query_of_pair))
+        torch.cuda.empty_cache()  # outside of except: the failed block's tensors are free by now
+        return None
+
+    def _score_block(
+        self,
+        image_tokens: Float[Tensor, "image patch image_width"],
+        query_of_pair: Int[np.ndarray, " pair"],
+        image_of_pair: Int[np.ndarray, " pair"],
+    ) -> Float[Tensor, " pair"]:
+        """Scores of pairs that are sorted by the length of their texts."""
+        lengths = self._queries.lengths[query_of_pair]
+        texts = Texts(lengths, self._device)
+        rows = ByImage(np.repeat(image_of_pair, lengths), self._device)
+        x = self._begun_states(query_of_pair)
+        for number, layer in enumerate(self._weights.layers, start=1):
+            last = number == self._sizes.layers
+            if number > 1:
+                x = attend_self(layer, self._sizes, x, texts, firsts_only=last)
+            elif last:
+                x = x.index_select(1, texts.firsts)
+            if last:
+                rows = ByImage(image_of_pair, self._device)
+            x = attend_images(layer, self._sizes, x, rows, image_tokens)
+            x = feed_forward(layer, x)
+        return read_scores(self._weights, x)
+
+    def _begun_states(
+        self, queries: Int[np.ndarray, " pair"]
+    ) -> Float[Tensor, "branch token width"]:
+        """Each pair's own copy of its query's states, pair after pair."""
+        begun = self._begin(np.unique(queries)) if self._kept is None else self._kept
+        rows = rows_of(begun.starts[queries], self._queries.lengths[queries])
+        return begun.states.index_select(1, self._put(rows))
+
+    @cached_property
+    def _kept(self) -> Begun | None:
+        """All queries, where memory has room for them."""
+        if not self._budget.keeps_queries:
+            return None
+        try:
+            return self._begin(np.arange(len(self._queries.lengths)))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        _log.warning("out of memory: queries are begun again for each block")
+        return None
+
+    def _begin(self, queries: Int[np.ndarray, " some"]) -> Begun:
+        """Layer 0's self-attention, which no candidate can change."""
+        lengths = self._queries.lengths[queries]
+        starts = np.zeros(len(self._queries.lengths), dtype=np.int64)
+        states = torch.empty(
+            BRANCHES, lengths.sum(), self._sizes.width, dtype=self._dtype, device=self._device
+        )
+        filled = 0
+        for block in plan_blocks(np.zeros_like(queries), lengths, self._budget.most_tokens):
+            starts[queries[block]] = filled + starts_of(lengths[block])
+            tokens = slice(filled, filled + int(lengths[block].sum()))
+            states[:, tokens] = self._begin_block(queries[block])
+            filled = tokens.stop
+        return Begun(states, starts)
+
+    def _begin_block(
+        self, queries: Int[np.ndarray, " some"]
+    ) -> Float[Tensor, "branch token width"]:
+        texts = Texts(self._queries.lengths[queries], self._device)
+        x, first = self._inputs(queries), self._weights.layers[0]
+        return attend_self(first, self._sizes, x, texts, firsts_only=False)
+
+    def _inputs(self, queries: Int[np.ndarray, " some"]) -> Float[Tensor, "branch token width"]:
+        """z_t for one branch and the text's embeddings for the other."""
+        lengths, weights = self._queries.lengths[queries], self._weights
+        rows = rows_of(starts_of(self._queries.lengths)[queries], lengths)
+        words = weights.word[self._put(self._queries.token_ids[rows])]
+        words += weights.position[self._put(rows_of(np.zeros_like(lengths), lengths))]
+        z_t = torch.from_numpy(self._queries.z_t[rows]).to(words)
+        return torch.stack([z_t, weights.embedding_norm(words)])
+
+    def _put(self, indices: Int[np.ndarray, " row"]) -> Int[Tensor, " row"]:
+        return torch.from_numpy(indices).to(self._device)

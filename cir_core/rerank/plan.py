@@ -4,35 +4,48 @@ The cross-attention keys and values of a candidate depend on the candidate alone
 sorted by candidate and a candidate's keys and values are projected once for all of its queries.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Int
 
-
-@dataclass(frozen=True)
-class Block:
-    """Some candidates with all of their pairs; ``pairs`` index the planned arrays."""
-
-    candidates: Int[np.ndarray, " candidate"]
-    pairs: Int[np.ndarray, " pair"]
-    candidate_of_pair: Int[np.ndarray, " pair"]
-    """Index into ``candidates`` for each of ``pairs``."""
+Block = Int[np.ndarray, " pair"]
+"""Indices of pairs, sorted by the length of their text and then by candidate."""
 
 
-def plan_blocks(candidate_of_pair: Int[np.ndarray, " pair"], most_pairs: int) -> list[Block]:
-    """Split pairs into blocks of whole candidates, of at most ``most_pairs`` pairs each.
+def plan_blocks(
+    candidate_of_pair: Int[np.ndarray, " pair"],
+    tokens_of_pair: Int[np.ndarray, " pair"],
+    most_tokens: int,
+) -> list[Block]:
+    """Split pairs into blocks of at most ``most_tokens`` tokens, in the order of candidates.
 
-    A candidate with more pairs than that has a block of its own. Every pair is in exactly one
-    block; no pairs, no blocks.
+    A candidate whose pairs have more tokens than that is cut; else its pairs are in one block. A
+    text longer than that has a block of its own. Every pair is in exactly one block; no pairs, no
+    blocks.
     """
-    order = np.argsort(candidate_of_pair, kind="stable")
-    candidates, counts = np.unique(candidate_of_pair, return_counts=True)
-    blocks, first, taken, start = [], 0, 0, 0
-    for index, count in enumerate([*counts.tolist(), None]):
-        if taken and (count is None or taken + count > most_pairs):
-            chosen, pairs = candidates[first:index], order[start : start + taken]
-            blocks.append(Block(chosen, pairs, np.searchsorted(chosen, candidate_of_pair[pairs])))
-            first, start, taken = index, start + taken, 0
-        taken += count or 0
-    return blocks
+    order = np.lexsort((tokens_of_pair, candidate_of_pair))
+    _, counts = np.unique(candidate_of_pair, return_counts=True)
+    blocks: list[list[Block]] = []
+    room = 0
+    for pairs in np.split(order, np.cumsum(counts)[:-1]):
+        for piece in _cut(pairs, tokens_of_pair[pairs], most_tokens):
+            tokens = int(tokens_of_pair[piece].sum())
+            if tokens > room:
+                blocks.append([])
+                room = most_tokens
+            blocks[-1].append(piece)
+            room -= tokens
+    return [_by_length(np.concatenate(block), tokens_of_pair) for block in blocks]
+
+
+def _cut(pairs: Block, tokens: Int[np.ndarray, " pair"], most_tokens: int) -> Iterator[Block]:
+    """Pieces that fit into a block each, or are one pair."""
+    while len(pairs):
+        fits = max(1, int(np.searchsorted(tokens.cumsum(), most_tokens, side="right")))
+        yield pairs[:fits]
+        pairs, tokens = pairs[fits:], tokens[fits:]
+
+
+def _by_length(pairs: Block, tokens_of_pair: Int[np.ndarray, " pair"]) -> Block:
+    return pairs[np.argsort(tokens_of_pair[pairs], kind="stable")]

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from cir_core.errors import CirError, PreflightError
+from cir_core.memory import is_out_of_memory
 from cir_core.training.batches import steps_per_epoch
 from cir_core.training.gradients import Batch, Compute, Objective, accumulate
 from cir_core.training.recipes import Recipe
@@ -115,7 +116,9 @@ def _gradient(
         adam.zero_grad(set_to_none=True)
         try:
             return accumulate(objective, batch, parameters, compute, seed=seed)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             compute.halve(len(batch))
         torch.cuda.empty_cache()  # outside of except: the failed step's tensors are free by now
 

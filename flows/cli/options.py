@@ -91,6 +91,13 @@ Tokens = Annotated[
         show_default="auto",
     ),
 ]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        help="For scoring pairs, beside models and images: 2GiB, 500MB. Changes no score.",
+        show_default="half of what is free",
+    ),
+]
 Engine = Annotated[
     str | None,
     typer.Option(

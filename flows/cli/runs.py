@@ -18,6 +18,7 @@ from flows.cli.options import (
     Index,
     Json,
     K,
+    Memory,
     NList,
     NProbe,
     Protocol,
@@ -53,6 +54,7 @@ def run(
     batch: Batch = None,
     workers: Workers = None,
     tokens: Tokens = None,
+    memory: Memory = None,
     engine: Engine = None,
     as_json: Json = False,
 ) -> None:
@@ -81,6 +83,7 @@ def run(
         "batch": batch,
         "workers": workers,
         "tokens": tokens,
+        "memory": memory,
         "engine": engine,
     }
     _run(flags, as_json=as_json)

@@ -9,55 +9,76 @@ from hypothesis import strategies as st
 
 from cir_core.rerank.plan import plan_blocks
 
-CANDIDATES = st.lists(st.integers(0, 6), max_size=25)
-SIZES = st.integers(1, 9)
+PAIRS = st.lists(st.tuples(st.integers(0, 6), st.integers(1, 9)), max_size=25)
+"""Candidate and tokens."""
+SIZES = st.integers(1, 30)
 
 
-@given(CANDIDATES, SIZES)
-def test_every_pair_is_in_exactly_one_block(candidates: list[int], most: int) -> None:
-    blocks = plan_blocks(np.array(candidates, dtype=int), most)
-    planned = [pair for block in blocks for pair in block.pairs.tolist()]
-    assert sorted(planned) == list(range(len(candidates)))
-    assert all(block.pairs.size for block in blocks)
+def planned(pairs: list[tuple[int, int]], most: int) -> list[list[int]]:
+    columns = np.array(pairs, dtype=int).reshape(-1, 2)
+    return [block.tolist() for block in plan_blocks(columns[:, 0], columns[:, 1], most)]
 
 
-@given(CANDIDATES, SIZES)
-def test_a_candidate_is_in_one_block_only(candidates: list[int], most: int) -> None:
-    blocks = plan_blocks(np.array(candidates, dtype=int), most)
-    listed = [candidate for block in blocks for candidate in block.candidates.tolist()]
-    assert listed == sorted(set(candidates))
+def tokens(pairs: list[tuple[int, int]], chosen: list[int]) -> int:
+    return sum(pairs[index][1] for index in chosen)
 
 
-@given(CANDIDATES, SIZES)
-def test_a_block_names_the_candidate_of_each_of_its_pairs(candidates: list[int], most: int) -> None:
-    for block in plan_blocks(np.array(candidates, dtype=int), most):
-        named = block.candidates[block.candidate_of_pair].tolist()
-        assert named == [candidates[pair] for pair in block.pairs]
-        assert set(named) == set(block.candidates.tolist())
+@given(PAIRS, SIZES)
+def test_every_pair_is_in_exactly_one_block(pairs: list[tuple[int, int]], most: int) -> None:
+    blocks = planned(pairs, most)
+    assert sorted(index for block in blocks for index in block) == list(range(len(pairs)))
+    assert all(blocks)
 
 
-@given(CANDIDATES, SIZES)
-def test_a_block_above_the_limit_is_one_candidate(candidates: list[int], most: int) -> None:
-    blocks = plan_blocks(np.array(candidates, dtype=int), most)
-    assert all(len(block.pairs) <= most or len(block.candidates) == 1 for block in blocks)
+@given(PAIRS, SIZES)
+def test_a_block_above_the_limit_is_one_pair(pairs: list[tuple[int, int]], most: int) -> None:
+    for block in planned(pairs, most):
+        assert tokens(pairs, block) <= most or len(block) == 1
 
 
-@given(CANDIDATES, SIZES)
-def test_neighbouring_blocks_would_not_fit_into_one(candidates: list[int], most: int) -> None:
-    blocks = plan_blocks(np.array(candidates, dtype=int), most)
+@given(PAIRS, SIZES)
+def test_a_candidate_that_fits_is_in_one_block(pairs: list[tuple[int, int]], most: int) -> None:
+    holders: dict[int, set[int]] = {}
+    for number, block in enumerate(planned(pairs, most)):
+        for index in block:
+            holders.setdefault(pairs[index][0], set()).add(number)
+    for candidate, blocks in holders.items():
+        own = [index for index, pair in enumerate(pairs) if pair[0] == candidate]
+        assert len(blocks) == 1 or tokens(pairs, own) > most
+
+
+@given(PAIRS, SIZES)
+def test_blocks_follow_the_candidates_and_are_sorted_by_length(
+    pairs: list[tuple[int, int]], most: int
+) -> None:
+    blocks = planned(pairs, most)
+    for block in blocks:
+        lengths = [pairs[index][1] for index in block]
+        assert lengths == sorted(lengths)
     for block, following in pairwise(blocks):
-        first_of_following = candidates.count(int(following.candidates[0]))
-        assert len(block.pairs) + first_of_following > most
+        assert max(pairs[i][0] for i in block) <= min(pairs[i][0] for i in following)
+
+
+@given(PAIRS, SIZES)
+def test_neighbouring_blocks_would_not_fit_into_one(
+    pairs: list[tuple[int, int]], most: int
+) -> None:
+    blocks = planned(pairs, most)
+    for block, following in pairwise(blocks):
+        first = min(pairs[index][0] for index in following)
+        whole = [index for index, pair in enumerate(pairs) if pair[0] == first]
+        assert tokens(pairs, block) + tokens(pairs, whole) > most
 
 
 @pytest.mark.parametrize(
-    ("most", "sizes"), [(1, [2, 1, 3, 1]), (3, [3, 3, 1]), (4, [3, 4]), (7, [7]), (100, [7])]
+    ("most", "sizes"), [(1, [1] * 7), (3, [3, 3, 1]), (4, [3, 4]), (7, [7]), (100, [7])]
 )
 def test_blocks_are_filled_in_gallery_order(most: int, sizes: list[int]) -> None:
-    """Candidates 0, 1, 2, 3 with 2, 1, 3, 1 pairs."""
-    blocks = plan_blocks(np.array([2, 0, 3, 2, 1, 0, 2]), most)
-    assert [len(block.pairs) for block in blocks] == sizes
+    """Candidates 0, 1, 2, 3 with 2, 1, 3, 1 pairs of one token."""
+    candidates = [2, 0, 3, 2, 1, 0, 2]
+    blocks = planned([(candidate, 1) for candidate in candidates], most)
+    assert [len(block) for block in blocks] == sizes
 
 
 def test_no_pairs_no_blocks() -> None:
-    assert plan_blocks(np.array([], dtype=int), 5) == []
+    assert planned([], 5) == []

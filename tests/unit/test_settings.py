@@ -80,6 +80,7 @@ def test_every_setting_may_come_from_every_source(tmp_path: Path) -> None:
         "batch": 64,
         "workers": 3,
         "tokens": "cache",
+        "memory": "2GiB",
         "engine": "prefect",
     }
     assert values.keys() == Settings.model_fields.keys()

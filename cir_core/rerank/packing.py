@@ -1,0 +1,87 @@
+"""Texts of different lengths in one matrix: a row per token, none for padding."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class FusedQueries:
+    """What stage 2 needs of each query, z_t and token ids, query after query."""
+
+    z_t: Float[np.ndarray, "token width"]
+    token_ids: Int[np.ndarray, " token"]
+    lengths: Int[np.ndarray, " query"]
+
+    @classmethod
+    def of(cls, z_t: list[Float[np.ndarray, "length width"]], token_ids: list[list[int]]) -> Self:
+        """Pack what is given query by query. Of no queries, z_t has no width."""
+        lengths = np.array([len(ids) for ids in token_ids], dtype=np.int64)
+        if not token_ids:
+            return cls(np.empty((0, 0), dtype=np.float32), lengths, lengths)
+        return cls(np.concatenate(z_t), np.concatenate(token_ids, dtype=np.int64), lengths)
+
+
+@dataclass(frozen=True)
+class Group:
+    """``count`` neighbouring texts of one length, and their tokens."""
+
+    count: int
+    texts: slice
+    tokens: slice
+
+
+class Texts:
+    """Which rows belong to which text; texts follow each other in the order of their lengths."""
+
+    def __init__(self, lengths: Int[np.ndarray, " text"], device: torch.device) -> None:
+        self.groups = []
+        text = token = 0
+        distinct, counts = np.unique(lengths, return_counts=True)
+        for length, count in zip(distinct.tolist(), counts.tolist(), strict=True):
+            texts, tokens = slice(text, text + count), slice(token, token + count * length)
+            self.groups.append(Group(count, texts, tokens))
+            text, token = texts.stop, tokens.stop
+        self.firsts = torch.from_numpy(starts_of(lengths)).to(device)
+
+
+def starts_of(lengths: Int[np.ndarray, " text"]) -> Int[np.ndarray, " text"]:
+    """The first row of each text, when one follows the other."""
+    return np.cumsum(lengths) - lengths
+
+
+def rows_of(
+    starts: Int[np.ndarray, " text"], lengths: Int[np.ndarray, " text"]
+) -> Int[np.ndarray, " token"]:
+    """The rows of all tokens, text after text: from each start as many as the text is long."""
+    return np.repeat(starts - starts_of(lengths), lengths) + np.arange(lengths.sum())
+
+
+class ByImage:
+    """Brings rows that look at the same image together, and back into their order."""
+
+    def __init__(self, image_of_row: Int[np.ndarray, " row"], device: torch.device) -> None:
+        order = np.argsort(image_of_row, kind="stable")
+        images, counts = np.unique(image_of_row, return_counts=True)
+        ends = np.cumsum(counts)
+        self._slices = [
+            (int(image), slice(int(end - count), int(end)))
+            for image, end, count in zip(images, ends, counts, strict=True)
+        ]
+        self._order = torch.from_numpy(order).to(device)
+        self._back = torch.from_numpy(np.argsort(order)).to(device)
+
+    def __iter__(self) -> Iterator[tuple[int, slice]]:
+        """Each image, with those of the rows brought together that look at it."""
+        return iter(self._slices)
+
+    def together(self, x: Float[Tensor, "branch row width"]) -> Float[Tensor, "branch row width"]:
+        return x if len(self._slices) == 1 else x.index_select(1, self._order)
+
+    def apart(self, x: Float[Tensor, "row width"]) -> Float[Tensor, "row width"]:
+        return x if len(self._slices) == 1 else x.index_select(0, self._back)
