@@ -1,6 +1,5 @@
 """Stage 2: score every candidate pair, gallery shard by gallery shard."""
 
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from cir_core.models.vision import VisionTransformer
@@ -43,7 +43,7 @@ class _Fused:
     """The fused queries and their ids, row by row."""
 
     queries: FusedQueries
-    ids: list[str]
+    ids: pa.Array
 
 
 def rerank(
@@ -108,12 +108,12 @@ def rerank(
     return Made(identity.fingerprint, reused=False)
 
 
-def _scores_table(pairs: _Pairs, fused: _Fused, ids: list[str], scores: np.ndarray) -> pa.Table:
+def _scores_table(pairs: _Pairs, fused: _Fused, ids: pa.Array, scores: np.ndarray) -> pa.Table:
     """A row per query and image; over both ways of asking, where there are two, the mean."""
     table = pa.table(
         {
-            "query_id": [fused.ids[row] for row in pairs.query],
-            "image_id": [ids[row] for row in pairs.image],
+            "query_id": fused.ids.take(pa.array(pairs.query)),
+            "image_id": ids.take(pa.array(pairs.image)),
             "stage2_score": scores.astype(np.float64),
         }
     )
@@ -125,24 +125,16 @@ def _scores_table(pairs: _Pairs, fused: _Fused, ids: list[str], scores: np.ndarr
 
 def _read_pairs(
     store: Path, pictures: Pictures, queries: str, candidates: str
-) -> tuple[list[str], _Fused, _Pairs]:
-    ids = pictures.table()["image_id"].to_pylist()
+) -> tuple[pa.Array, _Fused, _Pairs]:
+    ids = pictures.table()["image_id"].combine_chunks()
     fused = _read_fused(Artifact(store, "fuse", queries).read("queries"))
     table = Artifact(store, "retrieve", candidates).read("candidates")
     distinct = table.group_by(["query_id", "image_id"], use_threads=False).aggregate([])
-    image_row = {image: row for row, image in enumerate(ids)}
-    query_rows: dict[str, list[int]] = defaultdict(list)
-    for row, query in enumerate(fused.ids):
-        query_rows[query].append(row)
-    asked = [
-        (query, image_row[image])
-        for name, image in zip(
-            distinct["query_id"].to_pylist(), distinct["image_id"].to_pylist(), strict=True
-        )
-        for query in query_rows[name]
-    ]
-    rows = np.array(asked, dtype=int).reshape(-1, 2)
-    return ids, fused, _Pairs(query=rows[:, 0], image=rows[:, 1])
+    asked = pa.table({"query_id": fused.ids, "query": np.arange(len(fused.ids))})
+    joined = distinct.append_column("image", pc.index_in(distinct["image_id"], ids)).join(
+        asked, "query_id", join_type="inner", use_threads=False
+    )
+    return ids, fused, _Pairs(query=joined["query"].to_numpy(), image=joined["image"].to_numpy())
 
 
 def _read_fused(table: pa.Table) -> _Fused:
@@ -151,7 +143,7 @@ def _read_fused(table: pa.Table) -> _Fused:
         np.frombuffer(state.as_buffer(), dtype="<f4").reshape(length, -1)
         for state, length in zip(table["z_t"], table["length"].to_pylist(), strict=True)
     ]
-    return _Fused(FusedQueries.of(z_t, token_ids), table["query_id"].to_pylist())
+    return _Fused(FusedQueries.of(z_t, token_ids), table["query_id"].combine_chunks())
 
 
 def _open(
