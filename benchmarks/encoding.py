@@ -4,14 +4,17 @@
     python benchmarks/encoding.py --device cuda --images 4096 --batch 64 --json encoding.json
 
 Both ways are measured in turn, on the same machine in the same process; their ratio is what counts.
+On a busy machine CPU time says more than the clock, and less where a core is free for decoding.
 Starting the worker processes, once a task, is measured apart and not part of the ratio.
 """
 
 import json
+import resource
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,8 +39,30 @@ DRAWN = 32
 
 
 @dataclass
+class Cost:
+    """Seconds on the clock, and of all cores together, worker processes included."""
+
+    clock: float = 0.0
+    cpu: float = 0.0
+
+    @contextmanager
+    def added(self) -> Iterator[None]:
+        clock, cpu = time.perf_counter(), _cpu()
+        yield
+        self.clock += time.perf_counter() - clock
+        self.cpu += _cpu() - cpu
+
+
+def _cpu() -> float:
+    mine, theirs = (
+        resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    return mine.ru_utime + mine.ru_stime + theirs.ru_utime + theirs.ru_stime
+
+
+@dataclass
 class Measured:
-    """Seconds of all rounds; ``bare`` and ``fed`` are of the same ``images``."""
+    """Sums over all rounds; ``bare``, ``fed`` and ``decoding`` are of the same ``images``."""
 
     name: str
     device: str
@@ -45,18 +70,21 @@ class Measured:
     workers: int
     batch: int
     images: int = 0
-    bare: float = 0.0
-    fed: float = 0.0
-    start: float = 0.0
-    decoding: float = 0.0
+    bare: Cost = field(default_factory=Cost)
+    fed: Cost = field(default_factory=Cost)
+    start: Cost = field(default_factory=Cost)
+    decoding: Cost = field(default_factory=Cost)
 
     def told(self) -> dict[str, Any]:
-        fed = self.fed - self.start
+        clock, cpu = (getattr(self.fed, w) - getattr(self.start, w) for w in ("clock", "cpu"))
+        decoding = self.decoding.cpu - self.start.cpu
         return asdict(self) | {
-            "bare_images_per_s": self.images / self.bare,
-            "fed_images_per_s": self.images / fed,
-            "decoded_images_per_s": self.images / (self.decoding - self.start),
-            "fed_of_bare": self.bare / fed,
+            "bare_images_per_s": self.images / self.bare.clock,
+            "fed_images_per_s": self.images / clock,
+            "fed_of_bare": self.bare.clock / clock,
+            "fed_of_bare_cpu": self.bare.cpu / cpu,
+            "decoding_cpu_ms_an_image": 1e3 * decoding / self.images,
+            "vit_cpu_ms_an_image": 1e3 * self.bare.cpu / self.images,
         }
 
 
@@ -102,29 +130,25 @@ class Rounds:
                 yield one.pixels
 
     @torch.inference_mode()
-    def see(self, pixels: Iterator[Tensor]) -> float:
-        """Seconds until the ViT has seen all of it."""
-        began = time.perf_counter()
+    def see(self, pixels: Iterable[Tensor]) -> None:
         for batch in pixels:
             self.vision(normalise(batch))
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        return time.perf_counter() - began
 
     def measure(self, found: Measured) -> None:
         """One round, added to what was found before."""
         rows, size = range(len(self.files)), self.vision.config.image_size
         first = load_pixels(self.root, self.files[: found.batch], size).pixels.to(self.device)
-        sizes = [len(one) for one in batches(rows, found.batch)]
-        began = time.perf_counter()
-        list(self.feed(range(1), 1, found.workers))
-        found.start += time.perf_counter() - began
-        began = time.perf_counter()
-        for _ in self.feed(rows, found.batch, found.workers):
-            pass
-        found.decoding += time.perf_counter() - began
-        found.fed += self.see(self.feed(rows, found.batch, found.workers))
-        found.bare += self.see(first[:many] for many in sizes)
+        with found.start.added():
+            list(self.feed(range(1), 1, found.workers))
+        with found.decoding.added():
+            for _ in self.feed(rows, found.batch, found.workers):
+                pass
+        with found.fed.added():
+            self.see(self.feed(rows, found.batch, found.workers))
+        with found.bare.added():
+            self.see(first[: len(one)] for one in batches(rows, found.batch))
         found.images += len(rows)
 
 
@@ -134,7 +158,7 @@ def run(name: str, config: VisionConfig, images: int, rounds: int, found: Measur
     with tempfile.TemporaryDirectory() as folder:
         bench = Rounds(Path(folder), write_files(Path(folder), name, images), vision)
         some = load_pixels(bench.root, bench.files[: found.batch], config.image_size).pixels
-        bench.see(iter([some.to(found.device)]))  # the first pass allocates
+        bench.see([some.to(found.device)])  # the first pass allocates
         for _ in range(rounds):
             bench.measure(found)
     return found
@@ -162,9 +186,11 @@ def main(
         one = told[-1]
         print(
             f"{name}: ViT alone {one['bare_images_per_s']:.2f} images/s, "
-            f"fed {one['fed_images_per_s']:.2f}: {one['fed_of_bare']:.1%}; "
-            f"decoding alone {one['decoded_images_per_s']:.0f} images/s, "
-            f"start of {processes} workers {found.start / rounds:.2f} s"
+            f"fed {one['fed_images_per_s']:.2f}: {one['fed_of_bare']:.1%} by the clock, "
+            f"{one['fed_of_bare_cpu']:.1%} by CPU time; "
+            f"{one['vit_cpu_ms_an_image']:.2f} ms of CPU for the ViT, "
+            f"{one['decoding_cpu_ms_an_image']:.2f} ms for decoding an image; "
+            f"{processes} workers start in {found.start.clock / rounds:.2f} s"
         )
     if out:
         out.write_text(json.dumps(told, indent=1) + "\n")

@@ -16,12 +16,13 @@ from tests.support.processes import children, is_running
 ROOT = Path(__file__).parents[2]
 
 PARENT = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from storage.images import sha256_of_bytes
 from tasks.decode import ImageFile
 from tasks.workers import decoded
 assert "torch" not in sys.modules, "workers would import it too"
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 root = Path(sys.argv[1])
 file = ImageFile("a", "a.png", sha256_of_bytes((root / "a.png").read_bytes()))
 with decoded([[file]] * 50, root, 16, workers=2) as crops:
