@@ -121,7 +121,7 @@ def _insert(connection: "DuckDBPyConnection", run: PublishedRun) -> None:
     run_row = pa.Table.from_pylist([dict(run.row)])
     _insert_table(connection, "runs", run_row)
     for name, table in run.tables.items():
-        with_run = table.append_column("run_id", pa.array([run.row["run_id"]] * len(table)))
+        with_run = table.append_column("run_id", pa.repeat(run.row["run_id"], len(table)))
         _insert_table(connection, name, with_run)
 
 

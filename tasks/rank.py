@@ -11,6 +11,7 @@ from cir_core.metrics.protocols import PROTOCOLS, Subset
 from cir_core.ordering import grouped_best_first
 from storage import schemas
 from storage.artifacts import Artifact, Identity, Made
+from storage.tables import rows_of
 
 VERSION = 2
 
@@ -69,8 +70,9 @@ def _ranked(table: pa.Table, subset: Subset) -> pa.Table:
 
 def _ordered(table: pa.Table, scores: np.ndarray) -> pa.Table:
     """Sorted by query and pool, best first; the join before it kept no order."""
-    pools = pc.binary_join_element_wise(table["query_id"], table["pool"], "\0")
-    _, group = np.unique(pools.to_numpy(), return_inverse=True)
+    ids = pa.chunked_array([pc.unique(table["query_id"])])
+    query = rows_of(table["query_id"], ids.take(pc.sort_indices(ids)))
+    group = 2 * query + pc.equal(table["pool"], "subset").to_numpy()
     order, ranks = grouped_best_first(group, scores, table["position"].to_numpy())
     ranked = table.take(order).append_column(
         schemas.RANKINGS.field("rank"), pa.array(ranks, pa.int32())

@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cir_core.errors import CheckpointRefused, ProblemsFound, UsageError
+from cir_core.errors import CheckpointRefused, PreflightError, ProblemsFound, UsageError
 from cir_core.images import prepare
 from cir_core.models.load import load_stage1, load_stage2, parse_config
 from cir_core.models.tokenizer import Tokenizer
@@ -357,6 +357,26 @@ def test_another_k_reuses_the_encoding_and_keeps_both_runs(copied: Finished) -> 
     for key, candidates in ranked.items():
         kept = [row["image_id"] for row in before[key] if row["stage1_rank"] <= 4]
         assert _images(candidates) == kept
+
+
+@pytest.mark.parametrize("index", ["flat", "ivf"])
+def test_another_index_makes_candidates_anew_and_finds_the_same(
+    copied: Finished, index: str
+) -> None:
+    run = copied.bench.run(copied.store, index=index)
+    assert run.made == ("retrieve", "rerank", *RESULT)
+    before = rankings(copied.store, copied.run.run_id)
+    for key, candidates in rankings(copied.store, run.run_id).items():
+        for row, old in zip(candidates, before[key], strict=True):
+            assert row == old | {"run_id": run.run_id}
+
+
+def test_an_index_that_cannot_be_is_refused_before_any_work(fiq: Bench, tmp_path: Path) -> None:
+    with pytest.raises(PreflightError, match="no GPU"):
+        fiq.run(tmp_path / "store", index="gpu")
+    with pytest.raises(UsageError, match="neither lists nor probes"):
+        fiq.run(tmp_path / "store", nprobe=3)
+    assert not (tmp_path / "store").exists()
 
 
 def _other_stage2(pair: Pair, folder: Path) -> Pair:

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from cir_core.errors import StoreCorrupt
-from storage import schemas
-from storage.tables import read_table, vector_column, vectors_of, write_table
+from storage import schemas, tables
+from storage.tables import read_table, rows_of, taken, vector_column, vectors_of, write_table
 
 HOSTILE = ["it's", 'a "quoted" one', "two\nlines", "tab\there", "👗 e\u0301", "", "00012", "a,b;c"]
 WIDTH = 3
@@ -120,6 +120,30 @@ def test_vectors_of_several_parts_and_of_a_slice_keep_their_rows() -> None:
     wanted = np.concatenate([EXTREME[:1], EXTREME])
     assert vectors_of(column).tobytes() == wanted.tobytes()
     assert vectors_of(column.slice(1, 2)).tobytes() == EXTREME[:2].tobytes()
+
+
+def test_columns_that_are_not_asked_for_are_not_read(tmp_path: Path) -> None:
+    write_table(tmp_path / "x.parquet", filled(schemas.CANDIDATES, 3))
+    names = ["stage1_score", "query_id"]
+    assert set(read_table(tmp_path / "x.parquet", names).column_names) == set(names)
+
+
+def test_rows_of_values_are_their_first_places() -> None:
+    among = pa.chunked_array([["a", "b"], [], ["c", "b"]])
+    values = pa.chunked_array([["c", "b"], ["x", "a"]], pa.string())
+    assert rows_of(values, among).tolist() == [2, 1, -1, 0]
+    assert rows_of(among.slice(0, 0), among).tolist() == []
+    assert rows_of(values, among.slice(0, 0)).tolist() == [-1] * 4
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 100])
+def test_taken_values_are_those_at_the_rows(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "ROWS_AT_ONCE", at_once)
+    column = pa.chunked_array([["a"], ["b", "c"]])
+    for rows in ([], [2, 0, 2, 1, 1]):
+        found = taken(column, np.array(rows, dtype=np.int64))
+        assert found.type == pa.string()
+        assert found.to_pylist() == ["abc"[row] for row in rows]
 
 
 def test_no_vectors_are_a_matrix_without_rows() -> None:
