@@ -54,27 +54,24 @@ def published_flops(sizes: Sizes, lengths: Int[np.ndarray, " pair"]) -> int:
     return sizes.layers * per_layer + merging + _head(sizes, texts, outputs=2)
 
 
-def engine_flops(
-    sizes: Sizes,
-    lengths: Int[np.ndarray, " query"],
-    query_of_pair: Int[np.ndarray, " pair"],
-    image_of_pair: Int[np.ndarray, " pair"],
-) -> int:
-    """The engine, with layer 0's self-attention kept for all queries and every image in one block.
+def begin_flops(sizes: Sizes, lengths: Int[np.ndarray, " query"]) -> int:
+    """What the engine does once per query: layer 0's self-attention."""
+    return _self_attention(sizes, lengths)
 
-    ``lengths`` are those of the queries' texts in tokens; queries without a pair count too, since
-    they are begun all the same.
-    """
-    of_pair = lengths[query_of_pair]
-    pairs, tokens = len(of_pair), int(of_pair.sum())
+
+def engine_flops(
+    sizes: Sizes, lengths: Int[np.ndarray, " pair"], image_of_pair: Int[np.ndarray, " pair"]
+) -> int:
+    """The engine, its queries begun (``begin_flops``) and every image in one block."""
+    pairs, tokens = len(lengths), int(lengths.sum())
     _, image = np.unique(image_of_pair, return_inverse=True)
-    tokens_of_image = np.bincount(image, weights=of_pair).astype(np.int64)
+    tokens_of_image = np.bincount(image, weights=lengths).astype(np.int64)
     pairs_of_image = np.bincount(image)
-    flops = _self_attention(sizes, lengths) + _head(sizes, pairs, outputs=1)
+    flops = _head(sizes, pairs, outputs=1)
     for layer in range(sizes.layers):
         last = layer == sizes.layers - 1
         if layer > 0:
-            flops += _firsts_attention(sizes, of_pair) if last else _self_attention(sizes, of_pair)
+            flops += _firsts_attention(sizes, lengths) if last else _self_attention(sizes, lengths)
         flops += _around_images(sizes, pairs if last else tokens)
         rows_of_image = pairs_of_image if last else tokens_of_image
         flops += sum(_looking(sizes, rows) for rows in rows_of_image.tolist())
