@@ -21,7 +21,7 @@ from tasks.kept_tokens import Keeping, see_images
 from tasks.models import open_stage2
 from tasks.progress import count, shard_name, shards
 
-VERSION = 3
+VERSION = 4
 SHARD = 256
 """Gallery images per part, as in encoding."""
 
