@@ -69,3 +69,8 @@ class Rows:
 
     columns: tuple[str, ...]
     entries: tuple[Row, ...]
+
+
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+"""In which stage 2 computes. ``tf32`` keeps fp32 numbers and rounds what enters a matrix product to
+10 bits; the last two halve memory and traffic, too. All but fp32 change scores."""

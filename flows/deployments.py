@@ -36,6 +36,7 @@ def cir_pipeline(
     workers: int | None = None,
     tokens: str = "auto",
     memory: int | str | None = None,
+    precision: str = "fp32",
 ) -> Run:
     """From images and annotations to a published and reported run.
 
@@ -66,6 +67,7 @@ def cir_pipeline(
             "workers": workers,
             "tokens": tokens,
             "memory": memory,
+            "precision": precision,
         }
     )
     settings = Settings.model_validate(values)

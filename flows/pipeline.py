@@ -4,9 +4,12 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from cir_core.datasets.registry import Dataset
 from cir_core.datasets.selection import source_split
 from cir_core.errors import ProblemsFound, UsageError
+from cir_core.rerank.precision import require_precision
 from cir_core.retrieval.choice import IndexChoice, require_available
 from flows.engine import Engine
 from flows.machine import find_device, find_workers
@@ -100,6 +103,7 @@ def resolve_inputs(settings: Settings) -> Inputs:
     device = find_device(settings.device)
     index = IndexChoice(settings.index, settings.nlist, settings.nprobe)
     require_available(index)
+    require_precision(settings.precision, torch.device(device))
     return Inputs(
         dataset=dataset,
         data_root=settings.data_root or demo_root(settings.store),
@@ -140,6 +144,7 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
             workers=inputs.workers,
             tokens=settings.tokens,
             memory=settings.memory,
+            precision=settings.precision,
         )
         ranked = engine.run(rank, store, ingested, candidates, scored.fingerprint)
         evaluated = engine.run(evaluate, store, ingested, candidates, ranked.fingerprint)

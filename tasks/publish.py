@@ -62,6 +62,8 @@ def _read_run(store: Path, evaluated: Artifact) -> PublishedRun:
         "split": settings["split"],
         "protocol": identity["settings"]["protocol"],
         "k": identity["settings"]["k"],
+        "vector_index": retrieved.identity()["settings"]["index"],
+        "precision": scored.identity()["settings"]["precision"],
         "images": images.num_rows,
         "queries": queries.num_rows,
         "problems": problems.num_rows,

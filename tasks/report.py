@@ -20,7 +20,7 @@ from storage.atomic import commit_text
 from storage.catalog import CATALOG_FILE, query, run_id_of
 from storage.images import decode_image, read_image
 
-VERSION = 3
+VERSION = 4
 
 THUMBNAIL = 112
 """Pixels of the longer side; a page of a hundred pictures stays near one megabyte."""

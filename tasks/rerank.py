@@ -14,6 +14,7 @@ from cir_core.models.vision import VisionTransformer
 from cir_core.rerank.engine import RerankEngine
 from cir_core.rerank.packing import FusedQueries
 from cir_core.rerank.scorer import Scorer
+from cir_core.types import Precision
 from storage import schemas
 from storage.artifacts import Artifact, Identity, Made
 from tasks.image_tokens import Pictures, Seen
@@ -60,6 +61,7 @@ def rerank(
     workers: int,
     tokens: Keeping,
     memory: int | None,
+    precision: Precision,
 ) -> Made:
     """The artifact ``rerank``: parts scores-<shard>, one per gallery shard.
 
@@ -72,7 +74,7 @@ def rerank(
     identity = Identity(
         stage="rerank",
         version=VERSION,
-        settings={},
+        settings={"precision": precision},
         inputs={
             "retrieve": candidates,
             "fuse": queries,
@@ -85,7 +87,7 @@ def rerank(
         return Made(identity.fingerprint, reused=True)
     pictures = Pictures(store, data_root, ingested, batch, workers)
     ids, fused, pairs = _read_pairs(store, pictures, queries, candidates)
-    vision, scorer = _open(stage2, fused.queries, torch.device(device), memory)
+    vision, scorer = _open(stage2, fused.queries, torch.device(device), memory, precision)
     names = {rows: f"scores-{shard_name(rows)}" for rows in shards(len(ids), SHARD)}
     shares = {rows: pairs.of_images(rows) for rows in names}
     plans = {
@@ -147,12 +149,16 @@ def _read_fused(table: pa.Table) -> _Fused:
 
 
 def _open(
-    stage2: Path, queries: FusedQueries, device: torch.device, memory: int | None
+    stage2: Path,
+    queries: FusedQueries,
+    device: torch.device,
+    memory: int | None,
+    precision: Precision,
 ) -> tuple[VisionTransformer, Scorer]:
     """Both halves of stage 2; the engine has its own copy of the dual encoder, so the model's does
     not stay."""
     model = open_stage2(stage2)
-    engine = RerankEngine(model, queries, device=device, memory=memory)
+    engine = RerankEngine(model, queries, device=device, memory=memory, precision=precision)
     return model.vision.to(device), engine
 
 

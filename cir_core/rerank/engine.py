@@ -21,7 +21,9 @@ from cir_core.rerank.cost import Sizes
 from cir_core.rerank.layers import attend_images, attend_self, feed_forward, read_scores
 from cir_core.rerank.packing import ByImage, FusedQueries, Texts, rows_of, starts_of
 from cir_core.rerank.plan import Block, plan_blocks
+from cir_core.rerank.precision import DTYPES, require_precision, rounded_products
 from cir_core.rerank.weights import prepare_weights
+from cir_core.types import Precision
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +41,8 @@ class RerankEngine:
     It has copies of the model's weights on ``device``, all but the ViT's. ``memory`` bounds the
     bytes of its work (see ``Budget``); it changes time and no score. Where memory runs out all the
     same, blocks are halved from then on, and PreflightError is raised when one pair is too many.
+    ``precision`` changes time and scores; the score head computes in fp32 whatever it is, since
+    coarser scores would tie. Raises UsageError for a precision that the device does not have.
     """
 
     def __init__(
@@ -48,8 +52,10 @@ class RerankEngine:
         *,
         device: torch.device,
         memory: int | None = None,
+        precision: Precision = "fp32",
     ) -> None:
-        self._device, self._dtype = device, torch.float32
+        require_precision(precision, device)
+        self._device, self._precision, self._dtype = device, precision, DTYPES[precision]
         self._queries = queries
         self._sizes = Sizes.of(model.config)
         self._weights = prepare_weights(model, device, self._dtype)
@@ -96,8 +102,9 @@ class RerankEngine:
     ) -> Float[np.ndarray, " pair"] | None:
         """The block's scores; None when memory was too small for it, and the budget is halved."""
         try:
-            scores = self._score_block(image_tokens, query_of_pair, image_of_pair)
-            return scores.float().cpu().numpy()
+            with rounded_products(self._precision):
+                scores = self._score_block(image_tokens, query_of_pair, image_of_pair)
+            return scores.cpu().numpy()
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise

@@ -53,8 +53,8 @@ def feed_forward(
 def read_scores(
     weights: EngineWeights, x: Float[Tensor, "branch pair width"]
 ) -> Float[Tensor, " pair"]:
-    """The head's scores of the two branches' first tokens."""
-    hidden = functional.relu(weights.hidden(x.transpose(0, 1).flatten(1)))
+    """The head's scores of the two branches' first tokens, in fp32."""
+    hidden = functional.relu(weights.hidden(x.transpose(0, 1).flatten(1).float()))
     return weights.output(hidden)[:, 0]
 
 

@@ -69,7 +69,8 @@ class LayerWeights:
 
 @dataclass(frozen=True)
 class EngineWeights:
-    """The dual encoder without its ViT, on one device and of one type."""
+    """The dual encoder without its ViT, on one device and, but for the score head (``hidden``,
+    ``output``: fp32), of one type."""
 
     word: Float[Tensor, "vocabulary width"]
     position: Float[Tensor, "position width"]
@@ -85,15 +86,15 @@ def prepare_weights(
     model: Stage2Model, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> EngineWeights:
     """Fused copies of the model's weights; the model itself stays as it is."""
-    put = _Put(device, dtype)
+    put, exactly = _Put(device, dtype), _Put(device, torch.float32)
     embeddings, head = model.embeddings, model.score_head
     return EngineWeights(
         word=put.tensor(embeddings.word.weight),
         position=put.tensor(embeddings.position.weight),
         embedding_norm=put.norm(embeddings.norm),
         layers=[put.layer(layer) for layer in model.layers],
-        hidden=put.linear(head.hidden.weight, head.hidden.bias),
-        output=put.linear(head.output.weight[:1], head.output.bias[:1]),
+        hidden=exactly.linear(head.hidden.weight, head.hidden.bias),
+        output=exactly.linear(head.output.weight[:1], head.output.bias[:1]),
     )
 
 

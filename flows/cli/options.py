@@ -98,6 +98,13 @@ Memory = Annotated[
         show_default="half of what is free",
     ),
 ]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        help="In which stage 2 computes: fp32, bf16; on a GPU also tf32, fp16. Changes scores.",
+        show_default="fp32",
+    ),
+]
 Engine = Annotated[
     str | None,
     typer.Option(

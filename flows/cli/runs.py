@@ -21,6 +21,7 @@ from flows.cli.options import (
     Memory,
     NList,
     NProbe,
+    Precision,
     Protocol,
     Queries,
     Split,
@@ -55,6 +56,7 @@ def run(
     workers: Workers = None,
     tokens: Tokens = None,
     memory: Memory = None,
+    precision: Precision = None,
     engine: Engine = None,
     as_json: Json = False,
 ) -> None:
@@ -84,6 +86,7 @@ def run(
         "workers": workers,
         "tokens": tokens,
         "memory": memory,
+        "precision": precision,
         "engine": engine,
     }
     _run(flags, as_json=as_json)

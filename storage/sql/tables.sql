@@ -8,6 +8,8 @@ CREATE TABLE runs (
     split VARCHAR NOT NULL,
     protocol VARCHAR NOT NULL,
     k INTEGER NOT NULL,              -- candidates per query
+    vector_index VARCHAR NOT NULL,   -- that found them: exact, or FAISS's flat, ivf, gpu
+    precision VARCHAR NOT NULL,      -- in which stage 2 computed
     images INTEGER NOT NULL,         -- usable images
     queries INTEGER NOT NULL,
     problems INTEGER NOT NULL,       -- images or queries that could not be used

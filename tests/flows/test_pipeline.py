@@ -379,6 +379,26 @@ def test_an_index_that_cannot_be_is_refused_before_any_work(fiq: Bench, tmp_path
     assert not (tmp_path / "store").exists()
 
 
+def test_another_precision_scores_anew_and_says_so(copied: Finished) -> None:
+    run = copied.bench.run(copied.store, precision="bf16")
+    assert run.made == ("rerank", *RESULT)
+    sql = "SELECT run_id, vector_index, precision FROM runs"
+    told = {
+        row["run_id"]: (row["vector_index"], row["precision"]) for row in rows(copied.store, sql)
+    }
+    assert told[run.run_id] == ("exact", "bf16")
+    assert told[copied.run.run_id] == ("exact", "fp32")
+    assert "stage 2 in bf16" in run.report.read_text()
+
+
+def test_a_precision_that_the_device_lacks_is_refused_before_any_work(
+    fiq: Bench, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="fp16"):
+        fiq.run(tmp_path / "store", precision="fp16", device="cpu")
+    assert not (tmp_path / "store").exists()
+
+
 def _other_stage2(pair: Pair, folder: Path) -> Pair:
     tensors = read_tensors(pair.stage2)
     tensors["score_head.output.bias"] += 1

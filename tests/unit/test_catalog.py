@@ -81,6 +81,8 @@ def published(
             "split": "val",
             "protocol": "p",
             "k": k,
+            "vector_index": "exact",
+            "precision": "fp32",
             "images": 3,
             "queries": len(queries),
             "problems": 0,

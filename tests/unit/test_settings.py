@@ -81,6 +81,7 @@ def test_every_setting_may_come_from_every_source(tmp_path: Path) -> None:
         "workers": 3,
         "tokens": "cache",
         "memory": "2GiB",
+        "precision": "bf16",
         "engine": "prefect",
     }
     assert values.keys() == Settings.model_fields.keys()
