@@ -62,8 +62,9 @@ def _read_run(store: Path, evaluated: Artifact) -> PublishedRun:
         "split": settings["split"],
         "protocol": identity["settings"]["protocol"],
         "k": identity["settings"]["k"],
-        "vector_index": retrieved.identity()["settings"]["index"],
-        "precision": scored.identity()["settings"]["precision"],
+        # runs from before there was a choice do not say
+        "vector_index": retrieved.identity()["settings"].get("index", "exact"),
+        "precision": scored.identity()["settings"].get("precision", "fp32"),
         "images": images.num_rows,
         "queries": queries.num_rows,
         "problems": problems.num_rows,
