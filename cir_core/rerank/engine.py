@@ -103,8 +103,8 @@ class RerankEngine:
         """The block's scores; None when memory was too small for it, and the budget is halved."""
         try:
             with rounded_products(self._precision):
-                scores = self._score_block(image_tokens, query_of_pair, image_of_pair)
-            return scores.cpu().numpy()
+                x = self._read_block(image_tokens, query_of_pair, image_of_pair)
+            return read_scores(self._weights, x).cpu().numpy()  # outside: fp32 in tf32, too
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -113,13 +113,13 @@ class RerankEngine:
         torch.cuda.empty_cache()  # outside of except: the failed block's tensors are free by now
         return None
 
-    def _score_block(
+    def _read_block(
         self,
         image_tokens: Float[Tensor, "image patch image_width"],
         query_of_pair: Int[np.ndarray, " pair"],
         image_of_pair: Int[np.ndarray, " pair"],
-    ) -> Float[Tensor, " pair"]:
-        """Scores of pairs that are sorted by the length of their texts."""
+    ) -> Float[Tensor, "branch pair width"]:
+        """What the head reads, of pairs that are sorted by the length of their texts."""
         lengths = self._queries.lengths[query_of_pair]
         texts = Texts(lengths, self._device)
         rows = ByImage(np.repeat(image_of_pair, lengths), self._device)
@@ -134,7 +134,7 @@ class RerankEngine:
                 rows = ByImage(image_of_pair, self._device)
             x = attend_images(layer, self._sizes, x, rows, image_tokens)
             x = feed_forward(layer, x)
-        return read_scores(self._weights, x)
+        return x
 
     def _begun_states(
         self, queries: Int[np.ndarray, " pair"]

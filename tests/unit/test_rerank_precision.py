@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from cir_core.errors import UsageError
+from cir_core.rerank import engine
 from cir_core.rerank.engine import RerankEngine
 from cir_core.rerank.packing import FusedQueries
 from cir_core.rerank.precision import require_precision, rounded_products
@@ -24,8 +25,8 @@ def scores(precision: Precision) -> np.ndarray:
         [rng.standard_normal((4, TEXT.width), np.float32) for _ in range(QUERIES)],
         [rng.integers(0, TEXT.vocabulary_size, 4).tolist() for _ in range(QUERIES)],
     )
-    engine = RerankEngine(tiny_stage2(), queries, device=CPU, precision=precision)
-    return engine.score(images, *PAIRS).reshape(QUERIES, IMAGES)
+    scorer = RerankEngine(tiny_stage2(), queries, device=CPU, precision=precision)
+    return scorer.score(images, *PAIRS).reshape(QUERIES, IMAGES)
 
 
 def test_bf16_keeps_most_of_the_ranking_and_ties_nothing() -> None:
@@ -71,3 +72,23 @@ def test_products_are_rounded_inside_only_and_only_if_asked() -> None:
             assert not matmul.allow_tf32
         assert matmul.allow_tf32  # somebody else's choice is left as it was
     assert matmul.allow_tf32 == before
+
+
+def test_the_score_head_is_fp32_in_tf32_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run on the CPU, which has no tf32: only the switch is watched."""
+    seen: list[tuple[str, bool]] = []
+
+    def watch(name: str) -> None:
+        plain = getattr(engine, name)
+
+        def watching(*arguments: object, **options: object) -> object:
+            seen.append((name, torch.backends.cuda.matmul.allow_tf32))
+            return plain(*arguments, **options)
+
+        monkeypatch.setattr(engine, name, watching)
+
+    watch("feed_forward")
+    watch("read_scores")
+    monkeypatch.setattr(engine, "require_precision", lambda *_: None)
+    scores("tf32")
+    assert set(seen) == {("feed_forward", True), ("read_scores", False)}
