@@ -37,19 +37,19 @@ DEMO = About(
     images="drawn, 36,000 for train, 1,944 each for val and test",
     counts={
         "train": Counts(
-            {"dress": 8400, "shirt": 8398, "toptee": 8400},
-            {"dress": 8400, "shirt": 8400, "toptee": 8400},
+            {"dress": 16_000, "shirt": 16_000, "toptee": 16_000},
+            {"dress": 12_000, "shirt": 12_000, "toptee": 12_000},
         ),
         "val": Counts(
-            {"dress": 420, "shirt": 420, "toptee": 420},
-            {"dress": 630, "shirt": 630, "toptee": 630},
+            {"dress": 432, "shirt": 432, "toptee": 432},
+            {"dress": 648, "shirt": 648, "toptee": 648},
         ),
         "test": Counts(
-            {"dress": 420, "shirt": 420, "toptee": 420},
-            {"dress": 630, "shirt": 630, "toptee": 630},
+            {"dress": 432, "shirt": 432, "toptee": 432},
+            {"dress": 648, "shirt": 648, "toptee": 648},
         ),
     },
-    distinct_images=28_980,
+    distinct_images=39_888,
 )
 
 FASHION_IQ = About(

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cir_core.datasets.about import DEMO as DEMO_ABOUT
 from cir_core.datasets.captions import join_captions
 from cir_core.datasets.demo import world
 from cir_core.datasets.demo.drawing import SIDE, draw
@@ -55,6 +56,20 @@ def all_texts(split: DemoSplit) -> list[str]:
 
 def test_val_is_the_same_every_time(val: DemoSplit) -> None:
     assert build_split("val") == val
+
+
+def test_what_the_doctor_expects_of_the_demo_is_what_is_drawn(
+    val: DemoSplit, train: DemoSplit
+) -> None:
+    drawn = {"train": train, "val": val, "test": build_split("test")}
+    assert DEMO_ABOUT.counts.keys() == drawn.keys()
+    for name, split in drawn.items():
+        for category in CATEGORIES:
+            queries = split.annotations[f"captions/cap.{category}.{name}.json"]
+            gallery = split.annotations[f"image_splits/split.{category}.{name}.json"]
+            assert DEMO_ABOUT.counts[name].queries[category] == len(queries)
+            assert DEMO_ABOUT.counts[name].gallery[category] == len(gallery)
+    assert DEMO_ABOUT.distinct_images == sum(len(split.images) for split in drawn.values())
 
 
 def test_val_is_of_useful_size(val: DemoSplit) -> None:
