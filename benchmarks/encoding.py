@@ -21,6 +21,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
+from full_size import VISION as FULL
 from PIL import Image
 from torch import Tensor
 
@@ -33,7 +34,6 @@ from storage.images import sha256_of_bytes
 from tasks.decode import ImageFile
 from tasks.pixels import batches, feed_pixels, load_pixels
 
-FULL = VisionConfig(image_size=384, patch_size=16, width=768, depth=12, heads=12, mlp_width=3072)
 DRAWN = 32
 """Different pictures; more images are these again."""
 

@@ -20,25 +20,15 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
+from full_size import TEXT, VISION
 
-from cir_core.models.config import Stage2Config, TextConfig, VisionConfig
+from cir_core.models.config import Stage2Config
 from cir_core.models.reranker import Stage2Model
 from cir_core.rerank.cost import Sizes, engine_flops, published_flops
 from cir_core.rerank.engine import RerankEngine
 from cir_core.rerank.packing import FusedQueries
 from cir_core.rerank.reference import ReferenceScorer
 from cir_core.rerank.scorer import Scorer
-
-VISION = VisionConfig(image_size=384, patch_size=16, width=768, depth=1, heads=12, mlp_width=3072)
-"""Tokens are drawn, not encoded: one block is enough."""
-TEXT = TextConfig(
-    vocabulary="bert-base-uncased",
-    vocabulary_size=30524,
-    width=768,
-    layers=12,
-    heads=12,
-    feed_forward=3072,
-)
 
 FASHION_IQ_LENGTHS = np.repeat(
     [*range(5, 29), 35],
@@ -49,7 +39,12 @@ FASHION_IQ_LENGTHS = np.repeat(
 )
 """In tokens, of the 6,016 queries of Fashion-IQ val, [ENC] and [SEP] included: 14.3 on average."""
 
-CONFIG = Stage2Config(kind="stage2", vision=VISION, text=TEXT, merge_from=6)
+CONFIG = Stage2Config(
+    kind="stage2",
+    vision=VISION.model_copy(update={"depth": 1}),  # tokens are drawn, not encoded
+    text=TEXT,
+    merge_from=6,
+)
 
 QUERIES, IMAGES = 40, 12
 MATRIX = 2048

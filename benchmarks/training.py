@@ -14,8 +14,9 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
+from full_size import TEXT, VISION
 
-from cir_core.models.config import Stage1Config, Stage2Config, TextConfig, VisionConfig
+from cir_core.models.config import Stage1Config, Stage2Config
 from cir_core.models.fusion import Stage1Model
 from cir_core.models.reranker import Stage2Model
 from cir_core.training.gradients import Compute
@@ -32,16 +33,6 @@ from tasks.tokens import encode_tokens
 from tasks.training_data import read_triplets
 
 app = typer.Typer(help=__doc__, add_completion=False)
-
-VISION = VisionConfig(image_size=384, patch_size=16, width=768, depth=12, heads=12, mlp_width=3072)
-TEXT = TextConfig(
-    vocabulary="bert-base-uncased",
-    vocabulary_size=30524,
-    width=768,
-    layers=12,
-    heads=12,
-    feed_forward=3072,
-)
 
 
 @app.command()
