@@ -59,7 +59,7 @@ PRESETS = {
             selected_by="recall@1",
         ),
         stage2=Stage2Recipe(
-            epochs=5,
+            epochs=8,
             batch=24,
             learning_rate=5e-4,
             warmup=150,
