@@ -68,14 +68,7 @@ def encode(
     model, PreflightError for a text that is too long, and as ``see_images``.
     """
     source = Artifact(store, "ingest", ingested)
-    model = Artifact(store, "pair", pair).identity()["inputs"]["stage1"]
-    settings = {"target_ratio": TARGET_RATIO}
-    images = source.identity()["inputs"]["images"]
-    embed_identity = Identity("encode", VERSION, settings, {"images": images, "model": model})
-    texts = source.identity()["inputs"]["texts"]
-    fuse_identity = Identity(
-        "fuse", VERSION, settings, {"images": images, "texts": texts, "model": model}
-    )
+    embed_identity, fuse_identity = identities(store, ingested, pair)
     embedded, fused = Artifact.of(store, embed_identity), Artifact.of(store, fuse_identity)
     gallery_done, queries_done = embedded.is_done, fused.is_done
     if not (gallery_done and queries_done):
@@ -98,6 +91,23 @@ def encode(
         gallery=Made(embed_identity.fingerprint, gallery_done),
         queries=Made(fuse_identity.fingerprint, queries_done),
     )
+
+
+def identities(store: Path, ingested: str, pair: str) -> tuple[Identity, Identity]:
+    """What names the artifacts ``encode`` and ``fuse``."""
+    model = Artifact(store, "pair", pair).identity()["inputs"]["stage1"]
+    source = Artifact(store, "ingest", ingested).identity()["inputs"]
+    settings, inputs = {"target_ratio": TARGET_RATIO}, {"images": source["images"], "model": model}
+    return (
+        Identity("encode", VERSION, settings, inputs),
+        Identity("fuse", VERSION, settings, inputs | {"texts": source["texts"]}),
+    )
+
+
+def images_left(images: int, embedded: Artifact | None, fused: Artifact | None) -> int:
+    """How many images have yet to be seen for the artifacts that are not None, and not whole."""
+    rows = shards(images, SHARD)
+    return sum(len(some) for some in rows if _missing_parts(some, embedded, fused))
 
 
 def _encode_shards(

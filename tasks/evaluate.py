@@ -35,24 +35,19 @@ NEVER = np.iinfo(np.int32).max
 def evaluate(store: Path, ingested: str, candidates: str, rankings: str) -> Made:
     """The artifact ``evaluate``: parts metrics and galleries. Queries without label are left out;
     queries that could not be asked, or whose target is not in the gallery, count as misses."""
-    source = Artifact(store, "ingest", ingested)
-    protocol = PROTOCOLS[source.identity()["settings"]["protocol"]]
     retrieved = Artifact(store, "retrieve", candidates)
-    settings = retrieved.identity()["settings"]
-    identity = Identity(
-        stage="evaluate",
-        version=VERSION,
-        settings={"protocol": protocol.name, "k": settings["k"]},
-        inputs={"ingest": ingested, "retrieve": candidates, "rank": rankings},
-    )
+    k = retrieved.identity()["settings"]["k"]
+    identity = identify(store, ingested, candidates, rankings, k=k)
     artifact = Artifact.of(store, identity)
     if artifact.is_done:
         return Made(identity.fingerprint, reused=True)
+    source = Artifact(store, "ingest", ingested)
+    protocol = PROTOCOLS[identity.settings["protocol"]]
     queries = source.read("queries").sort_by("query_id")
     labelled = queries.filter(pc.is_valid(queries["targets"]))
     targets = retrieved.read("targets")
     ranked = Artifact(store, "rank", rankings).read("rankings")
-    metrics = _metrics(protocol, settings["k"], labelled, targets, ranked)
+    metrics = _metrics(protocol, k, labelled, targets, ranked)
     encoded = Artifact(store, "encode", retrieved.identity()["inputs"]["encode"])
     galleries = _galleries(source, encoded)
     rows = [
@@ -64,6 +59,17 @@ def evaluate(store: Path, ingested: str, candidates: str, rankings: str) -> Made
     artifact.write_part("galleries", pa.Table.from_pylist(described, schemas.GALLERIES))
     artifact.finish(identity, ["metrics", "galleries"])
     return Made(identity.fingerprint, reused=False)
+
+
+def identify(store: Path, ingested: str, candidates: str, rankings: str, *, k: int) -> Identity:
+    """What names the artifact ``evaluate``; ``k`` is the candidates'."""
+    protocol = Artifact(store, "ingest", ingested).identity()["settings"]["protocol"]
+    return Identity(
+        stage="evaluate",
+        version=VERSION,
+        settings={"protocol": protocol, "k": k},
+        inputs={"ingest": ingested, "retrieve": candidates, "rank": rankings},
+    )
 
 
 def stage1_metrics(store: Path, ingested: str, candidates: str) -> list[Metric]:

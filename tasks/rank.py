@@ -25,14 +25,11 @@ def rank(store: Path, ingested: str, candidates: str, scores: str) -> Made:
 
     Raises StoreCorrupt when a candidate has no score.
     """
-    source = Artifact(store, "ingest", ingested)
-    subset = PROTOCOLS[source.identity()["settings"]["protocol"]].subset
-    identity = Identity(
-        "rank", VERSION, {"subset": subset}, {"retrieve": candidates, "rerank": scores}
-    )
+    identity = identify(store, ingested, candidates, scores)
     artifact = Artifact.of(store, identity)
     if artifact.is_done:
         return Made(identity.fingerprint, reused=True)
+    source = Artifact(store, "ingest", ingested)
     table = (
         Artifact(store, "retrieve", candidates)
         .read("candidates")
@@ -46,9 +43,16 @@ def rank(store: Path, ingested: str, candidates: str, scores: str) -> Made:
             item=str(Artifact(store, "rerank", scores).folder),
             remedy="delete this folder and run the same command again",
         )
-    artifact.write_part("rankings", _ranked(table, subset))
+    artifact.write_part("rankings", _ranked(table, identity.settings["subset"]))
     artifact.finish(identity, ["rankings"])
     return Made(identity.fingerprint, reused=False)
+
+
+def identify(store: Path, ingested: str, candidates: str, scores: str) -> Identity:
+    """What names the artifact ``rank``."""
+    protocol = PROTOCOLS[Artifact(store, "ingest", ingested).identity()["settings"]["protocol"]]
+    inputs = {"retrieve": candidates, "rerank": scores}
+    return Identity("rank", VERSION, {"subset": protocol.subset}, inputs)
 
 
 def _ranked(table: pa.Table, subset: Subset) -> pa.Table:

@@ -71,29 +71,17 @@ def rerank(
     CheckpointRefused for an unusable stage 2, NonFiniteError for a score that is not finite,
     PreflightError when memory is too small.
     """
-    identity = Identity(
-        stage="rerank",
-        version=VERSION,
-        settings={"precision": precision},
-        inputs={
-            "retrieve": candidates,
-            "fuse": queries,
-            "ingest": ingested,
-            "model": Artifact(store, "pair", pair).identity()["inputs"]["stage2"],
-        },
-    )
+    identity = identify(store, ingested, queries, candidates, pair, precision=precision)
     artifact = Artifact.of(store, identity)
     if artifact.is_done:
         return Made(identity.fingerprint, reused=True)
     pictures = Pictures(store, data_root, ingested, batch, workers)
     ids, fused, pairs = _read_pairs(store, pictures, queries, candidates)
     vision, scorer = _open(stage2, fused.queries, torch.device(device), memory, precision)
-    names = {rows: f"scores-{shard_name(rows)}" for rows in shards(len(ids), SHARD)}
-    shares = {rows: pairs.of_images(rows) for rows in names}
+    shares = {rows: pairs.of_images(rows) for rows in shards(len(ids), SHARD)}
     plans = {
         rows: pictures.plan(np.unique(shares[rows].image).tolist())
-        for rows, name in names.items()
-        if not artifact.has_part(name)
+        for rows in shards_left(artifact, len(ids))
     }
     plan = list(chain.from_iterable(plans.values()))
     with (
@@ -104,10 +92,36 @@ def rerank(
             if rows in plans:
                 seen = islice(images, len(plans[rows]))
                 scores = _score_shard(scorer, seen, mine)
-                artifact.write_part(names[rows], _scores_table(mine, fused, ids, scores))
+                artifact.write_part(_part(rows), _scores_table(mine, fused, ids, scores))
             counter.update(len(mine.query))
-    artifact.finish(identity, names.values())
+    artifact.finish(identity, map(_part, shares))
     return Made(identity.fingerprint, reused=False)
+
+
+def identify(
+    store: Path, ingested: str, queries: str, candidates: str, pair: str, *, precision: Precision
+) -> Identity:
+    """What names the artifact ``rerank``."""
+    return Identity(
+        stage="rerank",
+        version=VERSION,
+        settings={"precision": precision},
+        inputs={
+            "retrieve": candidates,
+            "fuse": queries,
+            "ingest": ingested,
+            "model": Artifact(store, "pair", pair).identity()["inputs"]["stage2"],
+        },
+    )
+
+
+def shards_left(artifact: Artifact, images: int) -> list[range]:
+    """The rows of the ingested images whose pairs have yet to be scored."""
+    return [rows for rows in shards(images, SHARD) if not artifact.has_part(_part(rows))]
+
+
+def _part(rows: range) -> str:
+    return f"scores-{shard_name(rows)}"
 
 
 def _scores_table(pairs: _Pairs, fused: _Fused, ids: pa.Array, scores: np.ndarray) -> pa.Table:

@@ -73,36 +73,43 @@ def retrieve(
     fewer than ``k`` other images gives all it has, and a log line says so; an approximate index may
     find fewer, too. Queries whose reference could not be encoded have no candidates.
     """
-    source = Artifact(store, "ingest", ingested)
-    settings = source.identity()["settings"]
-    protocol = PROTOCOLS[settings["protocol"]]
-    identity = Identity(
-        stage="retrieve",
-        version=VERSION,
-        settings={"k": k, "removes_reference": protocol.removes_reference, **index.settings()},
-        inputs={"ingest": ingested, "encode": gallery, "fuse": queries},
-    )
+    identity = identify(store, ingested, gallery, queries, k=k, index=index)
     artifact = Artifact.of(store, identity)
     if artifact.is_done:
         return Made(identity.fingerprint, reused=True)
+    source = Artifact(store, "ingest", ingested)
+    removes_reference = identity.settings["removes_reference"]
     images = _vectors(Artifact(store, "encode", gallery), "embeddings", "image_id")
     asked = _vectors(Artifact(store, "fuse", queries), "queries", "query_id")
     members, questions = source.read("gallery"), source.read("queries")
     names = []
-    for number, category in enumerate(settings["categories"]):
+    for number, category in enumerate(source.identity()["settings"]["categories"]):
         mine = images.with_one(_within(members, category), "image_id")["image_id"]
         usable = asked.with_one(_within(questions, category), "query_id")
-        most = len(mine) - protocol.removes_reference
+        most = len(mine) - removes_reference
         if k > most:
             _log.warning("K=%d is larger than the gallery %s: %d images", k, category, most)
         work = _Category(mine, usable, Gallery(images.of(mine)), asked.of(usable["query_id"]))
         candidates, targets = f"candidates-{number:05d}", f"targets-{number:05d}"
-        tables = _search(work, k, index, removes_reference=protocol.removes_reference)
+        tables = _search(work, k, index, removes_reference=removes_reference)
         for name, table in zip((candidates, targets), tables, strict=True):
             artifact.write_part(name, table)
         names += [candidates, targets]
     artifact.finish(identity, names)
     return Made(identity.fingerprint, reused=False)
+
+
+def identify(
+    store: Path, ingested: str, gallery: str, queries: str, *, k: int, index: IndexChoice
+) -> Identity:
+    """What names the artifact ``retrieve``."""
+    protocol = PROTOCOLS[Artifact(store, "ingest", ingested).identity()["settings"]["protocol"]]
+    return Identity(
+        stage="retrieve",
+        version=VERSION,
+        settings={"k": k, "removes_reference": protocol.removes_reference, **index.settings()},
+        inputs={"ingest": ingested, "encode": gallery, "fuse": queries},
+    )
 
 
 def _search(
