@@ -1,13 +1,14 @@
 """How much disk a run takes, from counts alone."""
 
 from dataclasses import dataclass
+from typing import Self
 
-from cir_core.models.config import Vocabulary
+from cir_core.models.config import Stage1Config, Vocabulary
 
 FLOAT = 4
 """Bytes of a number in embeddings and z_t, which are stored in fp32."""
 
-PAIR_BYTES = 52
+PAIR_BYTES = {"retrieve": 16, "rerank": 12, "rank": 24}
 """Of a (query, candidate) pair in Parquet. A row of candidates has two ids of 4 bytes (indices
 into a dictionary), a rank and a score of 4: 16. Scores: two ids and a score: 12. Rankings: the
 columns of the candidates, a score and a rank more: 24. zstd about halves this, which is not counted
@@ -28,33 +29,53 @@ REPORT_BYTES = 2_000_000
 
 
 @dataclass(frozen=True)
-class Workload:
+class Counts:
     """``tokens`` is the length of all modification texts, [ENC] and [SEP] included; ``pairs`` the
-    candidates of all queries in all pools."""
+    candidates of all queries in all pools; ``kept`` the images whose tokens are kept."""
 
     images: int
     queries: int
     tokens: int
     pairs: int
+    kept: int = 0
 
 
 @dataclass(frozen=True)
 class Widths:
-    """Of the model: its embeddings, its z_t, and the words that texts are cut into."""
+    """Of the model: its embeddings, its z_t, all tokens of an image, and the words that texts are
+    cut into."""
 
     embedding: int
     text: int
+    image: int
     vocabulary: Vocabulary
 
+    @classmethod
+    def of(cls, config: Stage1Config) -> Self:
+        vision, text = config.vision, config.text
+        return cls(config.embedding, text.width, vision.tokens * vision.width, text.vocabulary)
 
-PUBLISHED = Widths(embedding=256, text=768, vocabulary="bert-base-uncased")
+
+PUBLISHED = Widths(embedding=256, text=768, image=577 * 768, vocabulary="bert-base-uncased")
 
 
-def bytes_needed(work: Workload, widths: Widths) -> int:
-    """Bytes that a first run adds to its store: embeddings [image + query, embedding], z_t
-    [token, width], and the tables; other runs of a catalog are not counted."""
-    vectors = FLOAT * widths.embedding * (work.images + work.queries)
-    z_t = FLOAT * widths.text * work.tokens
-    tables = ROW_BYTES * (work.images + work.queries) + PAIR_BYTES * work.pairs
-    catalog = CATALOG_COPIES * CATALOG_PAIR_BYTES * work.pairs
-    return vectors + z_t + tables + catalog + REPORT_BYTES
+def bytes_by_stage(counts: Counts, widths: Widths) -> dict[str, int]:
+    """Bytes that each stage of a first run adds to its store: image tokens [kept, image],
+    embeddings [image + query, embedding], z_t [token, width], and the tables; other runs of a
+    catalog are not counted."""
+    vectors = FLOAT * widths.embedding
+    tables = {stage: size * counts.pairs for stage, size in PAIR_BYTES.items()}
+    return {
+        "ingest": ROW_BYTES * (counts.images + counts.queries),
+        "tokens": FLOAT * widths.image * counts.kept,
+        "encode": vectors * counts.images,
+        "fuse": vectors * counts.queries + FLOAT * widths.text * counts.tokens,
+        **tables,
+        "publish": CATALOG_COPIES * CATALOG_PAIR_BYTES * counts.pairs,
+        "report": REPORT_BYTES,
+    }
+
+
+def bytes_needed(counts: Counts, widths: Widths) -> int:
+    """Of all stages together."""
+    return sum(bytes_by_stage(counts, widths).values())

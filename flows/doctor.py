@@ -14,7 +14,7 @@ from rich.table import Table
 from cir_core.datasets.selection import source_split
 from cir_core.errors import CheckpointRefused, UsageError
 from cir_core.findings import Finding
-from cir_core.footprint import PUBLISHED, Widths, Workload, bytes_needed
+from cir_core.footprint import PUBLISHED, Counts, Widths, bytes_needed
 from cir_core.models.load import as_stage1, parse_config
 from cir_core.models.tokenizer import Tokenizer
 from cir_core.types import Benchmark, Split
@@ -87,13 +87,15 @@ def _needed(benchmark: Benchmark, settings: Settings, k: int) -> int:
         min(k, len(benchmark.galleries[query.category])) + len(query.subset)
         for query in benchmark.queries
     )
-    work = Workload(
-        images=len(benchmark.files),
+    images = len(benchmark.files)
+    counts = Counts(
+        images=images,
         queries=len(benchmark.queries),
         tokens=sum(map(len, Tokenizer(widths.vocabulary)(texts))),
         pairs=pairs,
+        kept=images if settings.tokens == "cache" else 0,
     )
-    return bytes_needed(work, widths)
+    return bytes_needed(counts, widths)
 
 
 def _widths(settings: Settings) -> Widths:
@@ -106,7 +108,7 @@ def _widths(settings: Settings) -> Widths:
         config = as_stage1(parse_config(read_config(folder), str(folder)), str(folder))
     except CheckpointRefused:
         return PUBLISHED  # why the model is refused is a finding of its own
-    return Widths(config.embedding, config.text.width, config.text.vocabulary)
+    return Widths.of(config)
 
 
 def print_findings(findings: Sequence[Finding], console: Console) -> None:

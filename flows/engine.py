@@ -26,6 +26,19 @@ class InProcess:
         return result
 
 
+class Timed(InProcess):
+    """Plain calls; ``seconds`` tells how long each task took, by its name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def run(self, task: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
+        began = time.perf_counter()
+        result = super().run(task, *args, **kwargs)
+        self.seconds[task.__name__] = time.perf_counter() - began
+        return result
+
+
 class Prefect:
     """Each task is a Prefect task run of the surrounding flow run.
 

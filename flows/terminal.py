@@ -1,6 +1,7 @@
-"""What a run says on the terminal: the recall table, and where things are; what a check found."""
+"""What is said on the terminal of a run, of a plan, and of a checked submission."""
 
 import shlex
+from dataclasses import asdict, fields
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from cir_core.errors import ProblemsFound
+from cir_core.forecast import Effort
 from cir_core.metrics.recall import MICRO
 from cir_core.submissions.faults import Verdict
 from cir_core.submissions.formats import format_of
 from flows.pipeline import Run
+from flows.plan import Plan
 from storage.artifacts import Artifact
 
 HEADER = ["category", "metric", "stage 1", "stage 2", "gain ± 95 %"]
@@ -134,3 +137,67 @@ def _cell(metric: dict[str, Any] | None, stage: str) -> str:
 
 def _percent(value: float) -> str:
     return f"{100 * value:.2f}"
+
+
+def print_plan(plan: Plan, console: Console) -> None:
+    """A row per stage, why it is not done, and what all of them take."""
+    table = Table(title="What a run would do", title_justify="left")
+    table.add_column("stage", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for name in ("images", "queries", "pairs", "GFLOP", "disk", "time"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for planned in plan.stages:
+        table.add_row(planned.stage, planned.state, *_effort(planned.effort))
+    console.print(table)
+    for line in _plan_lines(plan):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def plan_summary(plan: Plan) -> dict[str, Any]:
+    """All of it, for programs."""
+    totals = {"seconds": plan.seconds, "flops": plan.flops, "bytes": plan.bytes}
+    return asdict(plan) | totals
+
+
+def _effort(effort: Effort) -> list[str]:
+    """Empty where there is nothing to do."""
+    told = [f"{count:,}" for count in (effort.images, effort.queries, effort.pairs)]
+    told += [f"{effort.flops / 1e9:,.1f}", _bytes(effort.bytes), _duration(effort.seconds)]
+    numbers = [getattr(effort, each.name) for each in fields(effort)]
+    return [cell if number else "" for cell, number in zip(told, numbers, strict=True)]
+
+
+def _plan_lines(plan: Plan) -> list[str]:
+    stages: dict[str, list[str]] = {}
+    for planned in plan.stages:
+        stages.setdefault(planned.why, []).append(planned.stage)
+    lines = [f"{', '.join(names)}: {why}" for why, names in stages.items() if why]
+    lines = lines or ["nothing to do: every stage is there already"]
+    lines += [
+        f"time: {_duration(plan.seconds)} on {plan.device}, {_duration(plan.start)} of it to start "
+        "and to look what is there",
+        f"disk: {_bytes(plan.bytes)} of {_bytes(plan.free)} free",
+    ]
+    if plan.published_flops:
+        published = f"{plan.published_flops / 1e9:,.1f}"
+        lines.append(f"the published loop would spend {published} GFLOP on the same pairs")
+    if plan.bytes > plan.free:
+        lines.append("[bold red]the disk is too small[/]: free space, or move the store: --store")
+    return lines
+
+
+def _duration(seconds: float) -> str:
+    """In the unit that tells most; a forecast has no more digits than two."""
+    if seconds < 1:
+        return "< 1 s"
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 1e3:.0f} kB"

@@ -96,6 +96,11 @@ def see_images(
         yield seen
 
 
+def has_kept(pictures: Pictures, vision: VisionTransformer) -> bool:
+    """Whether ``see_images`` will find tokens to read."""
+    return Artifact.of(pictures.store, _identity(pictures, vision, "fp32")).is_done
+
+
 def _find_kept(pictures: Pictures, vision: VisionTransformer, *, make: bool) -> KeptTokens | None:
     identity = _identity(pictures, vision, "fp32")
     artifact = Artifact.of(pictures.store, identity)

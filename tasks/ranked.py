@@ -30,16 +30,26 @@ def write_ranked(store: Path, evaluated: str) -> Ranked:
     Queries that could not be asked have no rows; they are in the table ``problems``. Files whose
     bytes are still those of ``ranked.sha256`` are kept.
     """
-    folder = store / "reports" / run_id_of(evaluated)
-    files = folder / "ranked.jsonl", folder / "ranked.parquet"
-    sums = folder / "ranked.sha256"
-    if sums.is_file() and sums.read_bytes() == _sums(files).encode():
+    files, sums = _files(store, evaluated)
+    if is_written(store, evaluated):
         return Ranked(files, Made(evaluated, reused=True))
     table = _rows(store, Artifact(store, "evaluate", evaluated))
     commit(files[0], lambda path: write_jsonl(path, table))
     commit(files[1], lambda path: write_table(path, table))
     commit_text(sums, _sums(files))
     return Ranked(files, Made(evaluated, reused=False))
+
+
+def is_written(store: Path, evaluated: str) -> bool:
+    """Whether both files are there, and their bytes what they were."""
+    files, sums = _files(store, evaluated)
+    return sums.is_file() and sums.read_bytes() == _sums(files).encode()
+
+
+def _files(store: Path, evaluated: str) -> tuple[tuple[Path, Path], Path]:
+    """The two files, and the one with their sums."""
+    folder = store / "reports" / run_id_of(evaluated)
+    return (folder / "ranked.jsonl", folder / "ranked.parquet"), folder / "ranked.sha256"
 
 
 def _rows(store: Path, evaluated: Artifact) -> pa.Table:

@@ -59,9 +59,8 @@ class _Picture:
 def report(store: Path, data_root: Path, evaluated: str) -> Reported:
     """Write ``<store>/reports/<run>/index.html`` and ``metrics.json`` from the catalog."""
     run_id = run_id_of(evaluated)
-    folder = store / "reports" / run_id
-    page, numbers = folder / "index.html", folder / "metrics.json"
-    if page.is_file() and _version_of(numbers) == VERSION:
+    page, numbers = _files(store, evaluated)
+    if is_reported(store, evaluated):
         return Reported(page, Made(evaluated, reused=True))
     catalog = store / CATALOG_FILE
     run = _rows(catalog, f"SELECT * FROM runs WHERE run_id = '{run_id}'")[0]
@@ -85,6 +84,17 @@ def report(store: Path, data_root: Path, evaluated: str) -> Reported:
     summary = {"report_version": VERSION, "run": run} | tables
     commit_text(numbers, json.dumps(summary, indent=1, default=str) + "\n")
     return Reported(page, Made(evaluated, reused=False))
+
+
+def is_reported(store: Path, evaluated: str) -> bool:
+    """Whether this version's page of the run is there."""
+    page, numbers = _files(store, evaluated)
+    return page.is_file() and _version_of(numbers) == VERSION
+
+
+def _files(store: Path, evaluated: str) -> tuple[Path, Path]:
+    folder = store / "reports" / run_id_of(evaluated)
+    return folder / "index.html", folder / "metrics.json"
 
 
 def _version_of(numbers: Path) -> int | None:

@@ -15,7 +15,7 @@ from flows.cli.config import config_show
 from flows.cli.data import datasets, doctor, protocols
 from flows.cli.models import convert, train
 from flows.cli.results import check_submission, export, sql
-from flows.cli.runs import run
+from flows.cli.runs import plan, run
 from flows.cli.talk import say
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -30,6 +30,7 @@ app.command()(run)
 app.command("rerank", help="The same as `run`: every stage that the rankings and the report need.")(
     run
 )
+app.command()(plan)
 app.command()(convert)
 app.command()(train)
 app.command()(sql)

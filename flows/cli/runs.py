@@ -1,7 +1,9 @@
-"""``run`` and ``rerank``: everything from images to the report."""
+"""``run`` and ``rerank``: everything from images to the report. ``plan``: what that takes."""
 
+import inspect
 import json
 import os
+from collections.abc import Callable
 from typing import Any
 
 from flows.cli.engines import prepare_prefect, wants_prefect
@@ -64,32 +66,46 @@ def run(
 
     Without options: the embedded demo, with its own data and trained models.
     """
-    flags = {
-        "dataset": dataset,
-        "data_root": data_root,
-        "queries": queries,
-        "images": images,
-        "gallery": gallery,
-        "split": split,
-        "categories": tuple(category or ()),
-        "stage1": stage1,
-        "stage2": stage2,
-        "protocol": protocol,
-        "k": k,
-        "index": index,
-        "nlist": nlist,
-        "nprobe": nprobe,
-        "store": store,
-        "allow_missing": allow_missing,
-        "device": device,
-        "batch": batch,
-        "workers": workers,
-        "tokens": tokens,
-        "memory": memory,
-        "precision": precision,
-        "engine": engine,
-    }
-    _run(flags, as_json=as_json)
+    _run(_flags(locals()), as_json=as_json)
+
+
+def plan(**options: Any) -> None:
+    """What a run with the same options would find and make, and how long that takes.
+
+    Checks the models and ingests the split, then times samples of the rest for some ten seconds.
+    The demo is drawn when it is not there; nothing else is made.
+    """
+    import time
+
+    from rich.console import Console
+
+    from flows.plan import make_plan
+    from flows.settings import resolve
+    from flows.terminal import plan_summary, print_plan
+
+    settings = resolve(_flags(options), os.environ).settings
+    made = make_plan(settings, started=time.process_time())  # CPU time since python started
+    if options["as_json"]:
+        print(json.dumps(plan_summary(made)))
+    else:
+        print_plan(made, Console())
+
+
+def _takes_options_of(command: Callable[..., None], other: Callable[..., None]) -> None:
+    """Typer reads options from a signature: this one is the other's, but for who runs it."""
+    signature = inspect.signature(other)
+    kept = [one for name, one in signature.parameters.items() if name != "engine"]
+    command.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
+    command.__annotations__ = {one.name: one.annotation for one in kept} | {"return": None}
+
+
+_takes_options_of(plan, run)
+
+
+def _flags(options: dict[str, Any]) -> dict[str, Any]:
+    """Settings by name, of a command's options."""
+    flags = {name: value for name, value in options.items() if name != "as_json"}
+    return flags | {"categories": tuple(flags.pop("category") or ())}
 
 
 def _run(flags: dict[str, Any], *, as_json: bool) -> None:

@@ -1,0 +1,131 @@
+"""Is a run done when its plan said? Plans and then runs: the demo, and a sample of full size.
+
+    python benchmarks/plan.py demo
+    python benchmarks/plan.py full --images 24 --queries 24 -k 12    # 1 GB of disk, random weights
+
+Both times are of this machine within minutes; on a busy one they differ by what else it does.
+"""
+
+import csv
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from encoding import photo
+from full_size import TEXT, VISION
+
+from cir_core.models.config import Stage1Config, Stage2Config
+from cir_core.models.fusion import Stage1Model
+from cir_core.models.reranker import Stage2Model
+from flows.engine import Timed
+from flows.pipeline import run_pipeline
+from flows.plan import make_plan
+from flows.settings import Settings
+from tasks.models import save_model
+
+WORDS = [
+    "is",
+    "a",
+    "red",
+    "longer",
+    "dress",
+    "with",
+    "short",
+    "sleeves",
+    "and",
+    "more",
+    "floral",
+    "the",
+    "same",
+    "but",
+    "without",
+    "belt",
+]
+
+TASKS = {"fuse": "encode", "ranked": "write_ranked"}
+"""By stage, where the names differ or one task makes two; the others bear their stage's name."""
+
+Device = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
+
+app = typer.Typer(help=__doc__, add_completion=False)
+
+
+@app.command()
+def demo(device: Device = "auto") -> None:
+    """The embedded default, in a new store."""
+    with tempfile.TemporaryDirectory() as folder:
+        compare(Settings(store=Path(folder), device=device))
+
+
+@app.command()
+def full(
+    device: Device = "auto",
+    images: Annotated[int, typer.Option(min=2)] = 24,
+    queries: Annotated[int, typer.Option(min=1)] = 24,
+    k: Annotated[int, typer.Option("-k", min=1)] = 12,
+) -> None:
+    """Own data with models of the published sizes."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_catalogue(folder / "data", images, queries)
+        write_models(folder)
+        compare(
+            Settings(
+                dataset="own",
+                data_root=folder / "data",
+                store=folder / "store",
+                stage1=folder / "stage1",
+                stage2=folder / "stage2",
+                k=k,
+                device=device,
+            )
+        )
+
+
+def write_catalogue(root: Path, images: int, queries: int) -> None:
+    """Photos, and texts about as long as Fashion-IQ's."""
+    root.mkdir()
+    rng = np.random.default_rng(0)
+    for row in range(images):
+        photo(rng).save(root / f"{row}.jpg", quality=90)
+    with (root / "queries.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["reference", "text", "target"])
+        for row in range(queries):
+            text = " ".join(rng.choice(WORDS, rng.integers(6, 19)))
+            table.writerow([f"{row % images}.jpg", text, f"{(row + 1) % images}.jpg"])
+
+
+def write_models(folder: Path) -> None:
+    torch.manual_seed(0)
+    first = Stage1Model(Stage1Config(kind="stage1", vision=VISION, text=TEXT, embedding=256))
+    save_model(first, folder / "stage1", dtype=torch.float16)
+    second = Stage2Model(Stage2Config(kind="stage2", vision=VISION, text=TEXT, merge_from=6))
+    second.vision = first.vision
+    save_model(second, folder / "stage2", dtype=torch.float16)
+
+
+def compare(settings: Settings) -> None:
+    """A row per task, and the sum; the start of Python and its imports are in neither."""
+    began = time.perf_counter()
+    plan = make_plan(settings, started=0)
+    print(f"planned in {time.perf_counter() - began:.1f} s")
+    timed = Timed()
+    began = time.perf_counter()
+    run_pipeline(settings, timed)
+    took = time.perf_counter() - began
+    planned: dict[str, float] = {}
+    for stage in plan.stages:
+        task = TASKS.get(stage.stage, stage.stage)
+        planned[task] = planned.get(task, 0.0) + stage.effort.seconds
+    for task, seconds in planned.items():
+        print(f"{task:14}{seconds:8.1f} s planned{timed.seconds[task]:8.1f} s taken")
+    print(f"{'all':14}{plan.seconds:8.1f} s planned{took:8.1f} s taken: {plan.seconds / took:.2f}")
+
+
+if __name__ == "__main__":
+    app()
