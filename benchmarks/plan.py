@@ -27,24 +27,10 @@ from flows.plan import make_plan
 from flows.settings import Settings
 from tasks.models import save_model
 
-WORDS = [
-    "is",
-    "a",
-    "red",
-    "longer",
-    "dress",
-    "with",
-    "short",
-    "sleeves",
-    "and",
-    "more",
-    "floral",
-    "the",
-    "same",
-    "but",
-    "without",
-    "belt",
-]
+WORDS = (
+    *("is", "a", "red", "longer", "dress", "with", "short", "sleeves"),
+    *("and", "more", "floral", "the", "same", "but", "without", "belt"),
+)
 
 TASKS = {"fuse": "encode", "ranked": "write_ranked"}
 """By stage, where the names differ or one task makes two; the others bear their stage's name."""

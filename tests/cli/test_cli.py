@@ -94,8 +94,8 @@ def assert_a_good_run_follows(terminal: Terminal, fiq_run: Finished, store: Path
 # --- help and usage
 
 VERBS = (
-    "run", "rerank", "convert", "train", "sql", "export", "check-submission", "doctor", "protocols",
-    "datasets",
+    "run", "rerank", "plan", "convert", "train", "sql", "export", "check-submission", "doctor",
+    "protocols", "datasets",
 )  # fmt: skip
 
 
@@ -430,6 +430,27 @@ def test_json_is_all_that_stdout_holds(terminal: Terminal, fiq_run: Finished) ->
     assert Path(told["catalog"]).is_file()
     assert Path(told["report"]).is_file()
     assert told["recall"]
+
+
+def test_a_plan_takes_a_runs_options_and_makes_nothing(
+    terminal: Terminal, fiq_run: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.calibrate.SECONDS", 0.02)
+    options = fiq_run.bench.arguments(fiq_run.store)
+    options = [*options[: options.index("--engine")], *options[options.index("--engine") + 2 :]]
+    done = terminal("plan", *options)
+    assert done.code == 0, done.err
+    assert "nothing to do: every stage is there already" in done.out
+    coarser = [*options, "--precision", "bf16", "--tokens", "recompute"]
+    told = terminal("plan", *coarser)
+    assert "rerank: precision bf16, not fp32" in told.out
+    assert "time: " in told.out
+    assert "disk: " in told.out
+    plan = json.loads(terminal("plan", *coarser, "--json").out)
+    left = {one["stage"] for one in plan["stages"] if one["state"] != "done"}
+    assert left == {"rerank", "rank", "evaluate", "publish", "report"}
+    assert plan["flops"] == sum(one["effort"]["flops"] for one in plan["stages"]) > 0
+    assert len(list((fiq_run.store / "artifacts" / "rerank").iterdir())) == 1
 
 
 def test_sql_answers_as_a_table_and_as_json(terminal: Terminal, fiq_run: Finished) -> None:
