@@ -1,7 +1,7 @@
 """What a run has yet to do, counted, and how long that takes at measured speeds."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, replace
 from math import ceil
 
 import numpy as np
@@ -202,7 +202,7 @@ def forecast(
         queries=round(left.fused * work.queries), flops=fusion, seconds=fusion * speeds.fusion
     )
     if "encode" not in left.stages:  # the images are seen for the queries alone
-        efforts["fuse"] = _together(passed, efforts["fuse"])
+        efforts["fuse"] = together([passed, efforts["fuse"]])
     efforts["retrieve"] = Effort(
         queries=work.queries,
         pairs=pairs.count,
@@ -216,7 +216,7 @@ def forecast(
         flops=scoring,
         seconds=speeds.open_stage2 + scoring * speeds.scoring,
     )
-    efforts["rerank"] = _together(see(round(left.scored * pairs.images_seen)), scored)
+    efforts["rerank"] = together([see(round(left.scored * pairs.images_seen)), scored])
     for stage in ("rank", "evaluate", "publish", "report", "ranked"):
         efforts[stage] = Effort(pairs=pairs.count)
     return {
@@ -230,10 +230,10 @@ def forecast(
     }
 
 
-def _together(one: Effort, other: Effort) -> Effort:
-    return Effort(
-        **{each.name: getattr(one, each.name) + getattr(other, each.name) for each in fields(one)}
-    )
+def together(efforts: Iterable[Effort]) -> Effort:
+    """Their sum."""
+    every = [astuple(effort) for effort in (Effort(), *efforts)]
+    return Effort(*map(sum, zip(*every, strict=True)))
 
 
 def table_seconds(stage: str, pairs: int) -> float:

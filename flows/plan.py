@@ -6,7 +6,7 @@ from pathlib import Path
 from shutil import disk_usage
 from typing import Literal
 
-from cir_core.forecast import Effort, Left, Speeds, Workload, forecast
+from cir_core.forecast import Effort, Left, Speeds, Workload, forecast, together
 from cir_core.models.config import Stage1Config, Stage2Config
 from cir_core.models.load import as_stage1, as_stage2, parse_config
 from cir_core.rerank.cost import Sizes
@@ -45,7 +45,8 @@ class Plan:
     """``start`` is what a run takes, in seconds, before and between its stages: imports, the
     models' hashes, and finding out what is there. ``published_flops`` is what the published loop
     would spend on the pairs that are left; the stage ``rerank`` tells what the engine does, the ViT
-    included. ``free`` bytes are on the disk."""
+    included. ``with_cache`` is all of the stages with ``--tokens cache``, None where that changes
+    nothing. ``free`` bytes are on the disk."""
 
     stages: Sequence[Planned]
     device: str
@@ -53,18 +54,16 @@ class Plan:
     free: int
     published_flops: int
     speeds: Speeds
+    with_cache: Effort | None
+
+    @property
+    def total(self) -> Effort:
+        """Of all stages, ``start`` not included."""
+        return together(stage.effort for stage in self.stages)
 
     @property
     def seconds(self) -> float:
-        return self.start + sum(stage.effort.seconds for stage in self.stages)
-
-    @property
-    def bytes(self) -> int:
-        return sum(stage.effort.bytes for stage in self.stages)
-
-    @property
-    def flops(self) -> int:
-        return sum(stage.effort.flops for stage in self.stages)
+        return self.start + self.total.seconds
 
 
 @dataclass
@@ -114,8 +113,10 @@ def make_plan(settings: Settings, *, started: float) -> Plan:
         speeds = Speeds()
         if found.lacks("encode", "fuse", "retrieve", "rerank"):
             speeds = _calibrate(settings, inputs, ingested, work)
-    keeps = settings.tokens == "cache"
-    efforts = forecast(work, left, stage1, stage2, speeds, keeps_tokens=keeps)
+    kept, not_kept = (
+        forecast(work, left, stage1, stage2, speeds, keeps_tokens=keeps) for keeps in (True, False)
+    )
+    efforts = kept if settings.tokens == "cache" else not_kept
     efforts["ingest"] = Effort(
         images=work.images, queries=work.queries, seconds=engine.seconds["ingest"]
     )
@@ -132,6 +133,7 @@ def make_plan(settings: Settings, *, started: float) -> Plan:
         free=disk_usage(store).free,
         published_flops=round(left.scored * work.pairs.published_flops(Sizes.of(stage2))),
         speeds=speeds,
+        with_cache=together(kept.values()) if "tokens" in kept and efforts is not_kept else None,
     )
 
 

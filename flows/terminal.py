@@ -155,8 +155,7 @@ def print_plan(plan: Plan, console: Console) -> None:
 
 def plan_summary(plan: Plan) -> dict[str, Any]:
     """All of it, for programs."""
-    totals = {"seconds": plan.seconds, "flops": plan.flops, "bytes": plan.bytes}
-    return asdict(plan) | totals
+    return asdict(plan) | {"total": asdict(plan.total), "seconds": plan.seconds}
 
 
 def _effort(effort: Effort) -> list[str]:
@@ -176,12 +175,15 @@ def _plan_lines(plan: Plan) -> list[str]:
     lines += [
         f"time: {_duration(plan.seconds)} on {plan.device}, {_duration(plan.start)} of it to start "
         "and to look what is there",
-        f"disk: {_bytes(plan.bytes)} of {_bytes(plan.free)} free",
+        f"disk: {_bytes(plan.total.bytes)} of {_bytes(plan.free)} free",
     ]
+    if plan.with_cache:
+        seconds, size = plan.start + plan.with_cache.seconds, plan.with_cache.bytes
+        lines.append(f"with --tokens cache: {_duration(seconds)}, {_bytes(size)}")
     if plan.published_flops:
         published = f"{plan.published_flops / 1e9:,.1f}"
         lines.append(f"the published loop would spend {published} GFLOP on the same pairs")
-    if plan.bytes > plan.free:
+    if plan.total.bytes > plan.free:
         lines.append("[bold red]the disk is too small[/]: free space, or move the store: --store")
     return lines
 

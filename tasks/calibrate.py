@@ -1,5 +1,6 @@
 """How fast this machine is with these models: each part of a run on a sample of its own work."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ SEARCHED = 20_000
 QUERIES_AT_ONCE = 1024
 """Of a sample search, as of a real one."""
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -69,6 +72,7 @@ def calibrate(
     since they change no time. Without images or texts there is nothing to time, and what is not
     timed is 0. Raises as ``open_stage1`` and ``feed_pixels``.
     """
+    _log.info("timing samples of the run")
     began = time.perf_counter()
     first = open_stage1(stage1).to(device)
     opened = time.perf_counter() - began

@@ -449,7 +449,9 @@ def test_a_plan_takes_a_runs_options_and_makes_nothing(
     plan = json.loads(terminal("plan", *coarser, "--json").out)
     left = {one["stage"] for one in plan["stages"] if one["state"] != "done"}
     assert left == {"rerank", "rank", "evaluate", "publish", "report"}
-    assert plan["flops"] == sum(one["effort"]["flops"] for one in plan["stages"]) > 0
+    assert plan["total"]["flops"] == sum(one["effort"]["flops"] for one in plan["stages"]) > 0
+    assert plan["seconds"] == plan["start"] + plan["total"]["seconds"]
+    assert "with --tokens cache: " in told.out
     assert len(list((fiq_run.store / "artifacts" / "rerank").iterdir())) == 1
 
 

@@ -57,7 +57,8 @@ def test_an_empty_store_is_planned_whole_and_the_run_does_just_that(
 def test_after_the_run_there_is_nothing_to_do_and_nothing_is_timed(fiq_run: Finished) -> None:
     plan = planned(fiq_run.bench, fiq_run.store)
     assert {one.state for one in plan.stages} == {"done"}
-    assert (plan.flops, plan.bytes, plan.speeds) == (0, 0, Speeds())
+    assert (plan.total.flops, plan.total.bytes, plan.speeds) == (0, 0, Speeds())
+    assert plan.with_cache is None
 
 
 def test_what_differs_is_told(fiq_run: Finished) -> None:
@@ -110,6 +111,10 @@ def test_tokens_that_are_kept_are_read(fiq: Bench, tmp_path: Path) -> None:
     plan = planned(fiq, tmp_path, tokens="cache")
     assert [one.stage for one in plan.stages[:3]] == ["ingest", "tokens", "encode"]
     assert made(tmp_path) == BEFORE_SCORING
+    assert plan.with_cache is None
+    other = planned(fiq, tmp_path).with_cache
+    assert other is not None
+    assert other.bytes == plan.total.bytes
     fiq.run(tmp_path, tokens="cache")
     plan = planned(fiq, tmp_path, tokens="cache", k=K - 1)
     assert plan.speeds.kept
