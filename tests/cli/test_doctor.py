@@ -108,6 +108,24 @@ def test_a_whole_copy_is_fine_and_nothing_is_written(
     assert not (tmp_path / "store").exists()
 
 
+def test_image_tokens_that_are_to_be_kept_need_room(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of models that are not known yet, 577 tokens of 768 numbers an image."""
+
+    def needed() -> int:
+        store = tmp_path / "store"
+        options = ["--dataset", "fiq", "--data-root", str(root), "--store", str(store), "--json"]
+        findings = json.loads(CliRunner().invoke(app, ["doctor", *options]).stdout)["findings"]
+        (disk,) = (one for one in findings if one["check"] == "disk, MiB: free, needed")
+        return int(disk["expected"])
+
+    without = needed()
+    monkeypatch.setenv("CIR_TOKENS", "cache")
+    kept = 2 * FIQ_IMAGES * 577 * 768 * 4 / 2**20
+    assert needed() - without == pytest.approx(kept, abs=1)
+
+
 def test_without_a_dataset_the_environment_alone(doctor: Doctor) -> None:
     told = doctor()
     assert told.code == 0
