@@ -24,7 +24,7 @@ from full_size import TEXT, VISION
 
 from cir_core.models.config import Stage2Config
 from cir_core.models.reranker import Stage2Model
-from cir_core.rerank.cost import Sizes, engine_flops, published_flops
+from cir_core.rerank.cost import Load, Sizes, engine_flops, published_flops
 from cir_core.rerank.engine import RerankEngine
 from cir_core.rerank.packing import FusedQueries
 from cir_core.rerank.reference import ReferenceScorer
@@ -143,8 +143,9 @@ def told(way: Way, published: Way, queries: FusedQueries, product: float) -> dic
     """``ratio`` is that of pairs per second to the published loop's, ``possible`` that of FLOPs;
     ``share_of_matmul`` relates FLOP/s to a plain matrix product's."""
     sizes, lengths = Sizes.of(CONFIG), queries.lengths[way.query]
-    in_published = published_flops(sizes, lengths)
-    flops = in_published if way is published else engine_flops(sizes, lengths, way.image)
+    load = Load.of(lengths, way.image, images=int(way.image.max()) + 1)
+    in_published = published_flops(sizes, load)
+    flops = in_published if way is published else engine_flops(sizes, load)
     return {
         "way": way.name,
         "pairs": len(way.query),

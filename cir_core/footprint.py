@@ -14,6 +14,9 @@ into a dictionary), a rank and a score of 4: 16. Scores: two ids and a score: 12
 columns of the candidates, a score and a rank more: 24. zstd about halves this, which is not counted
 upon."""
 
+RANKED_PAIR_BYTES = 290
+"""Of a pair in own data's ``ranked.jsonl``, measured 244 with short ids, and ``ranked.parquet``."""
+
 CATALOG_PAIR_BYTES = 64
 """Of a pair in ``cir.duckdb``, where the other tables are small. Measured: 63 with the demo's
 63,000 pairs."""
@@ -31,13 +34,15 @@ REPORT_BYTES = 2_000_000
 @dataclass(frozen=True)
 class Counts:
     """``tokens`` is the length of all modification texts, [ENC] and [SEP] included; ``pairs`` the
-    candidates of all queries in all pools; ``kept`` the images whose tokens are kept."""
+    candidates of all queries in all pools; ``kept`` the images whose tokens are kept; ``ranked``
+    the pairs that are written as files to take away, too."""
 
     images: int
     queries: int
     tokens: int
     pairs: int
     kept: int = 0
+    ranked: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ def bytes_by_stage(counts: Counts, widths: Widths) -> dict[str, int]:
         **tables,
         "publish": CATALOG_COPIES * CATALOG_PAIR_BYTES * counts.pairs,
         "report": REPORT_BYTES,
+        "ranked": RANKED_PAIR_BYTES * counts.ranked,
     }
 
 

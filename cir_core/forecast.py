@@ -2,24 +2,19 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, replace
-from math import ceil
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 
-from cir_core.footprint import Counts, Widths, bytes_by_stage
+from cir_core.footprint import FLOAT, Counts, Widths, bytes_by_stage
 from cir_core.models.config import Stage1Config, Stage2Config
 from cir_core.models.flops import fusion_flops, vision_flops
-from cir_core.rerank.cost import Sizes, begin_flops, engine_flops, published_flops
-
-PAIRS_DRAWN = 2_000_000
-"""More are counted by a sample: every so manieth text, in a gallery that many times smaller."""
+from cir_core.rerank.cost import Load, Sizes, begin_flops, engine_flops
+from cir_core.retrieval.candidates import NONE_REMOVED
+from cir_core.types import Keeping
 
 KEPT_SECONDS_PER_BYTE = 1e-9
 """Reading kept image tokens: measured 0.6 ms to read and 1.1 ms to check 1.7 MiB on one core."""
-
-FIXED_SECONDS = {"publish": 0.5, "report": 1.4}
-"""A catalog and a page of pictures, whatever their size; measured on the demo, one core."""
 
 SECONDS_PER_PAIR = {
     "retrieve": 0.3e-6,
@@ -32,80 +27,104 @@ SECONDS_PER_PAIR = {
 }
 """Tables in and out, measured with two million pairs (docs/performance.md)."""
 
+SECONDS_PER_GALLERY = 0.05
+"""Two parts are committed for each."""
+
+SECONDS_PER_RUN = 0.4
+"""A run's small tables into the catalog, which holds all runs of the store."""
+
+ALMOST_CERTAIN = 1 - 1e-12
+"""Of a chance: its logarithm can be taken back."""
+
+PAGE_SECONDS = 1.0
+PICTURES = 256
+"""A report's queries and their thumbnails, for which whole pictures are decoded: 16 queries with 16
+pictures each. The demo's page takes 1.4 s."""
+
 
 @dataclass(frozen=True)
 class Pool:
-    """What the queries of one gallery ask for.
+    """What is asked of one gallery, whose images are rows of the ingested ones.
 
-    ``lengths`` are those of their texts in tokens: a query that is asked both ways has two. Each
-    text has ``candidates`` of the ``images``.
+    Each text, of so many tokens, has ``candidates`` of the images, any as likely as another but for
+    the one that is ``removed`` (or NONE_REMOVED). Beside them, texts (their places in ``lengths``)
+    ask for ``members`` of their subset.
     """
 
+    gallery: Int[np.ndarray, " image"]
     lengths: Int[np.ndarray, " text"]
+    removed: Int[np.ndarray, " text"]
     candidates: Int[np.ndarray, " text"]
-    images: int
+    asking: Int[np.ndarray, " member"]
+    members: Int[np.ndarray, " member"]
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """Pairs to score: each one's text in tokens, and a number for its image. Each of them, and of
-    their images, stands for ``each``."""
+class Expected:
+    """Pairs to be scored, and for each ingested image the chance that it has any."""
 
-    lengths: Int[np.ndarray, " pair"]
-    images: Int[np.ndarray, " pair"]
-    each: int = 1
+    load: Load
+    seen: Float[np.ndarray, " image"]
 
-    @property
-    def count(self) -> int:
-        return self.each * len(self.lengths)
+    def of_images(self, chosen: Bool[np.ndarray, " image"]) -> "Expected":
+        return Expected(self.load.of_images(chosen), self.seen[chosen])
 
     @property
-    def images_seen(self) -> int:
-        return self.each * len(np.unique(self.images))
+    def pairs(self) -> float:
+        return float(self.load.pairs.sum())
 
     @property
-    def per_image(self) -> int:
-        """Pairs of an image that has any, on average and at least 1."""
-        return max(1, round(self.count / max(1, self.images_seen)))
-
-    def engine_flops(self, sizes: Sizes) -> int:
-        return self.each * engine_flops(sizes, self.lengths, self.images)
-
-    def published_flops(self, sizes: Sizes) -> int:
-        return self.each * published_flops(sizes, self.lengths)
+    def images(self) -> float:
+        return float(self.seen.sum())
 
 
-def expect_pairs(pools: Sequence[Pool]) -> Pairs:
-    """Before stage 1 has chosen: as if it found every image of a gallery as often as any other.
+def expect(pools: Sequence[Pool], images: int) -> Expected:
+    """Before stage 1 has chosen: as if any candidates were as likely as others; a member of a
+    subset that is a candidate too is one pair.
 
-    Real candidates crowd on some images, so fewer are seen, with more pairs each: what is expected
-    is rather too much. The same pools give the same pairs.
+    Real candidates crowd on some images, so fewer images are seen, with more pairs each: where
+    candidates are few for the gallery, what is expected is rather too much.
     """
-    rng = np.random.default_rng(0)
-    each = max(1, ceil(sum(int(pool.candidates.sum()) for pool in pools) / PAIRS_DRAWN))
-    lengths, images, first = [], [], 0
+    pairs, tokens, looks, unseen = np.zeros((4, images))
     for pool in pools:
-        candidates, gallery = pool.candidates[::each], ceil(pool.images / each)
-        lengths.append(np.repeat(pool.lengths[::each], candidates))
-        images.append(first + rng.integers(0, max(1, gallery), len(lengths[-1])))
-        first += gallery
-    none = np.empty(0, dtype=np.int64)
-    return Pairs(np.concatenate([none, *lengths]), np.concatenate([none, *images]), each)
+        asks = pool.removed != NONE_REMOVED
+        chance = pool.candidates / np.maximum(1, len(pool.gallery) - asks)
+        beside = 1 - chance[pool.asking]
+        for power, sums in enumerate((pairs, tokens, looks)):
+            weights = pool.lengths**power
+            sums[pool.gallery] += (chance * weights).sum()
+            np.subtract.at(sums, pool.removed[asks], (chance * weights)[asks])
+            np.add.at(sums, pool.members, beside * weights[pool.asking])
+        misses = np.log1p(-np.minimum(chance, ALMOST_CERTAIN))
+        unseen[pool.gallery] += misses.sum()
+        np.subtract.at(unseen, pool.removed[asks], misses[asks])
+        np.add.at(unseen, pool.members, np.log1p(-ALMOST_CERTAIN))
+    return Expected(Load(pairs, tokens, looks), -np.expm1(unseen))
+
+
+def known(load: Load) -> Expected:
+    """Of pairs that stage 1 has chosen."""
+    return Expected(load, (load.pairs > 0).astype(float))
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What a split asks of both stages, of the images and queries that can be used.
+    """What a split asks of both stages. Images are the ingested ones, by their rows.
 
-    ``token_ids`` are those of each text that is fused: of a query that is asked both ways, two.
-    ``compared`` sums over queries the images of their gallery.
+    ``token_ids`` are those of each text that is fused, of a query that is asked both ways two;
+    ``references`` the rows of their images. ``compared`` sums over queries the images of their
+    gallery. ``candidates`` are the rows of stage 1's table, ``expected`` the pairs of a text and an
+    image.
     """
 
     images: int
     queries: int
+    galleries: int
     token_ids: Sequence[Sequence[int]]
+    references: Int[np.ndarray, " text"]
     compared: int
-    pairs: Pairs
+    candidates: int
+    expected: Expected
 
     @property
     def lengths(self) -> Int[np.ndarray, " text"]:
@@ -121,25 +140,30 @@ class Speeds:
     feed: float = 0.0
     """Until the first images are decoded."""
     image: float = 0.0
-    """To decode an image and compute its tokens; to read them, where they are ``kept``."""
-    kept: bool = False
+    """To decode an image and compute its tokens."""
+    picture: float = 0.0
+    """To decode an image alone."""
     fusion: float = 0.0
     """Of one FLOP of a query's fusion."""
     scoring: float = 0.0
     """Of one FLOP of the engine."""
+    index: float = 0.0
+    """Of one gallery image, to build the index."""
     search: float = 0.0
     """Of one query and one gallery image."""
 
 
 @dataclass(frozen=True)
 class Left:
-    """What of a run has yet to be done: its stages; of the pass that encodes and fuses, images; of
-    the texts to fuse and of the pairs to score, shares."""
+    """What of a run has yet to be done: its stages, and of the long ones the images that they have
+    yet to see; ``kept`` images' tokens are there. The catalog already holds other ``runs``."""
 
     stages: frozenset[str]
-    encoded: int
-    fused: float
-    scored: float
+    encoded: Bool[np.ndarray, " image"]
+    fused: Bool[np.ndarray, " image"]
+    scored: Bool[np.ndarray, " image"]
+    kept: int = 0
+    runs: int = 0
 
 
 @dataclass(frozen=True)
@@ -154,93 +178,101 @@ class Effort:
     seconds: float = 0.0
 
 
-def forecast(
-    work: Workload,
-    left: Left,
-    stage1: Stage1Config,
-    stage2: Stage2Config,
-    speeds: Speeds,
-    *,
-    keeps_tokens: bool,
-) -> dict[str, Effort]:
-    """The effort of each stage that is left, but for ingest, which a plan does itself.
-
-    With ``keeps_tokens`` all images are seen once, in a stage ``tokens`` before the others, unless
-    their tokens are kept already.
-    """
-    keeping = keeps_tokens and not speeds.kept and bool(left.encoded or left.scored)
-    lengths, pairs, sizes = work.lengths, work.pairs, Sizes.of(stage2)
-    counts = Counts(
-        images=work.images,
-        queries=work.queries,
-        tokens=int(lengths.sum()),
-        pairs=pairs.count,
-        kept=work.images if keeping else 0,
-    )
-    disk = bytes_by_stage(counts, Widths.of(stage1))
-    vision = 0 if speeds.kept else vision_flops(stage1.vision)
-
-    def see(images: int) -> Effort:
-        """Their tokens, in the pass of a stage; from the store when a stage before kept them."""
-        if keeping:
-            read = KEPT_SECONDS_PER_BYTE * disk["tokens"] / work.images
-            return Effort(images, seconds=images * read)
-        return Effort(images, flops=images * vision, seconds=speeds.feed + images * speeds.image)
-
-    efforts = {}
-    if keeping:
-        efforts["tokens"] = Effort(
-            work.images,
-            flops=work.images * vision,
-            seconds=speeds.feed + work.images * speeds.image,
-        )
-    passed = see(left.encoded)
-    passed = replace(passed, seconds=passed.seconds + speeds.open_stage1)
-    fusion = round(left.fused * fusion_flops(stage1, lengths))
-    efforts["encode"] = passed
-    efforts["fuse"] = Effort(
-        queries=round(left.fused * work.queries), flops=fusion, seconds=fusion * speeds.fusion
-    )
-    if "encode" not in left.stages:  # the images are seen for the queries alone
-        efforts["fuse"] = together([passed, efforts["fuse"]])
-    efforts["retrieve"] = Effort(
-        queries=work.queries,
-        pairs=pairs.count,
-        flops=2 * stage1.embedding * work.compared,
-        seconds=work.compared * speeds.search,
-    )
-    scoring = round(left.scored * scoring_flops(sizes, pairs, lengths))
-    scored = Effort(
-        queries=work.queries,
-        pairs=round(left.scored * pairs.count),
-        flops=scoring,
-        seconds=speeds.open_stage2 + scoring * speeds.scoring,
-    )
-    efforts["rerank"] = together([see(round(left.scored * pairs.images_seen)), scored])
-    for stage in ("rank", "evaluate", "publish", "report", "ranked"):
-        efforts[stage] = Effort(pairs=pairs.count)
-    return {
-        stage: replace(
-            effort,
-            bytes=disk.get(stage, 0),
-            seconds=effort.seconds + table_seconds(stage, effort.pairs),
-        )
-        for stage, effort in efforts.items()
-        if stage in left.stages or stage == "tokens"
-    }
-
-
 def together(efforts: Iterable[Effort]) -> Effort:
     """Their sum."""
     every = [astuple(effort) for effort in (Effort(), *efforts)]
     return Effort(*map(sum, zip(*every, strict=True)))
 
 
-def table_seconds(stage: str, pairs: int) -> float:
-    """What a stage takes to read and write its tables."""
-    return FIXED_SECONDS.get(stage, 0.0) + SECONDS_PER_PAIR.get(stage, 0.0) * pairs
+def forecast(
+    work: Workload,
+    left: Left,
+    stage1: Stage1Config,
+    stage2: Stage2Config,
+    speeds: Speeds,
+    tokens: Keeping,
+) -> dict[str, Effort]:
+    """The effort of each stage that is left, but for ingest, which a plan does itself. Where image
+    tokens are to be kept, a stage ``tokens`` comes before the others.
 
+    Ranks of targets beyond the K candidates are not in it, since their number is not known: they
+    take as long again as the search at most.
+    """
+    lengths, widths = work.lengths, Widths.of(stage1)
+    fused = left.fused[work.references]
+    scored = work.expected.of_images(left.scored)
+    passed, again = int((left.encoded | left.fused).sum()), round(scored.images)
+    keeping = tokens == "cache" and bool(passed or again)
+    to_keep = work.images - left.kept if keeping else 0
+    reading = keeping or (tokens == "auto" and left.kept == work.images)
 
-def scoring_flops(sizes: Sizes, pairs: Pairs, lengths: Int[np.ndarray, " text"]) -> int:
-    """The engine's, of all pairs; ``lengths`` are those of the texts that it begins."""
-    return begin_flops(sizes, lengths) + pairs.engine_flops(sizes)
+    def compute(images: int) -> Effort:
+        seconds = speeds.feed + images * speeds.image if images else 0.0
+        return Effort(images, flops=images * vision_flops(stage1.vision), seconds=seconds)
+
+    def read(images: int) -> Effort:
+        return Effort(images, seconds=images * KEPT_SECONDS_PER_BYTE * FLOAT * widths.image)
+
+    see = read if reading else compute
+    fusing = fusion_flops(stage1, lengths[fused])
+    scoring = round(begin_flops(Sizes.of(stage2), lengths))
+    scoring += round(engine_flops(Sizes.of(stage2), scored.load))
+    efforts = {
+        "tokens": compute(to_keep),
+        "encode": see(passed),
+        "fuse": Effort(
+            queries=round(work.queries * fused.mean()) if len(fused) else 0,
+            flops=fusing,
+            seconds=fusing * speeds.fusion,
+        ),
+        "retrieve": Effort(
+            queries=work.queries,
+            pairs=work.candidates,
+            flops=2 * stage1.embedding * work.compared,
+            seconds=work.images * speeds.index
+            + work.compared * speeds.search
+            + work.galleries * SECONDS_PER_GALLERY,
+        ),
+        "rerank": together(
+            [
+                see(again),
+                Effort(
+                    queries=work.queries,
+                    pairs=round(scored.pairs),
+                    flops=scoring,
+                    seconds=speeds.open_stage2 + scoring * speeds.scoring,
+                ),
+            ]
+        ),
+        "rank": Effort(pairs=work.candidates),
+        "evaluate": Effort(pairs=work.candidates),
+        "publish": Effort(
+            pairs=(left.runs + 1) * work.candidates, seconds=(left.runs + 1) * SECONDS_PER_RUN
+        ),
+        "report": Effort(pairs=work.candidates, seconds=PAGE_SECONDS + PICTURES * speeds.picture),
+        "ranked": Effort(pairs=work.candidates),
+    }
+    if passed:  # of the two that share the pass, the first that is left bears it
+        efforts["encode"] = together([efforts["encode"], Effort(seconds=speeds.open_stage1)])
+    if "encode" not in left.stages:
+        efforts["fuse"] = together([efforts["encode"], efforts["fuse"]])
+    disk = bytes_by_stage(
+        Counts(
+            images=int(left.encoded.sum()),
+            queries=efforts["fuse"].queries,
+            tokens=int(lengths[fused].sum()),
+            pairs=work.candidates,
+            kept=to_keep,
+            ranked=work.candidates,
+        ),
+        widths,
+    )
+    return {
+        stage: replace(
+            effort,
+            bytes=disk.get(stage, 0),
+            seconds=effort.seconds + SECONDS_PER_PAIR.get(stage, 0.0) * effort.pairs,
+        )
+        for stage, effort in efforts.items()
+        if stage in left.stages or (stage == "tokens" and to_keep)
+    }

@@ -75,11 +75,13 @@ def _examine_dataset(settings: Settings, splits: Sequence[Split], *, decode: boo
     if not copy.benchmarks:
         return _Dataset(copy.findings)
     usual: Split = "val" if "val" in copy.benchmarks else next(iter(copy.benchmarks))
-    needed = _needed(copy.benchmarks[usual], settings, settings.k or dataset.k)
+    needed = _needed(
+        copy.benchmarks[usual], settings, settings.k or dataset.k, ranked=dataset.writes_ranked
+    )
     return _Dataset(copy.findings, needed)
 
 
-def _needed(benchmark: Benchmark, settings: Settings, k: int) -> int:
+def _needed(benchmark: Benchmark, settings: Settings, k: int, *, ranked: bool) -> int:
     """Bytes that a run on this split adds, with the given models or ones of published size."""
     widths = _widths(settings)
     texts = [text for one in benchmark.queries for text in (one.text, one.other_text) if text]
@@ -94,6 +96,7 @@ def _needed(benchmark: Benchmark, settings: Settings, k: int) -> int:
         tokens=sum(map(len, Tokenizer(widths.vocabulary)(texts))),
         pairs=pairs,
         kept=images if settings.tokens == "cache" else 0,
+        ranked=pairs if ranked else 0,
     )
     return bytes_needed(counts, widths)
 

@@ -185,7 +185,6 @@ def find_candidates(settings: Settings, inputs: Inputs, models: Made, engine: En
     """
     store, root = settings.store, inputs.data_root
     ingested = ingest_split(settings, inputs, engine)
-    problems = Artifact(store, "ingest", ingested.fingerprint).read("problems").to_pylist()
     encoded = engine.run(
         encode,
         store,
@@ -198,9 +197,9 @@ def find_candidates(settings: Settings, inputs: Inputs, models: Made, engine: En
         workers=inputs.workers,
         tokens=settings.tokens,
     )
-    gallery = Artifact(store, "encode", encoded.gallery.fingerprint)
-    fused = Artifact(store, "fuse", encoded.queries.fingerprint)
-    problems += gallery.read("problems").to_pylist() + fused.read("unfused").to_pylist()
+    problems = problems_of(
+        store, ingested.fingerprint, encoded.gallery.fingerprint, encoded.queries.fingerprint
+    )
     stop_on_problems(problems, settings.allow_missing)
     if problems:
         _log.warning("going on with %d problems: gallery or queries are short", len(problems))
@@ -231,6 +230,17 @@ def ingest_split(settings: Settings, inputs: Inputs, engine: Engine) -> Made:
 
 def _worked(made: dict[str, Made]) -> tuple[str, ...]:
     return tuple(stage for stage, result in made.items() if not result.reused)
+
+
+def problems_of(store: Path, ingested: str, gallery: str, queries: str) -> list[dict[str, str]]:
+    """Of images and queries, once all images have been decoded."""
+    parts = ("ingest", ingested, "problems"), ("encode", gallery, "problems")
+    tables = (*parts, ("fuse", queries, "unfused"))
+    return [
+        row
+        for stage, fingerprint, part in tables
+        for row in Artifact(store, stage, fingerprint).read(part).to_pylist()
+    ]
 
 
 def stop_on_problems(problems: list[dict[str, str]], allowed: int) -> None:

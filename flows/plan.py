@@ -1,19 +1,28 @@
 """``cir-pipeline plan``: what a run would find, what it would make, and what that takes."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import disk_usage
 from typing import Literal
 
+import numpy as np
+
 from cir_core.forecast import Effort, Left, Speeds, Workload, forecast, together
 from cir_core.models.config import Stage1Config, Stage2Config
 from cir_core.models.load import as_stage1, as_stage2, parse_config
-from cir_core.rerank.cost import Sizes
+from cir_core.rerank.cost import Sizes, published_flops
 from flows.engine import Timed
-from flows.pipeline import Inputs, ingest_split, resolve_inputs
+from flows.pipeline import (
+    Inputs,
+    ingest_split,
+    problems_of,
+    resolve_inputs,
+    stop_on_problems,
+)
 from flows.settings import Settings
-from storage.artifacts import Artifact, Identity
+from storage.artifacts import Artifact, Identity, finished
 from storage.catalog import CATALOG_FILE, published_runs, run_id_of
 from storage.checkpoints import read_config
 from storage.lock import hold_store
@@ -22,17 +31,24 @@ from tasks import encode, evaluate, rank, ranked, report, rerank, retrieve
 from tasks.calibrate import Sample, calibrate
 from tasks.image_tokens import Pictures
 from tasks.pair import check_pair
+from tasks.tokens import kept_images
 from tasks.workload import count_workload
 
 State = Literal["done", "begun", "to do"]
 
+STAGES = (
+    *("ingest", "tokens", "encode", "fuse", "retrieve", "rerank"),
+    *("rank", "evaluate", "publish", "report", "ranked"),
+)
+
 TEXTS_SAMPLED = 512
-"""Texts that scoring is timed with: enough for every length to occur as often as it does."""
+"""At most, that scoring is timed with: enough for every length to occur as often as it does."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A stage of the run. One that is done has no effort; ``why`` tells why another is not."""
+    """A stage of the run. One that is done has no effort, but for ingest, which each run repeats;
+    ``why`` tells why another is not."""
 
     stage: str
     state: State
@@ -71,17 +87,19 @@ class _Found:
     """What of a run is in its store, stage by stage, and what is left of the long ones."""
 
     store: Path
+    images: int
     states: dict[str, State] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+    fingerprints: dict[str, str] = field(default_factory=dict)
 
     def ask(self, identity: Identity) -> Artifact:
         """Note whether the artifact is there, and if not, why."""
         artifact = Artifact.of(self.store, identity)
+        self.fingerprints[identity.stage] = artifact.fingerprint
         if artifact.is_done:
             self.note(identity.stage, done=True)
         elif artifact.folder.is_dir():
-            self.states[identity.stage] = "begun"
-            self.reasons[identity.stage] = "interrupted: what is whole is kept"
+            self.note(identity.stage, done=False, why="what is there is not whole")
         else:
             self.note(identity.stage, done=False, why=why_missing(self.store, identity))
         return artifact
@@ -90,59 +108,79 @@ class _Found:
         self.states[stage] = "done" if done else "to do"
         self.reasons[stage] = "" if done else why
 
+    def note_shards(self, stage: str, left: int) -> None:
+        """Of a stage that goes on from what an earlier run left."""
+        if 0 < left < self.images:
+            self.states[stage] = "begun"
+            self.reasons[stage] = f"{self.images - left:,} of {self.images:,} images are done"
+
     def lacks(self, *stages: str) -> bool:
         return any(self.states[stage] != "done" for stage in stages)
+
+    def made(self, *stages: str) -> list[str] | None:
+        """The fingerprints, when all of them are there."""
+        return None if self.lacks(*stages) else [self.fingerprints[stage] for stage in stages]
 
 
 def make_plan(settings: Settings, *, started: float) -> Plan:
     """What ``run_pipeline`` would do with these settings, and a forecast of its time.
 
-    Does what a run does before any model sees an image: the pair of models is checked, and
-    annotations and images are ingested (the demo is drawn). Nothing else is made. What is left is
-    counted; its time follows from a calibration on samples, which is skipped when neither model has
-    work. ``started`` is what it took to get here, in seconds. Raises as ``run_pipeline`` before it
-    scores.
+    Does what a run does before any model sees an image: the pair of models is checked, annotations
+    and images are ingested (the demo is drawn), and what is damaged is set aside. Nothing else is
+    made. What is left is counted; its time follows from a calibration on samples, which is skipped
+    when the models have no work. ``started`` is what it took to get here, in seconds. Raises as
+    ``run_pipeline`` would before it re-ranks, for what is known by now.
     """
     inputs, engine, store = resolve_inputs(settings), Timed(), settings.store
     with hold_store(store):
-        pair = engine.run(check_pair, store, inputs.stage1, inputs.stage2).fingerprint
+        pair = engine.run(check_pair, store, inputs.stage1, inputs.stage2)
+        if not pair.reused:  # the run will only hash them
+            engine.run(check_pair, store, inputs.stage1, inputs.stage2)
         ingested = ingest_split(settings, inputs, engine).fingerprint
-        found, left, candidates = engine.run(_find, settings, inputs, pair, ingested)
+        began = time.perf_counter()
+        found, left = _find(settings, inputs, pair.fingerprint, ingested)
+        finding = time.perf_counter() - began
+        encoded, retrieved = found.made("encode", "fuse"), found.made("retrieve")
+        if encoded:
+            stop_on_problems(problems_of(store, ingested, *encoded), settings.allow_missing)
         stage1, stage2 = _configs(inputs)
-        work = count_workload(store, ingested, stage1.text, k=inputs.k, candidates=candidates)
+        work = count_workload(
+            store,
+            ingested,
+            stage1.text,
+            k=inputs.k,
+            encoded=encoded[0] if encoded else None,
+            candidates=retrieved[0] if retrieved else None,
+        )
         speeds = Speeds()
         if found.lacks("encode", "fuse", "retrieve", "rerank"):
             speeds = _calibrate(settings, inputs, ingested, work)
-    kept, not_kept = (
-        forecast(work, left, stage1, stage2, speeds, keeps_tokens=keeps) for keeps in (True, False)
-    )
-    efforts = kept if settings.tokens == "cache" else not_kept
+    efforts = forecast(work, left, stage1, stage2, speeds, settings.tokens)
+    cached = forecast(work, left, stage1, stage2, speeds, "cache")
     efforts["ingest"] = Effort(
         images=work.images, queries=work.queries, seconds=engine.seconds["ingest"]
     )
-    planned = [
-        Planned(stage, state, found.reasons[stage], efforts.get(stage, Effort()))
-        for stage, state in found.states.items()
-    ]
-    if "tokens" in efforts:
-        planned.insert(1, Planned("tokens", "to do", "to be kept", efforts["tokens"]))
+    rerank_left = work.expected.load.of_images(left.scored)
     return Plan(
-        stages=planned,
+        stages=[
+            Planned(stage, found.states[stage], found.reasons[stage], efforts.get(stage, Effort()))
+            for stage in STAGES
+            if stage in found.states
+        ],
         device=inputs.device,
-        start=started + engine.seconds["check_pair"] + engine.seconds["_find"],
+        start=started + engine.seconds["check_pair"] + finding,
         free=disk_usage(store).free,
-        published_flops=round(left.scored * work.pairs.published_flops(Sizes.of(stage2))),
+        published_flops=round(published_flops(Sizes.of(stage2), rerank_left)),
         speeds=speeds,
-        with_cache=together(kept.values()) if "tokens" in kept and efforts is not_kept else None,
+        with_cache=None if cached.items() <= efforts.items() else together(cached.values()),
     )
 
 
-def _find(
-    settings: Settings, inputs: Inputs, pair: str, ingested: str
-) -> tuple[_Found, Left, str | None]:
-    """What is there, what is left, and stage 1's candidates when they are."""
+def _find(settings: Settings, inputs: Inputs, pair: str, ingested: str) -> tuple[_Found, Left]:
+    """What is there, and what is left."""
     store = settings.store
-    found = _Found(store)
+    images = Artifact(store, "ingest", ingested).read("images").num_rows
+    found = _Found(store, images)
     found.note("ingest", done=True)
     embed, fuse = encode.identities(store, ingested, pair)
     embedded, fused = found.ask(embed), found.ask(fuse)
@@ -165,17 +203,35 @@ def _find(
     if inputs.dataset.writes_ranked:
         written = ranked.is_written(store, evaluated)
         found.note("ranked", done=written, why="no files of this run")
-    images = Artifact(store, "ingest", ingested).read("images").num_rows
-    to_embed = encode.images_left(images, embedded, None) if found.lacks("encode") else 0
-    to_fuse = encode.images_left(images, None, fused) if found.lacks("fuse") else 0
-    to_score = sum(map(len, rerank.shards_left(scored, images))) if found.lacks("rerank") else 0
-    left = Left(
+    to_embed = encode.shards_left(images, embedded, None) if found.lacks("encode") else []
+    to_fuse = encode.shards_left(images, None, fused) if found.lacks("fuse") else []
+    to_score = rerank.shards_left(images, scored) if found.lacks("rerank") else []
+    kept = 0
+    if to_embed or to_fuse or to_score:
+        pictures = Pictures(store, inputs.data_root, ingested, settings.batch, inputs.workers)
+        kept = kept_images(pictures, inputs.stage1)
+        if settings.tokens == "cache" or kept == images:
+            found.note("tokens", done=kept == images, why="to be kept")
+    shards = {"encode": to_embed, "fuse": to_fuse, "rerank": to_score}
+    for stage, rows in shards.items():
+        found.note_shards(stage, sum(map(len, rows)))
+    if "tokens" in found.states:
+        found.note_shards("tokens", images - kept)
+    return found, Left(
         stages=frozenset(stage for stage in found.states if found.lacks(stage)),
-        encoded=max(to_embed, to_fuse),
-        fused=to_fuse / max(images, 1),
-        scored=to_score / max(images, 1),
+        encoded=_mask(images, to_embed),
+        fused=_mask(images, to_fuse),
+        scored=_mask(images, to_score),
+        kept=kept,
+        runs=sum(run.fingerprint != evaluated for run in finished(store, "evaluate")),
     )
-    return found, left, None if found.lacks("retrieve") else retrieved
+
+
+def _mask(images: int, rows: Iterable[range]) -> np.ndarray:
+    chosen = np.zeros(images, dtype=bool)
+    for some in rows:
+        chosen[some.start : some.stop] = True
+    return chosen
 
 
 def _configs(inputs: Inputs) -> tuple[Stage1Config, Stage2Config]:
@@ -187,13 +243,14 @@ def _configs(inputs: Inputs) -> tuple[Stage1Config, Stage2Config]:
 
 
 def _calibrate(settings: Settings, inputs: Inputs, ingested: str, work: Workload) -> Speeds:
-    every = max(1, len(work.token_ids) // TEXTS_SAMPLED)
+    every = max(1, -(-len(work.token_ids) // TEXTS_SAMPLED))
+    pairs, images = work.expected.pairs, work.expected.images
     sample = Sample(
         token_ids=[list(ids) for ids in work.token_ids[::every]],
-        pairs_per_image=work.pairs.per_image,
+        pairs_per_image=max(1, round(pairs / max(1.0, images))),
         gallery=work.compared // max(1, work.queries),
         k=inputs.k,
-        index=inputs.index,
+        index=inputs.index.kind,
     )
     pictures = Pictures(settings.store, inputs.data_root, ingested, settings.batch, inputs.workers)
     return calibrate(
@@ -202,7 +259,6 @@ def _calibrate(settings: Settings, inputs: Inputs, ingested: str, work: Workload
         inputs.stage2,
         sample,
         device=inputs.device,
-        tokens=settings.tokens,
         memory=settings.memory,
         precision=settings.precision,
     )

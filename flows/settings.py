@@ -23,7 +23,7 @@ from pydantic import (
 
 from cir_core.errors import UsageError
 from cir_core.retrieval.choice import IndexKind
-from cir_core.types import Precision, RunSplit
+from cir_core.types import Keeping, Precision, RunSplit
 
 SETTINGS_FILE = "cir.toml"
 PREFIX = "CIR_"
@@ -59,7 +59,7 @@ class Settings(BaseModel):
     device: str = "auto"
     batch: PositiveInt = 32
     workers: NonNegativeInt | None = None
-    tokens: Literal["auto", "cache", "recompute"] = "auto"
+    tokens: Keeping = "auto"
     memory: Annotated[ByteSize, Field(gt=0)] | None = None
     precision: Precision = "fp32"
     engine: Literal["auto", "in-process", "prefect"] = "auto"

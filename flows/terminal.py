@@ -1,12 +1,12 @@
 """What is said on the terminal of a run, of a plan, and of a checked submission."""
 
 import shlex
-from dataclasses import asdict, fields
+from dataclasses import asdict, astuple
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 
 from cir_core.errors import ProblemsFound
@@ -17,6 +17,9 @@ from cir_core.submissions.formats import format_of
 from flows.pipeline import Run
 from flows.plan import Plan
 from storage.artifacts import Artifact
+
+PLAN_HEADER = ["stage", "state", "images", "queries", "pairs", "FLOP", "disk", "time"]
+MILLIONS = 10_000_000
 
 HEADER = ["category", "metric", "stage 1", "stage 2", "gain ± 95 %"]
 
@@ -140,12 +143,12 @@ def _percent(value: float) -> str:
 
 
 def print_plan(plan: Plan, console: Console) -> None:
-    """A row per stage, why it is not done, and what all of them take."""
-    table = Table(title="What a run would do", title_justify="left")
-    table.add_column("stage", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    for name in ("images", "queries", "pairs", "GFLOP", "disk", "time"):
-        table.add_column(name, justify="right", no_wrap=True)
+    """A row per stage and one for all, why a stage is not done, and what a run takes."""
+    table = Table(title="What a run would do", title_justify="left", show_footer=True)
+    total = ["all", "", *_effort(plan.total)]
+    for name, sum_of_all in zip(PLAN_HEADER, total, strict=True):
+        justify: JustifyMethod = "left" if name in PLAN_HEADER[:2] else "right"
+        table.add_column(name, sum_of_all, justify=justify, no_wrap=True)
     for planned in plan.stages:
         table.add_row(planned.stage, planned.state, *_effort(planned.effort))
     console.print(table)
@@ -160,10 +163,9 @@ def plan_summary(plan: Plan) -> dict[str, Any]:
 
 def _effort(effort: Effort) -> list[str]:
     """Empty where there is nothing to do."""
-    told = [f"{count:,}" for count in (effort.images, effort.queries, effort.pairs)]
-    told += [f"{effort.flops / 1e9:,.1f}", _bytes(effort.bytes), _duration(effort.seconds)]
-    numbers = [getattr(effort, each.name) for each in fields(effort)]
-    return [cell if number else "" for cell, number in zip(told, numbers, strict=True)]
+    told = [_count(number) for number in (effort.images, effort.queries, effort.pairs)]
+    told += [_prefixed(effort.flops), f"{_prefixed(effort.bytes)}B", _duration(effort.seconds)]
+    return [cell if number else "" for cell, number in zip(told, astuple(effort), strict=True)]
 
 
 def _plan_lines(plan: Plan) -> list[str]:
@@ -175,31 +177,36 @@ def _plan_lines(plan: Plan) -> list[str]:
     lines += [
         f"time: {_duration(plan.seconds)} on {plan.device}, {_duration(plan.start)} of it to start "
         "and to look what is there",
-        f"disk: {_bytes(plan.total.bytes)} of {_bytes(plan.free)} free",
+        f"disk: {_prefixed(plan.total.bytes)}B of {_prefixed(plan.free)}B free",
     ]
     if plan.with_cache:
         seconds, size = plan.start + plan.with_cache.seconds, plan.with_cache.bytes
-        lines.append(f"with --tokens cache: {_duration(seconds)}, {_bytes(size)}")
+        lines.append(f"with --tokens cache: {_duration(seconds)}, {_prefixed(size)}B")
     if plan.published_flops:
-        published = f"{plan.published_flops / 1e9:,.1f}"
-        lines.append(f"the published loop would spend {published} GFLOP on the same pairs")
+        published = _prefixed(plan.published_flops)
+        lines.append(f"the published loop would spend {published}FLOP on the same pairs")
     if plan.total.bytes > plan.free:
         lines.append("[bold red]the disk is too small[/]: free space, or move the store: --store")
     return lines
 
 
+def _count(number: int) -> str:
+    """In full as long as that is read at a glance."""
+    return f"{number:,}" if number < MILLIONS else f"{number / 1e6:,.1f} M"
+
+
+def _prefixed(number: float) -> str:
+    """With a decimal prefix and a space, for a unit to follow."""
+    for prefix, size in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
+        if number >= size:
+            return f"{number / size:.1f} {prefix}"
+    return f"{number / 1e3:.1f} k"
+
+
 def _duration(seconds: float) -> str:
-    """In the unit that tells most; a forecast has no more digits than two."""
     if seconds < 1:
         return "< 1 s"
     for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds:.0f} s"
-
-
-def _bytes(count: int) -> str:
-    for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count / 1e3:.0f} kB"

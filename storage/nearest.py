@@ -10,30 +10,36 @@ from storage.artifacts import Identity, finished
 
 
 def why_missing(store: Path, identity: Identity) -> str:
-    """In a few words: which settings, inputs or versions no finished artifact of the stage has.
-
-    Of several, the one with the fewest differences is compared, the first by fingerprint of those.
-    """
-    differences: list[list[str]] = []
+    """In a few words: what the artifact has other than the finished one of its stage that is most
+    like it, which is the one with the fewest other inputs, and of those with the fewest other
+    settings."""
+    neighbours = []
     for artifact in finished(store, identity.stage):
         with suppress(StoreCorrupt):  # a damaged one says nothing, and is reported when it is read
-            differences.append(_differences(identity.as_json(), artifact.identity()))
-    if not differences:
+            neighbours.append(artifact.identity())
+    if not neighbours:
         return "never made in this store"
-    fewest: list[str] = min(differences, key=len)
-    return ", ".join(fewest)
+    wanted = identity.as_json()
+    nearest = min(
+        neighbours,
+        key=lambda there: tuple(
+            len(_differing(wanted[part], there[part])) for part in ("inputs", "settings")
+        ),
+    )
+    return ", ".join(_told(wanted, nearest))
 
 
-def _differences(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
+def _differing(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
+    return [name for name in {**wanted, **there} if wanted.get(name) != there.get(name)]
+
+
+def _told(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
     """Settings with both values; inputs by their role alone, since their digests tell nobody."""
     settings, others = wanted["settings"], there["settings"]
     told = [
         f"{name} {settings.get(name)}, not {others.get(name)}"
-        for name in settings | others
-        if settings.get(name) != others.get(name)
+        for name in _differing(settings, others)
     ]
-    inputs, others = wanted["inputs"], there["inputs"]
-    changed = [name for name in inputs | others if inputs.get(name) != others.get(name)]
-    told += [f"new {' and '.join(changed)}"] if changed else []
+    told += [f"another {name}" for name in _differing(wanted["inputs"], there["inputs"])]
     formats = ("version", "store_format")
     return told + ["made by another version"] * any(wanted[name] != there[name] for name in formats)

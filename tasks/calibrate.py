@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +15,18 @@ from cir_core.models.flops import fusion_flops
 from cir_core.models.fusion import Stage1Model
 from cir_core.models.reranker import Stage2Model
 from cir_core.models.tokenizer import pad_tokens
-from cir_core.rerank.cost import Sizes, engine_flops
+from cir_core.models.vision import VisionTransformer
+from cir_core.rerank.cost import Load, Sizes, engine_flops
 from cir_core.rerank.engine import RerankEngine
 from cir_core.rerank.packing import FusedQueries
 from cir_core.retrieval.candidates import NONE_REMOVED
-from cir_core.retrieval.choice import IndexChoice, open_index
+from cir_core.retrieval.choice import IndexChoice, IndexKind, open_index
 from cir_core.retrieval.scores import Gallery
 from cir_core.types import Precision
-from tasks.image_tokens import Pictures
-from tasks.kept_tokens import Keeping, has_kept, see_images
+from tasks.decode import load_crop
+from tasks.image_tokens import Pictures, compute_tokens
 from tasks.models import open_stage1, open_stage2
+from tasks.pixels import image_files
 
 SECONDS = 1.5
 """For each speed, after its warm-up: long enough to even out a busy machine's moods, a few percent
@@ -32,6 +34,9 @@ of any run worth planning."""
 
 MOST_IMAGES = 4096
 """Of the sample; a GPU is through with them in the time it takes to start."""
+
+MOST_PAIRS = 256
+"""Of an image in a sample: beyond, its keys and values are a small part of the work."""
 
 SEARCHED = 20_000
 """Images that a sample search goes through: more than the caches hold."""
@@ -44,14 +49,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Sample:
-    """What the run will be like: token ids of some texts, the pairs of an image, and the images and
-    candidates of a search."""
+    """What the run will be like: token ids of some texts, the pairs of an image that has any, and
+    the images and candidates of a search."""
 
     token_ids: Sequence[list[int]]
     pairs_per_image: int
     gallery: int
     k: int
-    index: IndexChoice
+    index: IndexKind
 
 
 def calibrate(
@@ -61,73 +66,88 @@ def calibrate(
     sample: Sample,
     *,
     device: str,
-    tokens: Keeping,
     memory: int | None,
     precision: Precision,
 ) -> Speeds:
     """Open both models and time a sample of each part, by the code that runs it; nothing is
-    written. Takes some ten seconds, on a slow machine a few images and pairs of them.
+    written. Takes a second or two for each of four parts, or as long as a few images and pairs take
+    a slow machine.
 
-    Decoding and the ViT are timed on files spread over the split; z_t and embeddings are random,
-    since they change no time. Without images or texts there is nothing to time, and what is not
-    timed is 0. Raises as ``open_stage1`` and ``feed_pixels``.
+    Decoding and the ViT are timed on images drawn from all of the split; z_t and embeddings are
+    random, since they change no time. Without images or texts there is nothing to time, and what is
+    not timed is 0. Raises as ``open_stage1`` and ``feed_pixels``.
     """
     _log.info("timing samples of the run")
     began = time.perf_counter()
     first = open_stage1(stage1).to(device)
-    opened = time.perf_counter() - began
-    kept = tokens != "recompute" and has_kept(pictures, first.vision)
-    feed, image, seen = _see_sample(pictures, first, tokens="auto" if kept else "recompute")
-    asked = bool(sample.token_ids) and len(seen) > 0
-    fusion = _time_fusion(first, sample, seen) if asked else 0.0
-    width = first.config.embedding
+    speeds = Speeds(open_stage1=time.perf_counter() - began)
+    rows = _drawn(pictures.table().num_rows)
+    if not rows:
+        return speeds
+    feed, image, seen = _see_sample(pictures, first.vision, rows)
+    picture = _time_pictures(pictures, first.config.vision.image_size, rows)
+    speeds = replace(speeds, feed=feed, image=image, picture=picture)
+    if sample.gallery:
+        index, search = _time_search(sample, first.config.embedding)
+        speeds = replace(speeds, index=index, search=search)
+    if not (sample.token_ids and len(seen)):
+        return speeds
+    speeds = replace(speeds, fusion=_time_fusion(first, sample, seen))
     del first  # both models at once would take twice the memory of the run
     began = time.perf_counter()
     second = open_stage2(stage2)
     engine = _engine(second, sample, device, memory, precision)
-    opened_second = time.perf_counter() - began
-    return Speeds(
-        open_stage1=opened,
-        open_stage2=opened_second,
-        feed=feed,
-        image=image,
-        kept=kept,
-        fusion=fusion,
-        scoring=_time_scoring(second, engine, sample, seen) if asked else 0.0,
-        search=_time_search(sample, width) if sample.gallery else 0.0,
-    )
+    opened = time.perf_counter() - began
+    return replace(speeds, open_stage2=opened, scoring=_time_scoring(second, engine, sample, seen))
+
+
+def _drawn(images: int) -> list[int]:
+    """Rows of the sample, in random order, since a folder often begins with images of a kind; all
+    of them once before any again."""
+    rounds = -(-MOST_IMAGES // max(1, images))
+    rng = np.random.default_rng(0)
+    rows = np.concatenate([rng.permutation(images) for _ in range(rounds)])
+    return [int(row) for row in rows[:MOST_IMAGES]]
 
 
 def _see_sample(
-    pictures: Pictures, model: Stage1Model, *, tokens: Keeping
+    pictures: Pictures, vision: VisionTransformer, rows: list[int]
 ) -> tuple[float, float, Tensor]:
     """Seconds until the first image, seconds of each further one, and some images' tokens.
 
-    Batches double in size up to the run's. The images are seen until the time is up; the last
-    batch's tokens are what is left.
+    Batches double in size up to the run's. Images are seen until the time is up; the tokens of the
+    last batch are what is left.
     """
-    total = pictures.table().num_rows
-    if not total:
-        return 0.0, 0.0, torch.empty(0, 0, 0)
-    rows = np.linspace(0, total - 1, MOST_IMAGES).astype(int).tolist()
     sizes = _doubling(pictures.batch)
     plan, start = [], 0
     while start < len(rows):
         plan.append(rows[start : start + next(sizes)])
         start += len(plan[-1])
     began = time.perf_counter()
-    with see_images(pictures, model.vision, plan, tokens=tokens) as images:
+    with compute_tokens(pictures, vision, plan) as images:
         last = next(images).tokens
         fed = time.perf_counter()
         count = 0
         for batch, seen in zip(plan[1:], images, strict=True):
             count += len(batch)
-            if len(seen.tokens):
-                last = seen.tokens
+            last = seen.tokens if len(seen.tokens) else last
             _wait(last)
             if time.perf_counter() - fed > SECONDS:
                 break
         return fed - began, (time.perf_counter() - fed) / count, last.clone()
+
+
+def _time_pictures(pictures: Pictures, size: int, rows: list[int]) -> float:
+    """Seconds to decode one, in turn with nothing else."""
+    files = image_files(pictures.table())
+    crop = np.empty((size, size, 3), dtype=np.uint8)
+    began, spent = time.perf_counter(), []
+    for row in rows:
+        load_crop(crop, pictures.root, files[row])
+        spent.append(time.perf_counter() - began)
+        if spent[-1] > SECONDS / 10:
+            break
+    return spent[-1] / len(spent)
 
 
 def _time_fusion(model: Stage1Model, sample: Sample, images: Tensor) -> float:
@@ -163,39 +183,44 @@ def _time_scoring(
     rng, sizes = np.random.default_rng(0), Sizes.of(model.config)
     lengths = np.array([len(ids) for ids in sample.token_ids])
     engine.score(images[:1], np.zeros(1, dtype=int), np.zeros(1, dtype=int))  # begins the queries
+    each = min(sample.pairs_per_image, MOST_PAIRS)
 
-    def score(count: int) -> int:
-        image = np.repeat(np.arange(count), sample.pairs_per_image)
+    def score(pairs: int) -> float:
+        image = np.arange(pairs) // each % len(images)
         query = rng.integers(0, len(lengths), len(image))
-        engine.score(images[:count], query, image)
-        return engine_flops(sizes, lengths[query], image)
+        engine.score(images, query, image)
+        return engine_flops(sizes, Load.of(lengths[query], image, images=len(images)))
 
-    return _seconds_each(score, most=len(images))
+    return _seconds_each(score, most=each * len(images))
 
 
-def _time_search(sample: Sample, width: int) -> float:
+def _time_search(sample: Sample, width: int) -> tuple[float, float]:
+    """Seconds of a gallery image to build the index, and of a query and a gallery image to search
+    it. FAISS's lists are as many as suit the sample."""
     rng = np.random.default_rng(0)
     images, queries = (
         rng.standard_normal((count, width), dtype=np.float32)
         for count in (min(sample.gallery, SEARCHED), QUERIES_AT_ONCE)
     )
-    index = open_index(Gallery(images), sample.index)
+    began = time.perf_counter()
+    index = open_index(Gallery(images), IndexChoice(sample.index))
+    built = time.perf_counter() - began
 
     def search(count: int) -> int:
         removed = np.full(count, NONE_REMOVED)
         index.search(queries[:count], k=sample.k, removed=removed)
         return count * len(images)
 
-    return _seconds_each(search, most=QUERIES_AT_ONCE)
+    return built / len(images), _seconds_each(search, most=QUERIES_AT_ONCE)
 
 
-def _seconds_each(work: Callable[[int], int], *, most: int) -> float:
+def _seconds_each(work: Callable[[int], float], *, most: int) -> float:
     """Seconds of one unit, of which ``work`` says how many it did with a given size.
 
     Sizes double while that is quick; only the largest is timed, and repeated until the time is up.
     """
     sizes = _doubling(most)
-    size, took, done = next(sizes), 0.0, 0
+    size, took, done = next(sizes), 0.0, 0.0
     while took < SECONDS:
         began = time.perf_counter()
         units = work(size)

@@ -20,11 +20,12 @@ from cir_core.images import TARGET_RATIO
 from cir_core.models.fusion import Stage1Model
 from cir_core.models.tokenizer import pad_tokens
 from cir_core.ordering import require_finite
+from cir_core.types import Keeping
 from storage import schemas
 from storage.artifacts import Artifact, Identity, Made
 from storage.tables import vector_column
 from tasks.image_tokens import Pictures, Seen
-from tasks.kept_tokens import Keeping, see_images
+from tasks.kept_tokens import see_images
 from tasks.models import open_stage1, tokenize
 from tasks.progress import count, shard_name, shards
 
@@ -104,10 +105,9 @@ def identities(store: Path, ingested: str, pair: str) -> tuple[Identity, Identit
     )
 
 
-def images_left(images: int, embedded: Artifact | None, fused: Artifact | None) -> int:
-    """How many images have yet to be seen for the artifacts that are not None, and not whole."""
-    rows = shards(images, SHARD)
-    return sum(len(some) for some in rows if _missing_parts(some, embedded, fused))
+def shards_left(images: int, embedded: Artifact | None, fused: Artifact | None) -> list[range]:
+    """The rows that have yet to be seen for the artifacts that are not None, and not whole."""
+    return [rows for rows in shards(images, SHARD) if _missing_parts(rows, embedded, fused)]
 
 
 def _encode_shards(

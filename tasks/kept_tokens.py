@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +20,7 @@ from cir_core.images import TARGET_RATIO
 from cir_core.models.config import VisionConfig
 from cir_core.models.vision import VisionTransformer
 from cir_core.training.recipes import StoredPrecision
+from cir_core.types import Keeping
 from storage import schemas
 from storage.artifacts import Artifact, Identity, Made
 from tasks.ahead import prepared
@@ -31,14 +31,6 @@ from tasks.upload import Upload
 VERSION = 1
 SHARD = 256
 """Images per part: 222 MiB of 577 x 768 tokens in fp16."""
-
-Keeping = Literal["auto", "cache", "recompute"]
-"""``cache`` keeps the tokens in the store first and reads them; ``auto`` reads them where they are
-kept already; ``recompute`` does not look.
-
-Tokens of all ingested images are kept, not of candidates alone: encoding needs all, and so another
-K, protocol, text or stage 2 finds what it needs. In fp32, since fp16 would change scores.
-"""
 
 _DTYPES = {"fp32": np.float32, "fp16": np.float16}
 
@@ -84,7 +76,9 @@ def see_images(
 ) -> Iterator[Iterator[Seen]]:
     """Each batch of the plan, in order; the next ones are decoded, or read, while the last is used.
 
-    With kept tokens no file is opened. Raises as ``feed_pixels``, and OutOfSpace as
+    With kept tokens no file is opened. Tokens of all ingested images are kept, not of candidates
+    alone: encoding needs all, and so another K, protocol, text or stage 2 finds what it needs. In
+    fp32, since fp16 would change scores. Raises as ``feed_pixels``, and OutOfSpace as
     ``keep_tokens``.
     """
     kept = None if tokens == "recompute" else _find_kept(pictures, vision, make=tokens == "cache")
@@ -96,9 +90,14 @@ def see_images(
         yield seen
 
 
-def has_kept(pictures: Pictures, vision: VisionTransformer) -> bool:
-    """Whether ``see_images`` will find tokens to read."""
-    return Artifact.of(pictures.store, _identity(pictures, vision, "fp32")).is_done
+def count_kept(pictures: Pictures, vision: VisionTransformer) -> int:
+    """Of how many images ``see_images`` finds the tokens: of all, or what an interrupted run left,
+    which ``cache`` goes on from."""
+    artifact = Artifact.of(pictures.store, _identity(pictures, vision, "fp32"))
+    images = pictures.table().num_rows
+    if artifact.is_done:
+        return images
+    return images - sum(map(len, _missing(artifact, images)))
 
 
 def _find_kept(pictures: Pictures, vision: VisionTransformer, *, make: bool) -> KeptTokens | None:
@@ -168,11 +167,7 @@ def _keep(
     artifact = Artifact.of(pictures.store, identity)
     ids = pictures.table()["image_id"].to_pylist()
     names = {rows: shard_name(rows) for rows in shards(len(ids), SHARD)}
-    plans = {
-        rows: pictures.plan(rows)
-        for rows, name in names.items()
-        if not all(artifact.has_part(part) for part in _parts(name))
-    }
+    plans = {rows: pictures.plan(rows) for rows in _missing(artifact, len(ids))}
     _announce(pictures.store, vision.config, sum(map(len, plans)), precision)
     plan = list(chain.from_iterable(plans.values()))
     with (
@@ -188,6 +183,15 @@ def _keep(
                 artifact.write_part(listed, problems)
             counter.update(len(rows))
     artifact.finish(identity, [part for name in names.values() for part in _parts(name)])
+
+
+def _missing(artifact: Artifact, images: int) -> list[range]:
+    """The rows whose tokens are not kept."""
+    return [
+        rows
+        for rows in shards(images, SHARD)
+        if not all(artifact.has_part(part) for part in _parts(shard_name(rows)))
+    ]
 
 
 def _parts(name: str) -> tuple[str, str]:

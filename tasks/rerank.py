@@ -14,11 +14,11 @@ from cir_core.models.vision import VisionTransformer
 from cir_core.rerank.engine import RerankEngine
 from cir_core.rerank.packing import FusedQueries
 from cir_core.rerank.scorer import Scorer
-from cir_core.types import Precision
+from cir_core.types import Keeping, Precision
 from storage import schemas
 from storage.artifacts import Artifact, Identity, Made
 from tasks.image_tokens import Pictures, Seen
-from tasks.kept_tokens import Keeping, see_images
+from tasks.kept_tokens import see_images
 from tasks.models import open_stage2
 from tasks.progress import count, shard_name, shards
 
@@ -81,7 +81,7 @@ def rerank(
     shares = {rows: pairs.of_images(rows) for rows in shards(len(ids), SHARD)}
     plans = {
         rows: pictures.plan(np.unique(shares[rows].image).tolist())
-        for rows in shards_left(artifact, len(ids))
+        for rows in shards_left(len(ids), artifact)
     }
     plan = list(chain.from_iterable(plans.values()))
     with (
@@ -115,7 +115,7 @@ def identify(
     )
 
 
-def shards_left(artifact: Artifact, images: int) -> list[range]:
+def shards_left(images: int, artifact: Artifact) -> list[range]:
     """The rows of the ingested images whose pairs have yet to be scored."""
     return [rows for rows in shards(images, SHARD) if not artifact.has_part(_part(rows))]
 

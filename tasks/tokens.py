@@ -5,7 +5,7 @@ from pathlib import Path
 from cir_core.training.recipes import StoredPrecision
 from storage.artifacts import Made
 from tasks.image_tokens import Pictures
-from tasks.kept_tokens import keep_tokens
+from tasks.kept_tokens import count_kept, keep_tokens
 from tasks.models import open_stage1
 
 
@@ -23,3 +23,8 @@ def encode_tokens(
     """The artifact ``tokens`` of stage 1's ViT, as ``keep_tokens`` makes it."""
     pictures = Pictures(store, data_root, ingested, batch, workers)
     return keep_tokens(pictures, open_stage1(stage1).vision.to(device), precision=precision)
+
+
+def kept_images(pictures: Pictures, stage1: Path) -> int:
+    """Of how many images a run finds kept tokens, see ``count_kept``."""
+    return count_kept(pictures, open_stage1(stage1).vision)

@@ -6,76 +6,113 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cir_core.forecast import Pairs, Pool, Workload, expect_pairs
+from cir_core.forecast import Expected, Pool, Workload, expect, known
 from cir_core.metrics.protocols import PROTOCOLS
 from cir_core.models.config import TextConfig
+from cir_core.rerank.cost import Load
+from cir_core.retrieval.candidates import NONE_REMOVED
 from storage.artifacts import Artifact
+from storage.tables import rows_of
+from tasks.gallery import usable_images
 from tasks.models import tokenize
 
 
 def count_workload(
-    store: Path, ingested: str, text: TextConfig, *, k: int, candidates: str | None
+    store: Path,
+    ingested: str,
+    text: TextConfig,
+    *,
+    k: int,
+    encoded: str | None,
+    candidates: str | None,
 ) -> Workload:
-    """Of the images and queries that can be used; pairs are counted from stage 1's ``candidates``
-    where there are any, and expected otherwise. Raises PreflightError as ``tokenize``."""
+    """Of the images and queries that can be used: could be decoded, too, where ``encoded`` tells.
+    Pairs are counted from stage 1's ``candidates`` where it has chosen, and expected otherwise.
+    Raises PreflightError as ``tokenize``."""
     source = Artifact(store, "ingest", ingested)
-    images, gallery, queries = (source.read(part) for part in ("images", "gallery", "queries"))
-    usable = images["image_id"]
-    queries = queries.filter(pc.is_in(queries["reference_id"], usable.combine_chunks()))
-    gallery = gallery.filter(pc.is_in(gallery["image_id"], usable.combine_chunks()))
-    asked = _texts(queries)
-    token_ids = tokenize(text, asked["query_id"].to_pylist(), asked["text"].to_pylist())
-    lengths = np.array([len(ids) for ids in token_ids], dtype=np.int64)
-    protocol = PROTOCOLS[source.identity()["settings"]["protocol"]]
-    sizes = _counts(gallery["category"])
-    pools = [
-        _pool(asked, lengths, category, size, k, removed=protocol.removes_reference)
-        for category, size in sizes.items()
-    ]
-    pairs = expect_pairs(pools)
+    settings = source.identity()["settings"]
+    removes_reference = PROTOCOLS[settings["protocol"]].removes_reference
+    images = source.read("images")
+    usable = images
+    if encoded is not None:
+        usable = usable_images(source, Artifact(store, "encode", encoded))
+    texts = _texts(source.read("queries"), text)
+    texts = texts.filter(pc.is_in(texts["reference_id"], usable["image_id"].combine_chunks()))
+    gallery = source.read("gallery").join(
+        usable.select(["image_id"]), "image_id", join_type="inner"
+    )
+    rows = rows_of(gallery["image_id"], images["image_id"])
+    firsts = texts["is_first"].to_numpy()
+    pools, compared, candidates_expected = [], 0, 0
+    for category in settings["categories"]:
+        here = rows[pc.equal(gallery["category"], category).to_numpy()]
+        chosen = pc.equal(texts["category"], category).to_numpy()
+        pool = _pool(texts.filter(chosen), here, images["image_id"], k, removes_reference)
+        first = firsts[chosen]
+        compared += int(first.sum()) * len(here)
+        candidates_expected += int(pool.candidates[first].sum() + first[pool.asking].sum())
+        pools.append(pool)
+    expected = expect(pools, images.num_rows)
     if candidates is not None:
-        pairs = _chosen(Artifact(store, "retrieve", candidates).read("candidates"), asked, lengths)
+        table = Artifact(store, "retrieve", candidates).read("candidates")
+        candidates_expected, expected = table.num_rows, _chosen(table, texts, images["image_id"])
     return Workload(
         images=images.num_rows,
-        queries=queries.num_rows,
-        token_ids=token_ids,
-        compared=sum(
-            sizes.get(category, 0) * asking
-            for category, asking in _counts(queries["category"]).items()
-        ),
-        pairs=pairs,
+        queries=int(firsts.sum()),
+        galleries=len(pools),
+        token_ids=texts["token_ids"].to_pylist(),
+        references=rows_of(texts["reference_id"], images["image_id"]),
+        compared=compared,
+        candidates=candidates_expected,
+        expected=expected,
     )
 
 
-def _texts(queries: pa.Table) -> pa.Table:
-    """A row per text, with the number of images in its query's subset."""
-    both = queries.select(["query_id", "category"]).append_column(
-        "subset", pc.fill_null(pc.list_value_length(queries["subset"]), 0)
-    )
-    ways = [both.append_column("text", queries[name]) for name in ("text", "other_text")]
+def _texts(queries: pa.Table, config: TextConfig) -> pa.Table:
+    """A row per text; the other text of a query is not its first."""
+    columns = ["query_id", "category", "reference_id", "subset"]
+    ways = [
+        queries.select(columns)
+        .append_column("text", queries[name])
+        .append_column("is_first", pa.array(np.full(len(queries), name == "text")))
+        for name in ("text", "other_text")
+    ]
     table = pa.concat_tables(ways)
-    return table.filter(pc.is_valid(table["text"]))
+    table = table.filter(pc.is_valid(table["text"]))
+    ids = tokenize(config, table["query_id"].to_pylist(), table["text"].to_pylist())
+    return table.append_column("token_ids", pa.array(ids, pa.list_(pa.int64())))
 
 
 def _pool(
-    asked: pa.Table, lengths: np.ndarray, category: str, size: int, k: int, *, removed: bool
+    texts: pa.Table,
+    gallery: np.ndarray,
+    images: pa.ChunkedArray,
+    k: int,
+    removes_reference: bool,
 ) -> Pool:
-    mine = pc.equal(asked["category"], category).to_numpy()
-    subset = asked["subset"].to_numpy()[mine]
-    return Pool(lengths[mine], min(k, max(0, size - removed)) + subset, size)
+    """What the texts of one gallery ask of it; members of subsets that are not in it are not asked
+    for."""
+    references = rows_of(texts["reference_id"], images)
+    removed = np.isin(references, gallery) & removes_reference
+    subsets = texts["subset"].combine_chunks()
+    asking = pc.list_parent_indices(subsets).to_numpy()
+    members = rows_of(pc.list_flatten(subsets), images)
+    inside = np.isin(members, gallery)
+    return Pool(
+        gallery=gallery,
+        lengths=pc.list_value_length(texts["token_ids"]).to_numpy().astype(np.int64),
+        removed=np.where(removed, references, NONE_REMOVED),
+        candidates=np.minimum(k, np.maximum(0, len(gallery) - removed)),
+        asking=asking[inside],
+        members=members[inside],
+    )
 
 
-def _chosen(candidates: pa.Table, asked: pa.Table, lengths: np.ndarray) -> Pairs:
+def _chosen(candidates: pa.Table, texts: pa.Table, images: pa.ChunkedArray) -> Expected:
     """A query's candidates are scored once for each of its texts, those of both pools once."""
     distinct = candidates.group_by(["query_id", "image_id"]).aggregate([])
-    images = distinct["image_id"].combine_chunks().dictionary_encode()
-    numbered = pa.table({"query_id": distinct["query_id"], "image": images.indices})
-    texts = pa.table({"query_id": asked["query_id"], "length": lengths})
-    joined = numbered.join(texts, "query_id", join_type="inner")
-    return Pairs(joined["length"].to_numpy(), joined["image"].to_numpy().astype(np.int64))
-
-
-def _counts(column: pa.ChunkedArray) -> dict[str, int]:
-    counted = pc.value_counts(column)
-    names, counts = counted.field("values").to_pylist(), counted.field("counts").to_pylist()
-    return dict(zip(names, counts, strict=True))
+    lengths = pc.list_value_length(texts["token_ids"])
+    asked = pa.table({"query_id": texts["query_id"], "length": lengths})
+    pairs = distinct.join(asked, "query_id", join_type="inner")
+    rows = rows_of(pairs["image_id"], images)
+    return known(Load.of(pairs["length"].to_numpy().astype(np.int64), rows, images=len(images)))

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import TypeVar
 
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 Result = TypeVar("Result")
 
@@ -28,5 +29,11 @@ def map_blocks(work: Callable[[slice], Result], count: int, *, most: int) -> lis
     step = max(1, min(most, max(LEAST_QUERIES, -(-count // threads))))
     slices = [slice(start, start + step) for start in range(0, max(1, count), step)]
     each = max(1, torch.get_num_threads() // min(threads, len(slices)))
-    with threadpool_limits(each, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+    with _controller().limit(limits=each, user_api="blas"), ThreadPoolExecutor(threads) as pool:
         return list(pool.map(work, slices))
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    """Looking for the libraries takes a millisecond, as long as a small search."""
+    return ThreadpoolController()

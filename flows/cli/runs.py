@@ -3,7 +3,6 @@
 import inspect
 import json
 import os
-from collections.abc import Callable
 from typing import Any
 
 from flows.cli.engines import prepare_prefect, wants_prefect
@@ -72,8 +71,8 @@ def run(
 def plan(**options: Any) -> None:
     """What a run with the same options would find and make, and how long that takes.
 
-    Checks the models and ingests the split, then times samples of the rest for some ten seconds.
-    The demo is drawn when it is not there; nothing else is made.
+    Checks the models and ingests the split, as a run does, then times samples of the rest in this
+    process. The demo is drawn when it is not there; nothing else is made.
     """
     import time
 
@@ -91,15 +90,9 @@ def plan(**options: Any) -> None:
         print_plan(made, Console())
 
 
-def _takes_options_of(command: Callable[..., None], other: Callable[..., None]) -> None:
-    """Typer reads options from a signature: this one is the other's, but for who runs it."""
-    signature = inspect.signature(other)
-    kept = [one for name, one in signature.parameters.items() if name != "engine"]
-    command.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
-    command.__annotations__ = {one.name: one.annotation for one in kept} | {"return": None}
-
-
-_takes_options_of(plan, run)
+# Typer reads options from a signature: a plan takes those of the run that it plans.
+plan.__signature__ = inspect.signature(run)  # type: ignore[attr-defined]
+plan.__annotations__ = run.__annotations__
 
 
 def _flags(options: dict[str, Any]) -> dict[str, Any]:

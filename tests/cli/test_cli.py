@@ -437,7 +437,6 @@ def test_a_plan_takes_a_runs_options_and_makes_nothing(
 ) -> None:
     monkeypatch.setattr("tasks.calibrate.SECONDS", 0.02)
     options = fiq_run.bench.arguments(fiq_run.store)
-    options = [*options[: options.index("--engine")], *options[options.index("--engine") + 2 :]]
     done = terminal("plan", *options)
     assert done.code == 0, done.err
     assert "nothing to do: every stage is there already" in done.out
@@ -449,8 +448,9 @@ def test_a_plan_takes_a_runs_options_and_makes_nothing(
     plan = json.loads(terminal("plan", *coarser, "--json").out)
     left = {one["stage"] for one in plan["stages"] if one["state"] != "done"}
     assert left == {"rerank", "rank", "evaluate", "publish", "report"}
-    assert plan["total"]["flops"] == sum(one["effort"]["flops"] for one in plan["stages"]) > 0
-    assert plan["seconds"] == plan["start"] + plan["total"]["seconds"]
+    (rerank,) = (one["effort"] for one in plan["stages"] if one["stage"] == "rerank")
+    assert plan["total"]["flops"] == rerank["flops"] > 0
+    assert plan["seconds"] > plan["total"]["seconds"] > 0
     assert "with --tokens cache: " in told.out
     assert len(list((fiq_run.store / "artifacts" / "rerank").iterdir())) == 1
 

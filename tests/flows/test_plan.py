@@ -1,17 +1,22 @@
-"""A plan tells what the run then does: counted exactly, and nothing made on the way."""
+"""A plan tells what the run then does, count by count, and makes nothing on the way."""
 
+import csv
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import tasks.calibrate
 import tasks.encode
+import tasks.kept_tokens
 import tasks.rerank
 from cir_core.errors import ProblemsFound
 from cir_core.forecast import Speeds
+from flows.engine import InProcess
+from flows.pipeline import Run, run_pipeline
 from flows.plan import Plan, Planned, make_plan
+from flows.settings import Settings
 from storage.artifacts import Artifact
 from tests.support.small_benchmarks import FIQ_IMAGES, FIQ_QUERIES, Bench, Finished, K
 
@@ -20,11 +25,15 @@ BEFORE_SCORING = {"ingest", "pair"}
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks.calibrate, "SECONDS", 0.02)
+    monkeypatch.setattr("tasks.calibrate.SECONDS", 0.02)
 
 
-def planned(bench: Bench, store: Path, **changes: Any) -> Plan:
-    return make_plan(bench.settings(store, **changes), started=0.5)
+def planned(settings: Settings) -> Plan:
+    return make_plan(settings, started=0.5)
+
+
+def changed(settings: Settings, **changes: Any) -> Settings:
+    return settings.model_copy(update=changes)
 
 
 def stage_of(plan: Plan, name: str) -> Planned:
@@ -35,96 +44,223 @@ def made(store: Path) -> set[str]:
     return {folder.name for folder in (store / "artifacts").iterdir()}
 
 
-def test_an_empty_store_is_planned_whole_and_the_run_does_just_that(
-    fiq: Bench, fiq_run: Finished, tmp_path: Path
+def artifacts_of(store: Path, run: Run) -> dict[str, Artifact]:
+    """What a run is made of, by stage."""
+    inputs = Artifact(store, "evaluate", run.evaluated).identity()["inputs"]
+    ranked = Artifact(store, "rank", inputs["rank"])
+    scored = Artifact(store, "rerank", ranked.identity()["inputs"]["rerank"])
+    names = inputs | scored.identity()["inputs"] | {"rerank": scored.fingerprint}
+    names["encode"] = Artifact(store, "retrieve", names["retrieve"]).identity()["inputs"]["encode"]
+    stages = "ingest", "encode", "fuse", "retrieve", "rerank"
+    return {stage: Artifact(store, stage, names[stage]) for stage in stages}
+
+
+def counts_of(plan: Plan) -> dict[str, tuple[int, int, int]]:
+    """Images, queries and pairs of each stage."""
+    return {
+        one.stage: (one.effort.images, one.effort.queries, one.effort.pairs) for one in plan.stages
+    }
+
+
+def counts_in(store: Path, run: Run) -> dict[str, tuple[int, int, int]]:
+    """The same, of what the run left; a query that is asked both ways is scored twice."""
+    there = artifacts_of(store, run)
+    texts = Counter(there["fuse"].read("queries")["query_id"].to_pylist())
+    scores = there["rerank"].read("scores")
+    candidates = there["retrieve"].read("candidates").num_rows
+    queries, images = len(texts), there["ingest"].read("images").num_rows
+    scored = sum(texts[query] for query in scores["query_id"].to_pylist())
+    return {
+        "ingest": (images, queries, 0),
+        "encode": (images, 0, 0),
+        "fuse": (0, queries, 0),
+        "retrieve": (0, queries, candidates),
+        "rerank": (len(set(scores["image_id"].to_pylist())), queries, scored),
+        **dict.fromkeys(("rank", "evaluate", "publish", "report"), (0, 0, candidates)),
+    }
+
+
+# --- counts
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "fiq": ("fiq", {"k": 14}),
+    "fewer images than k": ("fiq", {"k": 50}),
+    "reference removed": ("fiq", {"k": 50, "protocol": "fiq-original-removed"}),
+    "both orders": ("fiq", {"k": 50, "protocol": "fiq-original-kept-both-orders"}),
+    "one shared gallery": ("fiq", {"k": 50, "protocol": "fiq-union-kept"}),
+    "subsets": ("cirr", {"k": 50}),
+    "subsets by the main order": ("cirr", {"k": 50, "protocol": "cirr-removed-subset-main-order"}),
+}
+"""With candidates enough for every image to be one, so that none is a matter of chance."""
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_run_does_what_was_planned(
+    case: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    plan = planned(fiq, tmp_path)
+    name, changes = CASES[case]
+    bench: Bench = request.getfixturevalue(name)
+    settings = bench.settings(tmp_path, **changes)
+    plan = planned(settings)
     assert made(tmp_path) == BEFORE_SCORING
+    run = run_pipeline(settings, InProcess())
     assert [one.stage for one in plan.stages if one.state == "done"] == ["ingest"]
-    assert [one.stage for one in plan.stages[1:]] == list(fiq_run.run.made[1:])
-    run = Artifact(fiq_run.store, "evaluate", fiq_run.run.evaluated).identity()["inputs"]
-    ranked = Artifact(fiq_run.store, "rank", run["rank"])
-    scores = Artifact(fiq_run.store, "rerank", ranked.identity()["inputs"]["rerank"]).read("scores")
-    rerank = stage_of(plan, "rerank").effort
-    assert rerank.pairs == scores.num_rows == 2 * FIQ_QUERIES * K
-    assert stage_of(plan, "encode").effort.images == 2 * FIQ_IMAGES
-    assert stage_of(plan, "fuse").effort.queries == 2 * FIQ_QUERIES
+    assert [one.stage for one in plan.stages[1:]] == [one for one in run.made if one != "ingest"]
+    assert counts_of(plan) == counts_in(tmp_path, run)
     assert all(one.effort.seconds > 0 for one in plan.stages)
     assert plan.seconds > plan.start > 0.5
-    assert plan.published_flops > 0
+    shutil.rmtree(tmp_path / "artifacts" / "rerank")
+    chosen = stage_of(planned(settings), "rerank").effort
+    assert (chosen.images, chosen.queries, chosen.pairs) == counts_of(plan)["rerank"]
+
+
+def test_what_stage_1_has_chosen_is_counted_exactly(cirr: Bench, tmp_path: Path) -> None:
+    """Before, a subset's member is a candidate by chance."""
+    settings = cirr.settings(tmp_path, k=3)
+    expected = stage_of(planned(settings), "rerank").effort
+    run = run_pipeline(settings, InProcess())
+    counted = counts_in(tmp_path, run)["rerank"]
+    assert expected.pairs == pytest.approx(counted[2], rel=0.15)
+    shutil.rmtree(tmp_path / "artifacts" / "rerank")
+    chosen = stage_of(planned(settings), "rerank").effort
+    assert (chosen.images, chosen.queries, chosen.pairs) == counted
+
+
+def test_missing_and_undecodable_images_are_not_counted(fiq: Bench, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(fiq.root, root)
+    missing, torn = sorted((root / "images").iterdir())[:2]
+    missing.unlink()
+    torn.write_bytes(torn.read_bytes()[:-40])
+    settings = fiq.settings(tmp_path / "store", data_root=root, k=50)
+    with pytest.raises(ProblemsFound):
+        planned(settings)
+    with pytest.raises(ProblemsFound):  # the other one is found when it is decoded
+        run_pipeline(changed(settings, allow_missing=1), InProcess())
+    with pytest.raises(ProblemsFound):
+        planned(changed(settings, allow_missing=1))
+    allowed = changed(settings, allow_missing=2)
+    left = counts_of(planned(allowed))
+    counted = counts_in(tmp_path / "store", run_pipeline(allowed, InProcess()))
+    assert left["encode"] == left["fuse"] == (0, 0, 0)
+    assert {stage: left[stage] for stage in ("retrieve", "rerank", "rank")} == {
+        stage: counted[stage] for stage in ("retrieve", "rerank", "rank")
+    }
+
+
+@pytest.mark.parametrize("categories", [1, 3])
+def test_own_data_without_labels(fiq: Bench, tmp_path: Path, categories: int) -> None:
+    """Categories of queries share the gallery; two references are not in it."""
+    folder = tmp_path / "catalogue"
+    shutil.copytree(fiq.root / "images", folder)
+    names = sorted(path.name for path in folder.iterdir())
+    with (folder / "queries.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["reference", "text", "category"])
+        table.writerows([name, "is red", f"c{i % categories}"] for i, name in enumerate(names[:6]))
+    (folder / "gallery.csv").write_text("image\n" + "\n".join(names[2:9]) + "\n")
+    changes = {"dataset": "own", "data_root": folder, "gallery": "gallery.csv", "k": 50}
+    settings = fiq.settings(tmp_path / "store", categories=(), **changes)
+    plan = planned(settings)
+    run = run_pipeline(settings, InProcess())
+    there = counts_in(tmp_path / "store", run)
+    assert counts_of(plan) == there | {"ranked": (0, 0, there["rank"][2])}
+    assert stage_of(plan, "ranked").effort.bytes > 0
+
+
+# --- states
 
 
 def test_after_the_run_there_is_nothing_to_do_and_nothing_is_timed(fiq_run: Finished) -> None:
-    plan = planned(fiq_run.bench, fiq_run.store)
+    plan = planned(fiq_run.bench.settings(fiq_run.store))
     assert {one.state for one in plan.stages} == {"done"}
     assert (plan.total.flops, plan.total.bytes, plan.speeds) == (0, 0, Speeds())
+    assert plan.published_flops == 0
     assert plan.with_cache is None
 
 
 def test_what_differs_is_told(fiq_run: Finished) -> None:
-    plan = planned(fiq_run.bench, fiq_run.store, k=K - 1)
+    plan = planned(fiq_run.bench.settings(fiq_run.store, k=K - 1))
     assert stage_of(plan, "fuse").state == "done"
     told = {one.stage: one.why for one in plan.stages if one.why}
     assert told["retrieve"] == f"k {K - 1}, not {K}"
-    assert told["rerank"] == "new retrieve"
+    assert told["rerank"] == "another retrieve"
     assert told["publish"] == "not in the catalog"
-    precise = planned(fiq_run.bench, fiq_run.store, precision="bf16")
+    precise = planned(fiq_run.bench.settings(fiq_run.store, precision="bf16"))
     assert stage_of(precise, "rerank").why == "precision bf16, not fp32"
+    found = planned(fiq_run.bench.settings(fiq_run.store, index="flat"))
+    assert stage_of(found, "retrieve").why == "index flat, not exact"
 
 
-def test_chosen_pairs_are_counted_where_both_pools_hold_one(
-    cirr_run: Finished, tmp_path: Path
-) -> None:
-    """Before stage 1 has chosen, a subset's members count beside the candidates."""
-    store = tmp_path / "store"
-    shutil.copytree(cirr_run.store, store)
-    shutil.rmtree(store / "artifacts" / "rerank")
-    plan = planned(cirr_run.bench, store)
-    run = Artifact(cirr_run.store, "evaluate", cirr_run.run.evaluated).identity()["inputs"]
-    ranked = Artifact(cirr_run.store, "rank", run["rank"])
-    scores = Artifact(cirr_run.store, "rerank", ranked.identity()["inputs"]["rerank"]).read(
-        "scores"
-    )
-    rerank = stage_of(plan, "rerank").effort
-    assert rerank.pairs == scores.num_rows
-    assert rerank.images == len(set(scores["image_id"].to_pylist()))
-    expected = stage_of(planned(cirr_run.bench, tmp_path / "new"), "rerank").effort
-    assert expected.pairs > rerank.pairs
+SHARD = 7
 
 
-def test_an_interrupted_stage_is_begun(
-    fiq: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tasks.encode, "SHARD", 7)
-    monkeypatch.setattr(tasks.rerank, "SHARD", 7)
-    fiq.run(tmp_path)
-    whole = sorted((tmp_path / "artifacts" / "rerank").glob("*/scores-*.parquet"))
-    whole[0].unlink()
-    plan = planned(fiq, tmp_path)
-    rerank = stage_of(plan, "rerank")
-    assert rerank.state == "begun"
-    assert rerank.effort.pairs == round(2 * FIQ_QUERIES * K * 7 / (2 * FIQ_IMAGES))
-    assert stage_of(plan, "encode").state == "done"
+@pytest.fixture
+def sharded(fiq: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Those of a finished run in four shards."""
+    for module in (tasks.encode, tasks.rerank, tasks.kept_tokens):
+        monkeypatch.setattr(module, "SHARD", SHARD)
+    settings = fiq.settings(tmp_path, tokens="cache")
+    run_pipeline(settings, InProcess())
+    return settings
 
 
-def test_tokens_that_are_kept_are_read(fiq: Bench, tmp_path: Path) -> None:
-    plan = planned(fiq, tmp_path, tokens="cache")
-    assert [one.stage for one in plan.stages[:3]] == ["ingest", "tokens", "encode"]
-    assert made(tmp_path) == BEFORE_SCORING
+def lose(store: Path, pattern: str) -> None:
+    """The first part that matches."""
+    sorted((store / "artifacts").glob(pattern))[0].unlink()
+
+
+def test_what_is_left_of_a_stage_is_counted(sharded: Settings, tmp_path: Path) -> None:
+    (folder,) = (tmp_path / "artifacts" / "rerank").iterdir()
+    scores = Artifact(tmp_path, "rerank", folder.name).read("scores")["image_id"].to_pylist()
+    lose(tmp_path, "rerank/*/scores-*.parquet")
+    rerank = stage_of(planned(sharded), "rerank")
+    assert (rerank.state, rerank.why) == ("begun", f"{3 * SHARD} of {4 * SHARD} images are done")
+    first = _images_of(tmp_path, range(SHARD))
+    assert rerank.effort.pairs == sum(image in first for image in scores)
+    assert rerank.effort.images == len(first & set(scores))
+
+
+def _images_of(store: Path, rows: range) -> set[str]:
+    (folder,) = (store / "artifacts" / "ingest").iterdir()
+    ids = Artifact(store, "ingest", folder.name).read("images")["image_id"].to_pylist()
+    return set(ids[rows.start : rows.stop])
+
+
+def test_the_pass_sees_what_either_stage_lacks(sharded: Settings, tmp_path: Path) -> None:
+    lose(tmp_path, "encode/*/embeddings-0000000*.parquet")
+    lose(tmp_path, "fuse/*/queries-0000007*.parquet")
+    plan = planned(sharded)
+    assert [one.state for one in plan.stages if one.stage in ("encode", "fuse")] == ["begun"] * 2
+    assert stage_of(plan, "encode").effort.images == 2 * SHARD
+    assert stage_of(plan, "rerank").state == "done"
+
+
+def test_kept_tokens_are_told_and_what_is_lost_of_them(sharded: Settings, tmp_path: Path) -> None:
+    plan = planned(changed(sharded, k=K - 1))
+    assert stage_of(plan, "tokens").state == "done"
     assert plan.with_cache is None
-    other = planned(fiq, tmp_path).with_cache
-    assert other is not None
-    assert other.bytes == plan.total.bytes
-    fiq.run(tmp_path, tokens="cache")
-    plan = planned(fiq, tmp_path, tokens="cache", k=K - 1)
-    assert plan.speeds.kept
-    assert "tokens" not in [one.stage for one in plan.stages]
+    lose(tmp_path, "tokens/*/tokens-*.npy")
+    plan = planned(changed(sharded, k=K - 1))
+    assert stage_of(plan, "tokens").state == "begun"
+    assert stage_of(plan, "tokens").effort.images == SHARD
+    without = planned(changed(sharded, k=K - 1, tokens="auto"))
+    assert "tokens" not in [one.stage for one in without.stages]
+    assert without.with_cache is not None
+    assert without.with_cache.bytes == plan.total.bytes
 
 
-def test_a_plan_of_a_broken_copy_stops_as_the_run_would(fiq: Bench, tmp_path: Path) -> None:
-    root = tmp_path / "data"
-    shutil.copytree(fiq.root, root)
-    next((root / "images").iterdir()).unlink()
-    with pytest.raises(ProblemsFound):
-        planned(fiq, tmp_path / "store", data_root=root)
-    assert planned(fiq, tmp_path / "store", data_root=root, allow_missing=1).seconds > 0
+def test_a_damaged_manifest_is_not_whole(fiq: Bench, fiq_run: Finished, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(fiq_run.store, store)
+    next((store / "artifacts" / "retrieve").glob("*/manifest.json")).write_text("{")
+    plan = planned(fiq.settings(store))
+    assert stage_of(plan, "retrieve").why == "what is there is not whole"
+    assert stage_of(plan, "rerank").state == "done"
+
+
+def test_counts_are_those_of_the_benchmark(fiq: Bench, tmp_path: Path) -> None:
+    plan = planned(fiq.settings(tmp_path))
+    assert counts_of(plan)["rerank"][2] == 2 * FIQ_QUERIES * K
+    assert counts_of(plan)["encode"][0] == 2 * FIQ_IMAGES
+    assert plan.published_flops > stage_of(plan, "rerank").effort.flops / 2

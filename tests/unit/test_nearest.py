@@ -20,13 +20,19 @@ def test_a_store_without_the_stage_says_so(tmp_path: Path) -> None:
 
 def test_settings_are_told_with_both_values_and_inputs_by_their_role(tmp_path: Path) -> None:
     make(tmp_path, Identity("rank", 1, {"k": 9, "subset": None}, {"retrieve": "c", "rerank": "d"}))
-    assert why_missing(tmp_path, identity(k=5)) == "k 5, not 9, new retrieve and rerank"
+    assert why_missing(tmp_path, identity(k=5)) == "k 5, not 9, another retrieve, another rerank"
 
 
 def test_the_most_similar_one_is_compared(tmp_path: Path) -> None:
     for one in (identity(k=1, index="flat"), identity(k=5, index="ivf"), identity(k=2)):
         make(tmp_path, one)
     assert why_missing(tmp_path, identity(k=5, index="exact")) == "index exact, not ivf"
+
+
+def test_the_same_inputs_are_nearer_than_the_same_settings(tmp_path: Path) -> None:
+    make(tmp_path, Identity("rank", 1, {"k": 5}, {"retrieve": "c", "rerank": "b"}))
+    make(tmp_path, identity(k=9))
+    assert why_missing(tmp_path, identity(k=5)) == "k 5, not 9"
 
 
 def test_another_version_is_told(tmp_path: Path) -> None:

@@ -15,7 +15,14 @@ from cir_core.memory import free_memory, is_out_of_memory
 from cir_core.models.config import Stage2Config, TextConfig, VisionConfig
 from cir_core.models.reranker import Stage2Model
 from cir_core.rerank.budget import Budget
-from cir_core.rerank.cost import Sizes, absorbed_rows, begin_flops, engine_flops, published_flops
+from cir_core.rerank.cost import (
+    Load,
+    Sizes,
+    absorbed_rows,
+    begin_flops,
+    engine_flops,
+    published_flops,
+)
 from cir_core.rerank.engine import RerankEngine
 from cir_core.rerank.packing import FusedQueries
 from cir_core.rerank.reference import ReferenceScorer
@@ -56,22 +63,22 @@ def test_flops_are_those_that_torch_counts(seed: int, layers: int, merge_from: i
     lengths = rng.integers(1, 5, 4)
     queries, images, sizes = queries_of(model, lengths), images_of(model, 3), Sizes.of(model.config)
     pairs = np.stack([rng.integers(0, 4, 6), rng.integers(0, 3, 6)], axis=1)
-    of_pair, image_of_pair = lengths[pairs[:, 0]], pairs[:, 1]
+    load = Load.of(lengths[pairs[:, 0]], pairs[:, 1], images=len(images))
     reference = ReferenceScorer(model, queries)
-    assert counted(reference, images, pairs) == published_flops(sizes, of_pair)
+    assert counted(reference, images, pairs) == published_flops(sizes, load)
     engine = RerankEngine(model, queries, device=CPU, memory=2**26)
-    begun, scored = begin_flops(sizes, lengths), engine_flops(sizes, of_pair, image_of_pair)
+    begun, scored = begin_flops(sizes, lengths), engine_flops(sizes, load)
     assert counted(engine, images, pairs) == begun + scored
     assert counted(engine, images, pairs) == scored
 
 
 def test_the_published_pair_costs_39_gflop_and_ours_a_sixth() -> None:
     lengths, pair = np.full(4000, 14), np.arange(4000)
-    published = published_flops(PUBLISHED, lengths)
+    published = published_flops(PUBLISHED, Load.of(lengths, pair, images=len(pair)))
     assert published / len(pair) == pytest.approx(39.0e9, rel=0.01)
     # up to 62 tokens of an image, its work is proportional to them
     for per_image, times in ((40, 6.09), (4, 3.15), (1, 3.15)):
-        ours = engine_flops(PUBLISHED, lengths, pair // per_image)
+        ours = engine_flops(PUBLISHED, Load.of(lengths, pair // per_image, images=len(pair)))
         assert published / ours == pytest.approx(times, abs=0.005)
 
 
