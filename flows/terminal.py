@@ -145,7 +145,8 @@ def _percent(value: float) -> str:
 def print_plan(plan: Plan, console: Console) -> None:
     """A row per stage and one for all, why a stage is not done, and what a run takes."""
     table = Table(title="What a run would do", title_justify="left", show_footer=True)
-    total = ["all", "", *_effort(plan.total)]
+    *_, flops, disk, time = _effort(plan.total)
+    total = ["all", "", "", "", "", flops, disk, time]  # stages see the same images and pairs
     for name, sum_of_all in zip(PLAN_HEADER, total, strict=True):
         justify: JustifyMethod = "left" if name in PLAN_HEADER[:2] else "right"
         table.add_column(name, sum_of_all, justify=justify, no_wrap=True)

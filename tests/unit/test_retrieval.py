@@ -8,9 +8,11 @@ from typing import Any
 import faiss
 import numpy as np
 import pytest
+from threadpoolctl import ThreadpoolController
 
 from cir_core.errors import CirError, NonFiniteError, PreflightError, UsageError
 from cir_core.retrieval import choice as choosing
+from cir_core.retrieval.blocks import map_blocks
 from cir_core.retrieval.candidates import NONE_REMOVED, Candidates
 from cir_core.retrieval.choice import IndexChoice, IndexKind, open_index, require_available
 from cir_core.retrieval.ranks import target_ranks
@@ -287,3 +289,20 @@ def test_every_refusal_has_a_remedy() -> None:
         with pytest.raises(CirError) as refused:
             make()
         assert refused.value.remedy
+
+
+@pytest.mark.parametrize(("queries", "each"), [(1024, 1), (512, 2), (1, 4)])
+def test_blocks_share_the_threads_among_their_products(
+    monkeypatch: pytest.MonkeyPatch, queries: int, each: int
+) -> None:
+    """Of four threads: four blocks at once have one each, a single block all of them. numpy's
+    library has threads of its own; libraries on OpenMP count them thread by thread."""
+    monkeypatch.setattr("torch.get_num_threads", lambda: 4)
+    blas = ThreadpoolController().select(threading_layer="pthreads")
+
+    def threads(_: slice) -> set[int]:
+        return {library["num_threads"] for library in blas.info() if "numpy" in library["filepath"]}
+
+    with blas.limit(limits=4):
+        assert map_blocks(threads, queries, most=256) == [{each}] * max(1, queries // 256)
+        assert threads(slice(0)) == {4}
