@@ -1,6 +1,6 @@
 # make demo    install, run the embedded demo, print its recall table
 # make test    install, lint, types, layer contracts, tests
-# make bench   measure re-ranking, encoding and stage 1 on the CPU (under ten minutes)
+# make bench   measure re-ranking, encoding, stage 1 and forecasts on the CPU (under ten minutes)
 # make train-demo   train the shipped pair anew (about two hours)
 VENV ?= .venv
 PYTHON ?= python3
@@ -32,6 +32,8 @@ bench: install
 	$(BIN)/python benchmarks/encoding.py
 	$(BIN)/python benchmarks/retrieval.py search
 	$(BIN)/python benchmarks/retrieval.py tables
+	$(BIN)/python benchmarks/plan.py demo
+	$(BIN)/python benchmarks/plan.py full
 
 # Each step resumes where an earlier, interrupted one stopped.
 train-demo: install

@@ -1,12 +1,14 @@
 """Is a run done when its plan said? Plans and then runs: the demo, and a sample of full size.
 
     python benchmarks/plan.py demo
-    python benchmarks/plan.py full --images 24 --queries 24 -k 12    # 1 GB of disk, random weights
+    python benchmarks/plan.py full      # 24 images, 24 queries, random weights; 1 GB of disk
+    python benchmarks/plan.py full --device cuda --images 15415 --queries 6016 -k 100
 
 Both times are of this machine within minutes; on a busy one they differ by what else it does.
 """
 
 import csv
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from encoding import photo
+from encoding import DRAWN, photo
 from full_size import TEXT, VISION
 
 from cir_core.models.config import Stage1Config, Stage2Config
@@ -77,7 +79,11 @@ def write_catalogue(root: Path, images: int, queries: int) -> None:
     root.mkdir()
     rng = np.random.default_rng(0)
     for row in range(images):
-        photo(rng).save(root / f"{row}.jpg", quality=90)
+        path = root / f"{row}.jpg"
+        if row < DRAWN:
+            photo(rng).save(path, quality=90)
+        else:
+            shutil.copy(root / f"{row % DRAWN}.jpg", path)
     with (root / "queries.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["reference", "text", "target"])
