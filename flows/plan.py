@@ -81,6 +81,11 @@ class Plan:
     def seconds(self) -> float:
         return self.start + self.total.seconds
 
+    @property
+    def fits(self) -> bool:
+        """Whether the disk has room for what is left."""
+        return self.total.bytes <= self.free
+
 
 @dataclass
 class _Found:

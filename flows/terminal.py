@@ -186,7 +186,7 @@ def _plan_lines(plan: Plan) -> list[str]:
     if plan.published_flops:
         published = _prefixed(plan.published_flops)
         lines.append(f"the published loop would spend {published}FLOP on the same pairs")
-    if plan.total.bytes > plan.free:
+    if not plan.fits:
         lines.append("[bold red]the disk is too small[/]: free space, or move the store: --store")
     return lines
 

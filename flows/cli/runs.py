@@ -5,6 +5,8 @@ import json
 import os
 from typing import Any
 
+import typer
+
 from flows.cli.engines import prepare_prefect, wants_prefect
 from flows.cli.options import (
     AllowMissing,
@@ -72,12 +74,14 @@ def plan(**options: Any) -> None:
     """What a run with the same options would find and make, and how long that takes.
 
     Checks the models and ingests the split, as a run does, then times samples of the rest in this
-    process. The demo is drawn when it is not there; nothing else is made.
+    process. The demo is drawn when it is not there; nothing else is made. Ends with 8 when the disk
+    is too small for what is left.
     """
     import time
 
     from rich.console import Console
 
+    from cir_core.errors import OutOfSpace
     from flows.plan import make_plan
     from flows.settings import resolve
     from flows.terminal import plan_summary, print_plan
@@ -88,6 +92,8 @@ def plan(**options: Any) -> None:
         print(json.dumps(plan_summary(made)))
     else:
         print_plan(made, Console())
+    if not made.fits:
+        raise typer.Exit(OutOfSpace.exit_code)
 
 
 # Typer reads options from a signature: a plan takes those of the run that it plans.

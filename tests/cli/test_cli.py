@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -453,6 +454,10 @@ def test_a_plan_takes_a_runs_options_and_makes_nothing(
     assert plan["seconds"] > plan["total"]["seconds"] > 0
     assert "with --tokens cache: " in told.out
     assert len(list((fiq_run.store / "artifacts" / "rerank").iterdir())) == 1
+    monkeypatch.setattr("flows.plan.disk_usage", lambda _: SimpleNamespace(free=1000))
+    full = terminal("plan", *coarser)
+    assert full.code == 8
+    assert "the disk is too small" in full.out
 
 
 def test_sql_answers_as_a_table_and_as_json(terminal: Terminal, fiq_run: Finished) -> None:
