@@ -1,6 +1,7 @@
 """The composition: from annotations and images to a published, reported run. Written once."""
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from cir_core.datasets.registry import Dataset
 from cir_core.datasets.selection import source_split
 from cir_core.errors import ProblemsFound, UsageError
 from cir_core.rerank.precision import require_precision
-from cir_core.retrieval.choice import IndexChoice, require_available
+from cir_core.retrieval.choice import IndexChoice, count_lists, require_available
 from flows.engine import Engine
 from flows.machine import find_device, find_workers
 from flows.own import complete, open_dataset
@@ -216,7 +217,8 @@ def find_candidates(settings: Settings, inputs: Inputs, models: Made, engine: En
 
 
 def ingest_split(settings: Settings, inputs: Inputs, engine: Engine) -> Made:
-    """The split's images, gallery and queries; the demo draws its own first."""
+    """The split's images, gallery and queries; the demo draws its own first. Raises UsageError when
+    a gallery is too small for the index."""
     store, root = settings.store, inputs.data_root
     if settings.dataset == "demo" and settings.data_root is None:
         engine.run(render_demo, root, source_split(settings.split))
@@ -225,6 +227,10 @@ def ingest_split(settings: Settings, inputs: Inputs, engine: Engine) -> Made:
     )
     problems = Artifact(store, "ingest", ingested.fingerprint).read("problems").to_pylist()
     stop_on_problems(problems, settings.allow_missing)
+    if inputs.index.kind == "ivf":
+        gallery = Artifact(store, "ingest", ingested.fingerprint).read("gallery")
+        for images in Counter(gallery["category"].to_pylist()).values():
+            count_lists(images, inputs.index)  # hours before the index is made
     return ingested
 
 

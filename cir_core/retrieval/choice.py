@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from importlib.util import find_spec
+from math import sqrt
 from typing import TYPE_CHECKING, Literal
 
 from cir_core.errors import PreflightError, UsageError
@@ -16,6 +17,13 @@ inverted lists, and its exhaustive search on the first visible GPU."""
 
 INSTALL = {"cpu": "pip install -c constraints.txt '.[cpu]'", "gpu": "pip install '.[gpu]'"}
 """The two are builds of one module, which overwrite each other: one environment holds one."""
+
+
+TRAINING_IMAGES = 39
+"""Per list at least: FAISS warns below."""
+
+LISTS_PER_ROOT = 4
+"""Lists are so many times the square root of the gallery's size by default."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,21 @@ def require_available(choice: IndexChoice) -> None:
             cause="this is its CPU build, or there is no CUDA device",
             remedy=f"pip uninstall faiss-cpu, then {INSTALL[wanted]}; or pass --index exact",
         )
+
+
+def count_lists(images: int, choice: IndexChoice) -> int:
+    """Of an ``ivf`` index over so many images. Raises UsageError when they are too few for the
+    lists that are asked for."""
+    most = max(1, images // TRAINING_IMAGES)
+    if choice.lists is None:
+        return min(most, round(LISTS_PER_ROOT * sqrt(images)))
+    if choice.lists > most:
+        raise UsageError(
+            f"{choice.lists} lists are too many for a gallery of {images} images",
+            cause=f"each is learnt from {TRAINING_IMAGES} images or more",
+            remedy=f"pass --nlist {most} or less, or leave it out",
+        )
+    return choice.lists
 
 
 def open_index(gallery: "Gallery", choice: IndexChoice) -> "VectorIndex":

@@ -1,6 +1,5 @@
 """FAISS's indexes, held to our scores, our order and our ties."""
 
-from math import sqrt
 from typing import Any
 
 import faiss
@@ -9,7 +8,7 @@ from jaxtyping import Float, Int
 
 from cir_core.errors import UsageError
 from cir_core.retrieval.candidates import Candidates, best_of, joined
-from cir_core.retrieval.choice import IndexChoice
+from cir_core.retrieval.choice import IndexChoice, count_lists
 from cir_core.retrieval.scores import Gallery, error_bound, pair_scores
 
 SLACK = 8
@@ -20,12 +19,6 @@ QUERIES_AT_ONCE = 4096
 
 GPU_MOST = 2048
 """Neighbours a query that FAISS's GPU kernels can return."""
-
-TRAINING_IMAGES = 39
-"""Per list at least: FAISS warns below."""
-
-LISTS_PER_ROOT = 4
-"""Lists are so many times the square root of the gallery's size by default."""
 
 ROUNDS, MOST_TRAINING_IMAGES = 10, 64
 """Of learning the lists, and per list. FAISS's own 25 and 256 take ten times as long, at a million
@@ -85,7 +78,7 @@ class FaissIndex:
 
 def _built(vectors: Float[np.ndarray, "image embedding"], choice: IndexChoice) -> Any:
     count, width = vectors.shape
-    lists = _lists(count, choice) if choice.kind == "ivf" else 1
+    lists = count_lists(count, choice) if choice.kind == "ivf" else 1
     recipe = f"IVF{lists},Flat" if lists > 1 else "Flat"
     index: Any = faiss.index_factory(width, recipe, faiss.METRIC_INNER_PRODUCT)
     if choice.kind == "gpu":
@@ -96,16 +89,3 @@ def _built(vectors: Float[np.ndarray, "image embedding"], choice: IndexChoice) -
     index.train(vectors)
     index.add(vectors)
     return index
-
-
-def _lists(count: int, choice: IndexChoice) -> int:
-    most = max(1, count // TRAINING_IMAGES)
-    if choice.lists is None:
-        return min(most, round(LISTS_PER_ROOT * sqrt(count)))
-    if choice.lists > most:
-        raise UsageError(
-            f"{choice.lists} lists are too many for a gallery of {count} images",
-            cause=f"each is learnt from {TRAINING_IMAGES} images or more",
-            remedy=f"pass --nlist {most} or less, or leave it out",
-        )
-    return choice.lists

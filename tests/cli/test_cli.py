@@ -178,6 +178,16 @@ def test_a_device_that_is_not_there_is_a_usage_error(terminal: Terminal, own: Fi
     assert_told(answer, 2, "'abacus'", "cause:", "--device cpu")
 
 
+@pytest.mark.parametrize("verb", ["plan", "run"])
+def test_too_many_lists_are_refused_before_images_are_encoded(
+    terminal: Terminal, own: Finished, verb: str
+) -> None:
+    options = own.bench.arguments(own.store)
+    answer = terminal(verb, *options, "--index", "ivf", "--nlist", "9")
+    assert_told(answer, 2, "9 lists are too many for a gallery of 14 images", "--nlist 1 or less")
+    assert not (own.store / "artifacts" / "encode").exists()
+
+
 def test_settings_are_shown_with_their_origins(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
