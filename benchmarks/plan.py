@@ -23,7 +23,7 @@ from full_size import TEXT, VISION
 from cir_core.models.config import Stage1Config, Stage2Config
 from cir_core.models.fusion import Stage1Model
 from cir_core.models.reranker import Stage2Model
-from flows.engine import Timed
+from flows.engine import InProcess
 from flows.pipeline import run_pipeline
 from flows.plan import make_plan
 from flows.settings import Settings
@@ -106,7 +106,7 @@ def compare(settings: Settings) -> None:
     began = time.perf_counter()
     plan = make_plan(settings, started=0)
     print(f"planned in {time.perf_counter() - began:.1f} s")
-    timed = Timed()
+    timed = InProcess()
     began = time.perf_counter()
     run_pipeline(settings, timed)
     took = time.perf_counter() - began

@@ -13,7 +13,7 @@ from cir_core.forecast import Effort, Left, Speeds, Workload, forecast, together
 from cir_core.models.config import Stage1Config, Stage2Config
 from cir_core.models.load import as_stage1, as_stage2, parse_config
 from cir_core.rerank.cost import Sizes, published_flops
-from flows.engine import Timed
+from flows.engine import InProcess
 from flows.pipeline import (
     Inputs,
     ingest_split,
@@ -136,7 +136,7 @@ def make_plan(settings: Settings, *, started: float) -> Plan:
     when the models have no work. ``started`` is what it took to get here, in seconds. Raises as
     ``run_pipeline`` would before it re-ranks, for what is known by now.
     """
-    inputs, engine, store = resolve_inputs(settings), Timed(), settings.store
+    inputs, engine, store = resolve_inputs(settings), InProcess(), settings.store
     with hold_store(store):
         pair = engine.run(check_pair, store, inputs.stage1, inputs.stage2)
         if not pair.reused:  # the run will only hash them
