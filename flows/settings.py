@@ -33,8 +33,8 @@ class Settings(BaseModel):
     """What one run is asked to do, as typed; ``resolve_inputs`` of the pipeline completes it.
 
     ``dataset``, ``split``, ``categories``, ``protocol``, ``k``, ``index``, ``nlist``, ``nprobe``,
-    ``precision``, the two models and, of own data, ``name``, ``images``, ``queries`` and ``gallery``
-    change results; the others do not.
+    ``precision``, the two models and, of own data, ``name``, ``images``, ``queries`` and
+    ``gallery`` change results; the others do not.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
