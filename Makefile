@@ -1,7 +1,7 @@
 # make demo    install, run the embedded demo, print its recall table
 # make test    install, lint, types, layer contracts, tests
 # make bench   measure re-ranking, encoding, stage 1 and forecasts on the CPU (under ten minutes)
-# make train-demo   train the shipped pair anew (about two hours)
+# make train-demo   train the shipped pair anew (two to three hours)
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
