@@ -73,9 +73,9 @@ def run(
 def plan(**options: Any) -> None:
     """What a run with the same options would find and make, and how long that takes.
 
-    Checks the models and ingests the split, as a run does, then times samples of the rest in this
-    process. The demo is drawn when it is not there; nothing else is made. Ends with 8 when the disk
-    is too small for what is left.
+    Checks the models and ingests the split, as a run does (the demo is
+    drawn), then times samples of the rest; nothing else is made. Ends
+    with 8 when the disk is too small for what is left.
     """
     import time
 
