@@ -61,6 +61,12 @@ class Load:
         )
         return cls(*counted)
 
+    @property
+    def sums(self) -> tuple[float, float, float]:
+        """Over all images, as numbers of Python: FLOPs of hundreds of millions of published pairs
+        are too many for 64 bits."""
+        return self.pairs.sum().item(), self.tokens.sum().item(), self.looks.sum().item()
+
     def of_images(self, chosen: Bool[np.ndarray, " image"]) -> Self:
         """The pairs of some of the images."""
         return type(self)(self.pairs[chosen], self.tokens[chosen], self.looks[chosen])
@@ -68,7 +74,7 @@ class Load:
 
 def published_flops(sizes: Sizes, load: Load) -> float:
     """The published loop: every layer in full, and every pair projects its image itself."""
-    pairs, tokens, looks = load.pairs.sum(), load.tokens.sum(), load.looks.sum()
+    pairs, tokens, looks = load.sums
     projecting = 4 * sizes.patches * sizes.image_width * sizes.width
     looking = 4 * sizes.patches * sizes.width
     per_layer = _self_attention(sizes, tokens, looks) + _around_images(sizes, tokens)
@@ -84,7 +90,7 @@ def begin_flops(sizes: Sizes, lengths: Int[np.ndarray, " query"]) -> float:
 
 def engine_flops(sizes: Sizes, load: Load) -> float:
     """The engine, its queries begun (``begin_flops``) and every image in one block."""
-    pairs, tokens, looks = load.pairs.sum(), load.tokens.sum(), load.looks.sum()
+    pairs, tokens, looks = load.sums
     flops = _head(sizes, pairs, outputs=1)
     for layer in range(sizes.layers):
         last = layer == sizes.layers - 1

@@ -82,6 +82,13 @@ def test_the_published_pair_costs_39_gflop_and_ours_a_sixth() -> None:
         assert published / ours == pytest.approx(times, abs=0.005)
 
 
+def test_flops_of_a_billion_pairs_are_not_too_many() -> None:
+    """Of one pair and of a billion like it; 64 bits hold a fifth of these."""
+    one = Load(pairs=np.array([1]), tokens=np.array([14]), looks=np.array([196]))
+    many = Load(*(10**9 * numbers for numbers in (one.pairs, one.tokens, one.looks)))
+    assert published_flops(PUBLISHED, many) == 10**9 * published_flops(PUBLISHED, one) > 2**63
+
+
 @pytest.mark.parametrize("heads", [1, 2, 12])
 def test_images_are_absorbed_up_to_where_it_costs_as_much(heads: int) -> None:
     sizes = Sizes(24, heads, 8, 2, 1, image_width=12, patches=9)
