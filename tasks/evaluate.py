@@ -13,7 +13,7 @@ from cir_core.metrics.precision import (
     mean_average_precision,
     reciprocal_rank_metrics,
 )
-from cir_core.metrics.protocols import PROTOCOLS, Protocol
+from cir_core.metrics.protocols import Protocol
 from cir_core.metrics.recall import (
     Metric,
     TargetRanks,
@@ -25,6 +25,7 @@ from cir_core.types import Pool
 from storage import schemas
 from storage.artifacts import Artifact, Identity, Made
 from tasks.gallery import usable_images
+from tasks.protocol import protocol_of
 
 VERSION = 3
 
@@ -42,7 +43,7 @@ def evaluate(store: Path, ingested: str, candidates: str, rankings: str) -> Made
     if artifact.is_done:
         return Made(identity.fingerprint, reused=True)
     source = Artifact(store, "ingest", ingested)
-    protocol = PROTOCOLS[identity.settings["protocol"]]
+    protocol = protocol_of(source)
     queries = source.read("queries").sort_by("query_id")
     labelled = queries.filter(pc.is_valid(queries["targets"]))
     targets = retrieved.read("targets")
@@ -63,7 +64,7 @@ def evaluate(store: Path, ingested: str, candidates: str, rankings: str) -> Made
 
 def identify(store: Path, ingested: str, candidates: str, rankings: str, *, k: int) -> Identity:
     """What names the artifact ``evaluate``; ``k`` is the candidates'."""
-    protocol = Artifact(store, "ingest", ingested).identity()["settings"]["protocol"]
+    protocol = protocol_of(Artifact(store, "ingest", ingested)).name
     return Identity(
         stage="evaluate",
         version=VERSION,
@@ -75,7 +76,7 @@ def identify(store: Path, ingested: str, candidates: str, rankings: str, *, k: i
 def stage1_metrics(store: Path, ingested: str, candidates: str) -> list[Metric]:
     """What ``evaluate`` says of stage 1, before there is a stage 2; nothing is written."""
     source = Artifact(store, "ingest", ingested)
-    protocol = PROTOCOLS[source.identity()["settings"]["protocol"]]
+    protocol = protocol_of(source)
     retrieved = Artifact(store, "retrieve", candidates)
     queries = source.read("queries").sort_by("query_id")
     labelled = queries.filter(pc.is_valid(queries["targets"]))

@@ -7,11 +7,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cir_core.errors import StoreCorrupt
-from cir_core.metrics.protocols import PROTOCOLS, Subset
+from cir_core.metrics.protocols import Subset
 from cir_core.ordering import grouped_best_first
 from storage import schemas
 from storage.artifacts import Artifact, Identity, Made
 from storage.tables import rows_of
+from tasks.protocol import protocol_of
 
 VERSION = 2
 
@@ -50,9 +51,9 @@ def rank(store: Path, ingested: str, candidates: str, scores: str) -> Made:
 
 def identify(store: Path, ingested: str, candidates: str, scores: str) -> Identity:
     """What names the artifact ``rank``."""
-    protocol = PROTOCOLS[Artifact(store, "ingest", ingested).identity()["settings"]["protocol"]]
+    subset = protocol_of(Artifact(store, "ingest", ingested)).subset
     inputs = {"retrieve": candidates, "rerank": scores}
-    return Identity("rank", VERSION, {"subset": protocol.subset}, inputs)
+    return Identity("rank", VERSION, {"subset": subset}, inputs)
 
 
 def _ranked(table: pa.Table, subset: Subset) -> pa.Table:

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cir_core.metrics.protocols import PROTOCOLS
 from cir_core.retrieval.candidates import NONE_REMOVED, Candidates, best_of
 from cir_core.retrieval.choice import IndexChoice, open_index
 from cir_core.retrieval.ranks import target_ranks
@@ -16,6 +15,7 @@ from cir_core.retrieval.scores import Gallery, pair_scores
 from storage import schemas
 from storage.artifacts import Artifact, Identity, Made
 from storage.tables import rows_of, taken, vectors_of
+from tasks.protocol import protocol_of
 
 VERSION = 2
 
@@ -103,11 +103,11 @@ def identify(
     store: Path, ingested: str, gallery: str, queries: str, *, k: int, index: IndexChoice
 ) -> Identity:
     """What names the artifact ``retrieve``."""
-    protocol = PROTOCOLS[Artifact(store, "ingest", ingested).identity()["settings"]["protocol"]]
+    removes_reference = protocol_of(Artifact(store, "ingest", ingested)).removes_reference
     return Identity(
         stage="retrieve",
         version=VERSION,
-        settings={"k": k, "removes_reference": protocol.removes_reference, **index.settings()},
+        settings={"k": k, "removes_reference": removes_reference, **index.settings()},
         inputs={"ingest": ingested, "encode": gallery, "fuse": queries},
     )
 

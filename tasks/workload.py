@@ -7,7 +7,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cir_core.forecast import Expected, Pool, Workload, expect, known
-from cir_core.metrics.protocols import PROTOCOLS
 from cir_core.models.config import TextConfig
 from cir_core.rerank.cost import Load
 from cir_core.retrieval.candidates import NONE_REMOVED
@@ -15,6 +14,7 @@ from storage.artifacts import Artifact
 from storage.tables import rows_of
 from tasks.gallery import usable_images
 from tasks.models import tokenize
+from tasks.protocol import protocol_of
 
 
 def count_workload(
@@ -30,8 +30,7 @@ def count_workload(
     Pairs are counted from stage 1's ``candidates`` where it has chosen, and expected otherwise.
     Raises PreflightError as ``tokenize``."""
     source = Artifact(store, "ingest", ingested)
-    settings = source.identity()["settings"]
-    removes_reference = PROTOCOLS[settings["protocol"]].removes_reference
+    removes_reference = protocol_of(source).removes_reference
     images = source.read("images")
     usable = images
     if encoded is not None:
@@ -44,7 +43,7 @@ def count_workload(
     rows = rows_of(gallery["image_id"], images["image_id"])
     firsts = texts["is_first"].to_numpy()
     pools, compared, candidates_expected = [], 0, 0
-    for category in settings["categories"]:
+    for category in source.identity()["settings"]["categories"]:
         here = rows[pc.equal(gallery["category"], category).to_numpy()]
         chosen = pc.equal(texts["category"], category).to_numpy()
         pool = _pool(texts.filter(chosen), here, images["image_id"], k, removes_reference)
