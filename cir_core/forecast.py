@@ -214,12 +214,15 @@ def forecast(
         return Effort(images, seconds=images * KEPT_SECONDS_PER_BYTE * FLOAT * widths.image)
 
     see = read if reading else compute
+    seen = see(passed)
+    if passed:
+        seen = replace(seen, seconds=seen.seconds + speeds.open_stage1)
     fusing = fusion_flops(stage1, lengths[fused])
-    scoring = round(begin_flops(Sizes.of(stage2), lengths))
-    scoring += round(engine_flops(Sizes.of(stage2), scored.load))
+    sizes = Sizes.of(stage2)
+    scoring = round(begin_flops(sizes, lengths) + engine_flops(sizes, scored.load))
     efforts = {
         "tokens": compute(to_keep),
-        "encode": see(passed),
+        "encode": seen,
         "fuse": Effort(
             queries=round(work.queries * fused.mean()) if len(fused) else 0,
             flops=fusing,
@@ -252,10 +255,8 @@ def forecast(
         "report": Effort(pairs=work.candidates, seconds=PAGE_SECONDS + PICTURES * speeds.picture),
         "ranked": Effort(pairs=work.candidates),
     }
-    if passed:  # of the two that share the pass, the first that is left bears it
-        efforts["encode"] = together([efforts["encode"], Effort(seconds=speeds.open_stage1)])
-    if "encode" not in left.stages:
-        efforts["fuse"] = together([efforts["encode"], efforts["fuse"]])
+    if "encode" not in left.stages:  # the pass is for the queries alone
+        efforts["fuse"] = together([seen, efforts["fuse"]])
     disk = bytes_by_stage(
         Counts(
             images=int(left.encoded.sum()),

@@ -240,13 +240,12 @@ def _worked(made: dict[str, Made]) -> tuple[str, ...]:
 
 def problems_of(store: Path, ingested: str, gallery: str, queries: str) -> list[dict[str, str]]:
     """Of images and queries, once all images have been decoded."""
-    parts = ("ingest", ingested, "problems"), ("encode", gallery, "problems")
-    tables = (*parts, ("fuse", queries, "unfused"))
-    return [
-        row
-        for stage, fingerprint, part in tables
-        for row in Artifact(store, stage, fingerprint).read(part).to_pylist()
-    ]
+    tables = (
+        Artifact(store, "ingest", ingested).read("problems"),
+        Artifact(store, "encode", gallery).read("problems"),
+        Artifact(store, "fuse", queries).read("unfused"),
+    )
+    return [row for table in tables for row in table.to_pylist()]
 
 
 def stop_on_problems(problems: list[dict[str, str]], allowed: int) -> None:

@@ -20,6 +20,8 @@ from storage.artifacts import Artifact
 
 PLAN_HEADER = ["stage", "state", "images", "queries", "pairs", "FLOP", "disk", "time"]
 MILLIONS = 10_000_000
+"""From here on a count is told in millions: eight digits are no longer read at a glance, and would
+make a plan wider than a terminal."""
 
 HEADER = ["category", "metric", "stage 1", "stage 2", "gain ± 95 %"]
 
@@ -192,7 +194,6 @@ def _plan_lines(plan: Plan) -> list[str]:
 
 
 def _count(number: int) -> str:
-    """In full as long as that is read at a glance."""
     return f"{number:,}" if number < MILLIONS else f"{number / 1e6:,.1f} M"
 
 

@@ -21,7 +21,7 @@ from cir_core.rerank.engine import RerankEngine
 from cir_core.rerank.packing import FusedQueries
 from cir_core.retrieval.candidates import NONE_REMOVED
 from cir_core.retrieval.choice import IndexChoice, IndexKind, open_index
-from cir_core.retrieval.scores import Gallery
+from cir_core.retrieval.scores import QUERIES_AT_ONCE, Gallery
 from cir_core.types import Precision
 from tasks.decode import load_crop
 from tasks.image_tokens import Pictures, compute_tokens
@@ -40,9 +40,6 @@ MOST_PAIRS = 256
 
 SEARCHED = 20_000
 """Images that a sample search goes through: more than the caches hold."""
-
-QUERIES_AT_ONCE = 1024
-"""Of a sample search, as of a real one."""
 
 _log = logging.getLogger(__name__)
 

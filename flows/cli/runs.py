@@ -103,8 +103,10 @@ plan.__annotations__ = run.__annotations__
 
 def _flags(options: dict[str, Any]) -> dict[str, Any]:
     """Settings by name, of a command's options."""
-    flags = {name: value for name, value in options.items() if name != "as_json"}
-    return flags | {"categories": tuple(flags.pop("category") or ())}
+    flags = dict(options)
+    del flags["as_json"]
+    flags["categories"] = tuple(flags.pop("category") or ())
+    return flags
 
 
 def _run(flags: dict[str, Any], *, as_json: bool) -> None:
