@@ -27,7 +27,7 @@ from storage.arrays import ARRAY_SUFFIX, map_array, write_array
 from storage.atomic import commit, commit_text, sha256_of
 from storage.tables import read_table, write_table
 
-STORE_FORMAT = 2
+STORE_FORMAT = 3
 """Raise when the layout of the store or a schema changes; every fingerprint then changes too."""
 
 FINGERPRINT_DIGITS = 32
