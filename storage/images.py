@@ -13,6 +13,9 @@ from PIL import Image, UnidentifiedImageError
 
 from cir_core.errors import ImageProblem
 from cir_core.images import has_known_range
+from cir_core.picture_files import FORMATS
+from storage.likeness import likeness
+from storage.metadata import without_metadata
 
 MOST_PIXELS = 50_000_000
 """Above any photo of the benchmarks. A 12 KB PNG can claim 100 megapixels and take 500 MiB."""
@@ -26,9 +29,8 @@ MOST_BYTES = 4 * MOST_PIXELS
 MACHINE_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Out of descriptors or memory: no image is to blame, and going on would blame all of them."""
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-"""What a file may hold, whatever its name. Pillow's further formats include one (EPS) that starts
-an external interpreter on the file's content where that is installed."""
+UNDECODABLE = (OSError, SyntaxError, ValueError, RuntimeError)
+"""What Pillow raises of a picture that it cannot decode, the last for AVIF alone."""
 
 
 def find_image(root: Path, relative: Sequence[str]) -> str:
@@ -150,7 +152,7 @@ def decode_image(content: bytes, relative: str) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about metadata that nobody reads here
             image.load()
-    except (OSError, SyntaxError, ValueError) as error:
+    except UNDECODABLE as error:
         raise _undecodable(error, relative) from error
     return image
 
@@ -159,12 +161,12 @@ def _opened(content: bytes, relative: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own, higher, limit; ours follows below
-            image = Image.open(io.BytesIO(content), formats=FORMATS)
+            image = Image.open(io.BytesIO(without_metadata(content)), formats=tuple(FORMATS))
     except UnidentifiedImageError as error:
         raise ImageProblem(
-            "unreadable", "a file is not an image", item=relative, cause=_likeness(content)
+            "unreadable", "a file is not an image", item=relative, cause=likeness(content)
         ) from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except UNDECODABLE as error:
         raise _undecodable(error, relative) from error
     except Image.DecompressionBombError as error:
         raise ImageProblem(
@@ -183,16 +185,6 @@ def _opened(content: bytes, relative: str) -> Image.Image:
             cause=f"{image.format} in mode {image.mode}: which value is white is not told",
         )
     return image
-
-
-def _likeness(content: bytes) -> str:
-    """What a file that is no image looks like, if that is known."""
-    start = content[:200].lstrip().lower()
-    if start.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer: the picture itself was not fetched"
-    if start.startswith((b"<!doctype html", b"<html")):
-        return "a web page, saved in its place"
-    return ""
 
 
 def _undecodable(error: Exception, relative: str) -> ImageProblem:

@@ -8,9 +8,8 @@ from functools import cache
 
 from cir_core.datasets.about import Counts
 from cir_core.metrics.protocols import Protocol
+from cir_core.picture_files import is_read
 from cir_core.types import Benchmark, ImageId, Query
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ def misnamed(
 
     @cache
     def by_stem(folder: str) -> dict[str, str]:
-        images = (name for name in names(folder) if _suffix(name) in IMAGE_SUFFIXES)
+        images = (name for name in names(folder) if is_read(name))
         return {
             _stem(name): name if folder == "." else f"{folder}/{name}"
             for name in sorted(images, reverse=True)
@@ -150,7 +149,3 @@ def misnamed(
 
 def _stem(name: str) -> str:
     return unicodedata.normalize("NFC", name.rpartition(".")[0]).casefold()
-
-
-def _suffix(name: str) -> str:
-    return name[name.rfind(".") :].casefold()

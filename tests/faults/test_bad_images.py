@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from cir_core.errors import REMEDIES, ImageProblem
+from cir_core.picture_files import FORMATS
 from storage import images
 from storage.images import (
     MOST_BYTES,
@@ -30,6 +31,7 @@ from storage.images import (
     read_image,
     sha256_of_bytes,
 )
+from storage.metadata import without_metadata
 
 PAGE = b"<!DOCTYPE html><html><body><h1>404 Not Found</h1></body></html>"
 
@@ -73,7 +75,7 @@ def problem_of_decoding(content: bytes) -> ImageProblem:
 # --- good ones, for contrast
 
 
-@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
+@pytest.mark.parametrize("file_format", FORMATS)
 def test_a_good_file_is_read_measured_and_decoded(tmp_path: Path, file_format: str) -> None:
     (tmp_path / "a.jpg").write_bytes(encoded(file_format))  # the name does not matter
     content = read_image(tmp_path, "a.jpg")
@@ -297,6 +299,14 @@ def test_unreadable(content: bytes) -> None:
             b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
             "a Git LFS pointer",
         ),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC picture"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "a HEIC picture"),
+        (b"\0\0\0\x18ftypavif\0\0\0\0", "an AVIF picture that is damaged"),
+        (b"\xff\x0a\xfa\x1f", "a JPEG XL picture"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL picture"),
+        (b'<?xml version="1.0"?><svg/>', "an SVG drawing"),
+        (b"%PDF-1.7", "a PDF document"),
+        (b"8BPS\0\1", "a Photoshop file"),
     ],
 )
 def test_what_often_lies_in_a_pictures_place_is_named(content: bytes, likeness: str) -> None:
@@ -314,6 +324,12 @@ def test_half_a_file_is_truncated(file_format: str) -> None:
 def test_half_a_webp_is_refused_though_pillow_does_not_say_why() -> None:
     content = encoded("WEBP")
     assert problem_of_decoding(content[: len(content) // 2]).kind == "unreadable"
+
+
+@pytest.mark.skipif("AVIF" not in FORMATS, reason="Pillow is built without it")
+@pytest.mark.parametrize("lost", [1, 5, 100, 1000])
+def test_an_avif_that_ends_early_is_refused(lost: int) -> None:
+    assert problem_of(encoded("AVIF")[:-lost]) in ("truncated", "unreadable")
 
 
 @pytest.mark.parametrize(("file_format", "kept"), [("JPEG", 60), ("PNG", 20)])
@@ -353,7 +369,7 @@ def test_a_jpeg_with_a_flipped_bit_decodes_and_has_another_hash() -> None:
 
 def test_flipped_bytes_give_a_picture_or_a_problem() -> None:
     rng = np.random.default_rng(0)
-    for file_format in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"):
+    for file_format in FORMATS:
         good = np.frombuffer(encoded(file_format), dtype=np.uint8)
         for _ in range(60):
             bad = good.copy()
@@ -396,6 +412,92 @@ def test_the_limits_themselves_are_allowed() -> None:
     assert image_size(png_header(1, MOST_SIDE), "a") == (1, MOST_SIDE)
 
 
+# --- metadata, which nobody reads
+
+
+PROFILE, TEXT = bytes(2 << 20), "x" * (2 << 20)
+"""Above what Pillow unpacks of a PNG, 1 MiB."""
+
+
+def told_beside(file_format: str, **metadata: Any) -> bytes:
+    """A picture of noise with metadata."""
+    picture = Image.open(io.BytesIO(encoded("PNG")))
+    buffer = io.BytesIO()
+    picture.save(buffer, format=file_format, **metadata)
+    return buffer.getvalue()
+
+
+def png_text(name: str, text: str, *, packed: bool) -> PngImagePlugin.PngInfo:
+    told = PngImagePlugin.PngInfo()
+    told.add_itxt(name, text, zip=packed)
+    told.add_text(name, text, zip=packed)
+    return told
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_a_large_profile_hides_no_pixels(file_format: str) -> None:
+    if file_format not in FORMATS:
+        pytest.skip("Pillow is built without it")
+    content = told_beside(file_format, icc_profile=PROFILE)
+    assert image_size(content, "a") == (60, 40)
+    plain = decode_image(told_beside(file_format), "a")
+    assert np.array_equal(np.array(decode_image(content, "a")), np.array(plain))
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_large_texts_hide_no_pixels(packed: bool) -> None:
+    content = told_beside("PNG", pnginfo=png_text("XML:com.adobe.xmp", TEXT, packed=packed))
+    assert image_size(content, "a") == (60, 40)
+    assert np.array_equal(
+        np.array(decode_image(content, "a")), np.array(decode_image(encoded("PNG"), "a"))
+    )
+
+
+def test_only_metadata_is_left_out_of_a_png() -> None:
+    """A palette with transparency and a resolution keeps both, to the byte."""
+    image = Image.open(io.BytesIO(encoded("PNG"))).convert("P")
+    plain, told = io.BytesIO(), io.BytesIO()
+    image.save(plain, "PNG", transparency=3, dpi=(72, 72))
+    image.save(
+        told, "PNG", transparency=3, dpi=(72, 72), icc_profile=PROFILE,
+        pnginfo=png_text("Comment", "short", packed=True),
+    )  # fmt: skip
+    assert told.getvalue() != plain.getvalue() == without_metadata(told.getvalue())
+    assert without_metadata(plain.getvalue()) is plain.getvalue()
+
+
+@pytest.mark.parametrize("kept", [0, 5, 8, 10, 20, 40, 60, 200])
+def test_a_broken_png_is_left_for_the_decoder_to_judge(kept: int) -> None:
+    whole = told_beside("PNG", icc_profile=b"profile")
+    assert problem_of(whole[:kept]) in ("truncated", "unreadable")
+
+
+def test_broken_metadata_hides_no_pixels() -> None:
+    content = told_beside("PNG", icc_profile=b"profile")
+    place = content.index(b"iCCP") + 12
+    assert problem_of(content[:place] + b"\xff" * 4 + content[place + 4 :]) is None
+
+
+PACKED = """
+import resource, sys
+from storage.images import decode_image, image_size, read_image
+from pathlib import Path
+content = read_image(Path(sys.argv[1]), "packed.png")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert image_size(content, "packed.png") == decode_image(content, "packed.png").size == (60, 40)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_metadata_that_unpacks_to_much_takes_no_memory(tmp_path: Path) -> None:
+    """70 MB in 70 KB: text after text of a size that Pillow would unpack."""
+    told = PngImagePlugin.PngInfo()
+    for number in range(70):
+        told.add_text(f"text {number}", "x" * 1_000_000, zip=True)
+    (tmp_path / "packed.png").write_bytes(told_beside("PNG", pnginfo=told))
+    assert _printed(PACKED, tmp_path) < 20 * 1024  # KiB
+
+
 BOMB = """
 import resource, sys
 from cir_core.errors import ImageProblem
@@ -417,14 +519,19 @@ def test_a_real_bomb_is_refused_at_the_cost_of_its_file(tmp_path: Path) -> None:
     """100 megapixels of black in some 100 KB: decoded, it would take 300 MB."""
     Image.new("RGB", (10_000, 10_000)).save(tmp_path / "bomb.png")
     assert (tmp_path / "bomb.png").stat().st_size < 500_000
+    assert _printed(BOMB, tmp_path) < 100 * 1024  # KiB
+
+
+def _printed(code: str, folder: Path) -> int:
+    """The number that a process of its own prints."""
     ended = subprocess.run(
-        [sys.executable, "-c", BOMB, str(tmp_path)],
+        [sys.executable, "-c", code, str(folder)],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert int(ended.stdout) < 100 * 1024  # KiB
+    return int(ended.stdout)
 
 
 def test_a_huge_file_is_refused_before_it_is_read(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from cir_core.errors import ImageProblem
 from cir_core.images import prepare, to_rgb
+from cir_core.picture_files import FORMATS
 from storage.images import decode_image, image_size
 
 GREY, COLOUR, GREY_ALPHA, COLOUR_ALPHA = 0, 2, 4, 6
@@ -207,3 +208,28 @@ def test_a_broader_line_is_seen() -> None:
     square = prepare(decode_image(content, "a"), 8)
     assert square[0, :, 0].tolist() == square[7, :, 0].tolist()
     assert square[0, :, 0].tolist() == [0, 0, 0, 15, 15, 0, 0, 0]
+
+
+# --- AVIF
+
+
+@pytest.mark.skipif("AVIF" not in FORMATS, reason="Pillow is built without it")
+@pytest.mark.parametrize(
+    ("colour", "expected"),
+    [((10, 200, 90), (10, 200, 90)), ((10, 200, 90, 0), (10, 200, 90)), (77, (77, 77, 77))],
+)
+def test_avif_is_seen_as_its_colours(
+    colour: int | tuple[int, ...], expected: tuple[int, int, int]
+) -> None:
+    """An even colour, at full quality: what is left is the rounding of YCbCr, where half a step
+    of Cb is 0.9 of blue and half a step of Y another 0.5."""
+    mode = "L" if isinstance(colour, int) else "RGBA"[: len(colour)]
+    content = saved(Image.new(mode, (8, 8), colour), "AVIF", quality=100, subsampling="4:4:4")
+    assert np.abs(np.array(pixels(content)) - expected).max() <= 2
+
+
+@pytest.mark.skipif("AVIF" not in FORMATS, reason="Pillow is built without it")
+def test_of_an_animated_avif_the_first_frame_counts() -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ((255, 255, 255), (0, 0, 0))]
+    content = saved(frames[0], "AVIF", save_all=True, append_images=frames[1:], quality=100)
+    assert np.array(pixels(content)).min() >= 254
