@@ -1,76 +1,21 @@
-"""The console script ``cir-pipeline``. Data goes to stdout, talk to stderr.
+"""The console script ``cir-pipeline``."""
 
-Everything heavy is imported inside the commands, so that ``--help`` answers at once.
-"""
-
-import logging
-import signal
 import sys
-from typing import Annotated, Any, NoReturn
+from typing import NoReturn
 
-import typer
-
-from cir_core.errors import CirError
-from flows.cli.config import config_show
-from flows.cli.data import datasets, doctor, protocols
-from flows.cli.models import convert, train
-from flows.cli.results import check_submission, export, sql
-from flows.cli.runs import plan, run
-from flows.cli.talk import say
-
-INTERRUPTED, TERMINATED = 130, 143
-
-app = typer.Typer(
-    name="cir-pipeline",
-    help="Composed image retrieval in two stages: filter candidates, re-rank them, report recall.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
-app.command()(run)
-app.command("rerank", help="The same as `run`: every stage that the rankings and the report need.")(
-    run
-)
-app.command()(plan)
-app.command()(convert)
-app.command()(train)
-app.command()(sql)
-app.command()(export)
-app.command("check-submission")(check_submission)
-app.command()(protocols)
-app.command()(datasets)
-app.command()(doctor)
-config_app = typer.Typer(help="The settings of a run, or of a training.", no_args_is_help=True)
-config_app.command("show")(config_show)
-app.add_typer(config_app, name="config")
-
-
-@app.callback()
-def _log_to_stderr(
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="More talk.")] = False,
-) -> None:
-    level = logging.DEBUG if verbose else logging.INFO
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    for layer in ("flows", "tasks", "storage", "cir_core"):
-        logging.getLogger(layer).setLevel(level)
+from flows.cli.signals import end_on_signals
 
 
 def main() -> NoReturn:
     """Run the command line; expected failures become four readable lines and their exit code."""
-    signal.signal(signal.SIGINT, _interrupt)  # typer would end without a word
-    signal.signal(signal.SIGTERM, _terminate)
+    end_on_signals()  # before anything that takes time to import
+    from cir_core.errors import CirError
+    from flows.cli.app import app
+    from flows.cli.talk import say
+
     try:
         app()
     except CirError as error:
         say(f"error: {error}")
         sys.exit(error.exit_code)
     sys.exit(0)
-
-
-def _interrupt(_number: int, _frame: Any) -> NoReturn:
-    say("interrupted; finished parts are kept: run the same command again to go on")
-    sys.exit(INTERRUPTED)
-
-
-def _terminate(_number: int, _frame: Any) -> NoReturn:
-    say("terminated; finished parts are kept: run the same command again to go on")
-    sys.exit(TERMINATED)

@@ -37,7 +37,7 @@ Terminal = Callable[..., Answer]
 
 @pytest.fixture
 def terminal(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Iterator[Terminal]:
     """The console script in this process, from an empty folder and with no settings around."""
     from flows.cli import main
@@ -51,10 +51,10 @@ def terminal(
 
     def call(*arguments: object) -> Answer:
         monkeypatch.setattr(sys, "argv", ["cir-pipeline", *map(str, arguments)])
-        capsys.readouterr()
+        capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
             main()
-        told = capsys.readouterr()
+        told = capfd.readouterr()
         return Answer(ended.value.code, told.out, told.err)
 
     yield call
@@ -580,3 +580,74 @@ def test_an_interrupted_run_says_how_to_go_on_and_frees_the_store(
     assert f"{said}; finished parts are kept: run the same command again" in answer.err
     assert_nothing_half_written(own.store)
     assert_a_good_run_follows(terminal, fiq_run, own.store)
+
+
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+
+moment, number = sys.argv[1:]
+
+class At:
+    armed = True
+    def find_spec(self, name, path=None, target=None):
+        if name == moment and At.armed:
+            At.armed = False
+            os.kill(os.getpid(), int(number))
+
+sys.meta_path.insert(0, At())
+from flows.cli import main
+sys.argv[1:] = ["sql", "SELECT 1"]
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "number"),
+    [
+        ("typer", signal.SIGINT),  # of the command line itself
+        ("flows.settings", signal.SIGTERM),
+        ("numpy", signal.SIGINT),
+        ("numpy.lib", signal.SIGINT),  # numpy goes on without what fails in it
+    ],
+)
+def test_a_signal_amid_an_import_ends_at_once(
+    module: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_IMPORT, module, str(int(number))],
+        cwd=ROOT, env=os.environ | {"CIR_STORE": str(tmp_path)}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert ended.returncode == 128 + number
+    assert ended.stdout == ""
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("interrupted; " if number == signal.SIGINT else "terminated; ")
+
+
+STUBBORN = """
+import os, signal, sys
+from flows.cli.signals import end_on_signals
+end_on_signals()
+for _ in range(2):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except BaseException:
+        print("went on", flush=True)
+"""
+
+
+def test_the_second_signal_ends_at_once(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", STUBBORN], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (130, "went on\n")
+    assert len(ended.stderr.splitlines()) == 2
+
+
+def test_an_ignored_interrupt_stays_ignored() -> None:
+    """As a shell starts what runs in its background."""
+    program = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n{STUBBORN}"
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert (ended.stdout, ended.stderr) == ("", "")

@@ -16,7 +16,7 @@ from cir_core.datasets import registry
 from cir_core.datasets.about import Counts
 from cir_core.datasets.fashion_iq import FashionIQ
 from cir_core.errors import UsageError
-from flows.cli import app
+from flows.cli.app import app
 from tests.support.small_benchmarks import FIQ_CATEGORIES, FIQ_IMAGES, FIQ_QUERIES, Bench, Pair
 
 GALLERY = dict(zip(FIQ_CATEGORIES, (FIQ_IMAGES, FIQ_IMAGES + 1), strict=True))

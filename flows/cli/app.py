@@ -1,0 +1,49 @@
+"""The commands. Data goes to stdout, talk to stderr.
+
+Everything heavy is imported inside the commands, so that ``--help`` answers at once.
+"""
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+from flows.cli.config import config_show
+from flows.cli.data import datasets, doctor, protocols
+from flows.cli.models import convert, train
+from flows.cli.results import check_submission, export, sql
+from flows.cli.runs import plan, run
+
+app = typer.Typer(
+    name="cir-pipeline",
+    help="Composed image retrieval in two stages: filter candidates, re-rank them, report recall.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command()(run)
+app.command("rerank", help="The same as `run`: every stage that the rankings and the report need.")(
+    run
+)
+app.command()(plan)
+app.command()(convert)
+app.command()(train)
+app.command()(sql)
+app.command()(export)
+app.command("check-submission")(check_submission)
+app.command()(protocols)
+app.command()(datasets)
+app.command()(doctor)
+config_app = typer.Typer(help="The settings of a run, or of a training.", no_args_is_help=True)
+config_app.command("show")(config_show)
+app.add_typer(config_app, name="config")
+
+
+@app.callback()
+def _log_to_stderr(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="More talk.")] = False,
+) -> None:
+    level = logging.DEBUG if verbose else logging.INFO
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    for layer in ("flows", "tasks", "storage", "cir_core"):
+        logging.getLogger(layer).setLevel(level)
