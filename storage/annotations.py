@@ -1,6 +1,7 @@
 """Annotations of a dataset, from below a data root: strict JSON, lists of lines, tables, and the
 list of a folder's images."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -14,42 +15,72 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 """An escape of half a pair: the only way for one into decoded JSON."""
 
 
-def read_annotation(root: Path, relative: str) -> Any:
-    """What an adapter may ask for, decoded: of a folder the paths of the images below it, of a
-    table file its ``Rows``, of any other file as ``read_json``.
+class AnnotationReader:
+    """What an adapter reads below a data root. Each file is opened once, however often it is asked
+    for, so that the bytes that are named are the bytes that were parsed.
 
-    Raises AnnotationError when a file is missing or is not what its name says.
+    ``sha256`` names the files by their bytes, ``listings`` holds the folders' images.
     """
-    path = root / relative
-    if path.is_dir():
-        return list_images(path)
-    if path.suffix.lower() in TABLES:
-        return read_rows(path)
-    return read_json(root, relative)
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._contents: dict[str, Any] = {}
+        self.sha256: dict[str, str] = {}
+        self.listings: dict[str, tuple[str, ...]] = {}
+
+    def read(self, relative: str) -> Any:
+        """Decoded content: of a folder the paths of the images below it, of a table file its
+        ``Rows``, of a ``.txt`` file its lines, of any other its JSON.
+
+        Raises AnnotationError when a file is missing or is not what its name says.
+        """
+        if relative not in self._contents:
+            self._contents[relative] = self._read(relative)
+        return self._contents[relative]
+
+    def _read(self, relative: str) -> Any:
+        path = self._root / relative
+        if path.is_dir():
+            self.listings[relative] = list_images(path)
+            return self.listings[relative]
+        content = _read_bytes(path)
+        self.sha256[relative] = hashlib.sha256(content).hexdigest()
+        return read_rows(content, path) if _is_table(path) else _decode(content, path)
 
 
-def read_json(root: Path, relative: str) -> Any:
-    """Decoded content: of a ``.txt`` file its lines, of any other its JSON.
-
-    Raises AnnotationError when the file is missing or is not what its name says.
-    """
-    path = root / relative
+def _read_bytes(path: Path) -> bytes:
     try:
-        text = path.read_text(encoding="utf-8")
-        content = text.splitlines() if path.suffix == ".txt" else json.loads(text)
-        if _SURROGATE.search(text):
-            json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair is no text
+        return path.read_bytes()
     except FileNotFoundError as error:
-        raise AnnotationError(
-            "an annotation file is missing",
-            item=str(path),
-            cause="the data root does not have the published layout, or is another folder",
-            remedy="see the README for the layout; point --data-root at the folder that holds it",
-        ) from error
+        raise _missing(path) from error
     except OSError as error:
         raise AnnotationError(
             "an annotation file cannot be read", item=str(path), cause=str(error)
         ) from error
+
+
+def _missing(path: Path) -> AnnotationError:
+    if _is_table(path):
+        return AnnotationError(
+            "a table file is missing",
+            item=str(path),
+            remedy="put it there, or name another: docs/own-data.md tells how",
+        )
+    return AnnotationError(
+        "an annotation file is missing",
+        item=str(path),
+        cause="the data root does not have the published layout, or is another folder",
+        remedy="see the README for the layout; point --data-root at the folder that holds it",
+    )
+
+
+def _decode(content: bytes, path: Path) -> Any:
+    """Of a ``.txt`` file the lines, of any other the JSON."""
+    try:
+        text = content.decode()
+        decoded = text.splitlines() if path.suffix == ".txt" else json.loads(text)
+        if _SURROGATE.search(text):
+            json.dumps(decoded, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (UnicodeError, json.JSONDecodeError) as error:
         raise AnnotationError(
             "an annotation file is not JSON text",
@@ -57,7 +88,11 @@ def read_json(root: Path, relative: str) -> Any:
             cause=str(error),
             remedy="download the file again; a saved web page is a common cause",
         ) from error
-    return content
+    return decoded
+
+
+def _is_table(path: Path) -> bool:
+    return path.suffix.lower() in TABLES
 
 
 def require_root(root: Path) -> None:

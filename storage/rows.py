@@ -19,31 +19,20 @@ LONGEST_VALUE = 10_000_000
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
-def read_rows(path: Path) -> Rows:
-    """The rows of a ``.csv``, ``.jsonl`` or ``.parquet`` file.
+def read_rows(content: bytes, path: Path) -> Rows:
+    """The rows in the bytes of a ``.csv``, ``.jsonl`` or ``.parquet`` file, as ``path`` says.
 
     An entry that cannot be read (broken quoting, malformed JSON, another number of values than the
     header) is a row with a fault, so that all can be told at once; blank lines are none. Values are
     as written: text stays text, whatever it looks like. Raises AnnotationError when the file as a
-    whole is missing, unreadable, UTF-16, or names a column twice.
+    whole is unreadable, UTF-16, or names a column twice.
     """
-    try:
-        return TABLES[path.suffix.lower()](path)
-    except FileNotFoundError as error:
-        raise AnnotationError(
-            "a table file is missing",
-            item=str(path),
-            remedy="put it there, or name another: docs/own-data.md tells how",
-        ) from error
-    except OSError as error:
-        raise AnnotationError(
-            "a table file cannot be read", item=str(path), cause=str(error)
-        ) from error
+    return TABLES[path.suffix.lower()](content, path)
 
 
-def _read_csv(path: Path) -> Rows:
+def _read_csv(content: bytes, path: Path) -> Rows:
     csv.field_size_limit(LONGEST_VALUE)
-    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(_text(content, path), newline=""), strict=True)
     header: tuple[str, ...] | None = None
     entries = []
     for place, cells, fault in _csv_lines(reader):
@@ -72,10 +61,10 @@ def _csv_lines(reader: Any) -> Iterator[tuple[str, list[str], str]]:
                 yield place, cells, ""
 
 
-def _read_jsonl(path: Path) -> Rows:
+def _read_jsonl(content: bytes, path: Path) -> Rows:
     entries = tuple(
         _json_row(f"line {number}", line)
-        for number, line in enumerate(_text(path).split("\n"), start=1)
+        for number, line in enumerate(_text(content, path).split("\n"), start=1)
         if line.strip()
     )
     columns = dict.fromkeys(name for row in entries for name in row.values)
@@ -100,12 +89,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _read_parquet(path: Path) -> Rows:
+def _read_parquet(content: bytes, path: Path) -> Rows:
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(pa.BufferReader(content))
         names = _distinct(table.column_names, path)
         columns = [_values(table[name]) for name in names]
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise AnnotationError(
             "a table file is not the Parquet that its name says",
             item=str(path),
@@ -128,9 +117,8 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
     return [None if value is None else value.decode(errors="surrogateescape") for value in raw]
 
 
-def _text(path: Path) -> str:
+def _text(content: bytes, path: Path) -> str:
     """UTF-8, with or without a byte order mark; bytes that are no text become surrogates."""
-    content = path.read_bytes()
     if content.startswith(_UTF16):
         raise AnnotationError(
             "a table file is UTF-16", item=str(path), remedy='save it as UTF-8 ("CSV UTF-8")'
@@ -147,7 +135,7 @@ def _distinct(names: list[str], path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-TABLES: dict[str, Callable[[Path], Rows]] = {
+TABLES: dict[str, Callable[[bytes, Path], Rows]] = {
     ".csv": _read_csv,
     ".jsonl": _read_jsonl,
     ".parquet": _read_parquet,

@@ -8,7 +8,7 @@ from cir_core.errors import PreflightError
 from cir_core.submissions import circo, cirr
 from cir_core.submissions.faults import Verdict
 from cir_core.types import Benchmark
-from storage.annotations import read_json, require_root
+from storage.annotations import AnnotationReader, require_root
 
 CheckedDataset = Literal["cirr", "circo"]
 CheckedSplit = Literal["val", "test"]
@@ -42,6 +42,6 @@ def _read_benchmark(root: Path, dataset: CheckedDataset, split: CheckedSplit) ->
     return known.adapter.parse(
         split,
         known.adapter.categories,
-        lambda file: read_json(root, file),
+        AnnotationReader(root).read,
         known.protocol(None),
     )

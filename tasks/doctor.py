@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from cir_core.datasets.registry import Dataset
 from cir_core.datasets.verdicts import judge_counts, judge_images, judge_protocols, judge_queries
@@ -12,7 +11,7 @@ from cir_core.errors import AnnotationError, CirError
 from cir_core.findings import EXAMPLES, Finding, blocked
 from cir_core.metrics.protocols import Protocol
 from cir_core.types import Benchmark, Split
-from storage.annotations import read_annotation, require_root
+from storage.annotations import AnnotationReader, require_root
 from storage.images import Folders, decode_image, image_size
 from tasks.scan import scan_images
 
@@ -27,18 +26,12 @@ class Copy:
 
 @dataclass(frozen=True)
 class _Annotations:
-    """The files of a split: their content, or why there is none."""
+    """The files of a split: those that could be read, and why the others could not."""
 
-    root: Path
     split: Split
-    contents: dict[str, Any]
+    reader: AnnotationReader
+    readable: list[str]
     faults: dict[str, AnnotationError]
-
-    def read(self, file: str) -> Any:
-        """What was read already, or a folder's listing, which own data asks for."""
-        if file in self.contents:
-            return self.contents[file]
-        return read_annotation(self.root, file)
 
 
 def check_dataset(
@@ -58,7 +51,7 @@ def check_dataset(
     read: list[_Annotations] = []
     benchmarks: dict[Split, Benchmark] = {}
     for annotations in (_read_annotations(root, dataset, split) for split in splits):
-        if annotations.contents or insist:
+        if annotations.readable or insist:
             told, benchmark = _examine(dataset, annotations)
             findings += told
             if benchmark is not None:
@@ -84,24 +77,26 @@ def _decoded_size(content: bytes, relative: str) -> tuple[int, int]:
 
 
 def _read_annotations(root: Path, dataset: Dataset, split: Split) -> _Annotations:
-    """A split that the dataset does not have has no content, and one fault."""
+    """A split that the dataset does not have has no files, and one fault."""
+    reader = AnnotationReader(root)
     try:
         files = dataset.adapter.annotation_files(split, dataset.adapter.categories)
     except AnnotationError as error:
-        return _Annotations(root, split, {}, {split: error})
-    contents, faults = {}, {}
+        return _Annotations(split, reader, [], {split: error})
+    faults = {}
     for file in files:
         try:
-            contents[file] = read_annotation(root, file)
+            reader.read(file)
         except AnnotationError as error:
             faults[file] = error
-    return _Annotations(root, split, contents, faults)
+    readable = [file for file in files if file not in faults]
+    return _Annotations(split, reader, readable, faults)
 
 
 def _examine(dataset: Dataset, annotations: _Annotations) -> tuple[list[Finding], Benchmark | None]:
     """The split's files, counts and queries; no benchmark where it cannot be parsed."""
     split, findings = annotations.split, [_judge_files(annotations)]
-    if not annotations.contents or (annotations.faults and not _readable(dataset, annotations)):
+    if not annotations.readable or (annotations.faults and not _readable(dataset, annotations)):
         return findings, None
     try:
         benchmark = _parse(dataset, annotations, dataset.protocols[0])
@@ -116,7 +111,7 @@ def _readable(dataset: Dataset, annotations: _Annotations) -> list[str]:
     adapter, split = dataset.adapter, annotations.split
     return [
         category
-        for category in (adapter.categories if annotations.contents else ())
+        for category in (adapter.categories if annotations.readable else ())
         if annotations.faults.keys().isdisjoint(adapter.annotation_files(split, [category]))
     ]
 
@@ -125,13 +120,13 @@ def _parse(dataset: Dataset, annotations: _Annotations, protocol: Protocol) -> B
     return dataset.adapter.parse(
         annotations.split,
         _readable(dataset, annotations),
-        annotations.read,
+        annotations.reader.read,
         protocol,
     )
 
 
 def _judge_files(annotations: _Annotations) -> Finding:
-    found, faults = len(annotations.contents), annotations.faults.values()
+    found, faults = len(annotations.readable), annotations.faults.values()
     return Finding(
         part=annotations.split,
         check="annotation files",

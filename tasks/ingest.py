@@ -15,9 +15,8 @@ from cir_core.datasets.registry import Dataset
 from cir_core.errors import UsageError
 from cir_core.types import Benchmark, Query, RunSplit
 from storage import schemas
-from storage.annotations import read_annotation, require_root
+from storage.annotations import AnnotationReader, require_root
 from storage.artifacts import Artifact, Identity, Made
-from storage.atomic import sha256_of
 from storage.images import Folders
 from tasks.scan import Images, scan_images
 
@@ -48,15 +47,10 @@ def ingest(
     adapter = dataset.adapter
     categories = _choose(adapter, dataset.name, categories)
     require_root(data_root)
-    benchmark = dataset.parse(
-        split,
-        categories,
-        lambda file: read_annotation(data_root, file),
-        dataset.protocol(protocol),
-    )
+    annotations = AnnotationReader(data_root)
+    benchmark = dataset.parse(split, categories, annotations.read, dataset.protocol(protocol))
     _tell_notes(benchmark)
     images = scan_images(Folders(data_root), benchmark.files)
-    files = dataset.annotation_files(split, categories)
     identity = Identity(
         stage="ingest",
         version=VERSION,
@@ -66,10 +60,11 @@ def ingest(
             "categories": list(benchmark.galleries),
             "protocol": protocol,
         },
-        inputs={file: sha256_of(data_root / file) for file in files}
+        inputs=annotations.sha256
         | {
             "images": _digest(images.rows),
             "problems": _digest(images.problems),
+            "gallery": _digest(_gallery_table(benchmark).to_pylist()),
             "texts": _digest(_asked(benchmark)),
         },
     )

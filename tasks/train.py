@@ -26,7 +26,7 @@ from cir_core.training.recipes import (
 )
 from cir_core.training.stage1 import Stage1Training
 from cir_core.training.stage2 import Stage2Training, stage2_from_base
-from storage.annotations import read_json
+from storage.annotations import AnnotationReader
 from storage.checkpoints import model_sha256
 from storage.images import decode_image, find_image, read_image
 from tasks.models import open_stage1
@@ -62,17 +62,17 @@ def pretrain(
     hardware: Hardware,
 ) -> None:
     """The base model of both stages, from the described images below ``root``."""
-    compute = hardware.compute()
+    compute, annotations = hardware.compute(), AnnotationReader(root)
     described = {
         image: texts
-        for image, texts in read_json(root, DESCRIPTIONS).items()
+        for image, texts in annotations.read(DESCRIPTIONS).items()
         if not is_kept_out(image)
     }
     tokenizer = Tokenizer(config.text.vocabulary)
     data = DescribedImages(
         pixels=_read_pixels(root, list(described), config.vision.image_size),
         descriptions=[tokenizer(texts) for texts in described.values()],
-        catalogue=_read_catalogue(root, list(described), tokenizer),
+        catalogue=_read_catalogue(root, annotations, list(described), tokenizer),
     )
     training = Pretraining(config, data, recipe, compute.device)
     output = Output(
@@ -160,11 +160,13 @@ def train_stage2(
     run_training(training, model, recipe, compute, output, selection)
 
 
-def _read_catalogue(root: Path, images: list[str], tokenizer: Tokenizer) -> list[list[int]] | None:
+def _read_catalogue(
+    root: Path, annotations: AnnotationReader, images: list[str], tokenizer: Tokenizer
+) -> list[list[int]] | None:
     """None for data without a catalogue. Raises AnnotationError when an image has no entry."""
     if not (root / CATALOGUE).is_file():
         return None
-    entries = read_json(root, CATALOGUE)
+    entries = annotations.read(CATALOGUE)
     without = [image for image in images if image not in entries]
     if without:
         raise AnnotationError(

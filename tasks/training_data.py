@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -16,7 +15,7 @@ from cir_core.models.fusion import Stage1Model
 from cir_core.models.vision import VisionTransformer, normalise
 from cir_core.training.triplets import ImageTokens, Triplets
 from cir_core.types import Benchmark, CaptionRule, ImageId
-from storage.annotations import read_annotation
+from storage.annotations import AnnotationReader
 from storage.artifacts import Artifact
 from tasks.decode import ImageFile
 from tasks.kept_tokens import KeptTokens
@@ -96,13 +95,31 @@ def _parse(
     """The split once per caption rule; query by query they differ in the text alone."""
     settings = source.identity()["settings"]
     protocol = dataset.protocol(settings["protocol"])
-    read = cache(partial(read_annotation, root))  # every rule reads the same files
-    return [
-        training_queries(
-            dataset.parse("train", settings["categories"], read, replace(protocol, captions=rule))
-        )
-        for rule in captions
+    annotations = AnnotationReader(root)  # every rule reads the same files
+    rules = [replace(protocol, captions=rule) for rule in captions]
+    wordings = [
+        training_queries(dataset.parse("train", settings["categories"], annotations.read, rule))
+        for rule in rules
     ]
+    _require_ingested(annotations, source, root)
+    return wordings
+
+
+def _require_ingested(annotations: AnnotationReader, source: Artifact, root: Path) -> None:
+    """Raises PreflightError naming the files that no longer hold what was ingested."""
+    ingested = source.identity()["inputs"]
+    changed = [
+        str(root / file)
+        for file, sha256 in annotations.sha256.items()
+        if sha256 != ingested.get(file)
+    ]
+    if changed:
+        raise PreflightError(
+            "annotation files have changed since they were ingested",
+            item=", ".join(changed),
+            cause="something writes to the data root",
+            remedy="run the same command again once the data root is at rest",
+        )
 
 
 def _undecodable(store: Path, tokens: str | None) -> list[ImageId]:

@@ -22,7 +22,7 @@ class Adapter(Protocol):
         ...
 
     def annotation_files(self, split: Split, categories: Sequence[str]) -> list[str]:
-        """Every annotation file that ``parse`` reads."""
+        """Every annotation file that ``parse`` reads, for a check that names all that are bad."""
         ...
 
     def parse(

@@ -43,10 +43,6 @@ class Dataset:
             remedy=f"choose one of {', '.join(protocol.name for protocol in self.protocols)}",
         )
 
-    def annotation_files(self, split: RunSplit, categories: Sequence[str]) -> list[str]:
-        """Every annotation file that ``parse`` reads."""
-        return self.adapter.annotation_files(source_split(split), categories)
-
     def parse(
         self, split: RunSplit, categories: Sequence[str], read: ReadJson, protocol: Protocol
     ) -> Benchmark:

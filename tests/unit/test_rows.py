@@ -1,5 +1,6 @@
 """Table files as rows: values as written, faults with their line, whole files refused."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,19 @@ import pytest
 
 from cir_core.errors import AnnotationError
 from cir_core.types import Row, Rows
-from storage.annotations import read_annotation
+from storage.annotations import AnnotationReader
 from storage.folders import list_images
-from storage.rows import read_rows
+from storage.rows import read_rows as rows_in
 
 
 def written(folder: Path, name: str, content: bytes | str) -> Path:
     path = folder / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
+
+
+def read_rows(path: Path) -> Rows:
+    return rows_in(path.read_bytes(), path)
 
 
 def values(rows: Rows) -> list[dict[str, Any]]:
@@ -137,12 +142,13 @@ def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
 # --- whole files and folders
 
 
-def test_a_missing_file_and_a_folder_in_its_place_are_told(tmp_path: Path) -> None:
-    with pytest.raises(AnnotationError, match="missing"):
-        read_rows(tmp_path / "q.csv")
-    (tmp_path / "q.csv").mkdir()
+def test_a_missing_file_and_one_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+    for name, told in (("q.csv", "a table file is missing"), ("q.json", "annotation file is")):
+        with pytest.raises(AnnotationError, match=told):
+            AnnotationReader(tmp_path).read(name)
+    (tmp_path / "x").touch()
     with pytest.raises(AnnotationError, match="cannot be read"):
-        read_rows(tmp_path / "q.csv")
+        AnnotationReader(tmp_path).read("x/q.csv")
 
 
 def test_an_adapter_gets_what_a_path_is(tmp_path: Path) -> None:
@@ -150,10 +156,11 @@ def test_an_adapter_gets_what_a_path_is(tmp_path: Path) -> None:
     written(tmp_path, "x.json", json.dumps({"b": 1}))
     written(tmp_path, "x.txt", "c\nd\n")
     written(tmp_path, "x.jpg", "")
-    assert read_annotation(tmp_path, ".") == ("x.jpg",)
-    assert values(read_annotation(tmp_path, "q.csv")) == [{"a": "1"}]
-    assert read_annotation(tmp_path, "x.json") == {"b": 1}
-    assert read_annotation(tmp_path, "x.txt") == ["c", "d"]
+    reader = AnnotationReader(tmp_path)
+    assert reader.read(".") == reader.listings["."] == ("x.jpg",)
+    assert values(reader.read("q.csv")) == [{"a": "1"}]
+    assert reader.read("x.json") == {"b": 1}
+    assert reader.read("x.txt") == ["c", "d"]
 
 
 def test_images_are_listed_by_path_in_the_order_of_characters(
@@ -188,3 +195,13 @@ def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AnnotationError, match="not UTF-8") as caught:
         list_images(tmp_path)
     assert r"'caf\udce9.jpg'" in caught.value.item
+
+
+def test_a_file_that_is_asked_for_twice_is_read_once(tmp_path: Path) -> None:
+    content = b"a\n1\n"
+    reader = AnnotationReader(tmp_path)
+    written(tmp_path, "q.csv", content)
+    first = reader.read("q.csv")
+    written(tmp_path, "q.csv", "a\n2\n")
+    assert reader.read("q.csv") is first
+    assert reader.sha256 == {"q.csv": hashlib.sha256(content).hexdigest()}

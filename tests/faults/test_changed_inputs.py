@@ -1,0 +1,102 @@
+"""Inputs that change while they are used: what is named is what was read, or nothing is made."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from cir_core.datasets.registry import Dataset, find_dataset
+from cir_core.errors import PreflightError
+from storage.artifacts import Artifact, Made
+from storage.atomic import sha256_of
+from tasks.ingest import ingest
+from tasks.training_data import read_triplets
+from tests.support.tiny_models import tiny_stage1
+
+LABELLED = "reference,text,target\na.png,in red,b.png\n"
+CORRECTED = "reference,text,target\na.png,in red,c.png\n"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Own data: three pictures, one query."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for shade, name in enumerate("abc"):
+        Image.new("RGB", (4, 4), (shade, 0, 0)).save(folder / f"{name}.png")
+    (folder / "queries.csv").write_text(LABELLED)
+    return folder
+
+
+def made_of(store: Path, made: Made) -> dict[str, str]:
+    inputs: dict[str, str] = Artifact(store, "ingest", made.fingerprint).identity()["inputs"]
+    return inputs
+
+
+def targets(store: Path, made: Made) -> list[list[str]]:
+    found: list[list[str]] = (
+        Artifact(store, "ingest", made.fingerprint).read("queries")["targets"].to_pylist()
+    )
+    return found
+
+
+@dataclass(frozen=True)
+class Meddling:
+    """Own data whose adapter, having read all, lets something happen to the files."""
+
+    then: Callable[[], object]
+    adapter: Any = field(default_factory=lambda: find_dataset("own").adapter)
+    categories: tuple[str, ...] = ()
+
+    def annotation_files(self, *arguments: Any) -> list[str]:
+        files: list[str] = self.adapter.annotation_files(*arguments)
+        return files
+
+    def parse(self, *arguments: Any) -> Any:
+        benchmark = self.adapter.parse(*arguments)
+        self.then()
+        return benchmark
+
+
+def own(then: Callable[[], object] = lambda: None) -> Dataset:
+    return replace(find_dataset("own"), adapter=Meddling(then))
+
+
+def ingested(store: Path, root: Path, dataset: Dataset, split: Any = "val") -> Made:
+    return ingest(store, root, dataset, split, (), "own-removed")
+
+
+# --- annotations
+
+
+def test_labels_corrected_while_they_are_parsed_have_another_name(root: Path) -> None:
+    store, table = root.parent / "store", root / "queries.csv"
+    old = sha256_of(table)
+    first = ingested(store, root, own(lambda: table.write_text(CORRECTED)))
+    assert targets(store, first) == [["b.png"]]
+    assert made_of(store, first)["queries.csv"] == old
+    second = ingested(store, root, own())
+    assert targets(store, second) == [["c.png"]]
+    assert second.fingerprint != first.fingerprint
+    assert not second.reused
+
+
+def test_a_picture_that_comes_to_the_folder_is_another_gallery(root: Path) -> None:
+    store = root.parent / "store"
+    first = ingested(store, root, own())
+    (root / "d.png").write_bytes((root / "a.png").read_bytes())
+    second = ingested(store, root, own())
+    assert made_of(store, second)["gallery"] != made_of(store, first)["gallery"]
+
+
+def test_a_training_refuses_annotations_that_were_not_ingested(root: Path) -> None:
+    store, table = root.parent / "store", root / "queries.csv"
+    table.write_text(LABELLED + "".join(f"a.png,shade {n},c.png\n" for n in range(9)))
+    made = ingested(store, root, own(), "train")
+    table.write_text(table.read_text().replace("c.png", "b.png"))
+    with pytest.raises(PreflightError, match="changed since they were ingested") as caught:
+        read_triplets(store, root, own(), made.fingerprint, None, tiny_stage1(), ["first"])
+    assert caught.value.item == str(table)
