@@ -169,22 +169,12 @@ def main(folder: Annotated[Path, typer.Argument(help="Where to write.")]) -> Non
         _write(folder / f"{name}.csv", content.queries)
         _write(folder / f"{name}-images.csv", [{"image": image} for image in content.pictures])
         if name == "train":
-            _write_descriptions(folder, content.descriptions)
+            _write(folder / "descriptions.csv", content.descriptions)
         print(f"{name}: {len(content.pictures)} pictures, {len(content.queries)} queries")
     settings = {"name": "small-set", "images": "images"}
     settings |= {"queries": "train.csv", "gallery": "train-images.csv"}
     lines = [f"{key} = {json.dumps(value)}\n" for key, value in settings.items()]
     (folder / "cir-dataset.toml").write_text("".join(lines), encoding="utf-8")
-
-
-def _write_descriptions(folder: Path, rows: list[dict[str, str]]) -> None:
-    """As a table, and as pre-training reads them: by the picture's name without its ending."""
-    _write(folder / "descriptions.csv", rows)
-    by_image: dict[str, list[str]] = {}
-    for row in rows:
-        by_image.setdefault(row["image"].removesuffix(".png"), []).append(row["text"])
-    (folder / "descriptions").mkdir(exist_ok=True)
-    (folder / "descriptions" / "descriptions.train.json").write_text(json.dumps(by_image))
 
 
 def _write(path: Path, rows: list[dict[str, str]]) -> None:

@@ -26,6 +26,8 @@ class Query:
     ``category`` names the gallery that is searched. ``targets`` is empty for a query without
     label. ``subset`` holds the members of a second, small pool (CIRR), or is empty. With
     ``other_text`` the query is asked both ways: embeddings and scores of the two are averaged.
+    ``group`` names what the query's images belong to (a product, a session), where that is known:
+    groups are kept out of training as a whole.
     """
 
     query_id: QueryId
@@ -35,6 +37,7 @@ class Query:
     targets: tuple[ImageId, ...] = ()
     subset: tuple[ImageId, ...] = ()
     other_text: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True)

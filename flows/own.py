@@ -73,6 +73,8 @@ def open_dataset(settings: Settings) -> Dataset:
         images=_plain(settings.images or "."),
         queries=_plain(settings.queries or _only_queries(root)),
         gallery=None if settings.gallery is None else _plain(settings.gallery),
+        descriptions=_only_table(root, "descriptions"),
+        catalogue=_only_table(root, "catalogue"),
     )
     _require_files(root, layout)
     name = settings.name or dataset.name
@@ -102,16 +104,33 @@ def _read_description(root: Path) -> _Description:
 
 def _only_queries(root: Path) -> str:
     """The file of queries, where its name need not be told."""
-    names = [f"queries{suffix}" for suffix in TABLES]
-    found = [name for name in names if (root / name).is_file()]
-    if len(found) == 1:
-        return found[0]
+    found = _only_table(root, "queries")
+    if found is not None:
+        return found
     raise PreflightError(
-        "there is no file of queries" if not found else "there are several files of queries",
+        "there is no file of queries",
         item=str(root),
-        cause=f"found {', '.join(found)}" if found else f"looked for {', '.join(names)}",
+        cause=f"looked for {', '.join(_names('queries'))}",
         remedy=f"name it with --queries, or as queries = ... in {DESCRIPTION}",
     )
+
+
+def _only_table(root: Path, name: str) -> str | None:
+    """The table of this name in one of its formats, or None. Raises PreflightError for several."""
+    found = [file for file in _names(name) if (root / file).is_file()]
+    if len(found) > 1:
+        raise PreflightError(
+            f"there are several files of {name}",
+            item=str(root),
+            cause=f"found {', '.join(found)}",
+            remedy="rename all but one"
+            + (f", or name it with --{name}, or in {DESCRIPTION}" if name == "queries" else ""),
+        )
+    return found[0] if found else None
+
+
+def _names(table: str) -> list[str]:
+    return [f"{table}{suffix}" for suffix in TABLES]
 
 
 def _plain(path: str) -> str:

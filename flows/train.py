@@ -97,12 +97,15 @@ def run_training(settings: TrainingSettings, engine: Engine) -> Path:
 def _pretrain(
     settings: TrainingSettings, preset: Preset, hardware: Hardware, engine: Engine
 ) -> None:
-    root = settings.data.data_root or demo_root(settings.data.store)
+    data = complete(settings.data)
+    root, dataset = data.data_root or demo_root(data.store), open_dataset(data)
     with _leader_first(hardware):
         if settings.data.data_root is None:
             engine.run(render_demo, root, "train")
     require_root(root)
-    engine.run(pretrain, root, settings.out, preset.base, preset.pretrain, preset.weights, hardware)
+    described = (root, dataset, dataset.protocol(data.protocol).name)
+    values = (preset.base, preset.pretrain, preset.weights)
+    engine.run(pretrain, *described, settings.out, *values, hardware)
 
 
 def _train_fused(

@@ -20,7 +20,7 @@ from storage.artifacts import Artifact, Identity, Made
 from storage.images import Folders
 from tasks.scan import Images, scan_images
 
-VERSION = 3
+VERSION = 4
 
 TWINS_SHOWN = 5
 

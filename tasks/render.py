@@ -3,6 +3,7 @@
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from cir_core.datasets.demo.world import SEED, DemoSplit, build_split
 from cir_core.types import Split
 from storage.atomic import commit_text
 
-RENDERING = 3
+RENDERING = 4
 """Raise when a drawing or an annotation of the demo changes."""
 
 _log = logging.getLogger(__name__)
@@ -30,8 +31,14 @@ def render_demo(root: Path, split: Split) -> None:
         image = draw(picture.garment, np.random.default_rng(picture.jitter_seed))
         image.save(root / "images" / f"{picture.image_id}.png", compress_level=1)
     for relative, annotation in content.annotations.items():
-        commit_text(root / relative, json.dumps(annotation, indent=1) + "\n")
+        commit_text(root / relative, _written(relative, annotation))
     commit_text(marker, version)
+
+
+def _written(relative: str, annotation: Any) -> str:
+    if relative.endswith(".jsonl"):
+        return "".join(json.dumps(line) + "\n" for line in annotation)
+    return json.dumps(annotation, indent=1) + "\n"
 
 
 def _is_whole(root: Path, content: DemoSplit) -> bool:

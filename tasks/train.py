@@ -3,21 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from cir_core.datasets.fashion_iq import image_files
 from cir_core.datasets.registry import Dataset
-from cir_core.datasets.selection import is_kept_out
-from cir_core.errors import AnnotationError, ImageProblem, ProblemsFound
-from cir_core.images import prepare
 from cir_core.models.config import Stage1Config, Stage2Config
 from cir_core.models.fusion import Stage1Model
 from cir_core.models.load import require_same_vision
-from cir_core.models.tokenizer import Tokenizer
 from cir_core.training.gradients import Compute
-from cir_core.training.pretrain import DescribedImages, Pretraining
+from cir_core.training.pretrain import Pretraining
 from cir_core.training.recipes import (
     PretrainRecipe,
     Stage1Recipe,
@@ -26,16 +19,11 @@ from cir_core.training.recipes import (
 )
 from cir_core.training.stage1 import Stage1Training
 from cir_core.training.stage2 import Stage2Training, stage2_from_base
-from storage.annotations import AnnotationReader
 from storage.checkpoints import model_sha256
-from storage.images import decode_image, find_image, read_image
+from tasks.described import read_described
 from tasks.models import open_stage1
 from tasks.training_data import read_triplets
 from tasks.training_run import Output, Selection, Validate, run_training
-
-PROBLEMS_SHOWN = 10
-DESCRIPTIONS = "descriptions/descriptions.train.json"
-CATALOGUE = "descriptions/catalogue.train.json"
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
@@ -55,31 +43,23 @@ class Hardware:
 
 def pretrain(
     root: Path,
+    dataset: Dataset,
+    protocol: str,
     out: Path,
     config: Stage1Config,
     recipe: PretrainRecipe,
     weights: StoredPrecision,
     hardware: Hardware,
 ) -> None:
-    """The base model of both stages, from the described images below ``root``."""
-    compute, annotations = hardware.compute(), AnnotationReader(root)
-    described = {
-        image: texts
-        for image, texts in annotations.read(DESCRIPTIONS).items()
-        if not is_kept_out(image)
-    }
-    tokenizer = Tokenizer(config.text.vocabulary)
-    data = DescribedImages(
-        pixels=_read_pixels(root, list(described), config.vision.image_size),
-        descriptions=[tokenizer(texts) for texts in described.values()],
-        catalogue=_read_catalogue(root, annotations, list(described), tokenizer),
-    )
+    """The base model of both stages, from the dataset's described images."""
+    compute = hardware.compute()
+    data = read_described(root, dataset, protocol, config.text, config.vision.image_size)
     training = Pretraining(config, data, recipe, compute.device)
     output = Output(
         folder=out,
         dtype=_DTYPES[weights],
         origin={"config": config.model_dump_json(), "data": data.digest()},
-        card=f"Base model of both stages, pre-trained on {len(described)} described images.",
+        card=f"Base model of both stages, pre-trained on {len(training)} described images.",
     )
     run_training(training, training.model, recipe, compute, output, None)
 
@@ -158,40 +138,3 @@ def train_stage2(
     training = Stage2Training(model, first, triplets, recipe, compute.device)
     selection = Selection(validate, recipe.validate_every, recipe.selected_by)
     run_training(training, model, recipe, compute, output, selection)
-
-
-def _read_catalogue(
-    root: Path, annotations: AnnotationReader, images: list[str], tokenizer: Tokenizer
-) -> list[list[int]] | None:
-    """None for data without a catalogue. Raises AnnotationError when an image has no entry."""
-    if not (root / CATALOGUE).is_file():
-        return None
-    entries = annotations.read(CATALOGUE)
-    without = [image for image in images if image not in entries]
-    if without:
-        raise AnnotationError(
-            f"{len(without)} of {len(images)} described images are not in the catalogue",
-            item=", ".join(without[:PROBLEMS_SHOWN]),
-            cause=f"{CATALOGUE} is optional, but where it is there it must name every image",
-            remedy="add their entries, or take the file away",
-        )
-    return tokenizer([entries[image] for image in images])
-
-
-def _read_pixels(root: Path, images: list[str], size: int) -> Tensor:
-    """Raises ProblemsFound naming every image that is missing or broken."""
-    pixels = np.empty((len(images), size, size, 3), dtype=np.uint8)
-    problems = []
-    for row, image in zip(pixels, images, strict=True):
-        try:
-            relative = find_image(root, image_files(image))
-            row[:] = prepare(decode_image(read_image(root, relative), relative), size)
-        except ImageProblem as problem:
-            problems.append(f"{problem.item}: {problem.kind}")
-    if problems:
-        raise ProblemsFound(
-            f"{len(problems)} of {len(images)} described images cannot be used",
-            item=", ".join(problems[:PROBLEMS_SHOWN]),
-            remedy=f"repair them, or take them out of {DESCRIPTIONS}",
-        )
-    return torch.from_numpy(pixels)

@@ -20,10 +20,17 @@ CAPTIONS = 2
 @dataclass(frozen=True)
 class FashionIQ:
     """One gallery per category, in the order of the split file. Fashion-IQ keeps its test targets
-    to itself, so there they are not read; the demo's are (``labelled_test``)."""
+    to itself, so there they are not read; the demo's are (``labelled_test``). The demo alone has
+    ``descriptions``, and with them a catalogue."""
 
     categories: tuple[str, ...] = ("dress", "shirt", "toptee")
     labelled_test: bool = False
+    descriptions: str | None = None
+    catalogue: str | None = None
+    images: str | None = None
+
+    def described_files(self, image: ImageId) -> tuple[str, ...]:
+        return image_files(image)
 
     def annotation_files(self, split: Split, categories: Sequence[str]) -> list[str]:
         return [

@@ -27,11 +27,14 @@ CATEGORY = "own"
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things are, below the data root. Without a ``gallery`` list all images are searched."""
+    """Where things are, below the data root. Without a ``gallery`` list all images are searched.
+    ``descriptions`` and ``catalogue`` are read by pre-training alone."""
 
     images: str = "."
     queries: str = "queries.csv"
     gallery: str | None = None
+    descriptions: str | None = None
+    catalogue: str | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,21 @@ class OwnData:
 
     layout: Layout = Layout()
     categories: tuple[str, ...] = ()
+
+    @property
+    def images(self) -> str | None:
+        return self.layout.images
+
+    @property
+    def descriptions(self) -> str | None:
+        return self.layout.descriptions
+
+    @property
+    def catalogue(self) -> str | None:
+        return self.layout.catalogue
+
+    def described_files(self, image: ImageId) -> tuple[str, ...]:
+        return (_path(self.layout.images, image),)
 
     def annotation_files(self, split: Split, categories: Sequence[str]) -> list[str]:
         _require_split(split)
@@ -111,6 +129,7 @@ def _parse_query(row: Row, index: int) -> Query:
         reference_id=ImageId(values["reference"]),
         text=values["text"],
         targets=tuple(dict.fromkeys(ImageId(image) for image in targets_of(values))),
+        group=values.get("group") or "",
     )
 
 
@@ -143,8 +162,11 @@ def _files(
 ) -> dict[ImageId, tuple[str, ...]]:
     images = [image for gallery in galleries.values() for image in gallery]
     images += [image for query in queries for image in (query.reference_id, *query.targets)]
-    prefix = "" if folder == "." else f"{folder}/"
-    return {image: (prefix + image,) for image in images}
+    return {image: (_path(folder, image),) for image in images}
+
+
+def _path(folder: str, image: ImageId) -> str:
+    return image if folder == "." else f"{folder}/{image}"
 
 
 def _notes(file: str, table: Rows, queries: Sequence[Query]) -> tuple[str, ...]:

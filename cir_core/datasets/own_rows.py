@@ -1,7 +1,7 @@
 """What is wrong with the rows of a user's own tables: all of it, each with its place."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cir_core.datasets.ids import path_fault, text_fault
@@ -10,7 +10,7 @@ from cir_core.metrics.recall import AVERAGE, MICRO
 from cir_core.types import Row, Rows
 
 REQUIRED = ("reference", "text")
-OPTIONAL = ("target", "targets", "category", "query_id")
+OPTIONAL = ("target", "targets", "category", "query_id", "group")
 
 FAULTS_SHOWN = 50
 CATEGORIES_SHOWN = 10
@@ -74,6 +74,41 @@ def gallery_faults(table: Rows, images: Sequence[str]) -> list[str]:
     return faults or _naming_fault(table, "image", images)
 
 
+def description_faults(
+    table: Rows,
+    images: Sequence[str],
+    count: Callable[[Sequence[str]], Sequence[int]],
+    positions: int,
+) -> list[str]:
+    """Everything that is wrong with a table of descriptions: columns ``image``, ``text`` and
+    perhaps ``group``. ``count`` tells texts' tokens, of which a model reads ``positions``."""
+    faults = _table_faults(table, ["image", "text"], "descriptions")
+    if faults:
+        return faults
+    mine = {row.place: _description_faults(row) for row in table.entries}
+    sound = [row for row in table.entries if not mine[row.place]]
+    lengths = count([row.values["text"] for row in sound])
+    for row, length in zip(sound, lengths, strict=True):
+        if length > positions:
+            mine[row.place].append(f"text has {length} tokens, and the model reads {positions}")
+    faults = [f"{place}: {fault}" for place, all_of in mine.items() for fault in all_of]
+    return faults or _naming_fault(table, "image", images)
+
+
+def _description_faults(row: Row) -> list[str]:
+    if row.fault:
+        return [row.fault]
+    faults = _image_faults(row.values, "image")
+    text = row.values.get("text")
+    if isinstance(text, str) and not text.strip():
+        faults.append("text is empty")
+    else:
+        faults += _text_faults(row.values, "text")
+    if not _is_absent(row.values.get("group")):
+        faults += _text_faults(row.values, "group")
+    return faults
+
+
 def targets_of(values: Mapping[str, Any]) -> Sequence[Any]:
     """The targets of a row: none, the one, or the list (in CSV written as JSON).
 
@@ -113,7 +148,7 @@ def _table_faults(table: Rows, columns: Sequence[str], what: str) -> list[str]:
 def _naming_fault(table: Rows, column: str, images: Sequence[str]) -> list[str]:
     """One lost image is a problem of that image; when no id is an image, ids are named wrongly."""
     named = [row.values[column] for row in table.entries]
-    if not set(images).isdisjoint(named):
+    if not images or not set(images).isdisjoint(named):
         return []
     like = next((image for image in images if _stem(image) == _stem(named[0])), images[0])
     return [
@@ -136,6 +171,8 @@ def _row_faults(values: Mapping[str, Any], columns: Sequence[str]) -> Iterator[s
     for name in ("category", "query_id"):
         if name in columns:
             yield from _text_faults(values, name)
+    if not _is_absent(values.get("group")):
+        yield from _text_faults(values, "group")
 
 
 def _text_faults(values: Mapping[str, Any], name: str, *, may_be_empty: bool = False) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cir_core.datasets import about
-from cir_core.datasets.about import About
+from cir_core.datasets.about import About, Counts
 from cir_core.datasets.adapter import Adapter, ReadJson
 from cir_core.datasets.circo import CIRCO
 from cir_core.datasets.cirr import CIRR
@@ -12,7 +12,7 @@ from cir_core.datasets.fashion_iq import FashionIQ
 from cir_core.datasets.own import OwnData
 from cir_core.datasets.selection import selection_queries, source_split
 from cir_core.datasets.shoes import Shoes
-from cir_core.errors import UsageError
+from cir_core.errors import PreflightError, UsageError
 from cir_core.metrics import protocols
 from cir_core.metrics.protocols import Protocol
 from cir_core.types import Benchmark, RunSplit
@@ -46,15 +46,34 @@ class Dataset:
     def parse(
         self, split: RunSplit, categories: Sequence[str], read: ReadJson, protocol: Protocol
     ) -> Benchmark:
-        """The adapter's ``parse``; of ``selection``, the part of train that is kept out."""
+        """The adapter's ``parse``; of ``selection``, the part of train that is kept out, in
+        galleries as large as validation's where that is published, and of the whole split
+        otherwise. Raises PreflightError when there are too few labelled queries to keep any out."""
         benchmark = self.adapter.parse(source_split(split), categories, read, protocol)
-        return selection_queries(benchmark) if split == "selection" else benchmark
+        if split != "selection":
+            return benchmark
+        validation = self.about.counts.get("val", Counts({}, {}))
+        selected = selection_queries(benchmark, validation.gallery)
+        if not selected.queries:
+            labelled = sum(bool(query.targets) for query in benchmark.queries)
+            raise PreflightError(
+                "no training query can be kept out to select checkpoints on",
+                cause=f"there are {labelled} queries with a target",
+                remedy="training needs more of them",
+            )
+        return selected
 
+
+_DEMO = FashionIQ(
+    labelled_test=True,
+    descriptions="descriptions/descriptions.train.jsonl",
+    catalogue="descriptions/catalogue.train.jsonl",
+)
 
 DATASETS = {
     dataset.name: dataset
     for dataset in (
-        Dataset("demo", FashionIQ(labelled_test=True), protocols.DEMO, k=50, about=about.DEMO),
+        Dataset("demo", _DEMO, protocols.DEMO, k=50, about=about.DEMO),
         Dataset("fiq", FashionIQ(), protocols.FASHION_IQ, k=100, about=about.FASHION_IQ),
         Dataset("cirr", CIRR(), protocols.CIRR, k=50, about=about.CIRR),
         Dataset("circo", CIRCO(), protocols.CIRCO, k=50, about=about.CIRCO),

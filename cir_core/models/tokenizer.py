@@ -1,5 +1,7 @@
 """WordPiece tokenisation with BLIP's two extra tokens, from word lists in this package."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -45,6 +47,27 @@ class Tokenizer:
     def __call__(self, texts: list[str]) -> list[list[int]]:
         encodings = self._wordpiece.encode_batch(texts)
         return [[self.encode_token, *encoding.ids[1:]] for encoding in encodings]
+
+    def words(self, texts: Iterable[str]) -> Counter[str]:
+        """How often the texts have each word, as it is before it is cut into pieces."""
+        wordpiece = self._wordpiece
+        return Counter(
+            word
+            for text in texts
+            for word, _ in wordpiece.pre_tokenizer.pre_tokenize_str(wordpiece.normalize(text))
+        )
+
+    def unknown(self, words: Iterable[str]) -> list[str]:
+        """Those of the words that the vocabulary neither has nor puts together from longer pieces
+        than letters: they are spelled, or lost ([UNK])."""
+        names = list(words)
+        encodings = self._wordpiece.encode_batch(names, add_special_tokens=False)
+        return [
+            word
+            for word, encoding in zip(names, encodings, strict=True)
+            if "[UNK]" in encoding.tokens
+            or (len(word) > 1 and all(len(one.removeprefix("##")) == 1 for one in encoding.tokens))
+        ]
 
 
 @cache

@@ -1,6 +1,5 @@
 """The three trainings, composed, on a few drawn garments: they run, resume, and fit together."""
 
-import json
 import logging
 import signal
 from collections.abc import Callable, Iterator
@@ -13,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cir_core.datasets import selection
+from cir_core.datasets.registry import find_dataset
+from cir_core.datasets.selection import training_queries
 from cir_core.errors import (
     AnnotationError,
     CheckpointRefused,
@@ -23,11 +23,11 @@ from cir_core.errors import (
 )
 from cir_core.training.loop import Diverged, Progress
 from cir_core.training.stage1 import Stage1Training
-from cir_core.types import ImageId
 from flows.engine import InProcess
 from flows.pipeline import run_pipeline
 from flows.settings import Settings
 from flows.train import Stage1Judge, TrainingSettings, run_training
+from storage.annotations import AnnotationReader
 from storage.catalog import query
 from storage.checkpoints import model_sha256
 from tasks import training_run
@@ -45,6 +45,14 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[]
             act()
 
     monkeypatch.setattr(Journal, "step", interrupting)
+
+
+def trained_images(workshop: Workshop) -> list[Path]:
+    """The pictures that a training of the demo may show."""
+    root, demo = workshop.folder / "store" / "data" / "demo", find_dataset("demo")
+    read, categories = AnnotationReader(root).read, demo.adapter.categories
+    split = demo.parse("train", categories, read, demo.protocol(None))
+    return [root / "images" / f"{image}.png" for image in sorted(training_queries(split).files)]
 
 
 class Killed(BaseException):
@@ -195,8 +203,7 @@ def test_a_broken_training_image_stops_or_is_left_out(
     workshop: Workshop, caplog: pytest.LogCaptureFixture
 ) -> None:
     workshop.train("pretrain")
-    images = sorted((workshop.folder / "store" / "data" / "demo" / "images").glob("*train*"))
-    trained = [path for path in images if not selection.is_kept_out(ImageId(path.stem))]
+    trained = trained_images(workshop)
     trained[0].write_bytes(b"<html>not found</html>")
     trained[1].write_bytes(trained[1].read_bytes()[:-60])  # its header is whole
     root = {"data_root": workshop.folder / "store" / "data" / "demo"}
@@ -232,28 +239,24 @@ def test_a_diverged_training_keeps_its_checkpoints(
 def test_broken_described_images_are_told_together(workshop: Workshop) -> None:
     workshop.train("pretrain")
     root = workshop.folder / "store" / "data" / "demo"
-    trained = [
-        path
-        for path in sorted((root / "images").glob("*train*"))
-        if not selection.is_kept_out(ImageId(path.stem))
-    ]
+    trained = trained_images(workshop)
     trained[0].unlink()
     trained[3].write_bytes(b"")
     with pytest.raises(ProblemsFound, match="2 of") as caught:
         workshop.train("pretrain", "again", data={"data_root": root})
-    assert f"{trained[0].stem}.jpg: missing, images/{trained[3].name}: empty" in caught.value.item
+    assert f"{trained[0].stem}.jpg: missing" in caught.value.item
+    assert f"images/{trained[3].name}: empty" in caught.value.item
 
 
 def test_an_image_without_a_catalogue_entry_is_told(workshop: Workshop) -> None:
     workshop.train("pretrain")
     root = workshop.folder / "store" / "data" / "demo"
-    file = root / "descriptions" / "catalogue.train.json"
-    entries = json.loads(file.read_text())
-    lost = next(image for image in entries if not selection.is_kept_out(ImageId(image)))
-    file.write_text(json.dumps({image: text for image, text in entries.items() if image != lost}))
-    with pytest.raises(AnnotationError, match="1 of") as caught:
+    file = root / "descriptions" / "catalogue.train.jsonl"
+    lines, lost = file.read_text().splitlines(), trained_images(workshop)[0].stem
+    file.write_text("\n".join(line for line in lines if lost not in line))
+    with pytest.raises(AnnotationError, match="1 fault") as caught:
         workshop.train("pretrain", "again", data={"data_root": root})
-    assert caught.value.item == lost
+    assert caught.value.item == f"'{lost}' is described and has no entry"
     file.unlink()  # a catalogue is optional
     workshop.train("pretrain", "without", data={"data_root": root})
 

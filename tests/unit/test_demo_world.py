@@ -47,10 +47,8 @@ def all_texts(split: DemoSplit) -> list[str]:
     for file, content in split.annotations.items():
         if file.startswith("captions/"):
             texts += [caption for entry in content for caption in entry["captions"]]
-        elif file.startswith("descriptions/catalogue."):
-            texts += content.values()
         elif file.startswith("descriptions/"):
-            texts += [text for sentences in content.values() for text in sentences]
+            texts += [line["text"] for line in content]
     return texts
 
 
@@ -132,7 +130,9 @@ def test_every_query_has_exactly_one_answer(
 
 
 def test_the_catalogue_tells_garments_apart(val: DemoSplit) -> None:
-    entries = val.annotations["descriptions/catalogue.val.json"]
+    lines = val.annotations["descriptions/catalogue.val.jsonl"]
+    entries = {line["image"]: line["text"] for line in lines}
+    assert len(entries) == len(lines)
     assert entries.keys() == garments(val).keys()
     assert len(set(entries.values())) == len(set(garments(val).values()))
     assert {len(entry.split()) for entry in entries.values()} == {

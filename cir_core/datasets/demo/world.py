@@ -42,7 +42,8 @@ class DemoImage:
 class DemoSplit:
     """The pictures of one split, and its annotation files as Fashion-IQ would have them.
 
-    ``annotations`` maps a path relative to the data root to JSON-ready content.
+    ``annotations`` maps a path relative to the data root to JSON-ready content, of a ``.jsonl``
+    file to that of its lines.
     """
 
     images: tuple[DemoImage, ...]
@@ -56,8 +57,8 @@ def build_split(split: Split) -> DemoSplit:
     """
     images: list[DemoImage] = []
     annotations: dict[str, Any] = {}
-    descriptions: dict[str, list[str]] = {}
-    entries: dict[str, str] = {}
+    descriptions: list[dict[str, str]] = []
+    entries: list[dict[str, str]] = []
     for number, category in enumerate(CATEGORIES):
         families = _disjoint_families(split, number)
         rng = _generator(split, number, 1)
@@ -77,12 +78,13 @@ def build_split(split: Split) -> DemoSplit:
         annotations[f"image_splits/split.{category}.{split}.json"] = list(ids.values())
         for index, (garment, image_id) in enumerate(ids.items()):
             images.append(DemoImage(image_id, garment, (SEED, _SPLIT[split], number, 2, index)))
-            entries[image_id] = catalogue_entry(garment)
-            descriptions[image_id] = [
-                description(garment, rng) for _ in range(DESCRIPTIONS_PER_IMAGE)
+            entries.append({"image": image_id, "text": catalogue_entry(garment)})
+            descriptions += [
+                {"image": image_id, "text": description(garment, rng)}
+                for _ in range(DESCRIPTIONS_PER_IMAGE)
             ]
-    annotations[f"descriptions/descriptions.{split}.json"] = descriptions
-    annotations[f"descriptions/catalogue.{split}.json"] = entries
+    annotations[f"descriptions/descriptions.{split}.jsonl"] = descriptions
+    annotations[f"descriptions/catalogue.{split}.jsonl"] = entries
     return DemoSplit(images=tuple(images), annotations=annotations)
 
 
