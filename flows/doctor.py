@@ -7,10 +7,6 @@ from operator import attrgetter
 from pathlib import Path
 from typing import get_args
 
-from rich.console import Console, JustifyMethod
-from rich.markup import escape
-from rich.table import Table
-
 from cir_core.datasets.selection import source_split
 from cir_core.errors import CheckpointRefused, UsageError
 from cir_core.findings import Finding
@@ -18,6 +14,7 @@ from cir_core.footprint import PUBLISHED, Counts, Widths, bytes_needed
 from cir_core.models.load import as_stage1, parse_config
 from cir_core.models.tokenizer import Tokenizer
 from cir_core.types import Benchmark, Split
+from flows.output.tables import Cell, Column, Console, print_line, print_table
 from flows.own import complete, open_dataset
 from flows.settings import Resolved, Settings, demo_root, shipped_model
 from storage.checkpoints import read_config
@@ -116,37 +113,31 @@ def _widths(settings: Settings) -> Widths:
 
 def print_findings(findings: Sequence[Finding], console: Console) -> None:
     """A table per part, and below them examples and remedies of what is not as it should be."""
+    names = ("check", "found", "expected", "%", "")
+    columns = [Column(name, right=name in ("expected", "%")) for name in names]
     for part, group in groupby(findings, key=attrgetter("part")):
-        table = Table(title=escape(part), title_justify="left", title_style="bold")
-        for name in ("check", "found", "expected", "%", ""):
-            justify: JustifyMethod = "right" if name in ("expected", "%") else "left"
-            table.add_column(name, justify=justify, overflow="fold")
-        for finding in group:
-            table.add_row(*_cells(finding))
-        console.print(table)
+        print_table(console, columns, map(_cells, group), title=(part, "bold"))
     for finding in findings:
         if finding.state != "ok" and (finding.examples or finding.remedy):
             _print_details(finding, console)
 
 
-def _cells(finding: Finding) -> list[str]:
+def _cells(finding: Finding) -> list[Cell]:
     percent = "" if finding.percent is None else f"{finding.percent:.2f}"
-    state = f"[{STYLES[finding.state]}]{finding.state}[/]"
-    told = [escape(_told(value)) for value in (finding.found, finding.expected)]
-    return [escape(finding.check), *told, percent, state]
+    told = [_told(value) for value in (finding.found, finding.expected)]
+    return [finding.check, *told, percent, (finding.state, STYLES[finding.state])]
 
 
 def _print_details(finding: Finding, console: Console) -> None:
-    style = STYLES[finding.state]
-    title = escape(f"{finding.part}: {finding.check}: {_told(finding.found)}")
-    console.print(f"\n[{style}]{title}[/]", highlight=False)
+    title = f"\n{finding.part}: {finding.check}: {_told(finding.found)}"
+    print_line(console, title, STYLES[finding.state])
     for example in finding.examples:
-        console.print(f"  {escape(example)}", highlight=False, soft_wrap=True)
+        print_line(console, f"  {example}")
     if isinstance(finding.found, int) and finding.found > len(finding.examples) > 0:
-        console.print(f"  ... and {finding.found - len(finding.examples):,} more", highlight=False)
+        print_line(console, f"  ... and {finding.found - len(finding.examples):,} more")
     if finding.remedy:
         told = finding.remedy.replace("\n", "\n    ")
-        console.print(f"  what to do: {escape(told)}", highlight=False, soft_wrap=True)
+        print_line(console, f"  what to do: {told}")
 
 
 def _told(value: int | str | None) -> str:

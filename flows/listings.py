@@ -2,22 +2,19 @@
 
 from collections.abc import Iterable
 
-from rich.console import Console
-from rich.table import Table
-
 from cir_core.datasets.registry import Dataset
 from cir_core.metrics.protocols import Protocol
+from flows.output.tables import Column, Console, print_line, print_table
 
 
 def print_protocols(protocols: Iterable[Protocol], console: Console) -> None:
     """A row per protocol."""
-    table = Table(show_lines=True)
-    table.add_column("protocol", no_wrap=True)  # a name to copy is whole or useless
-    for name in ("what it means", "measures", "published by"):
-        table.add_column(name)
-    for protocol in protocols:
-        table.add_row(protocol.name, protocol.description, _measures(protocol), protocol.source)
-    console.print(table)
+    columns = [
+        Column("protocol", whole=True),  # a name to copy is whole or useless
+        *map(Column, ("what it means", "measures", "published by")),
+    ]
+    rows = [[one.name, one.description, _measures(one), one.source] for one in protocols]
+    print_table(console, columns, rows, lines=True)
 
 
 def _measures(protocol: Protocol) -> str:
@@ -35,11 +32,11 @@ def print_datasets(datasets: Iterable[Dataset], console: Console) -> None:
     """A paragraph per dataset: expected layout, licence, how to obtain it."""
     for dataset in datasets:
         about = dataset.about
-        console.rule(f"[bold]{dataset.name}[/]: {about.title}", align="left")
-        console.print(f"licence  {about.licence}\nsource   {about.source_url}", highlight=False)
-        console.print(f"K        {dataset.k} candidates per query by default", highlight=False)
-        console.print(f"expected below --data-root\n{_indented(about.layout)}", highlight=False)
-        console.print(f"images   {about.images}\n", highlight=False)
+        print_line(console, f"{dataset.name}: {about.title}", "bold")
+        print_line(console, f"licence  {about.licence}\nsource   {about.source_url}")
+        print_line(console, f"K        {dataset.k} candidates per query by default")
+        print_line(console, f"expected below --data-root\n{_indented(about.layout)}")
+        print_line(console, f"images   {about.images}\n")
 
 
 def _indented(text: str) -> str:

@@ -2,18 +2,16 @@
 
 import shlex
 from dataclasses import asdict, astuple
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console, JustifyMethod
-from rich.table import Table
 
 from cir_core.errors import ProblemsFound
 from cir_core.forecast import Effort
 from cir_core.metrics.recall import MICRO
 from cir_core.submissions.faults import Verdict
 from cir_core.submissions.formats import format_of
+from flows.output.markdown import as_markdown
+from flows.output.tables import Column, Console, print_line, print_table
 from flows.pipeline import Run
 from flows.plan import Plan
 from storage.artifacts import Artifact
@@ -55,21 +53,13 @@ def print_recall(store: Path, run: Run, console: Console) -> None:
     """The table for people."""
     rows = recall_rows(store, run)
     if not rows:
-        console.print("The queries have no labels: rankings are made, nothing is measured.")
-        console.print(f"export them: {_export_command(store, run)}", soft_wrap=True, markup=False)
+        print_line(console, "The queries have no labels: rankings are made, nothing is measured.")
+        print_line(console, f"export them: {_export_command(store, run)}")
     else:
-        _print_table(rows, _protocol(store, run), console)
+        columns = [Column(name, right=name not in ("category", "metric")) for name in HEADER]
+        print_table(console, columns, rows, title=_protocol(store, run), section_by=0)
     for line in gallery_lines(store, run):
-        console.print(line, highlight=False, soft_wrap=True)
-
-
-def _print_table(rows: list[list[str]], title: str, console: Console) -> None:
-    table = Table(title=title, title_justify="left")
-    for name in HEADER:
-        table.add_column(name, justify="left" if name in ("category", "metric") else "right")
-    for row, following in zip_longest(rows, rows[1:]):
-        table.add_row(*row, end_section=following is None or following[0] != row[0])
-    console.print(table)
+        print_line(console, line)
 
 
 def require_accepted(verdict: Verdict, file: Path) -> None:
@@ -115,10 +105,15 @@ def gallery_lines(store: Path, run: Run) -> list[str]:
 
 def recall_markdown(store: Path, run: Run) -> str:
     """The table for Prefect's artifact page."""
-    lines = [f"**{_protocol(store, run)}**", ""]
-    lines += ["| " + " | ".join(HEADER) + " |", "|" + " --- |" * len(HEADER)]
-    lines += ["| " + " | ".join(row) + " |" for row in recall_rows(store, run)]
-    return "\n".join([*lines, "", *(f"- {line}" for line in gallery_lines(store, run))])
+    lines = [f"**{as_markdown(_protocol(store, run))}**", ""]
+    lines += [_markdown_row(HEADER), "|" + " --- |" * len(HEADER)]
+    lines += [_markdown_row(row) for row in recall_rows(store, run)]
+    told = [f"- {as_markdown(line)}" for line in gallery_lines(store, run)]
+    return "\n".join([*lines, "", *told])
+
+
+def _markdown_row(cells: list[str]) -> str:
+    return "| " + " | ".join(map(as_markdown, cells)) + " |"
 
 
 def _protocol(store: Path, run: Run) -> str:
@@ -146,17 +141,19 @@ def _percent(value: float) -> str:
 
 def print_plan(plan: Plan, console: Console) -> None:
     """A row per stage and one for all, why a stage is not done, and what a run takes."""
-    table = Table(title="What a run would do", title_justify="left", show_footer=True)
     *_, flops, disk, time = _effort(plan.total)
     total = ["all", "", "", "", "", flops, disk, time]  # stages see the same images and pairs
-    for name, sum_of_all in zip(PLAN_HEADER, total, strict=True):
-        justify: JustifyMethod = "left" if name in PLAN_HEADER[:2] else "right"
-        table.add_column(name, sum_of_all, justify=justify, no_wrap=True)
-    for planned in plan.stages:
-        table.add_row(planned.stage, planned.state, *_effort(planned.effort))
-    console.print(table)
+    columns = [
+        Column(name, right=name not in PLAN_HEADER[:2], whole=True, footer=sum_of_all)
+        for name, sum_of_all in zip(PLAN_HEADER, total, strict=True)
+    ]
+    rows = [[planned.stage, planned.state, *_effort(planned.effort)] for planned in plan.stages]
+    print_table(console, columns, rows, title="What a run would do")
     for line in _plan_lines(plan):
-        console.print(line, highlight=False, soft_wrap=True)
+        print_line(console, line)
+    if not plan.fits:
+        told = "the disk is too small: free space, or move the store: --store"
+        print_line(console, told, "bold red")
 
 
 def plan_summary(plan: Plan) -> dict[str, Any]:
@@ -188,8 +185,6 @@ def _plan_lines(plan: Plan) -> list[str]:
     if plan.published_flops:
         published = _prefixed(plan.published_flops)
         lines.append(f"the published loop would spend {published}FLOP on the same pairs")
-    if not plan.fits:
-        lines.append("[bold red]the disk is too small[/]: free space, or move the store: --store")
     return lines
 
 

@@ -10,12 +10,17 @@ def main() -> NoReturn:
     """Run the command line; expected failures become four readable lines and their exit code."""
     end_on_signals()  # before anything that takes time to import
     from cir_core.errors import CirError
+    from flows.output.streams import flushed, prepare_streams, say, tell_bug
+
+    prepare_streams()
     from flows.cli.app import app
-    from flows.cli.talk import say
 
     try:
-        app()
+        with flushed():
+            app()
     except CirError as error:
         say(f"error: {error}")
         sys.exit(error.exit_code)
+    finally:
+        sys.excepthook = tell_bug  # typer has set its own
     sys.exit(0)

@@ -3,8 +3,6 @@
 Everything heavy is imported inside the commands, so that ``--help`` answers at once.
 """
 
-import logging
-import sys
 from typing import Annotated
 
 import typer
@@ -14,6 +12,7 @@ from flows.cli.data import datasets, doctor, protocols
 from flows.cli.models import convert, train
 from flows.cli.results import check_submission, export, sql
 from flows.cli.runs import plan, run
+from flows.output.streams import prepare_logging
 
 app = typer.Typer(
     name="cir-pipeline",
@@ -43,7 +42,4 @@ app.add_typer(config_app, name="config")
 def _log_to_stderr(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="More talk.")] = False,
 ) -> None:
-    level = logging.DEBUG if verbose else logging.INFO
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    for layer in ("flows", "tasks", "storage", "cir_core"):
-        logging.getLogger(layer).setLevel(level)
+    prepare_logging(verbose=verbose)

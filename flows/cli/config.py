@@ -1,12 +1,12 @@
 """``config show``: every setting, its value and its origin."""
 
-import json
 import os
 from typing import Annotated
 
 import typer
 
 from flows.cli.options import Json
+from flows.output.streams import put, put_json
 
 
 def config_show(
@@ -27,9 +27,9 @@ def config_show(
         values = resolved.settings.model_dump(mode="json")
         rows = [(name, value, resolved.origins[name]) for name, value in values.items()]
     if as_json:
-        print(json.dumps({name: {"value": value, "from": origin} for name, value, origin in rows}))
+        put_json({name: {"value": value, "from": origin} for name, value, origin in rows})
         return
     width = max(len(name) for name, _, _ in rows)
     for name, value, origin in rows:
         told = "not set" if value in (None, []) else value
-        print(f"{name:{width}} {told!s:14} ({origin})")
+        put(f"{name:{width}} {told!s:14} ({origin})")

@@ -1,12 +1,12 @@
 """``datasets``, ``protocols`` and ``doctor``: what can be run on, and whether it can."""
 
-import json
 import os
 from typing import Annotated
 
 import typer
 
 from flows.cli.options import DataRoot, Json, K, Stage1, Stage2, Store
+from flows.output.streams import put_json
 
 
 def protocols(
@@ -26,13 +26,12 @@ def protocols(
     if as_json:
         hidden = {"published"}
         rows = [{k: v for k, v in asdict(one).items() if k not in hidden} for one in chosen]
-        print(json.dumps(rows))
+        put_json(rows)
         return
-    from rich.console import Console
-
     from flows.listings import print_protocols
+    from flows.output.tables import open_console
 
-    print_protocols(chosen, Console())
+    print_protocols(chosen, open_console())
 
 
 def datasets(as_json: Json = False) -> None:
@@ -42,13 +41,12 @@ def datasets(as_json: Json = False) -> None:
     from cir_core.datasets.registry import DATASETS
 
     if as_json:
-        print(json.dumps({name: asdict(one.about) for name, one in DATASETS.items()}))
+        put_json({name: asdict(one.about) for name, one in DATASETS.items()})
         return
-    from rich.console import Console
-
     from flows.listings import print_datasets
+    from flows.output.tables import open_console
 
-    print_datasets(DATASETS.values(), Console())
+    print_datasets(DATASETS.values(), open_console())
 
 
 def doctor(
@@ -74,10 +72,9 @@ def doctor(
     """
     from dataclasses import asdict
 
-    from rich.console import Console
-
     from cir_core.findings import exit_code_of
     from flows.doctor import examine, print_findings
+    from flows.output.tables import open_console
     from flows.settings import resolve
 
     flags = {
@@ -92,7 +89,7 @@ def doctor(
     findings = examine(resolve(flags, os.environ), os.environ, decode=decode)
     code = exit_code_of(findings)
     if as_json:
-        print(json.dumps({"exit_code": code, "findings": [asdict(one) for one in findings]}))
+        put_json({"exit_code": code, "findings": [asdict(one) for one in findings]})
     else:
-        print_findings(findings, Console())
+        print_findings(findings, open_console())
     raise typer.Exit(code)

@@ -17,7 +17,7 @@ from flows.cli.options import (
     Store,
     Workers,
 )
-from flows.cli.talk import say
+from flows.output.streams import put, say
 
 
 def convert(
@@ -48,7 +48,7 @@ def convert(
     for word, names in (("dropped", made.dropped), ("made anew", made.added)):
         if names:
             say(f"{word}: {', '.join(names)}")
-    print(made.path)
+    put(str(made.path))
 
 
 def train(
@@ -117,8 +117,8 @@ def train(
         prepare_prefect()
         from flows.deployments import run_training_flow
 
-        print(run_training_flow(settings))
+        put(str(run_training_flow(settings)))
         return
     from flows.engine import InProcess
 
-    print(run_training(settings, InProcess()))
+    put(str(run_training(settings, InProcess())))

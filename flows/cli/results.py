@@ -1,14 +1,14 @@
 """``sql``, ``export`` and ``check-submission``: what runs leave, and what servers take."""
 
-import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from cir_core.submissions.formats import ExportFormat, Stage
 from flows.cli.options import Json, Store
+from flows.output.streams import put, put_json
 
 
 def sql(
@@ -19,21 +19,20 @@ def sql(
     """Ask the catalog (DuckDB): tables runs, gallery, queries, target_ranks, candidates, rankings,
     metrics, problems; views recall, mrr, mean_average_precision, coverage, rank_movement,
     failures."""
-    from rich.console import Console
-    from rich.table import Table
-
+    from flows.output.tables import Column, open_console, print_table
+    from flows.output.values import cell, told_apart
     from flows.settings import resolve
     from storage.catalog import CATALOG_FILE, query
 
     settings = resolve({"store": store}, os.environ).settings
     columns, rows = query(settings.store / CATALOG_FILE, statement)
     if as_json:
-        print(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], default=str))
+        names = told_apart(columns)
+        put_json([dict(zip(names, row, strict=True)) for row in rows])
         return
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row))
-    Console().print(table)
+    print_table(
+        open_console(), [Column(name) for name in columns], [map(cell, row) for row in rows]
+    )
 
 
 def export(
@@ -59,10 +58,10 @@ def export(
     exported = export_task(settings.store, format_, run=run_id, stage=stage, folder=out)
     if as_json:
         files = [str(file) for file in exported.files]
-        print(json.dumps({"run_id": exported.run_id, "format": format_, "files": files}))
+        put_json({"run_id": exported.run_id, "format": format_, "files": files})
         return
     for file in exported.files:
-        print(file)
+        put(str(file))
 
 
 def check_submission(
@@ -83,13 +82,7 @@ def check_submission(
 
     verdict = check_task(file, dataset, split, data_root)
     if as_json:
-        print(json.dumps({"ok": not verdict.faults, **asdict(verdict)}))
+        put_json({"ok": not verdict.faults, **asdict(verdict)})
     elif not verdict.faults:
-        print(f"ok: {verdict.checked}")
+        put(f"ok: {verdict.checked}")
     require_accepted(verdict, file)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,7 +1,6 @@
 """``run`` and ``rerank``: everything from images to the report. ``plan``: what that takes."""
 
 import inspect
-import json
 import os
 from typing import Any
 
@@ -34,7 +33,7 @@ from flows.cli.options import (
     Tokens,
     Workers,
 )
-from flows.cli.talk import say
+from flows.output.streams import put, put_json, say
 
 
 def run(
@@ -79,9 +78,8 @@ def plan(**options: Any) -> None:
     """
     import time
 
-    from rich.console import Console
-
     from cir_core.errors import OutOfSpace
+    from flows.output.tables import open_console
     from flows.plan import make_plan
     from flows.settings import resolve
     from flows.terminal import plan_summary, print_plan
@@ -89,9 +87,9 @@ def plan(**options: Any) -> None:
     settings = resolve(_flags(options), os.environ).settings
     made = make_plan(settings, started=time.process_time())  # CPU time since python started
     if options["as_json"]:
-        print(json.dumps(plan_summary(made)))
+        put_json(plan_summary(made))
     else:
-        print_plan(made, Console())
+        print_plan(made, open_console())
     if not made.fits:
         raise typer.Exit(OutOfSpace.exit_code)
 
@@ -124,8 +122,7 @@ def _run(flags: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _tell(result: Any, settings: Any, *, as_json: bool) -> None:
-    from rich.console import Console
-
+    from flows.output.tables import open_console
     from flows.terminal import HEADER, gallery_rows, print_recall, recall_rows
 
     if not result.made:
@@ -145,13 +142,13 @@ def _tell(result: Any, settings: Any, *, as_json: bool) -> None:
                 dict(zip(HEADER, row, strict=True)) for row in recall_rows(settings.store, result)
             ],
         }
-        print(json.dumps(summary))
+        put_json(summary)
         return
-    print_recall(settings.store, result, Console())
-    print(f"catalog: {result.catalog}")
-    print(f"report:  {result.report}")
+    print_recall(settings.store, result, open_console())
+    put(f"catalog: {result.catalog}")
+    put(f"report:  {result.report}")
     for path in result.ranked:
-        print(f"ranked:  {path}")
+        put(f"ranked:  {path}")
 
 
 def _run_with_prefect(settings: Any) -> Any:
