@@ -21,7 +21,7 @@ MILLIONS = 10_000_000
 """From here on a count is told in millions: eight digits are no longer read at a glance, and would
 make a plan wider than a terminal."""
 
-HEADER = ["category", "metric", "stage 1", "stage 2", "gain ± 95 %"]
+HEADER = ["category", "metric", "stage 1", "stage 2", "gain [95 %]"]
 
 
 def recall_rows(store: Path, run: Run) -> list[list[str]]:
@@ -131,8 +131,8 @@ def _cell(metric: dict[str, Any] | None, stage: str) -> str:
         return ""
     if stage != "gain":
         return _percent(metric["value"])
-    margin = metric["ci_high"] - metric["value"]
-    return f"{100 * metric['value']:+.2f} ±{100 * margin:.2f}"
+    value, low, high = (100 * metric[name] for name in ("value", "ci_low", "ci_high"))
+    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
 def _percent(value: float) -> str:

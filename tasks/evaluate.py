@@ -27,7 +27,7 @@ from storage.artifacts import Artifact, Identity, Made
 from tasks.gallery import usable_images
 from tasks.protocol import protocol_of
 
-VERSION = 3
+VERSION = 4
 
 NEVER = np.iinfo(np.int32).max
 """Rank of a target that no ranking can contain: a miss at every k."""

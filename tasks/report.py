@@ -20,7 +20,7 @@ from storage.atomic import commit_text
 from storage.catalog import CATALOG_FILE, query, run_id_of
 from storage.images import decode_image, read_image
 
-VERSION = 4
+VERSION = 5
 
 THUMBNAIL = 112
 """Pixels of the longer side; a page of a hundred pictures stays near one megabyte."""
@@ -156,7 +156,7 @@ def _recall_tables(catalog: Path, run: dict[str, Any]) -> list[dict[str, Any]]:
 def _places(catalog: Path, run: dict[str, Any]) -> dict[str, Any]:
     """Measures of where targets rank: MRR, and mAP where the protocol has it."""
     sql = (
-        "SELECT metric, k, category, stage, value, ci_high - value AS margin FROM metrics\n"
+        "SELECT metric, k, category, stage, value, ci_low, ci_high FROM metrics\n"
         f"WHERE run_id = '{run['run_id']}' AND metric IN ('mrr', 'map')\n"
         "ORDER BY metric, k, category"
     )

@@ -1,15 +1,16 @@
 """Recall and coverage from target ranks, with 95 % intervals; macro averages over categories."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from cir_core.metrics.intervals import gain_interval, mean_interval
 from cir_core.types import Pool
 
-Z_95 = 1.959963984540054
-"""Two-sided 95 % quantile of the normal distribution."""
+GAIN = "gain"
+"""In place of a stage: the paired difference of the two."""
 
 CIRR_AVERAGE_K = 5
 
@@ -75,7 +76,7 @@ def per_stage(
     """Rows of a per-query measure: stage 1's, stage 2's, and their paired difference."""
     return [
         row
-        for stage, values in (("stage1", before), ("stage2", after), ("gain", after - before))
+        for stage, values in (("stage1", before), ("stage2", after), (GAIN, after - before))
         for row in _per_category(category, values, stage, pool, metric, k)
     ]
 
@@ -106,29 +107,23 @@ def _per_category(
     metric: str,
     k: int,
 ) -> list[Metric]:
-    names = np.asarray(category)
-    groups = {name: hits[names == name] for name in dict.fromkeys(category)}
-    rows = [(name, *_mean_interval({name: group}), len(group)) for name, group in groups.items()]
+    interval = gain_interval if stage == GAIN else mean_interval
+    groups = _grouped(category, hits)
+    rows = [(name, [group]) for name, group in groups.items()]
     if len(groups) > 1:
-        rows.append((AVERAGE, *_mean_interval(groups), len(hits)))
-        rows.append((MICRO, *_mean_interval({MICRO: hits}), len(hits)))
+        rows += [(AVERAGE, list(groups.values())), (MICRO, [hits])]
     return [
-        Metric(name, stage, pool, metric, k, value, low, high, n)
-        for name, value, low, high, n in rows
+        Metric(name, stage, pool, metric, k, *interval(values), n=sum(map(len, values)))
+        for name, values in rows
     ]
 
 
-def _mean_interval(
-    groups: Mapping[str, Float[np.ndarray, " query"]],
-) -> tuple[float, float, float]:
-    """Mean of the groups' means, and its normal 95 % interval (groups independent).
-
-    A group of one query has no variance to estimate: its interval is the value itself.
-    """
-    means = [group.mean() for group in groups.values()]
-    variances = [
-        group.var(ddof=1) / len(group) if len(group) > 1 else 0.0 for group in groups.values()
-    ]
-    value = float(np.mean(means))
-    margin = Z_95 * float(np.sqrt(np.sum(variances))) / len(groups)
-    return value, value - margin, value + margin
+def _grouped(
+    category: Sequence[str], hits: Float[np.ndarray, " query"]
+) -> dict[str, Float[np.ndarray, " query"]]:
+    """By category, in the order of their first queries."""
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(category))}
+    group = np.array([numbers[name] for name in category], dtype=np.int64)
+    ends = np.cumsum(np.bincount(group, minlength=len(numbers)))
+    parts = np.split(hits[np.argsort(group, kind="stable")], ends[:-1])
+    return dict(zip(numbers, parts, strict=True)) if numbers else {}

@@ -29,11 +29,25 @@ def table(metrics: list[Metric]) -> dict[tuple[str, str, int], Metric]:
     return found
 
 
-def check(metric: Metric, value: float, margin: float, n: int) -> None:
+def check(metric: Metric, value: float, low: float, high: float, n: int) -> None:
     assert isclose(metric.value, value, abs_tol=1e-12)
-    assert isclose(metric.ci_low, value - margin, abs_tol=1e-6)
-    assert isclose(metric.ci_high, value + margin, abs_tol=1e-6)
+    assert isclose(metric.ci_low, low, abs_tol=1e-6)
+    assert isclose(metric.ci_high, high, abs_tol=1e-6)
     assert metric.n == n
+
+
+def wilson(hits: float, n: float) -> tuple[float, float]:
+    """Where a share's score test just holds: the roots of (p - m)² = z² m (1 - m) / n in m."""
+    low, high = np.roots([n + Z**2, -2 * hits - Z**2, hits**2 / n])[::-1]
+    return max(0.0, float(low)), min(1.0, float(high))
+
+
+def moved(up: int, down: int, n: int) -> tuple[float, float]:
+    """The normal interval of the differences and two more, 1 and -1; variance over all n + 2."""
+    differences = [1.0] * (up + 1) + [-1.0] * (down + 1) + [0.0] * (n - up - down)
+    margin = Z * float(np.std(differences)) / sqrt(len(differences))
+    middle = float(np.mean(differences))
+    return max(-1.0, middle - margin), min(1.0, middle + margin)
 
 
 GARMENTS = ranks(
@@ -87,41 +101,37 @@ def test_recall_is_the_share_of_targets_at_rank_k_or_better() -> None:
     assert {metric.n for metric in found.values() if metric.category == "average"} == {6}
 
 
-def test_the_interval_is_normal_with_the_samples_variance() -> None:
+def test_shares_have_wilsons_interval() -> None:
     found = table(recall_metrics(GARMENTS, ks=(10,), pool="gallery"))
-    # dress, stage 1: hits 1 1 0 0; variance 4 * (1/2)² / 3 = 1/3; of the mean 1/12
-    check(found["dress", "stage1", 10], 1 / 2, Z * sqrt(1 / 12), 4)
-    # dress, stage 2: hits 1 1 1 0; variance (3 * (1/4)² + (3/4)²) / 3 = 1/4; of the mean 1/16
-    check(found["dress", "stage2", 10], 3 / 4, Z * sqrt(1 / 16), 4)
-    # shirt, stage 1: hits 1 0; variance 2 * (1/2)² / 1 = 1/2; of the mean 1/4
-    check(found["shirt", "stage1", 10], 1 / 2, Z * sqrt(1 / 4), 2)
-    # shirt, stage 2: all hit: no variance
-    check(found["shirt", "stage2", 10], 1, 0, 2)
-    # the categories' mean: variances of the means add, over 2²
-    check(found["average", "stage1", 10], 1 / 2, Z * sqrt(1 / 12 + 1 / 4) / 2, 6)
-    check(found["average", "stage2", 10], 7 / 8, Z * sqrt(1 / 16) / 2, 6)
+    check(found["dress", "stage1", 10], 1 / 2, *wilson(2, 4), 4)
+    check(found["dress", "stage2", 10], 3 / 4, *wilson(3, 4), 4)
+    check(found["shirt", "stage1", 10], 1 / 2, *wilson(1, 2), 2)
+    check(found["shirt", "stage2", 10], 1, *wilson(2, 2), 2)
+    check(found["micro", "stage1", 10], 1 / 2, *wilson(3, 6), 6)
+    # both categories' hits vary by 1/4, so their mean by (1/4 / 4 + 1/4 / 2) / 2² = 3/64: as that
+    # of 1/4 / (3/64) = 16/3 queries
+    check(found["average", "stage1", 10], 1 / 2, *wilson(8 / 3, 16 / 3), 6)
 
 
-def test_the_gains_interval_is_that_of_the_paired_differences() -> None:
+def test_gains_have_the_interval_of_their_paired_differences() -> None:
     found = table(recall_metrics(GARMENTS, ks=(10,), pool="gallery"))
-    # dress: differences 0 0 1 0; variance (3 * (1/4)² + (3/4)²) / 3 = 1/4; of the mean 1/16
-    check(found["dress", "gain", 10], 1 / 4, Z * sqrt(1 / 16), 4)
-    # shirt: differences 0 1; of the mean 1/4
-    check(found["shirt", "gain", 10], 1 / 2, Z * sqrt(1 / 4), 2)
-    check(found["average", "gain", 10], 3 / 8, Z * sqrt(1 / 16 + 1 / 4) / 2, 6)
+    check(found["dress", "gain", 10], 1 / 4, *moved(1, 0, 4), 4)
+    check(found["shirt", "gain", 10], 1 / 2, *moved(1, 0, 2), 2)
+    check(found["micro", "gain", 10], 1 / 3, *moved(2, 0, 6), 6)
 
 
 def test_a_loss_is_a_negative_gain() -> None:
     found = table(recall_metrics(ranks(["c"] * 3, [1, 1, 2], [1, 2, 3]), ks=(1,), pool="gallery"))
-    # differences 0 -1 0; variance (2 * (1/3)² + (2/3)²) / 2 = 1/3; of the mean 1/9
-    check(found["c", "gain", 1], -1 / 3, Z / 3, 3)
+    check(found["c", "gain", 1], -1 / 3, *moved(0, 1, 3), 3)
 
 
-def test_one_category_has_no_average_and_one_query_no_margin() -> None:
+def test_one_category_has_no_average_and_one_query_no_certainty() -> None:
     metrics = recall_metrics(ranks(["cirr"], [3], [1]), ks=(1,), pool="gallery")
     assert [metric.category for metric in metrics] == ["cirr"] * 3
-    for metric, value in zip(metrics, (0, 1, 1), strict=True):
-        check(metric, value, 0, 1)
+    before, after, gain = metrics
+    check(before, 0, *wilson(0, 1), 1)
+    check(after, 1, *wilson(1, 1), 1)
+    check(gain, 1, *moved(1, 0, 1), 1)
 
 
 def test_metrics_carry_the_name_and_pool_they_were_asked_for() -> None:
@@ -139,9 +149,9 @@ def test_no_labelled_query_no_rows() -> None:
 
 def test_coverage_is_stage_1s_share_of_targets_among_k() -> None:
     found = table(coverage_metrics(GARMENTS, k=11))
-    check(found["dress", "stage1", 11], 3 / 4, Z * sqrt(1 / 16), 4)
-    check(found["shirt", "stage1", 11], 1 / 2, Z * sqrt(1 / 4), 2)
-    check(found["average", "stage1", 11], 5 / 8, Z * sqrt(1 / 16 + 1 / 4) / 2, 6)
+    check(found["dress", "stage1", 11], 3 / 4, *wilson(3, 4), 4)
+    check(found["shirt", "stage1", 11], 1 / 2, *wilson(1, 2), 2)
+    assert isclose(found["average", "stage1", 11].value, 5 / 8)
     assert {(m.pool, m.metric) for m in found.values()} == {("gallery", "coverage")}
 
 
@@ -149,10 +159,14 @@ def test_cirr_average_is_the_mean_of_recall_5_and_subset_recall_1() -> None:
     gallery = ranks(["cirr"] * 4, stage1=[5, 6, 1, 90], stage2=[1, 5, 2, 90])
     subset = ranks(["cirr"] * 4, stage1=[1, 1, 2, 3], stage2=[1, 2, 1, 1])
     found = table(cirr_average(gallery, subset))
-    # stage 1: (2/4 + 2/4) / 2; a query's share is 1, 1/2, 1/2, 0: variance of the mean 1/24
-    check(found["cirr", "stage1", 0], 1 / 2, Z * sqrt(1 / 24), 4)
-    # stage 2: (3/4 + 3/4) / 2; a query's share is 1, 1/2, 1, 1/2: variance of the mean 1/48
-    check(found["cirr", "stage2", 0], 3 / 4, Z * sqrt(1 / 48), 4)
+    # stage 1: (2/4 + 2/4) / 2; a query's share is 1, 1/2, 1/2, 0: variance 1/8, of three queries;
+    # z² more vary by 1/4
+    variance = (3 / 8 + Z**2 / 4) / (3 + Z**2)
+    check(found["cirr", "stage1", 0], 1 / 2, *wilson(1 / 2 / variance, 1 / variance), 4)
+    # stage 2: (3/4 + 3/4) / 2; a query's share is 1, 1/2, 1, 1/2: variance 1/16, others' 3/16
+    variance = (3 / 16 + Z**2 * 3 / 16) / (3 + Z**2)
+    n = 4 * 3 / 16 / variance
+    check(found["cirr", "stage2", 0], 3 / 4, *wilson(n * 3 / 4, n), 4)
     assert {(m.pool, m.metric) for m in found.values()} == {("gallery", "cirr_average")}
 
 
