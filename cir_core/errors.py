@@ -116,7 +116,8 @@ REMEDIES = {
     "unreadable": "replace the file by a real image; a saved error page is a common cause",
     "truncated": "download the file again: its data ends early",
     "too_large": "shrink the image: more pixels than any photo of these benchmarks has",
-    "unsafe_path": "replace the link, folder or device by a regular file inside the data root",
+    "unsafe_path": "put a regular file inside the data root in its place, or the link where images "
+    "lie, at the top",
     "denied": "give the current user read permission",
     "io_error": "check the disk or the network it is on, then run the same command again",
     "unsupported": "save the image with 8 or 16 bits a channel",

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NewType
 
+from cir_core.errors import ImageProblem
+
 ImageId = NewType("ImageId", str)
 QueryId = NewType("QueryId", str)
 
@@ -46,13 +48,35 @@ class Benchmark:
 
     ``galleries`` maps a category to its images; their order is the tie-break of every ranking.
     ``files`` maps each image (gallery or reference) to where it may lie, relative to the data
-    root, the first existing one counts. ``notes`` are no errors, but their reader wants to know.
+    root, the first existing one counts. ``folders`` are where images lie by the dataset's layout:
+    links that stand in one, or on the way to one, may lead anywhere. ``notes`` are no errors, but
+    their reader wants to know; ``problems`` are of places where there may be more images.
     """
 
     galleries: dict[str, tuple[ImageId, ...]]
     queries: tuple[Query, ...]
     files: dict[ImageId, tuple[str, ...]]
+    folders: tuple[str, ...] = (".",)
     notes: tuple[str, ...] = ()
+    problems: tuple[ImageProblem, ...] = ()
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies below a folder of images, by paths relative to it, in the order of their
+    characters.
+
+    ``images`` are the files that are read. ``unread`` are pictures of other kinds, ``passed_over``
+    folders that systems make; ``links`` to folders are not followed, each with where it leads.
+    ``problems`` are of folders that cannot be listed, and of links that lead out; their item is the
+    path.
+    """
+
+    images: tuple[ImageId, ...]
+    unread: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
+    problems: tuple[ImageProblem, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cir_core.errors import AnnotationError, PreflightError
+from cir_core.types import Listing
 from storage.folders import list_images
 from storage.rows import TABLES, read_rows
 
@@ -19,17 +20,17 @@ class AnnotationReader:
     """What an adapter reads below a data root. Each file is opened once, however often it is asked
     for, so that the bytes that are named are the bytes that were parsed.
 
-    ``sha256`` names the files by their bytes, ``listings`` holds the folders' images.
+    ``sha256`` names the files by their bytes, ``listings`` holds the folders'.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._contents: dict[str, Any] = {}
         self.sha256: dict[str, str] = {}
-        self.listings: dict[str, tuple[str, ...]] = {}
+        self.listings: dict[str, Listing] = {}
 
     def read(self, relative: str) -> Any:
-        """Decoded content: of a folder the paths of the images below it, of a table file its
+        """Decoded content: of a folder its ``Listing``, of a table file its
         ``Rows``, of a ``.txt`` file its lines, of any other its JSON.
 
         Raises AnnotationError when a file is missing or is not what its name says.

@@ -6,8 +6,8 @@ import io
 import os
 import stat
 import warnings
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 
 from PIL import Image, UnidentifiedImageError
 
@@ -33,18 +33,20 @@ UNDECODABLE = (OSError, SyntaxError, ValueError, RuntimeError)
 """What Pillow raises of a picture that it cannot decode, the last for AVIF alone."""
 
 
-def find_image(root: Path, relative: Sequence[str]) -> str:
-    """The first of the relative paths that exists; for many images ask ``Folders`` instead.
-    Raises ImageProblem ``missing``."""
-    return _first(relative, lambda path: os.path.lexists(root / path))
-
-
 class Folders:
-    """The files below a data root, each folder listed once however many of them are asked for."""
+    """The files below a data root, each folder listed once however many of them are asked for.
 
-    def __init__(self, root: Path) -> None:
+    ``tops`` are the folders in which images lie by the dataset's layout. A link that stands in one
+    of them, or on the way to one, is its owner's choice and may lead anywhere; any other must not
+    leave the data root, or what such a link leads to.
+    """
+
+    def __init__(self, root: Path, tops: Sequence[str] = (".",)) -> None:
         self.root = root
+        self._tops = {str(PurePosixPath(top)) for top in tops}
+        self._tops |= {str(above) for top in tops for above in PurePosixPath(top).parents}
         self._names: dict[str, frozenset[str] | None] = {}
+        self._grounds: dict[str, tuple[Path, ...]] = {}
 
     def names(self, folder: str) -> frozenset[str]:
         """What lies in a folder, relative to the root; nothing when it cannot be listed."""
@@ -58,7 +60,48 @@ class Folders:
 
     def find(self, relative: Sequence[str]) -> str:
         """The first of the paths that exists. Raises ImageProblem ``missing``."""
-        return _first(relative, self.has)
+        for path in relative:
+            if self.has(path):
+                return path
+        raise ImageProblem(
+            "missing",
+            "no file for an image",
+            item=relative[0],
+            cause=f"looked for {list(relative)}",
+        )
+
+    def read(self, relative: str) -> bytes:
+        """As ``read_image``. Raises ImageProblem ``unsafe_path`` too, when a link leads where it
+        must not, naming both."""
+        try:
+            self._ground(relative)
+        except OSError as error:
+            raise _unread(error, relative) from error
+        return read_image(self.root, relative)
+
+    def _ground(self, path: str) -> tuple[Path, ...]:
+        """The real folders within which links at this path may lead: the data root, and where a
+        link on the way here leads."""
+        folder, _, name = path.rpartition("/")
+        if not folder and name in ("", "."):
+            return (Path(os.path.realpath(self.root)),)
+        above = self._grounds.get(folder)
+        if above is None:
+            above = self._grounds[folder] = self._ground(folder)
+        link = os.path.join(self.root, path)
+        if not os.path.islink(link):
+            return above
+        target = Path(os.path.realpath(link, strict=True))
+        if any(target.is_relative_to(place) for place in above):
+            return above
+        if (folder or ".") in self._tops:
+            return (*above, target)
+        raise ImageProblem(
+            "unsafe_path",
+            "a link leads out of the data root",
+            item=path,
+            cause=f"to {os.fsencode(target).decode(errors='backslashreplace')}",
+        )
 
     def _listed(self, folder: str) -> frozenset[str] | None:
         """None for a folder that may be entered and not listed."""
@@ -72,27 +115,16 @@ class Folders:
         return self._names[folder]
 
 
-def _first(relative: Sequence[str], exists: Callable[[str], bool]) -> str:
-    for path in relative:
-        if exists(path):
-            return path
-    raise ImageProblem(
-        "missing", "no file for an image", item=relative[0], cause=f"looked for {list(relative)}"
-    )
-
-
 def read_image(root: Path, relative: str) -> bytes:
-    """The bytes of a regular file below ``root``.
+    """The bytes of a regular file below ``root``; links are ``Folders``' matter.
 
     Raises ImageProblem: missing, empty, too_large, denied, io_error (the disk or the network
-    fails), or unsafe_path (folder, FIFO, device, or a link that leaves the root: opening those can
-    hang or leak).
+    fails), or unsafe_path (folder, FIFO, device, a loop of links, or a path that is written so that
+    it leaves the root: opening those can hang or leak).
     """
     try:
         content = _read_regular(root, relative)
     except OSError as error:
-        if error.errno in MACHINE_ERRORS:
-            raise
         raise _unread(error, relative) from error
     if not content:
         raise ImageProblem("empty", "an image file is empty", item=relative)
@@ -100,25 +132,30 @@ def read_image(root: Path, relative: str) -> bytes:
 
 
 def _read_regular(root: Path, relative: str) -> bytes:
-    path = root / relative
-    real = Path(os.path.realpath(path, strict=True))  # OSError for a loop, unlike resolve()
-    if not real.is_relative_to(root.resolve()):
+    if relative.startswith("/") or ".." in relative.split("/"):
         raise ImageProblem("unsafe_path", "an image's path leaves the data root", item=relative)
+    path = root / relative
+    _require_regular(os.stat(path), relative)  # opening a device may act on it
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):  # before fdopen, which trips on folders
-            raise ImageProblem("unsafe_path", "an image's path is not a file", item=relative)
-        if status.st_size > MOST_BYTES:
-            told = f"{status.st_size} bytes"
-            raise ImageProblem("too_large", "an image file is too large", item=relative, cause=told)
+        _require_regular(os.fstat(descriptor), relative)
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             return file.read()
     finally:
         os.close(descriptor)
 
 
+def _require_regular(status: os.stat_result, relative: str) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageProblem("unsafe_path", "an image's path is not a file", item=relative)
+    if status.st_size > MOST_BYTES:
+        told = f"{status.st_size} bytes"
+        raise ImageProblem("too_large", "an image file is too large", item=relative, cause=told)
+
+
 def _unread(error: OSError, relative: str) -> ImageProblem:
+    if error.errno in MACHINE_ERRORS:
+        raise error
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return ImageProblem("missing", "no file for an image", item=relative)
     if isinstance(error, PermissionError):

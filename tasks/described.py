@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cir_core.datasets.adapter import ReadJson
 from cir_core.datasets.descriptions import Described, Describing, parse_described
+from cir_core.datasets.near_names import ImageNames
 from cir_core.datasets.registry import Dataset
 from cir_core.datasets.selection import KeptOut, keep_out
 from cir_core.errors import ImageProblem, PreflightError, ProblemsFound
@@ -20,7 +21,7 @@ from cir_core.models.tokenizer import Tokenizer
 from cir_core.training.pretrain import DescribedImages
 from cir_core.types import ImageId
 from storage.annotations import AnnotationReader
-from storage.images import decode_image, find_image, read_image
+from storage.images import Folders, decode_image
 
 PROBLEMS_SHOWN = 10
 WORDS_SHOWN = 10
@@ -61,7 +62,7 @@ def read_described(
     _tell_unknown(tokenizer, text, described)
     files = {image: adapter.described_files(image) for image in described.texts}
     return DescribedImages(
-        pixels=_read_pixels(root, files, image_size, adapter.descriptions),
+        pixels=_read_pixels(Folders(root, split.folders), files, image_size, adapter.descriptions),
         descriptions=[tokenizer(list(texts)) for texts in described.texts.values()],
         catalogue=None if entries is None else tokenizer([entries[one] for one in files]),
     )
@@ -80,7 +81,7 @@ def _parse(
     return parse_described(
         (file, read(file)),
         (catalogue, read(catalogue)) if catalogue is not None and has_catalogue else None,
-        read(adapter.images) if adapter.images is not None else (),
+        ImageNames(read(adapter.images).images if adapter.images is not None else ()),
         kept,
         lambda texts: [len(ids) for ids in tokenizer(list(texts))],
         positions,
@@ -104,15 +105,15 @@ def _tell_unknown(tokenizer: Tokenizer, config: TextConfig, described: Described
 
 
 def _read_pixels(
-    root: Path, files: Mapping[ImageId, Sequence[str]], size: int, table: str
+    folders: Folders, files: Mapping[ImageId, Sequence[str]], size: int, table: str
 ) -> Tensor:
     """Raises ProblemsFound naming every image that is missing or broken."""
     pixels = np.empty((len(files), size, size, 3), dtype=np.uint8)
     problems = []
     for row, places in zip(pixels, files.values(), strict=True):
         try:
-            relative = find_image(root, places)
-            row[:] = prepare(decode_image(read_image(root, relative), relative), size)
+            relative = folders.find(places)
+            row[:] = prepare(decode_image(folders.read(relative), relative), size)
         except ImageProblem as problem:
             problems.append(f"{problem.item}: {problem.kind}")
     if problems:

@@ -61,11 +61,14 @@ def check_dataset(
         layout = f"expected below the data root:\n{dataset.about.layout}"
         nothing = Finding("annotations", "usable splits", "blocked", 0, 1, remedy=layout)
         return Copy([*findings, nothing], {})
-    folders = Folders(root)
+    tops = {top for one in benchmarks.values() for top in one.folders}
+    folders = Folders(root, sorted(tops))
     files = {image: places for one in benchmarks.values() for image, places in one.files.items()}
     images = scan_images(folders, files, measure=_decoded_size if decode else image_size)
     hashes = {row["image_id"]: row["sha256"] for row in images.rows}
-    findings += judge_images(dataset.about, benchmarks, hashes, images.problems, folders.names)
+    listed = [row.row(row.item) for one in benchmarks.values() for row in one.problems]
+    problems = listed + images.problems
+    findings += judge_images(dataset.about, benchmarks, hashes, problems, folders.names)
     for annotations in read:
         parse = partial(_parse, dataset, annotations)
         findings += judge_protocols(annotations.split, dataset.protocols, parse, hashes.keys())

@@ -50,7 +50,8 @@ def ingest(
     annotations = AnnotationReader(data_root)
     benchmark = dataset.parse(split, categories, annotations.read, dataset.protocol(protocol))
     _tell_notes(benchmark)
-    images = scan_images(Folders(data_root), benchmark.files)
+    images = scan_images(Folders(data_root, benchmark.folders), benchmark.files)
+    listed = [problem.row(problem.item) for problem in benchmark.problems] + images.problems
     identity = Identity(
         stage="ingest",
         version=VERSION,
@@ -63,7 +64,7 @@ def ingest(
         inputs=annotations.sha256
         | {
             "images": _digest(images.rows),
-            "problems": _digest(images.problems),
+            "problems": _digest(listed),
             "gallery": _digest(_gallery_table(benchmark).to_pylist()),
             "texts": _digest(_asked(benchmark)),
         },
@@ -71,7 +72,7 @@ def ingest(
     artifact = Artifact.of(store, identity)
     if artifact.is_done:
         return Made(identity.fingerprint, reused=True)
-    problems = images.problems + _query_problems(benchmark, images)
+    problems = listed + _query_problems(benchmark, images)
     artifact.write_part("images", pa.Table.from_pylist(images.rows, schemas.IMAGES))
     artifact.write_part("gallery", _gallery_table(benchmark))
     artifact.write_part("queries", _queries_table(benchmark.queries))

@@ -6,7 +6,7 @@ from typing import Any
 
 from cir_core.errors import ImageProblem
 from cir_core.types import ImageId
-from storage.images import Folders, image_size, read_image, sha256_of_bytes
+from storage.images import Folders, image_size, sha256_of_bytes
 from tasks.progress import count
 
 
@@ -35,7 +35,7 @@ def scan_images(
         for image_id, names in files.items():
             try:
                 path = folders.find(names)
-                content = read_image(folders.root, path)
+                content = folders.read(path)
                 width, height = measure(content, path)
             except ImageProblem as problem:
                 problems.append(problem.row(image_id))

@@ -9,7 +9,7 @@ from cir_core.types import Benchmark, Split
 
 ReadJson = Callable[[str], Any]
 """Decoded content of an annotation file, by its path relative to the data root: JSON, the lines of
-a ``.txt``, ``Rows`` of a ``.csv``, ``.jsonl`` or ``.parquet``; of a folder, its images' paths."""
+a ``.txt``, ``Rows`` of a ``.csv``, ``.jsonl`` or ``.parquet``; of a folder, its ``Listing``."""
 
 
 class Adapter(Protocol):

@@ -46,7 +46,7 @@ class CIRCO:
                 item=file,
                 remedy="compare the file with the published annotations",
             )
-        return Benchmark(galleries={CATEGORY: tuple(files)}, queries=queries, files=files)
+        return Benchmark({CATEGORY: tuple(files)}, queries, files, folders=(_PICTURES,))
 
 
 def _queries_file(split: Split) -> str:

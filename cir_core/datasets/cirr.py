@@ -20,6 +20,10 @@ CATEGORY = "cirr"
 MEMBERS = 6
 """Of a subset, the reference among them: over another size, subset recall is another measure."""
 
+_FOLDERS = tuple(
+    f"{base}{name}" for base in ("", "cirr/img_raw/") for name in ("dev", "test1", "train")
+)
+
 _FILE_SPLIT: dict[Split, str] = {"train": "train", "val": "val", "test": "test1"}
 
 
@@ -41,7 +45,7 @@ class CIRR:
             _parse_query(entry, split, index, files) for index, entry in enumerate(entries)
         )
         _require_distinct(queries, split)
-        return Benchmark(galleries={CATEGORY: tuple(files)}, queries=queries, files=files)
+        return Benchmark({CATEGORY: tuple(files)}, queries, files, folders=_FOLDERS)
 
 
 def _captions_file(split: Split) -> str:

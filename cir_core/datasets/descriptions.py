@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from cir_core.datasets.near_names import ImageNames
 from cir_core.datasets.own_rows import description_faults, refuse
 from cir_core.datasets.selection import KeptOut
 from cir_core.types import ImageId, Rows
@@ -49,24 +50,24 @@ class Described:
 def parse_described(
     descriptions: tuple[str, Rows],
     catalogue: tuple[str, Rows] | None,
-    images: Sequence[str],
+    names: ImageNames,
     kept: KeptOut,
     count: CountTokens,
     positions: int,
 ) -> Described:
     """The described images that may be trained on: those that are not kept out, and are not said to
-    belong to a group that is. Tables come with their file's name; ``images`` are those of the
-    folder, to tell how they are called, where ids are paths.
+    belong to a group that is. Tables come with their file's name; ``names`` are of the
+    folder's images, where ids are paths.
 
     Raises AnnotationError listing everything that is wrong with a table, by line: also texts of
     more tokens than ``positions``, images with two entries and, without a line, images with none.
     """
     file, table = descriptions
-    refuse(file, description_faults(table, images, count, positions))
+    refuse(file, description_faults(table, names, count, positions))
     texts: dict[ImageId, list[str]] = {}
     for row in table.entries:
-        texts.setdefault(ImageId(row.values["image"]), []).append(row.values["text"])
-    grouped = {row.values["image"]: row.values.get("group") for row in table.entries}
+        texts.setdefault(names.meant(row.values["image"]), []).append(row.values["text"])
+    grouped = {names.meant(row.values["image"]): row.values.get("group") for row in table.entries}
     trained = {
         image: mine
         for image, mine in texts.items()
@@ -74,21 +75,21 @@ def parse_described(
     }
     if catalogue is None:
         return Described(trained, None)
-    return Described(trained, _entries(*catalogue, images, list(trained), count, positions))
+    return Described(trained, _entries(*catalogue, names, list(trained), count, positions))
 
 
 def _entries(
     file: str,
     table: Rows,
-    images: Sequence[str],
+    names: ImageNames,
     described: Sequence[ImageId],
     count: CountTokens,
     positions: int,
 ) -> dict[ImageId, str]:
-    faults = description_faults(table, images, count, positions)
-    first: dict[str, str] = {}
+    faults = description_faults(table, names, count, positions)
+    first: dict[ImageId, str] = {}
     for row in table.entries if not faults else ():
-        place = first.setdefault(row.values["image"], row.place)
+        place = first.setdefault(names.meant(row.values["image"]), row.place)
         if place != row.place:
             faults.append(f"{row.place}: {row.values['image']!r} has an entry already, {place}")
     if not faults:
@@ -96,4 +97,4 @@ def _entries(
             f"{one!r} is described and has no entry" for one in described if one not in first
         ]
     refuse(file, faults)
-    return {ImageId(row.values["image"]): row.values["text"] for row in table.entries}
+    return {names.meant(row.values["image"]): row.values["text"] for row in table.entries}

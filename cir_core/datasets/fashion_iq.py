@@ -70,7 +70,7 @@ class FashionIQ:
                 )
                 for category, gallery in galleries.items()
             }
-        return Benchmark(galleries=galleries, queries=queries, files=files)
+        return Benchmark(galleries, queries, files, folders=("images",))
 
 
 def _union(queries: Sequence[Query], gallery: tuple[ImageId, ...]) -> tuple[ImageId, ...]:

@@ -37,13 +37,14 @@ def twins(ids: Iterable[str]) -> list[tuple[str, str]]:
     first: dict[str, str] = {}
     pairs = []
     for image in ids:
-        like = first.setdefault(_folded(image), image)
+        like = first.setdefault(folded(image), image)
         if like != image:
             pairs.append((like, image))
     return pairs
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
+    """The same for all texts that differ in case or Unicode form alone."""
     if text.isascii():
         return text.lower()
     return normalize("NFC", normalize("NFC", text).casefold())

@@ -4,10 +4,12 @@
 images, as it is written there, its ending included.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cir_core.datasets.adapter import ReadJson
+from cir_core.datasets.listing_notes import listing_notes
+from cir_core.datasets.near_names import ImageNames
 from cir_core.datasets.own_rows import (
     OPTIONAL,
     REQUIRED,
@@ -19,7 +21,7 @@ from cir_core.datasets.own_rows import (
 )
 from cir_core.errors import AnnotationError, UsageError
 from cir_core.metrics.protocols import Protocol
-from cir_core.types import Benchmark, ImageId, Query, QueryId, Row, Rows, Split
+from cir_core.types import Benchmark, ImageId, Listing, Query, QueryId, Row, Rows, Split
 
 CATEGORY = "own"
 """Of the only gallery, where neither images nor queries are told apart by category."""
@@ -69,42 +71,59 @@ class OwnData:
     ) -> Benchmark:
         """``files`` holds the gallery first, then the other images that queries name."""
         _require_split(split)
-        listing = tuple(ImageId(name) for name in read(self.layout.images))
-        listed = self._read_gallery(read, listing)
+        folder: Listing = read(self.layout.images)
+        names = _require_images(folder, self.layout.images)
+        list_of_images = self._read_gallery(read, names)
+        listed = _by_category(list_of_images, names)
         table: Rows = read(self.layout.queries)
-        faults = query_faults(
-            table, listing, tuple(listed) if listed else (), protocol.removes_reference
-        )
+        faults = query_faults(table, names, tuple(listed), protocol.removes_reference)
         refuse(self.layout.queries, faults)
-        queries = _parse_queries(table)
-        galleries = _galleries(listed, queries, listing)
+        queries = tuple(_parse_query(row, index, names) for index, row in enumerate(table.entries))
+        galleries = _galleries(listed, queries, folder.images)
         chosen = _choose(galleries, categories)
         queries = tuple(query for query in queries if query.category in chosen)
         return Benchmark(
             galleries=chosen,
             queries=queries,
             files=_files(self.layout.images, chosen, queries),
-            notes=_notes(self.layout.queries, table, queries),
+            folders=(self.layout.images,),
+            notes=(
+                *listing_notes(folder),
+                *names.note(_named([list_of_images, table])),
+                *_notes(self.layout.queries, table, queries),
+            ),
+            problems=folder.problems,
         )
 
-    def _read_gallery(
-        self, read: ReadJson, listing: Sequence[ImageId]
-    ) -> dict[str, tuple[ImageId, ...]]:
-        """Images by category, under "" where there are none; nothing without a gallery list."""
-        if not listing:
-            raise AnnotationError(
-                "there are no images", item=self.layout.images, remedy="see docs/own-data.md"
-            )
+    def _read_gallery(self, read: ReadJson, names: ImageNames) -> Rows:
+        """Without a gallery list, no entries."""
         if self.layout.gallery is None:
-            return {}
+            return Rows((), ())
         table: Rows = read(self.layout.gallery)
-        refuse(self.layout.gallery, gallery_faults(table, listing))
-        members: dict[str, dict[ImageId, None]] = {}
-        for row in table.entries:
-            members.setdefault(row.values.get("category", ""), {})[ImageId(row.values["image"])] = (
-                None
-            )
-        return {category: tuple(images) for category, images in members.items()}
+        refuse(self.layout.gallery, gallery_faults(table, names))
+        return table
+
+
+def _by_category(table: Rows, names: ImageNames) -> dict[str, tuple[ImageId, ...]]:
+    """The listed images, under "" where there are no categories."""
+    members: dict[str, dict[ImageId, None]] = {}
+    for row in table.entries:
+        mine = members.setdefault(row.values.get("category", ""), {})
+        mine[names.meant(row.values["image"])] = None
+    return {category: tuple(images) for category, images in members.items()}
+
+
+def _require_images(folder: Listing, path: str) -> ImageNames:
+    """Raises AnnotationError when there are none, saying what there is."""
+    if folder.images:
+        return ImageNames(folder.images)
+    faults = [f"{problem.item}: {problem.what}" for problem in folder.problems]
+    raise AnnotationError(
+        "there are no images",
+        item=path,
+        cause="; ".join([*listing_notes(folder), *faults]),
+        remedy="see docs/own-data.md",
+    )
 
 
 def _require_split(split: Split) -> None:
@@ -117,18 +136,14 @@ def _require_split(split: Split) -> None:
         )
 
 
-def _parse_queries(table: Rows) -> tuple[Query, ...]:
-    return tuple(_parse_query(row, index) for index, row in enumerate(table.entries))
-
-
-def _parse_query(row: Row, index: int) -> Query:
+def _parse_query(row: Row, index: int, names: ImageNames) -> Query:
     values = row.values
     return Query(
         query_id=QueryId(values.get("query_id", f"query-{index:05d}")),
         category=values.get("category", CATEGORY),
-        reference_id=ImageId(values["reference"]),
+        reference_id=names.meant(values["reference"]),
         text=values["text"],
-        targets=tuple(dict.fromkeys(ImageId(image) for image in targets_of(values))),
+        targets=tuple(dict.fromkeys(map(names.meant, targets_of(values)))),
         group=values.get("group") or "",
     )
 
@@ -167,6 +182,14 @@ def _files(
 
 def _path(folder: str, image: ImageId) -> str:
     return image if folder == "." else f"{folder}/{image}"
+
+
+def _named(tables: Iterable[Rows]) -> Iterator[str]:
+    """Every image that the tables name, as they write it."""
+    for table in tables:
+        for row in table.entries:
+            yield from (row.values[name] for name in ("image", "reference") if name in row.values)
+            yield from targets_of(row.values)
 
 
 def _notes(file: str, table: Rows, queries: Sequence[Query]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cir_core.datasets.ids import path_fault, text_fault
+from cir_core.datasets.near_names import ImageNames
 from cir_core.errors import AnnotationError
 from cir_core.metrics.recall import AVERAGE, MICRO
 from cir_core.types import Row, Rows
@@ -39,7 +40,7 @@ def refuse(file: str, faults: Sequence[str]) -> None:
 
 
 def query_faults(
-    table: Rows, images: Sequence[str], categories: Sequence[str], removes_reference: bool
+    table: Rows, names: ImageNames, categories: Sequence[str], removes_reference: bool
 ) -> list[str]:
     """Everything that is wrong with a table of queries, one text each, in its order.
 
@@ -52,31 +53,31 @@ def query_faults(
         return faults
     seen: dict[str, str] = {}
     for row in table.entries:
-        mine = [row.fault] if row.fault else list(_row_faults(row.values, table.columns))
+        mine = [row.fault] if row.fault else list(_row_faults(row.values, table.columns, names))
         if not row.fault:
-            mine += _target_faults(row.values, removes_reference)
+            mine += _target_faults(row.values, names, removes_reference)
             mine += _category_faults(row.values, categories)
             mine += _twice(row, seen)
         faults += [f"{row.place}: {fault}" for fault in mine]
-    return faults or _naming_fault(table, "reference", images)
+    return faults or _naming_fault(table, "reference", names)
 
 
-def gallery_faults(table: Rows, images: Sequence[str]) -> list[str]:
+def gallery_faults(table: Rows, names: ImageNames) -> list[str]:
     """Everything that is wrong with a gallery list: columns ``image`` and perhaps ``category``."""
     faults = _table_faults(table, ["image"], "images")
     if faults:
         return faults
     for row in table.entries:
-        mine = [row.fault] if row.fault else _image_faults(row.values, "image")
+        mine = [row.fault] if row.fault else _image_faults(row.values, "image", names)
         if not row.fault and "category" in table.columns:
             mine += _text_faults(row.values, "category") or _category_faults(row.values, ())
         faults += [f"{row.place}: {fault}" for fault in mine]
-    return faults or _naming_fault(table, "image", images)
+    return faults or _naming_fault(table, "image", names)
 
 
 def description_faults(
     table: Rows,
-    images: Sequence[str],
+    names: ImageNames,
     count: Callable[[Sequence[str]], Sequence[int]],
     positions: int,
 ) -> list[str]:
@@ -85,20 +86,20 @@ def description_faults(
     faults = _table_faults(table, ["image", "text"], "descriptions")
     if faults:
         return faults
-    mine = {row.place: _description_faults(row) for row in table.entries}
+    mine = {row.place: _description_faults(row, names) for row in table.entries}
     sound = [row for row in table.entries if not mine[row.place]]
     lengths = count([row.values["text"] for row in sound])
     for row, length in zip(sound, lengths, strict=True):
         if length > positions:
             mine[row.place].append(f"text has {length} tokens, and the model reads {positions}")
     faults = [f"{place}: {fault}" for place, all_of in mine.items() for fault in all_of]
-    return faults or _naming_fault(table, "image", images)
+    return faults or _naming_fault(table, "image", names)
 
 
-def _description_faults(row: Row) -> list[str]:
+def _description_faults(row: Row, names: ImageNames) -> list[str]:
     if row.fault:
         return [row.fault]
-    faults = _image_faults(row.values, "image")
+    faults = _image_faults(row.values, "image", names)
     text = row.values.get("text")
     if isinstance(text, str) and not text.strip():
         faults.append("text is empty")
@@ -145,10 +146,11 @@ def _table_faults(table: Rows, columns: Sequence[str], what: str) -> list[str]:
     return [] if table.entries else [f"there are no {what} in it"]
 
 
-def _naming_fault(table: Rows, column: str, images: Sequence[str]) -> list[str]:
+def _naming_fault(table: Rows, column: str, names: ImageNames) -> list[str]:
     """One lost image is a problem of that image; when no id is an image, ids are named wrongly."""
     named = [row.values[column] for row in table.entries]
-    if not images or not set(images).isdisjoint(named):
+    images = tuple(names.images)
+    if not images or any(names.meant(name) in names.images for name in named):
         return []
     like = next((image for image in images if _stem(image) == _stem(named[0])), images[0])
     return [
@@ -162,11 +164,13 @@ def _stem(path: str) -> str:
     return name.rpartition(".")[0] or name
 
 
-def _row_faults(values: Mapping[str, Any], columns: Sequence[str]) -> Iterator[str]:
+def _row_faults(
+    values: Mapping[str, Any], columns: Sequence[str], names: ImageNames
+) -> Iterator[str]:
     if values.get("reference") == "" and values.get("text") == "":
         yield "reference and text are empty"
         return
-    yield from _image_faults(values, "reference")
+    yield from _image_faults(values, "reference", names)
     yield from _text_faults(values, "text", may_be_empty=True)
     for name in ("category", "query_id"):
         if name in columns:
@@ -185,13 +189,15 @@ def _text_faults(values: Mapping[str, Any], name: str, *, may_be_empty: bool = F
     return [f"{name} {fault}: {shown(value)}"] if fault else []
 
 
-def _image_faults(values: Mapping[str, Any], name: str) -> list[str]:
+def _image_faults(values: Mapping[str, Any], name: str, names: ImageNames) -> list[str]:
     faults = _text_faults(values, name)
-    fault = "" if faults else path_fault(values[name])
+    fault = "" if faults else path_fault(values[name]) or names.fault(values[name])
     return [f"{name} {fault}: {shown(values[name])}"] if fault else faults
 
 
-def _target_faults(values: Mapping[str, Any], removes_reference: bool) -> Iterator[str]:
+def _target_faults(
+    values: Mapping[str, Any], names: ImageNames, removes_reference: bool
+) -> Iterator[str]:
     if not (_is_absent(values.get("target")) or _is_absent(values.get("targets"))):
         yield "target and targets are both given"
         return
@@ -201,9 +207,15 @@ def _target_faults(values: Mapping[str, Any], removes_reference: bool) -> Iterat
         yield f"targets is not a list of texts: {shown(values['targets'])}"
         return
     for target in targets:
-        yield from _image_faults({"target": target}, "target")
-    if removes_reference and values.get("reference") in targets:
+        yield from _image_faults({"target": target}, "target", names)
+    if removes_reference and _meant(values.get("reference"), names) in (
+        _meant(target, names) for target in targets
+    ):
         yield "the target is the reference, which may not answer under this protocol"
+
+
+def _meant(value: Any, names: ImageNames) -> Any:
+    return names.meant(value) if isinstance(value, str) else value
 
 
 def _category_faults(values: Mapping[str, Any], categories: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ annotations alone, so every stage and every run agrees.
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cir_core.types import Benchmark, ImageId, Query, RunSplit, Split
 
@@ -96,7 +96,8 @@ def selection_queries(benchmark: Benchmark, sizes: Mapping[str, int]) -> Benchma
     }
     shown = dict.fromkeys(image for gallery in galleries.values() for image in gallery)
     shown |= dict.fromkeys(image for query in queries for image in _images(query))
-    return Benchmark(
+    return replace(
+        benchmark,
         galleries=galleries,
         queries=queries,
         files={image: names for image, names in benchmark.files.items() if image in shown},
@@ -117,7 +118,8 @@ def training_queries(benchmark: Benchmark) -> Benchmark:
     )
     named = {image for query in queries for image in (query.reference_id, *query.targets)}
     asked = {query.category for query in queries}
-    return Benchmark(
+    return replace(
+        benchmark,
         galleries={
             category: tuple(image for image in gallery if image in named)
             for category, gallery in benchmark.galleries.items()

@@ -56,6 +56,7 @@ class Shoes:
             galleries={CATEGORY: gallery},
             queries=tuple(queries),
             files={image: _places(image) for image in images},
+            folders=(".", "attributedata", "images"),
         )
 
 

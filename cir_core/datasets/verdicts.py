@@ -55,7 +55,10 @@ def judge_queries(split: Split, benchmark: Benchmark) -> list[Finding]:
         counted(split, "groups that ask the same but want other images", "note", alike),
         counted(split, "images in several categories", "note", several),
     ]
-    return [finding for finding in findings if finding.found]
+    return [
+        *(finding for finding in findings if finding.found),
+        *(Finding(split, "to know", "note", note) for note in benchmark.notes),
+    ]
 
 
 def judge_images(

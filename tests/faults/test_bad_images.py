@@ -4,12 +4,12 @@ import errno
 import io
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
 import tracemalloc
 import zlib
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from storage.images import (
     MOST_SIDE,
     Folders,
     decode_image,
-    find_image,
     image_size,
     read_image,
     sha256_of_bytes,
@@ -88,11 +87,9 @@ def test_sha256_is_of_the_bytes() -> None:
 
 def test_the_first_existing_place_is_found(tmp_path: Path) -> None:
     (tmp_path / "b.png").touch()
-    for find in (partial(find_image, tmp_path), Folders(tmp_path).find):
-        assert find(("a.jpg", "b.png")) == "b.png"
+    assert Folders(tmp_path).find(("a.jpg", "b.png")) == "b.png"
     (tmp_path / "a.jpg").touch()
-    for find in (partial(find_image, tmp_path), Folders(tmp_path).find):
-        assert find(("a.jpg", "b.png")) == "a.jpg"
+    assert Folders(tmp_path).find(("a.jpg", "b.png")) == "a.jpg"
 
 
 def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,11 +126,10 @@ def test_a_folder_that_may_be_entered_and_not_listed_is_asked_file_by_file(
     "name", ["a.jpg", "nul\0byte.jpg", "x" * 300, "\ud800.jpg", "nul\0byte/a.jpg", "x/" * 3000]
 )
 def test_missing_names_all_the_places_that_were_tried(tmp_path: Path, name: str) -> None:
-    for find in (partial(find_image, tmp_path), Folders(tmp_path).find):
-        with pytest.raises(ImageProblem) as caught:
-            find((name, "a.png"))
-        assert caught.value.kind == "missing"
-        assert "a.png" in caught.value.cause
+    with pytest.raises(ImageProblem) as caught:
+        Folders(tmp_path).find((name, "a.png"))
+    assert caught.value.kind == "missing"
+    assert "a.png" in caught.value.cause
 
 
 def test_a_file_that_went_away_is_missing(tmp_path: Path) -> None:
@@ -142,7 +138,7 @@ def test_a_file_that_went_away_is_missing(tmp_path: Path) -> None:
 
 def test_a_link_to_nothing_is_missing(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").symlink_to(tmp_path / "gone.jpg")
-    assert find_image(tmp_path, ("a.jpg",)) == "a.jpg"
+    assert Folders(tmp_path).find(("a.jpg",)) == "a.jpg"
     assert problem_of_reading(tmp_path, "a.jpg").kind == "missing"
 
 
@@ -169,33 +165,92 @@ def test_a_fifo_is_unsafe_and_does_not_hang(tmp_path: Path) -> None:
     assert problem_of_reading(tmp_path, "a.jpg").kind == "unsafe_path"
 
 
-def test_a_link_out_of_the_root_is_unsafe(tmp_path: Path) -> None:
-    outside = tmp_path / "outside.png"
-    outside.write_bytes(encoded("PNG"))
-    root = tmp_path / "root"
-    root.mkdir()
-    (root / "a.png").symlink_to(outside)
-    (root / "folder").symlink_to(tmp_path)
-    assert problem_of_reading(root, "a.png").kind == "unsafe_path"
-    assert problem_of_reading(root, "folder/outside.png").kind == "unsafe_path"
-    assert problem_of_reading(root, "../outside.png").kind == "unsafe_path"
-    assert problem_of_reading(root, str(outside)).kind == "unsafe_path"
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """Another disk, beside a data root with a folder ``photos/deep``."""
+    (tmp_path / "root" / "photos" / "deep").mkdir(parents=True)
+    folder = tmp_path / "disk" / "sub"
+    folder.mkdir(parents=True)
+    (folder / "a.png").write_bytes(b"bytes")
+    return folder.parent
+
+
+def problem_of_link(folders: Folders, relative: str) -> ImageProblem:
+    with pytest.raises(ImageProblem) as caught:
+        folders.read(relative)
+    assert caught.value.kind == "unsafe_path"
+    return caught.value
+
+
+@pytest.mark.parametrize("link", ["photos", "other", "photos/disk"])
+def test_a_folders_link_at_the_top_is_its_owners_choice(elsewhere: Path, link: str) -> None:
+    root = elsewhere.parent / "root"
+    if link == "photos":
+        shutil.rmtree(root / "photos")
+    (root / link).symlink_to(elsewhere)
+    assert Folders(root, ["photos"]).read(f"{link}/sub/a.png") == b"bytes"
+
+
+@pytest.mark.parametrize("link", ["a.png", "photos/a.png"])
+def test_a_files_link_at_the_top_is_too(elsewhere: Path, link: str) -> None:
+    root = elsewhere.parent / "root"
+    (root / link).symlink_to(elsewhere / "sub" / "a.png")
+    assert Folders(root, ["photos"]).read(link) == b"bytes"
+
+
+def test_a_link_out_of_the_root_further_down_is_unsafe_and_told_with_its_target(
+    elsewhere: Path,
+) -> None:
+    root = elsewhere.parent / "root"
+    picture = elsewhere / "sub" / "a.png"
+    (root / "photos" / "deep" / "a.png").symlink_to(picture)
+    (root / "photos" / "deep" / "disk").symlink_to(elsewhere)
+    folders = Folders(root, ["photos"])
+    problem = problem_of_link(folders, "photos/deep/a.png")
+    assert (problem.item, problem.cause) == ("photos/deep/a.png", f"to {picture}")
+    problem = problem_of_link(folders, "photos/deep/disk/sub/a.png")
+    assert (problem.item, problem.cause) == ("photos/deep/disk", f"to {elsewhere}")
+    assert "photos/deep/disk: to /" in problem.row("x")["message"]
+
+
+def test_what_a_link_at_the_top_leads_to_may_be_linked_below_it_and_nothing_else(
+    elsewhere: Path,
+) -> None:
+    root = elsewhere.parent / "root"
+    (elsewhere.parent / "third").write_bytes(b"bytes")
+    (root / "disk").symlink_to(elsewhere)
+    (elsewhere / "sub" / "within.png").symlink_to("a.png")
+    (elsewhere / "sub" / "out.png").symlink_to(elsewhere.parent / "third")
+    (root / "photos" / "deep" / "there.png").symlink_to(elsewhere / "sub" / "a.png")
+    folders = Folders(root, ["photos"])
+    assert folders.read("disk/sub/within.png") == b"bytes"
+    assert problem_of_link(folders, "disk/sub/out.png").item == "disk/sub/out.png"
+    assert problem_of_link(folders, "photos/deep/there.png").item == "photos/deep/there.png"
+
+
+@pytest.mark.parametrize("path", ["../disk/sub/a.png", "photos/../../disk/sub/a.png"])
+def test_a_path_that_climbs_out_is_unsafe(elsewhere: Path, path: str) -> None:
+    root = elsewhere.parent / "root"
+    assert problem_of_link(Folders(root), path).item == path
+    absolute = str(elsewhere / "sub" / "a.png")
+    assert problem_of_link(Folders(root), absolute).item == absolute
 
 
 def test_a_link_within_the_root_is_fine_and_so_is_a_root_behind_a_link(tmp_path: Path) -> None:
     root = tmp_path / "root"
-    root.mkdir()
+    (root / "x" / "y").mkdir(parents=True)
     (root / "a.png").write_bytes(b"bytes")
-    (root / "b.png").symlink_to("a.png")
+    (root / "x" / "y" / "b.png").symlink_to("../../a.png")
     (tmp_path / "alias").symlink_to(root)
-    assert read_image(root, "b.png") == b"bytes"
-    assert read_image(tmp_path / "alias", "b.png") == b"bytes"
+    assert Folders(root).read("x/y/b.png") == b"bytes"
+    assert Folders(tmp_path / "alias").read("x/y/b.png") == b"bytes"
 
 
 def test_a_loop_of_links_is_unsafe(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").symlink_to("b.jpg")
     (tmp_path / "b.jpg").symlink_to("a.jpg")
     assert problem_of_reading(tmp_path, "a.jpg").kind == "unsafe_path"
+    assert problem_of_link(Folders(tmp_path), "a.jpg").item == "a.jpg"
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
@@ -257,7 +312,7 @@ def test_a_file_that_cannot_be_opened_for_the_disks_sake(
     assert os.strerror(number) in problem.cause
 
 
-@pytest.mark.parametrize("call", ["os.fstat", "os.path.realpath", "os.fdopen"])
+@pytest.mark.parametrize("call", ["os.fstat", "os.fdopen"])
 def test_a_disk_that_fails_at_any_other_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
@@ -271,6 +326,21 @@ def test_a_disk_that_fails_at_any_other_moment(
         patch.setattr(f"storage.images.{call}", fail)
         assert problem_of_reading(tmp_path, "a.jpg").kind == "io_error"
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_disk_that_fails_where_a_link_leads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.jpg").symlink_to("b.jpg")
+    folders = Folders(tmp_path)
+
+    def fail(*_args: Any, **_kwargs: Any) -> Any:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("storage.images.os.path.realpath", fail)
+    with pytest.raises(ImageProblem) as caught:
+        folders.read("a.jpg")
+    assert caught.value.kind == "io_error"
 
 
 # --- bytes that are no picture, or half of one

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from cir_core.datasets.descriptions import Described, parse_described
+from cir_core.datasets.near_names import ImageNames
 from cir_core.datasets.selection import KeptOut
 from cir_core.errors import AnnotationError
 from cir_core.models.tokenizer import Tokenizer
@@ -33,7 +34,7 @@ def parse(
     return parse_described(
         ("descriptions.csv", descriptions),
         None if catalogue is None else ("catalogue.csv", catalogue),
-        LISTING,
+        ImageNames(map(ImageId, LISTING)),
         kept,
         lambda texts: [len(ids) for ids in tokenizer(list(texts))],
         POSITIONS,

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from cir_core.datasets.own import Layout, OwnData
-from cir_core.errors import AnnotationError, UsageError
+from cir_core.errors import AnnotationError, ImageProblem, UsageError
 from cir_core.metrics import protocols
 from cir_core.metrics.protocols import Protocol
-from cir_core.types import Benchmark, Row, Rows
+from cir_core.types import Benchmark, ImageId, Listing, Row, Rows
 
 REMOVED, KEPT = protocols.OWN
 LISTING = ("a.jpg", "b/c.png", "d.jpg")
@@ -33,9 +33,11 @@ def parse(
     categories: Sequence[str] = (),
     listing: Sequence[str] = LISTING,
     images: str = ".",
+    **others: Any,
 ) -> Benchmark:
     layout = Layout(images, "queries.csv", None if gallery is None else "gallery.csv")
-    content = {images: tuple(listing), "queries.csv": queries, "gallery.csv": gallery}
+    folder = Listing(tuple(map(ImageId, listing)), **others)
+    content = {images: folder, "queries.csv": queries, "gallery.csv": gallery}
     return OwnData(layout).parse("val", categories, content.__getitem__, protocol)
 
 
@@ -116,6 +118,53 @@ def test_columns_that_are_not_read_are_told() -> None:
     assert notes == ("queries.csv: columns that are not read: 'Target', 'note'",)
 
 
+def test_what_is_not_searched_is_told_and_counted() -> None:
+    notes = parse(
+        table(query()),
+        unread=("a.heic", "b.HEIC", "c.svg"),
+        passed_over=("@eaDir", "b/@eaDir", "lost+found"),
+        links=(("b/up", "/data"),),
+    ).notes
+    assert notes == (
+        "3 files look like pictures and are not read: 2 .heic, 1 .svg; save as JPEG or PNG: "
+        "'a.heic', 'b.HEIC', 'c.svg'",
+        "folders that systems make are passed over: 2 @eaDir (thumbnails of a Synology NAS), "
+        "1 lost+found (what Linux saved of a damaged disk)",
+        "1 links to folders are not followed, since they lead to where the images are: 'b/up' to "
+        "'/data'",
+    )
+
+
+def test_a_folder_that_cannot_be_listed_is_a_problem_of_the_benchmark() -> None:
+    denied = ImageProblem("denied", "a folder cannot be listed", item="b/x")
+    assert parse(table(query()), problems=(denied,)).problems == (denied,)
+
+
+def test_links_may_stand_in_the_folder_of_images() -> None:
+    assert parse(table(query()), images="photos/big").folders == ("photos/big",)
+
+
+def test_an_id_in_another_unicode_form_means_the_only_image_like_it() -> None:
+    composed, apart = "\u00e9t\u00e9.jpg", "e\u0301te\u0301.jpg"
+    listed = table({"image": composed}, {"image": "d.jpg"})
+    queries = table(query(composed, target="d.jpg"), query("d.jpg", target=composed))
+    benchmark = parse(queries, listed, listing=(*LISTING, apart))
+    assert benchmark.galleries == {"own": (apart, "d.jpg")}
+    assert [one.reference_id for one in benchmark.queries] == [apart, "d.jpg"]
+    assert [one.targets for one in benchmark.queries] == [("d.jpg",), (apart,)]
+    assert benchmark.notes == (
+        "1 ids are written in another Unicode form than the files' names, which count: "
+        r"'\xe9t\xe9.jpg' is 'e\u0301te\u0301.jpg'",
+    )
+
+
+def test_an_id_that_is_an_image_is_that_image_whatever_is_like_it() -> None:
+    composed, apart = "\u00e9.jpg", "e\u0301.jpg"
+    benchmark = parse(table(query(composed), query(apart)), listing=(composed, apart))
+    assert [one.reference_id for one in benchmark.queries] == [composed, apart]
+    assert benchmark.notes == ()
+
+
 def test_only_the_declared_files_and_the_folder_are_read() -> None:
     assert OwnData().annotation_files("val", ()) == ["queries.csv"]
     layout = Layout(queries="q.jsonl", gallery="g.csv")
@@ -168,6 +217,40 @@ def test_a_bad_row_is_refused_by_its_line(entry: dict[str, Any], told: str) -> N
     sound = query(category="x", query_id="q1")
     entry = {"category": "x", "query_id": "q2"} | entry
     assert faults_of(table(sound, entry)) == [f"line 3: {told}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("A.jpg", "differs in upper and lower case from the image 'a.jpg': 'A.jpg'"),
+        ("B/C.PNG", "differs in upper and lower case from the image 'b/c.png': 'B/C.PNG'"),
+        ("\u00c9.jpg", "differs in upper and lower case from the image '\u00e9.jpg': '\u00c9.jpg'"),
+        ("a.jpg ", "begins or ends with a space; the image is 'a.jpg': 'a.jpg '"),
+        ("\ta.jpg", r"begins or ends with a space; the image is 'a.jpg': '\ta.jpg'"),
+        ("b\\c.png", r"is written with backslashes; the image is 'b/c.png': 'b\\c.png'"),
+        ("a.HEIC", "is of a kind that is not read (.heic); save it as JPEG or PNG: 'a.HEIC'"),
+        (
+            "\u212b.jpg",
+            r"has another Unicode form than each of '\xc5.jpg', 'A\u030a.jpg': "
+            "'\u212b.jpg'",
+        ),
+    ],
+)
+def test_a_name_near_an_images_is_refused_with_the_image(name: str, told: str) -> None:
+    listing = (*LISTING, "\u00e9.jpg", "\u00c5.jpg", "A\u030a.jpg")
+    queries = table(query(), query(name), query(target=name))
+    assert faults_of(queries, listing=listing) == [
+        f"line 3: reference {told}",
+        f"line 4: target {told}",
+    ]
+    listed = table({"image": "a.jpg"}, {"image": name})
+    assert faults_of(table(query()), listed, listing=listing) == [f"line 3: image {told}"]
+
+
+def test_a_reference_in_another_unicode_form_may_not_answer_either() -> None:
+    queries = table(query("\u00e9.jpg", target="e\u0301.jpg"))
+    (told,) = faults_of(queries, listing=("e\u0301.jpg",))
+    assert "the target is the reference" in told
 
 
 def test_all_faults_are_told_at_once() -> None:
@@ -228,6 +311,7 @@ def test_a_gallery_list_is_judged_by_line_too() -> None:
     ]
 
 
-def test_a_folder_without_images_is_refused() -> None:
-    with pytest.raises(AnnotationError, match="no images"):
-        parse(table(query()), listing=())
+def test_a_folder_without_images_is_refused_with_what_there_is() -> None:
+    with pytest.raises(AnnotationError, match="no images") as caught:
+        parse(table(query()), listing=(), unread=("a.heic",))
+    assert "1 file looks like a picture and is not read: 1 .heic" in caught.value.cause

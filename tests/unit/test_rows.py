@@ -10,9 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from cir_core.errors import AnnotationError
-from cir_core.types import Row, Rows
+from cir_core.types import ImageId, Listing, Row, Rows
 from storage.annotations import AnnotationReader
-from storage.folders import list_images
 from storage.rows import read_rows as rows_in
 
 
@@ -157,44 +156,10 @@ def test_an_adapter_gets_what_a_path_is(tmp_path: Path) -> None:
     written(tmp_path, "x.txt", "c\nd\n")
     written(tmp_path, "x.jpg", "")
     reader = AnnotationReader(tmp_path)
-    assert reader.read(".") == reader.listings["."] == ("x.jpg",)
+    assert reader.read(".") == reader.listings["."] == Listing((ImageId("x.jpg"),))
     assert values(reader.read("q.csv")) == [{"a": "1"}]
     assert reader.read("x.json") == {"b": 1}
     assert reader.read("x.txt") == ["c", "d"]
-
-
-def test_images_are_listed_by_path_in_the_order_of_characters(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    for name in (
-        "b/Z.JPG",
-        "b/a.webp",
-        "a b.png",
-        ".hidden.jpg",
-        ".cache/x.jpg",
-        "q.csv",
-        "b/._a.jpg",
-    ):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.touch()
-    store = tmp_path / "cir-store"
-    (store / "artifacts").mkdir(parents=True)
-    (store / "lock").touch()
-    (store / "drawn.png").touch()
-    (tmp_path / "linked").symlink_to(tmp_path / "b")
-    assert list_images(tmp_path) == ("a b.png", "b/Z.JPG", "b/a.webp")
-    assert "not followed: 'linked'" in caplog.text
-
-
-def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
-    try:
-        (Path(str(tmp_path)) / "caf\udce9.jpg").touch()
-    except OSError:
-        pytest.skip("this file system takes UTF-8 names only")
-    with pytest.raises(AnnotationError, match="not UTF-8") as caught:
-        list_images(tmp_path)
-    assert r"'caf\udce9.jpg'" in caught.value.item
 
 
 def test_a_file_that_is_asked_for_twice_is_read_once(tmp_path: Path) -> None:
