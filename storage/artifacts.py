@@ -2,20 +2,19 @@
 
 ``<store>/artifacts/<stage>/<fingerprint>/`` holds parts (Parquet, or arrays) and, written last, a
 ``manifest.json``. The fingerprint covers everything that changes a result and nothing that does
-not (batch size, device, workers and paths are left out), so an artifact never needs invalidating:
-other inputs have another name.
+not (batch size, device, workers and paths are left out), so other inputs have another name.
+
+A name says what an artifact is to be made of; the manifest also says which bytes its inputs had
+(``sources``). An input whose damaged part was made again, with other last bits on another machine,
+say, has the same name and other bytes; then what was made of the old ones is made again, too.
 """
 
-import hashlib
 import json
 import logging
 import os
-import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,8 @@ import numpy as np
 import pyarrow as pa
 
 from cir_core.errors import StoreCorrupt
-from storage.arrays import ARRAY_SUFFIX, map_array, write_array
+from storage import manifests
+from storage.arrays import ARRAY_SUFFIX, array_sha256, map_array, write_array
 from storage.atomic import commit, commit_text, sha256_of
 from storage.tables import read_table, write_table
 
@@ -37,7 +37,8 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Identity:
-    """What an artifact is made of. ``inputs`` maps a role to a fingerprint or a sha256."""
+    """What an artifact is made of. ``inputs`` maps a role to a fingerprint or a sha256; a role that
+    is a stage's name is that of an artifact."""
 
     stage: str
     version: int
@@ -55,7 +56,7 @@ class Identity:
 
     @cached_property
     def fingerprint(self) -> str:
-        return _digest(self.as_json())[:FINGERPRINT_DIGITS]
+        return manifests.digest(self.as_json())[:FINGERPRINT_DIGITS]
 
 
 @dataclass(frozen=True)
@@ -69,45 +70,75 @@ class Made:
 class Artifact:
     """One artifact: parts are committed one by one, the manifest makes it whole.
 
-    A part counts as done when its receipt (rows, bytes, sha256) is there and matches the bytes.
-    While the artifact grows, a receipt is a small file beside its part; the manifest then holds
-    them all.
+    A part counts as done when its receipt (rows, bytes, sha256, and the bytes of the inputs it was
+    made of) is there and matches. While the artifact grows, a receipt is a small file beside its
+    part; the manifest then holds them all. Whatever is read is compared with its sha256 first.
     """
 
-    def __init__(self, store: Path, stage: str, fingerprint: str) -> None:
-        self.stage, self.fingerprint = stage, fingerprint
+    def __init__(
+        self,
+        store: Path,
+        stage: str,
+        fingerprint: str,
+        *,
+        inputs: Mapping[str, str] | None = None,
+    ) -> None:
+        self.store, self.stage, self.fingerprint = store, stage, fingerprint
         self.folder = store / "artifacts" / stage / fingerprint
+        self._inputs = inputs
 
     @classmethod
     def of(cls, store: Path, identity: Identity) -> "Artifact":
-        return cls(store, identity.stage, identity.fingerprint)
+        return cls(store, identity.stage, identity.fingerprint, inputs=identity.inputs)
 
     @property
     def is_done(self) -> bool:
-        """True when the manifest is there and every part has the bytes it promises.
+        """True when the manifest is there, every part has the bytes it promises, and the inputs
+        still have the bytes that it was made of. An input that is not there any more has no say.
 
         Asking repairs: a damaged part is set aside with a warning, so that making the artifact
-        again replaces just that. With a damaged manifest no part can be trusted any more.
+        again replaces just that. With a damaged manifest, or inputs with other bytes, no part can
+        be trusted any more.
         """
         manifest = self._manifest()
         if manifest is None:
             _set_aside(self._manifest_path)
             return False
+        if not self._is_made_of(manifest["sources"]):
+            _log.warning("its inputs have other bytes now, it is made again: %s", self.folder)
+            self._manifest_path.unlink()
+            return False
         parts: dict[str, dict[str, Any]] = manifest["parts"]
         damaged = [name for name, receipt in parts.items() if not self._matches(name, receipt)]
         if damaged:
-            self._reopen(parts, damaged)
+            self._reopen(manifest, damaged)
         else:
             self._remove_strays(parts)  # of a process killed right after it wrote the manifest
         return not damaged
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the artifact, and all that it was made of, was made of the bytes that are there
+        now. Looks at manifests alone. Raises StoreCorrupt when there is none."""
+        return self._is_made_of(self._complete()["sources"]) and all(
+            source.is_current for source in self._sources.values()
+        )
+
+    @property
+    def content(self) -> str:
+        """sha256 over the artifact's identity and bytes, and over those of all that it was made of.
+        Raises StoreCorrupt when there is no manifest."""
+        return manifests.content(self._complete())
+
     def has_part(self, name: str) -> bool:
-        """True when an earlier, interrupted run has committed this part."""
-        try:
-            receipt = json.loads(self._receipt(name).read_text(encoding="utf-8"))
-        except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError):
-            return False
-        return _is_receipt(receipt) and self._matches(name, receipt)
+        """True when an earlier, interrupted run has committed this part, from the inputs' bytes
+        that are there now."""
+        receipt = manifests.parse_receipt(self._receipt(name))
+        return (
+            receipt is not None
+            and self._is_made_of(receipt["sources"])
+            and self._matches(name, receipt)
+        )
 
     def write_part(self, name: str, table: pa.Table) -> None:
         """Commit one part and its receipt; a part of the same name is replaced."""
@@ -121,21 +152,16 @@ class Artifact:
         path = self._part(name)
         digest = commit(path, write)
         receipt = {"rows": rows, "bytes": path.stat().st_size, "sha256": digest}
-        commit_text(self._receipt(name), json.dumps(receipt))
+        self._write_receipt(name, receipt, self._source_contents)
 
     def finish(self, identity: Identity, parts: Iterable[str]) -> None:
         """Write the manifest over exactly these parts, in this order; remove what else is here."""
-        names = list(parts)
-        receipts = {name: json.loads(self._receipt(name).read_text()) for name in names}
-        manifest = {
-            "identity": identity.as_json(),
-            "parts": receipts,
-            "made_with": _versions(),
-            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),  # told, never decided on
-        }
-        manifest["checksum"] = _digest(manifest)
-        commit_text(self._manifest_path, json.dumps(manifest, indent=1) + "\n")
-        self._remove_strays(names)
+        receipts = {name: json.loads(self._receipt(name).read_text()) for name in parts}
+        for receipt in receipts.values():
+            del receipt["sources"]  # the same of all, told once
+        text = manifests.render(identity.as_json(), receipts, self._source_contents)
+        commit_text(self._manifest_path, text)
+        self._remove_strays(receipts)
 
     def identity(self) -> dict[str, Any]:
         """The identity that the manifest records. Raises StoreCorrupt when there is none."""
@@ -155,23 +181,29 @@ class Artifact:
         """All parts of one kind (the name up to the first ``-``), concatenated in order; all their
         columns, or these.
 
-        Raises StoreCorrupt when the artifact is not whole.
+        Raises StoreCorrupt when the artifact is not whole, or a part's bytes are not those that
+        the manifest promises.
         """
-        return pa.concat_tables([read_table(path, columns) for path in self._paths(kind)])
+        parts = self._receipts(kind)
+        return pa.concat_tables(
+            [read_table(path, columns, sha256=receipt["sha256"]) for path, receipt in parts]
+        )
 
     def map_arrays(self, kind: str) -> list[np.ndarray]:
         """The array parts of one kind in order, mapped into memory. Raises as ``read``."""
-        return [map_array(path) for path in self._paths(kind)]
+        parts = self._receipts(kind)
+        return [map_array(path, sha256=receipt["sha256"]) for path, receipt in parts]
 
-    def _paths(self, kind: str) -> list[Path]:
-        names = [name for name in self._complete()["parts"] if name.partition("-")[0] == kind]
-        if not names:
+    def _receipts(self, kind: str) -> list[tuple[Path, dict[str, Any]]]:
+        parts = self._complete()["parts"].items()
+        mine = [(name, receipt) for name, receipt in parts if name.partition("-")[0] == kind]
+        if not mine:
             raise StoreCorrupt(
                 f"an artifact has no part {kind!r}",
                 item=str(self.folder),
                 remedy="delete this folder and run the same command again",
             )
-        return [self._part(name) for name in names]
+        return [(self._part(name), receipt) for name, receipt in mine]
 
     def _complete(self) -> dict[str, Any]:
         manifest = self._manifest()
@@ -186,31 +218,42 @@ class Artifact:
 
     def _manifest(self) -> dict[str, Any] | None:
         try:
-            manifest = json.loads(self._manifest_path.read_text(encoding="utf-8"))
+            return manifests.parse(self._manifest_path, self.fingerprint)
         except FileNotFoundError:
             return None
-        except (UnicodeDecodeError, json.JSONDecodeError):
-            manifest = None
-        if not self._is_sound(manifest):
+        except ValueError:
             _log.warning("a manifest is damaged, its artifact is made again: %s", self.folder)
             return None
-        return dict(manifest)
 
-    def _is_sound(self, manifest: Any) -> bool:
-        if not isinstance(manifest, dict):
-            return False
-        content = {name: value for name, value in manifest.items() if name != "checksum"}
-        if manifest.get("checksum") != _digest(content):
-            return False
-        return _digest(content["identity"]).startswith(self.fingerprint)
+    @cached_property
+    def _sources(self) -> dict[str, "Artifact"]:
+        """Its inputs that are artifacts and are there, by role; none are known of one that is not
+        whole and was opened by its name alone."""
+        inputs = self._inputs
+        if inputs is None:
+            manifest = self._manifest()
+            inputs = manifest["identity"]["inputs"] if manifest else {}
+        artifacts = {role: Artifact(self.store, role, name) for role, name in inputs.items()}
+        return {
+            role: artifact
+            for role, artifact in artifacts.items()
+            if artifact._manifest_path.is_file()
+        }
 
-    def _reopen(self, parts: dict[str, dict[str, Any]], damaged: list[str]) -> None:
-        for name, receipt in parts.items():
+    @cached_property
+    def _source_contents(self) -> dict[str, str]:
+        return {role: artifact.content for role, artifact in self._sources.items()}
+
+    def _is_made_of(self, sources: Mapping[str, str]) -> bool:
+        return self._source_contents.items() <= sources.items()
+
+    def _reopen(self, manifest: dict[str, Any], damaged: list[str]) -> None:
+        for name, receipt in manifest["parts"].items():
             if name in damaged:
                 _log.warning("a part is damaged and is made again: %s", self._part(name))
                 _set_aside(self._part(name))
             else:
-                commit_text(self._receipt(name), json.dumps(receipt))
+                self._write_receipt(name, receipt, manifest["sources"])
         self._manifest_path.unlink()
 
     def _remove_strays(self, names: Iterable[str]) -> None:
@@ -221,10 +264,11 @@ class Artifact:
 
     def _matches(self, name: str, receipt: dict[str, Any]) -> bool:
         path = self._part(name)
+        hashed = array_sha256 if name.endswith(ARRAY_SUFFIX) else sha256_of
         return (
             path.is_file()
             and path.stat().st_size == receipt["bytes"]
-            and sha256_of(path) == receipt["sha256"]
+            and hashed(path) == receipt["sha256"]
         )
 
     @property
@@ -237,25 +281,15 @@ class Artifact:
     def _receipt(self, name: str) -> Path:
         return self.folder / f"{name}.receipt.json"
 
-
-def _digest(content: Any) -> str:
-    """sha256 of the canonical JSON."""
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _is_receipt(receipt: Any) -> bool:
-    return isinstance(receipt, dict) and receipt.keys() == {"rows", "bytes", "sha256"}
+    def _write_receipt(
+        self, name: str, receipt: Mapping[str, Any], sources: Mapping[str, str]
+    ) -> None:
+        commit_text(self._receipt(name), json.dumps({**receipt, "sources": dict(sources)}))
 
 
 def _set_aside(path: Path) -> None:
     if path.exists():
         os.replace(path, path.with_suffix(".damaged"))
-
-
-def _versions() -> dict[str, str]:
-    packages = ("cir-pipeline", "torch", "pyarrow", "pillow", "numpy")
-    return {"python": platform.python_version()} | {name: version(name) for name in packages}
 
 
 def finished(store: Path, stage: str) -> list[Artifact]:

@@ -1,5 +1,6 @@
 """Parquet in and out: checksummed pages, layouts that suit each column. And JSON lines, out."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,20 +40,29 @@ def write_table(path: Path, table: pa.Table) -> None:
     )
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """All columns, or these.
+def read_table(path: Path, columns: Sequence[str] | None = None, *, sha256: str) -> pa.Table:
+    """All columns, or these, of a file with these bytes.
 
-    Raises StoreCorrupt when the file is not the Parquet that was written.
+    The bytes that are parsed are those that were hashed. Raises StoreCorrupt when they are others,
+    or when the file is missing or cannot be read.
     """
     try:
-        return pq.read_table(path, columns=columns, page_checksum_verification=True)
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise damaged(path, "its bytes are not those that were written")
+        return pq.read_table(pa.BufferReader(content), columns=columns)
     except (OSError, pa.ArrowInvalid) as error:
-        raise StoreCorrupt(
-            "a part of the store cannot be read",
-            item=str(path),
-            cause=str(error),
-            remedy="run the same command again: damaged parts are found and made anew",
-        ) from error
+        raise damaged(path, str(error)) from error
+
+
+def damaged(path: Path, cause: str) -> StoreCorrupt:
+    """The error of a part that cannot be read."""
+    return StoreCorrupt(
+        "a part of the store is damaged",
+        item=str(path),
+        cause=cause,
+        remedy="repeat the command that made it (cir-pipeline run): damaged parts are made anew",
+    )
 
 
 def write_jsonl(path: Path, table: pa.Table) -> None:

@@ -3,15 +3,19 @@
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from cir_core.errors import StoreCorrupt
+from storage import arrays
 from storage.artifacts import Artifact, Identity, finished
+from storage.atomic import sha256_of
 
 IDENTITY = Identity("encode", 1, {"ratio": 1.25, "k": 50}, {"images": "ab", "weights": "cd"})
 PARTS = ["rows-0", "rows-1", "notes"]
@@ -337,3 +341,128 @@ def test_a_manifest_that_belongs_to_another_artifact_is_found(tmp_path: Path) ->
     other = replace(IDENTITY, version=2)
     Artifact.of(tmp_path, IDENTITY).folder.rename(Artifact.of(tmp_path, other).folder)
     assert not Artifact.of(tmp_path, other).is_done
+
+
+# --- read
+
+
+@pytest.mark.parametrize("damage", TEARS)
+def test_a_damaged_part_is_never_read(tmp_path: Path, damage: str) -> None:
+    make(tmp_path)
+    artifact = Artifact.of(tmp_path, IDENTITY)
+    path = artifact.folder / "rows-1.parquet"
+    path.write_bytes(TEARS[damage](path.read_bytes()))
+    with pytest.raises(StoreCorrupt, match="damaged") as caught:
+        artifact.read("rows")
+    assert caught.value.item == str(path)
+    assert artifact.read("notes").equals(content("notes"))
+
+
+def test_a_damaged_array_is_never_mapped(tmp_path: Path) -> None:
+    artifact = Artifact.of(tmp_path, IDENTITY)
+    array = np.arange(12, dtype=np.float32).reshape(4, 3)
+    artifact.write_array("rows-0.npy", array)
+    artifact.finish(IDENTITY, ["rows-0.npy"])
+    assert artifact.is_done
+    assert np.array_equal(artifact.map_arrays("rows")[0], array)
+    path = artifact.folder / "rows-0.npy"
+    path.write_bytes(flip(path.read_bytes(), 150))
+    with pytest.raises(StoreCorrupt, match="damaged"):
+        artifact.map_arrays("rows")
+    assert not artifact.is_done
+
+
+def test_an_unchanged_array_is_hashed_once_a_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.npy"
+    arrays.write_array(path, np.arange(5))
+    os.utime(path, ns=(0, 0))
+    monkeypatch.setattr(arrays, "SETTLED", -1)
+    digest = arrays.array_sha256(path)
+    assert digest == sha256_of(path)
+    monkeypatch.setattr(arrays, "sha256_of", lambda _path: "read again")
+    assert arrays.array_sha256(path) == digest
+    os.utime(path, ns=(1, 1))
+    assert arrays.array_sha256(path) == "read again"
+
+
+# --- made of what is there
+
+ABOVE = Identity("ingest", 1, {}, {"annotations": "ab"})
+BELOW = Identity("fuse", 1, {}, {"ingest": ABOVE.fingerprint, "model": "cd"})
+LAST = Identity("retrieve", 1, {}, {"fuse": BELOW.fingerprint})
+
+
+def write(store: Path, identity: Identity, text: str) -> Artifact:
+    artifact = Artifact.of(store, identity)
+    artifact.write_part("rows", content(text))
+    artifact.finish(identity, ["rows"])
+    return Artifact.of(store, identity)  # as the next task would
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> Path:
+    for identity in (ABOVE, BELOW, LAST):
+        assert write(tmp_path, identity, "first").is_done
+    return tmp_path
+
+
+def test_what_is_made_again_with_the_same_bytes_leaves_the_rest_as_it_is(chain: Path) -> None:
+    content_before = Artifact.of(chain, LAST).content
+    (Artifact.of(chain, ABOVE).folder / "rows.parquet").write_bytes(b"")
+    assert not Artifact.of(chain, ABOVE).is_done
+    write(chain, ABOVE, "first")
+    assert Artifact.of(chain, BELOW).is_done
+    assert Artifact.of(chain, LAST).is_done
+    assert Artifact.of(chain, LAST).content == content_before
+
+
+def test_what_is_made_again_with_other_bytes_makes_what_is_below_again(
+    chain: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(chain, ABOVE, "second")
+    assert not Artifact.of(chain, LAST).is_current
+    below = Artifact.of(chain, BELOW)
+    assert not below.is_current
+    assert not below.is_done
+    assert "other bytes" in caplog.text
+    assert not below.has_part("rows")  # its receipt is gone with the manifest that held it
+    write(chain, BELOW, "second")
+    assert Artifact.of(chain, BELOW).is_done
+    assert not Artifact.of(chain, LAST).is_done
+
+
+def test_other_bytes_two_stages_above_make_a_stage_again_even_where_its_own_inputs_agree(
+    chain: Path,
+) -> None:
+    """The stage between came out the same; that it did is known only when it was made."""
+    write(chain, ABOVE, "second")
+    assert Artifact.of(chain, LAST).is_done  # the stage between has not been asked yet
+    assert not Artifact.of(chain, LAST).is_current
+    assert not Artifact.of(chain, BELOW).is_done
+    write(chain, BELOW, "first")
+    assert not Artifact.of(chain, LAST).is_done
+
+
+def test_parts_that_an_interrupted_run_made_of_other_bytes_are_made_again(chain: Path) -> None:
+    other = replace(BELOW, version=2)
+    Artifact.of(chain, other).write_part("rows", content("first"))
+    assert Artifact.of(chain, other).has_part("rows")
+    write(chain, ABOVE, "second")
+    assert not Artifact.of(chain, other).has_part("rows")
+
+
+def test_an_input_that_is_not_there_any_more_has_no_say(chain: Path) -> None:
+    shutil.rmtree(Artifact.of(chain, ABOVE).folder)
+    assert Artifact.of(chain, BELOW).is_done
+    assert Artifact.of(chain, LAST).is_current
+
+
+def test_the_bytes_that_were_made_of_count_not_when(chain: Path) -> None:
+    undisturbed = chain / "another-store"
+    for identity in (ABOVE, BELOW, LAST):
+        write(undisturbed, identity, "first")
+    for identity in (ABOVE, BELOW, LAST):
+        mine, theirs = (Artifact.of(store, identity) for store in (chain, undisturbed))
+        assert mine.content == theirs.content

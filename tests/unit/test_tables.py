@@ -1,16 +1,17 @@
 """Tables come back from Parquet as they went in, and a damaged page is noticed."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from cir_core.errors import StoreCorrupt
 from storage import schemas, tables
+from storage.atomic import sha256_of
 from storage.tables import read_table, rows_of, taken, vector_column, vectors_of, write_table
 
 HOSTILE = ["it's", 'a "quoted" one', "two\nlines", "tab\there", "👗 e\u0301", "", "00012", "a,b;c"]
@@ -63,6 +64,11 @@ def filled(schema: pa.Schema, rows: int) -> pa.Table:
     return pa.Table.from_pylist(content, schema)
 
 
+def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """A file's table, its bytes being what they should."""
+    return read_table(path, columns, sha256=sha256_of(path))
+
+
 def test_every_schema_of_the_store_is_tried_here() -> None:
     constants = [value for value in vars(schemas).values() if isinstance(value, pa.Schema)]
     functions = {name for name in vars(schemas) if name.islower() and name != "pa"}
@@ -78,7 +84,7 @@ def test_every_schema_of_the_store_is_tried_here() -> None:
 def test_a_table_comes_back_as_it_went_in(tmp_path: Path, name: str, rows: int) -> None:
     table = filled(SCHEMAS[name], rows)
     write_table(tmp_path / "x.parquet", table)
-    found = read_table(tmp_path / "x.parquet")
+    found = read(tmp_path / "x.parquet")
     assert found.schema == table.schema
     assert found.to_pylist() == table.to_pylist()
 
@@ -109,7 +115,7 @@ def test_vectors_are_fixed_size_lists_kept_to_the_bit(tmp_path: Path) -> None:
     ids = ["a", "b", "c"]
     table = pa.table([ids, vector_column(EXTREME)], schema=schemas.embeddings(WIDTH))
     write_table(tmp_path / "x.parquet", table)
-    column = read_table(tmp_path / "x.parquet")["embedding"]
+    column = read(tmp_path / "x.parquet")["embedding"]
     assert column.type == pa.list_(pa.float32(), WIDTH)
     assert vectors_of(column).tobytes() == EXTREME.tobytes()
 
@@ -125,7 +131,7 @@ def test_vectors_of_several_parts_and_of_a_slice_keep_their_rows() -> None:
 def test_columns_that_are_not_asked_for_are_not_read(tmp_path: Path) -> None:
     write_table(tmp_path / "x.parquet", filled(schemas.CANDIDATES, 3))
     names = ["stage1_score", "query_id"]
-    assert set(read_table(tmp_path / "x.parquet", names).column_names) == set(names)
+    assert set(read(tmp_path / "x.parquet", names).column_names) == set(names)
 
 
 def test_rows_of_values_are_their_first_places() -> None:
@@ -150,34 +156,40 @@ def test_no_vectors_are_a_matrix_without_rows() -> None:
     assert vectors_of(schemas.embeddings(5).empty_table()["embedding"]).shape == (0, 5)
 
 
-def test_a_flipped_byte_in_a_data_page_is_noticed(tmp_path: Path) -> None:
+def test_a_flipped_bit_anywhere_is_noticed(tmp_path: Path) -> None:
+    """In a page, which Parquet's own checksums would tell, and in the footer, where one can drop
+    rows without a word."""
     path = tmp_path / "x.parquet"
-    vectors = np.random.default_rng(0).standard_normal((50, 16)).astype(np.float32)
-    table = pa.table([[str(row) for row in range(50)], vector_column(vectors)],
-                     schema=schemas.embeddings(16))  # fmt: skip
+    table = filled(schemas.RANKINGS, 50)
     write_table(path, table)
-    good = path.read_bytes()
-    chunk = pq.ParquetFile(path).metadata.row_group(0).column(1)
-    end = chunk.data_page_offset + chunk.total_compressed_size
-    for place in range(end - 2000, end, 97):  # beyond the page's header: within its data
+    good, digest = path.read_bytes(), sha256_of(path)
+    for place in range(0, len(good), 37):
         path.write_bytes(good[:place] + bytes([good[place] ^ 16]) + good[place + 1 :])
         with pytest.raises(StoreCorrupt) as caught:
-            read_table(path)
+            read_table(path, sha256=digest)
         assert caught.value.exit_code == 6
         assert caught.value.item == str(path)
     path.write_bytes(good)
-    assert read_table(path).equals(table)
+    assert read_table(path, sha256=digest).equals(table)
 
 
 @pytest.mark.parametrize("kept", [0, 1, 500, -1])
 def test_a_torn_file_is_corrupt(tmp_path: Path, kept: int) -> None:
     path = tmp_path / "x.parquet"
     write_table(path, filled(schemas.RANKINGS, 50))
+    digest = sha256_of(path)
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(StoreCorrupt):
-        read_table(path)
+        read_table(path, sha256=digest)
+
+
+def test_what_never_was_parquet_is_corrupt(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    path.write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(StoreCorrupt):
+        read(path)
 
 
 def test_a_missing_file_is_corrupt(tmp_path: Path) -> None:
     with pytest.raises(StoreCorrupt):
-        read_table(tmp_path / "gone.parquet")
+        read_table(tmp_path / "gone.parquet", sha256="")

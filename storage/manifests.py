@@ -1,0 +1,71 @@
+"""What a manifest and a receipt say, and whether they can be believed."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RECEIPT = frozenset({"rows", "bytes", "sha256", "sources"})
+
+
+def digest(content: Any) -> str:
+    """sha256 of the canonical JSON."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def render(
+    identity: Mapping[str, Any],
+    receipts: Mapping[str, Mapping[str, Any]],
+    sources: Mapping[str, str],
+) -> str:
+    """A manifest's text. ``sources`` are the contents of the inputs that are artifacts, by role."""
+    manifest = {
+        "identity": identity,
+        "parts": receipts,
+        "sources": sources,
+        "made_with": _versions(),
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),  # told, never decided on
+    }
+    return json.dumps(manifest | {"checksum": digest(manifest)}, indent=1) + "\n"
+
+
+def parse(path: Path, fingerprint: str) -> dict[str, Any]:
+    """The manifest of the artifact of this fingerprint.
+
+    Raises FileNotFoundError when there is none, and ValueError when it is damaged or another's.
+    """
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(manifest, dict):
+        raise ValueError("no object")  # noqa: TRY004 - as what is no JSON
+    content = {name: value for name, value in manifest.items() if name != "checksum"}
+    if manifest.get("checksum") != digest(content):
+        raise ValueError("its checksum is another")
+    if not digest(content["identity"]).startswith(fingerprint):
+        raise ValueError("it is another artifact's")
+    return manifest
+
+
+def content(manifest: Mapping[str, Any]) -> str:
+    """sha256 over what an artifact is, its parts' bytes, and its sources; when and with which
+    libraries it was made does not count."""
+    parts = {name: receipt["sha256"] for name, receipt in manifest["parts"].items()}
+    return digest([manifest["identity"], list(parts.items()), manifest["sources"]])
+
+
+def parse_receipt(path: Path) -> dict[str, Any] | None:
+    """A part's receipt; None when there is none or it is damaged."""
+    try:
+        receipt = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError):
+        return None
+    return receipt if isinstance(receipt, dict) and receipt.keys() == RECEIPT else None
+
+
+def _versions() -> dict[str, str]:
+    packages = ("cir-pipeline", "torch", "pyarrow", "pillow", "numpy")
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}
