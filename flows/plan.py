@@ -23,11 +23,10 @@ from flows.pipeline import (
 )
 from flows.settings import Settings
 from storage.artifacts import Artifact, Identity, finished
-from storage.catalog import CATALOG_FILE, published_runs, run_id_of
 from storage.checkpoints import read_config
 from storage.lock import hold_store
 from storage.nearest import why_missing
-from tasks import encode, evaluate, rank, ranked, report, rerank, retrieve
+from tasks import encode, evaluate, publish, rank, ranked, report, rerank, retrieve
 from tasks.calibrate import Sample, calibrate
 from tasks.image_tokens import Pictures
 from tasks.pair import check_pair
@@ -202,12 +201,15 @@ def _find(settings: Settings, inputs: Inputs, pair: str, ingested: str) -> tuple
         store, ingested, retrieved, found.ask(order).fingerprint, k=inputs.k
     )
     evaluated = found.ask(measure).fingerprint
-    runs = published_runs(store / CATALOG_FILE)
-    found.note("publish", done=run_id_of(evaluated) in runs, why="not in the catalog")
-    found.note("report", done=report.is_reported(store, evaluated), why="no page of this run")
+    products = [
+        ("publish", publish.is_published, "not in a sound catalog"),
+        ("report", report.is_reported, "no sound page of this run"),
+    ]
     if inputs.dataset.writes_ranked:
-        written = ranked.is_written(store, evaluated)
-        found.note("ranked", done=written, why="no files of this run")
+        products.append(("ranked", ranked.is_written, "no sound files of this run"))
+    for stage, is_there, why in products:
+        done = not found.lacks("evaluate") and is_there(store, evaluated)
+        found.note(stage, done=done, why=why)
     to_embed = encode.shards_left(images, embedded, None) if found.lacks("encode") else []
     to_fuse = encode.shards_left(images, None, fused) if found.lacks("fuse") else []
     to_score = rerank.shards_left(images, scored) if found.lacks("rerank") else []

@@ -116,13 +116,18 @@ class Artifact:
             self._remove_strays(parts)  # of a process killed right after it wrote the manifest
         return not damaged
 
-    @property
-    def is_current(self) -> bool:
-        """Whether the artifact, and all that it was made of, was made of the bytes that are there
-        now. Looks at manifests alone. Raises StoreCorrupt when there is none."""
-        return self._is_made_of(self._complete()["sources"]) and all(
-            source.is_current for source in self._sources.values()
-        )
+    def require_current(self) -> None:
+        """Raises StoreCorrupt when the artifact, or anything that it was made of, was made of bytes
+        that are not there any more, or has no manifest. Looks at manifests alone."""
+        if not self._is_made_of(self._complete()["sources"]):
+            raise StoreCorrupt(
+                "an artifact was made of other bytes than are there now",
+                item=str(self.folder),
+                cause="a damaged part of its inputs was made again, and came out differently",
+                remedy="repeat the run's command: what is below is then made again, too",
+            )
+        for source in self._sources.values():
+            source.require_current()
 
     @property
     def content(self) -> str:

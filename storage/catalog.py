@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from cir_core.errors import PreflightError, StoreBusy
+from cir_core.errors import PreflightError, StoreBusy, StoreCorrupt
 from storage.atomic import commit
+from storage.products import Product
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -23,6 +24,7 @@ STORAGE_VERSION = "v1.0.0"
 
 CATALOG_FILE = "cir.duckdb"
 RUN_ID_DIGITS = 12
+VERSION_DIGITS = 16
 
 
 def run_id_of(evaluated: str) -> str:
@@ -38,26 +40,38 @@ class PublishedRun:
     tables: Mapping[str, pa.Table]
 
 
-def published_runs(path: Path) -> set[str]:
-    """Ids of the runs in a catalog; empty when there is none, it cannot be read, or other tables
-    and views than this version's are in it."""
-    if not path.is_file():
-        return set()
-    import duckdb
+class BrokenRuns(StoreCorrupt):
+    """Runs whose tables contradict each other: ``faults`` has for each the views ``integrity_*``
+    that are not empty, and how many rows they have."""
 
-    try:
-        with duckdb.connect(str(path), read_only=True) as connection:
-            made_by = connection.execute("SELECT sql_sha256 FROM catalog").fetchall()
-            runs = connection.execute("SELECT run_id FROM runs").fetchall()
-            return {run for (run,) in runs} if made_by == [(_sql_sha256(),)] else set()
-    except duckdb.Error:  # damaged, foreign or held read-write: it is about to be replaced
-        return set()
+    def __init__(self, path: Path, faults: Mapping[str, Mapping[str, int]]) -> None:
+        lines = [
+            f"run {run}: {count} rows in {view}"
+            for run, views in faults.items()
+            for view, count in views.items()
+        ]
+        super().__init__(
+            "results contradict each other",
+            item="\n          ".join(lines),
+            cause=f"these views must be empty in {path}",
+            remedy="delete artifacts/rank and artifacts/evaluate below the store and run the same "
+            "command again; if this stays, it is a bug",
+        )
+        self.faults = faults
+
+
+def catalog_product(path: Path) -> Product:
+    """The catalog as a product of this version's tables and views; its sources are the contents of
+    its runs' evaluations, by run id."""
+    version = hashlib.sha256((_sql("tables.sql") + _sql("views.sql")).encode()).hexdigest()
+    return Product(path.parent, path.name, version[:VERSION_DIGITS], (path.name,))
 
 
 def write_catalog(path: Path, runs: Sequence[PublishedRun]) -> None:
     """Build the whole catalog beside ``path`` and swap it in: open readers keep the old file.
 
-    Raises StoreBusy when a shell has unsaved changes in the old file: swapping would leave a new
+    Raises BrokenRuns, and changes nothing, when a view ``integrity_*`` is not empty. Raises
+    StoreBusy when a shell has unsaved changes in the old file: swapping would leave a new
     file that does not match the shell's write-ahead log, and cannot be opened.
     """
     import duckdb
@@ -78,12 +92,12 @@ def write_catalog(path: Path, runs: Sequence[PublishedRun]) -> None:
                 f"ATTACH '{location}' AS cir (STORAGE_VERSION '{STORAGE_VERSION}'); USE cir"
             )
             connection.execute(_sql("tables.sql"))
-            connection.execute("INSERT INTO catalog VALUES (?)", [_sql_sha256()])
             connection.execute("BEGIN")
             for run in runs:
                 _insert(connection, run)
             connection.execute("COMMIT")
             connection.execute(_sql("views.sql"))
+            _require_integrity(connection, path)
             connection.execute("CHECKPOINT; USE memory; DETACH cir")
 
     commit(path, build)
@@ -131,8 +145,17 @@ def _insert_table(connection: "DuckDBPyConnection", name: str, rows: pa.Table) -
     connection.unregister("incoming")
 
 
-def _sql_sha256() -> str:
-    return hashlib.sha256((_sql("tables.sql") + _sql("views.sql")).encode()).hexdigest()
+def _require_integrity(connection: "DuckDBPyConnection", path: Path) -> None:
+    views = connection.execute(
+        "SELECT view_name FROM duckdb_views() WHERE view_name LIKE 'integrity_%' ORDER BY ALL"
+    ).fetchall()
+    faults: dict[str, dict[str, int]] = {}
+    for (view,) in views:
+        counts = f'SELECT run_id, count(*) FROM "{view}" GROUP BY run_id ORDER BY run_id'
+        for run, count in connection.execute(counts).fetchall():
+            faults.setdefault(run, {})[view] = count
+    if faults:
+        raise BrokenRuns(path, faults)
 
 
 def _sql(name: str) -> str:

@@ -84,8 +84,8 @@ class _Run:
 
 
 def _read_run(evaluated: Artifact) -> _Run:
-    identity = evaluated.identity()
-    store = evaluated.folder.parents[2]
+    evaluated.require_current()
+    identity, store = evaluated.identity(), evaluated.store
     source = Artifact(store, "ingest", identity["inputs"]["ingest"])
     settings = source.identity()["settings"]
     return _Run(

@@ -1,6 +1,7 @@
 """Every evaluated run of the store into ``cir.duckdb``."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +13,64 @@ from cir_core.metrics.galleries import SearchedGallery, together
 from cir_core.metrics.protocols import PROTOCOLS
 from cir_core.metrics.recall import AVERAGE
 from storage.artifacts import Artifact, Made, finished
-from storage.catalog import CATALOG_FILE, PublishedRun, published_runs, run_id_of, write_catalog
+from storage.catalog import (
+    CATALOG_FILE,
+    BrokenRuns,
+    PublishedRun,
+    catalog_product,
+    run_id_of,
+    write_catalog,
+)
 from tasks.gallery import usable_images
 
 _log = logging.getLogger(__name__)
 
 
 def publish(store: Path, evaluated: str) -> Made:
-    """Bring ``<store>/cir.duckdb`` up to date with the store; nothing to do if the run is in it.
+    """Bring ``<store>/cir.duckdb`` up to date with the store; nothing to do when it is what was
+    written, and this run is in it as the store has it.
 
-    The file is always built from Parquet, so a deleted or damaged one comes back whole. Older runs
-    whose artifacts are gone are left out with a warning.
+    The file is always built from Parquet, so a deleted or damaged one comes back whole. Other runs
+    whose artifacts are gone, damaged, or were made of bytes that are not there any more, are left
+    out with a warning. Raises StoreCorrupt when that is true of this run, or when its tables
+    contradict each other.
     """
-    path = store / CATALOG_FILE
-    if run_id_of(evaluated) in published_runs(path):
+    if is_published(store, evaluated):
         return Made(evaluated, reused=True)
-    runs = []
+    runs = dict(_readable_runs(store, evaluated))
+    path = store / CATALOG_FILE
+    try:
+        write_catalog(path, [run for run, _ in runs.values()])
+    except BrokenRuns as error:
+        if run_id_of(evaluated) in error.faults:
+            raise
+        _log.warning("left out of the catalog: %s", error)
+        runs = {name: run for name, run in runs.items() if name not in error.faults}
+        write_catalog(path, [run for run, _ in runs.values()])
+    catalog_product(path).record({name: content for name, (_, content) in runs.items()})
+    return Made(evaluated, reused=False)
+
+
+def is_published(store: Path, evaluated: str) -> bool:
+    """Whether the catalog is what was written, and has this run as it is in the store now."""
+    sources = catalog_product(store / CATALOG_FILE).sources()
+    run_id = run_id_of(evaluated)
+    return run_id in sources and sources[run_id] == Artifact(store, "evaluate", evaluated).content
+
+
+def _readable_runs(store: Path, evaluated: str) -> Iterator[tuple[str, tuple[PublishedRun, str]]]:
+    """Each run's id, its tables, and the content that they are read from."""
     for artifact in finished(store, "evaluate"):
         try:
-            runs.append(_read_run(store, artifact))
+            yield run_id_of(artifact.fingerprint), (_read_run(store, artifact), artifact.content)
         except StoreCorrupt as error:
             if artifact.fingerprint == evaluated:
                 raise
             _log.warning("run %s is left out of the catalog: %s", artifact.fingerprint, error.what)
-    write_catalog(path, runs)
-    return Made(evaluated, reused=False)
 
 
 def _read_run(store: Path, evaluated: Artifact) -> PublishedRun:
+    evaluated.require_current()
     identity = evaluated.identity()
     inputs = identity["inputs"]
     source = Artifact(store, "ingest", inputs["ingest"])

@@ -11,6 +11,7 @@ from cir_core.datasets.demo.drawing import draw
 from cir_core.datasets.demo.world import SEED, DemoSplit, build_split
 from cir_core.types import Split
 from storage.atomic import commit_text
+from storage.products import Product
 
 RENDERING = 4
 """Raise when a drawing or an annotation of the demo changes."""
@@ -19,20 +20,21 @@ _log = logging.getLogger(__name__)
 
 
 def render_demo(root: Path, split: Split) -> None:
-    """Draw the split's pictures below ``root`` and write its annotations; the marker comes last.
-    Where it says that they are this version's, and no file is missing, nothing is done."""
-    marker, version = root / f".{split}.rendered", f"{SEED}-{RENDERING}"
+    """Draw the split's pictures below ``root`` and write its annotations. Where they are this
+    version's, and all of them still what was drawn, nothing is done."""
     content = build_split(split)
-    if marker.is_file() and marker.read_text() == version and _is_whole(root, content):
+    product = _product(root, split, content)
+    made_of = {"seed": str(SEED)}
+    if product.sources() == made_of:
         return
     _log.info("drawing %d demo pictures of split %s in %s", len(content.images), split, root)
     (root / "images").mkdir(parents=True, exist_ok=True)
     for picture in content.images:
         image = draw(picture.garment, np.random.default_rng(picture.jitter_seed))
-        image.save(root / "images" / f"{picture.image_id}.png", compress_level=1)
+        image.save(root / _file(picture.image_id), compress_level=1)
     for relative, annotation in content.annotations.items():
         commit_text(root / relative, _written(relative, annotation))
-    commit_text(marker, version)
+    product.record(made_of)
 
 
 def _written(relative: str, annotation: Any) -> str:
@@ -41,6 +43,10 @@ def _written(relative: str, annotation: Any) -> str:
     return json.dumps(annotation, indent=1) + "\n"
 
 
-def _is_whole(root: Path, content: DemoSplit) -> bool:
-    pictures = {f"images/{picture.image_id}.png" for picture in content.images}
-    return all((root / relative).is_file() for relative in pictures | content.annotations.keys())
+def _product(root: Path, split: Split, content: DemoSplit) -> Product:
+    files = [_file(picture.image_id) for picture in content.images] + [*content.annotations]
+    return Product(root, f"demo-{split}", str(RENDERING), files)
+
+
+def _file(image_id: str) -> str:
+    return f"images/{image_id}.png"

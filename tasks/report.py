@@ -1,29 +1,24 @@
 """One self-contained HTML page a run: the numbers, the SQL behind them, and pictures of queries."""
 
-import base64
-import io
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from PIL import Image
 
-from cir_core.errors import ImageProblem
-from cir_core.images import to_rgb
 from cir_core.metrics.protocols import PROTOCOLS
 from cir_core.metrics.recall import AVERAGE, MICRO
 from storage.artifacts import Artifact, Made
 from storage.atomic import commit_text
 from storage.catalog import CATALOG_FILE, query, run_id_of
-from storage.images import decode_image, read_image
+from storage.products import Product
+from tasks.album import Album
 
-VERSION = 5
-
-THUMBNAIL = 112
-"""Pixels of the longer side; a page of a hundred pictures stays near one megabyte."""
+VERSION = 6
+PAGE, NUMBERS = "index.html", "metrics.json"
 
 SHOWN = 7
 """Candidates per stage and sample query."""
@@ -57,12 +52,17 @@ class _Picture:
 
 
 def report(store: Path, data_root: Path, evaluated: str) -> Reported:
-    """Write ``<store>/reports/<run>/index.html`` and ``metrics.json`` from the catalog."""
-    run_id = run_id_of(evaluated)
-    page, numbers = _files(store, evaluated)
+    """Write ``<store>/reports/<run>/index.html`` and ``metrics.json`` from the catalog. Files that
+    are still what was written are kept.
+
+    A picture that is not what was ingested any more is not shown.
+    """
+    product = _product(store, evaluated)
+    page = product.folder / PAGE
     if is_reported(store, evaluated):
         return Reported(page, Made(evaluated, reused=True))
-    catalog = store / CATALOG_FILE
+    run_id, catalog = run_id_of(evaluated), store / CATALOG_FILE
+    artifact = Artifact(store, "evaluate", evaluated)
     run = _rows(catalog, f"SELECT * FROM runs WHERE run_id = '{run_id}'")[0]
     content = {
         "run": run,
@@ -73,8 +73,8 @@ def report(store: Path, data_root: Path, evaluated: str) -> Reported:
         "places": _places(catalog, run),
         "coverage": _coverage(catalog, run),
         "problems": _rows(catalog, f"SELECT * FROM problems WHERE run_id = '{run_id}' LIMIT 50"),
-        "samples": _samples(catalog, run_id, data_root),
-        "made_with": Artifact(store, "evaluate", evaluated).made_with(),
+        "samples": _samples(catalog, run_id, _album(artifact, data_root)),
+        "made_with": artifact.made_with(),
     }
     commit_text(page, _template().render(content))
     tables = {
@@ -82,27 +82,26 @@ def report(store: Path, data_root: Path, evaluated: str) -> Reported:
         for name in ("galleries", "problems", "metrics")
     }
     summary = {"report_version": VERSION, "run": run} | tables
-    commit_text(numbers, json.dumps(summary, indent=1, default=str) + "\n")
+    commit_text(product.folder / NUMBERS, json.dumps(summary, indent=1, default=str) + "\n")
+    product.record({run_id: artifact.content})
     return Reported(page, Made(evaluated, reused=False))
 
 
 def is_reported(store: Path, evaluated: str) -> bool:
-    """Whether this version's page of the run is there."""
-    page, numbers = _files(store, evaluated)
-    return page.is_file() and _version_of(numbers) == VERSION
+    """Whether this version's page and numbers are there, as they were written, and made of this run
+    as it is now."""
+    made_of = {run_id_of(evaluated): Artifact(store, "evaluate", evaluated).content}
+    return _product(store, evaluated).sources() == made_of
 
 
-def _files(store: Path, evaluated: str) -> tuple[Path, Path]:
+def _album(evaluated: Artifact, root: Path) -> Album:
+    ingested = evaluated.identity()["inputs"]["ingest"]
+    return Album(Artifact(evaluated.store, "ingest", ingested).read("images"), root)
+
+
+def _product(store: Path, evaluated: str) -> Product:
     folder = store / "reports" / run_id_of(evaluated)
-    return folder / "index.html", folder / "metrics.json"
-
-
-def _version_of(numbers: Path) -> int | None:
-    try:
-        version: int = json.loads(numbers.read_text(encoding="utf-8"))["report_version"]
-    except (OSError, ValueError, KeyError):
-        return None
-    return version
+    return Product(folder, "report", str(VERSION), (PAGE, NUMBERS))
 
 
 def _rows(catalog: Path, sql: str) -> list[dict[str, Any]]:
@@ -212,23 +211,41 @@ def _coverage(catalog: Path, run: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _samples(catalog: Path, run_id: str, root: Path) -> list[dict[str, Any]]:
+def _samples(catalog: Path, run_id: str, album: Album) -> list[dict[str, Any]]:
     groups = []
-    album = _Album(catalog, run_id, root)
     for title, sql in _sample_sql(run_id).items():
         queries = _rows(catalog, sql)
         for row in queries:
             row["targets"] = row["targets"] or []
-            row["reference"] = album.picture(row["reference_id"], (), "")
-            row["target_pictures"] = [album.picture(image, (), "") for image in row["targets"][:2]]
+            row["reference"] = _picture(album, row["reference_id"])
+            row["target_pictures"] = [_picture(album, image) for image in row["targets"][:2]]
             for stage, rank, score in (
                 ("stage1", "stage1_rank", "stage1_score"),
                 ("stage2", "rank", "stage2_score"),
             ):
-                row[stage] = album.top(row["query_id"], row["targets"], rank, score)
+                top = _rows(catalog, _top_sql(run_id, row["query_id"], rank, score))
+                row[stage] = [
+                    _picture(album, one["image_id"], row["targets"], f"{one['score']:.3f}")
+                    for one in top
+                ]
         if queries:
             groups.append({"title": title, "sql": sql, "queries": queries})
     return groups
+
+
+def _top_sql(run_id: str, query_id: str, rank: str, score: str) -> str:
+    """A query's first candidates by a stage's rank."""
+    quoted = query_id.replace("'", "''")
+    return (
+        f"SELECT image_id, {score} AS score FROM rankings WHERE run_id = '{run_id}' "
+        f"AND query_id = '{quoted}' AND pool = 'gallery' ORDER BY {rank} LIMIT {SHOWN}"
+    )
+
+
+def _picture(
+    album: Album, image_id: str, targets: Collection[str] = (), score: str = ""
+) -> _Picture:
+    return _Picture(image_id, album.thumbnail(image_id), image_id in targets, score)
 
 
 def _sample_sql(run_id: str) -> dict[str, str]:
@@ -247,47 +264,6 @@ def _sample_sql(run_id: str) -> dict[str, str]:
         f"ORDER BY query_id LIMIT {UNLABELLED_SHOWN}"
     )
     return statements
-
-
-class _Album:
-    """Thumbnails of one run's images, as data URLs."""
-
-    def __init__(self, catalog: Path, run_id: str, root: Path) -> None:
-        self._catalog, self._run_id, self._root = catalog, run_id, root
-        self._paths = {
-            row["image_id"]: row["path"]
-            for row in _rows(
-                catalog, f"SELECT DISTINCT image_id, path FROM gallery WHERE run_id = '{run_id}'"
-            )
-        }
-        self._sources: dict[str, str] = {}
-
-    def top(self, query_id: str, targets: list[str], rank: str, score: str) -> list[_Picture]:
-        quoted = query_id.replace("'", "''")
-        rows = _rows(
-            self._catalog,
-            f"SELECT image_id, {score} AS score FROM rankings WHERE run_id = '{self._run_id}' "
-            f"AND query_id = '{quoted}' AND pool = 'gallery' ORDER BY {rank} LIMIT {SHOWN}",
-        )
-        return [self.picture(row["image_id"], targets, f"{row['score']:.3f}") for row in rows]
-
-    def picture(self, image_id: str, targets: Any, score: str) -> _Picture:
-        if image_id not in self._sources:
-            self._sources[image_id] = self._thumbnail(self._paths.get(image_id))
-        return _Picture(image_id, self._sources[image_id], image_id in targets, score)
-
-    def _thumbnail(self, path: str | None) -> str:
-        """Empty when the image cannot be shown; the page then says so in its place."""
-        if path is None:
-            return ""
-        try:
-            image = to_rgb(decode_image(read_image(self._root, path), path))
-        except ImageProblem:
-            return ""
-        image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=85)
-        return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _template() -> jinja2.Template:

@@ -1,6 +1,3 @@
--- Which tables.sql and views.sql made this file: another version rebuilds it.
-CREATE TABLE catalog (sql_sha256 VARCHAR NOT NULL);
-
 -- One row per evaluated run; every other table carries its run_id.
 CREATE TABLE runs (
     run_id VARCHAR PRIMARY KEY,

@@ -185,7 +185,7 @@ def test_what_differs_is_told(fiq_run: Finished) -> None:
     told = {one.stage: one.why for one in plan.stages if one.why}
     assert told["retrieve"] == f"k {K - 1}, not {K}"
     assert told["rerank"] == "another retrieve"
-    assert told["publish"] == "not in the catalog"
+    assert told["publish"] == "not in a sound catalog"
     precise = planned(fiq_run.bench.settings(fiq_run.store, precision="bf16"))
     assert stage_of(precise, "rerank").why == "precision bf16, not fp32"
     found = planned(fiq_run.bench.settings(fiq_run.store, index="flat"))

@@ -422,9 +422,11 @@ def test_what_is_made_again_with_other_bytes_makes_what_is_below_again(
     chain: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(chain, ABOVE, "second")
-    assert not Artifact.of(chain, LAST).is_current
     below = Artifact.of(chain, BELOW)
-    assert not below.is_current
+    for stale in (below, Artifact.of(chain, LAST), Artifact(chain, "retrieve", LAST.fingerprint)):
+        with pytest.raises(StoreCorrupt, match="other bytes") as caught:
+            stale.require_current()
+        assert caught.value.item == str(below.folder)
     assert not below.is_done
     assert "other bytes" in caplog.text
     assert not below.has_part("rows")  # its receipt is gone with the manifest that held it
@@ -439,7 +441,6 @@ def test_other_bytes_two_stages_above_make_a_stage_again_even_where_its_own_inpu
     """The stage between came out the same; that it did is known only when it was made."""
     write(chain, ABOVE, "second")
     assert Artifact.of(chain, LAST).is_done  # the stage between has not been asked yet
-    assert not Artifact.of(chain, LAST).is_current
     assert not Artifact.of(chain, BELOW).is_done
     write(chain, BELOW, "first")
     assert not Artifact.of(chain, LAST).is_done
@@ -456,7 +457,7 @@ def test_parts_that_an_interrupted_run_made_of_other_bytes_are_made_again(chain:
 def test_an_input_that_is_not_there_any_more_has_no_say(chain: Path) -> None:
     shutil.rmtree(Artifact.of(chain, ABOVE).folder)
     assert Artifact.of(chain, BELOW).is_done
-    assert Artifact.of(chain, LAST).is_current
+    Artifact.of(chain, LAST).require_current()
 
 
 def test_the_bytes_that_were_made_of_count_not_when(chain: Path) -> None:

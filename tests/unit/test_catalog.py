@@ -16,7 +16,7 @@ from cir_core.errors import OutOfSpace, PreflightError, StoreBusy
 from cir_core.metrics.galleries import searched
 from cir_core.types import ImageId
 from storage import schemas
-from storage.catalog import PublishedRun, published_runs, query, run_id_of, write_catalog
+from storage.catalog import BrokenRuns, PublishedRun, query, run_id_of, write_catalog
 
 QUERIES = schemas.QUERIES.append(pa.field("target_stage1_rank", pa.int32())).append(
     pa.field("recall_targets", pa.list_(pa.string()))
@@ -152,6 +152,10 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "cir.duckdb"
 
 
+def runs(path: Path) -> set[str]:
+    return {run for (run,) in rows(path, "SELECT run_id FROM runs")}
+
+
 def rows(path: Path, sql: str) -> list[tuple[Any, ...]]:
     return query(path, sql)[1]
 
@@ -258,12 +262,23 @@ def test_an_unscored_candidate_breaks_integrity(path: Path) -> None:
     run = two_categories()
     rankings = run.tables["rankings"]
     cut = rankings.filter(pc.not_equal(rankings["rank"], 3))
-    write_catalog(path, [PublishedRun(run.row, {**run.tables, "rankings": cut})])
-    assert integrity(path) == {
-        "integrity_unscored_candidates": 5,
-        "integrity_ranks_without_gaps": 0,
-        "integrity_galleries": 0,
-    }
+    with pytest.raises(BrokenRuns) as caught:
+        write_catalog(path, [PublishedRun(run.row, {**run.tables, "rankings": cut}), with_subset()])
+    assert caught.value.faults == {"run": {"integrity_unscored_candidates": 5}}
+    assert caught.value.exit_code == 6
+    assert "run run: 5 rows in integrity_unscored_candidates" in str(caught.value)
+    assert not path.exists()
+
+
+def test_a_broken_run_leaves_the_catalog_as_it_was(path: Path) -> None:
+    write_catalog(path, [with_subset()])
+    before = path.read_bytes()
+    run = two_categories()
+    cut = PublishedRun(run.row, {**run.tables, "rankings": run.tables["rankings"].slice(1)})
+    with pytest.raises(BrokenRuns):
+        write_catalog(path, [with_subset(), cut])
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == ["cir.duckdb"]
 
 
 @pytest.mark.parametrize(
@@ -289,8 +304,9 @@ def test_a_repeated_or_missing_rank_breaks_integrity(path: Path, wrong: str) -> 
     rankings = ranked("q", "gallery", "abc", "abc")
     for row, letter in zip(rankings, wrong, strict=True):
         row["rank"] = "abc".index(letter) + 1
-    write_catalog(path, [published("run", [asked("q", "dress", "a", 1)], rankings)])
-    assert integrity(path)["integrity_ranks_without_gaps"] == 1
+    with pytest.raises(BrokenRuns) as caught:
+        write_catalog(path, [published("run", [asked("q", "dress", "a", 1)], rankings)])
+    assert caught.value.faults["run"]["integrity_ranks_without_gaps"] == 1
 
 
 # --- several runs, names, types
@@ -301,7 +317,7 @@ def test_runs_in_one_catalog_do_not_mix(path: Path) -> None:
         "two", [asked("d1", "dress", "a", 1)], ranked("d1", "gallery", "abc", "bac"), k=5
     )
     write_catalog(path, [two_categories("one"), other])
-    assert published_runs(path) == {"one", "two"}
+    assert runs(path) == {"one", "two"}
     sql = "SELECT k, stage1, stage2, n FROM recall WHERE run_id = 'two' AND k <= 5 ORDER BY k"
     assert rows(path, sql) == [(1, 1, 0, 1), (5, 1, 1, 1)]
     sql = "SELECT stage2 FROM recall WHERE run_id = 'one' AND category = 'dress' AND k = 1"
@@ -314,7 +330,7 @@ def test_runs_in_one_catalog_do_not_mix(path: Path) -> None:
 
 def test_a_catalog_may_hold_no_run(path: Path) -> None:
     write_catalog(path, [])
-    assert published_runs(path) == set()
+    assert runs(path) == set()
     assert rows(path, "SELECT * FROM recall") == []
 
 
@@ -332,7 +348,7 @@ def test_hostile_ids_and_texts_survive(path: Path) -> None:
 def test_a_store_with_a_quote_in_its_path_has_a_catalog(tmp_path: Path) -> None:
     path = tmp_path / "it's; a 'store'" / "cir.duckdb"
     write_catalog(path, [two_categories()])
-    assert published_runs(path) == {"run"}
+    assert runs(path) == {"run"}
 
 
 def test_a_run_is_named_by_the_start_of_its_evaluation() -> None:
@@ -363,7 +379,7 @@ def test_what_a_killed_publish_left_behind_does_not_disturb_and_goes(path: Path)
     temporary.with_name(temporary.name + ".wal").write_bytes(b"half a log")
     path.with_name(".cir.duckdb.1.tmp").write_bytes(b"half a file")
     write_catalog(path, [two_categories()])
-    assert published_runs(path) == {"run"}
+    assert runs(path) == {"run"}
     assert os.listdir(path.parent) == ["cir.duckdb"]
 
 
@@ -405,17 +421,16 @@ def shell(path: Path, mode: str) -> subprocess.Popen[str]:
 def test_a_reading_shell_keeps_its_file_while_a_new_one_is_published(path: Path) -> None:
     write_catalog(path, [two_categories()])
     with shell(path, "read") as reader:
-        assert published_runs(path) == {"run"}
+        assert runs(path) == {"run"}
         write_catalog(path, [two_categories(), with_subset()])
-        assert published_runs(path) == {"run", "sub"}
+        assert runs(path) == {"run", "sub"}
         assert reader.communicate("go\n")[0] == "1\n"
-    assert published_runs(path) == {"run", "sub"}
+    assert runs(path) == {"run", "sub"}
 
 
 def test_a_writing_shell_is_told_apart_and_its_changes_survive(path: Path) -> None:
     write_catalog(path, [two_categories()])
     with shell(path, "write") as writer:
-        assert published_runs(path) == set()
         with pytest.raises(StoreBusy):
             write_catalog(path, [two_categories()])
         with pytest.raises(StoreBusy):
@@ -424,26 +439,22 @@ def test_a_writing_shell_is_told_apart_and_its_changes_survive(path: Path) -> No
     assert rows(path, "SELECT answer FROM mine") == [(42,)]
 
 
-@pytest.mark.parametrize("damage", [b"", b"not a database", None])
-def test_a_damaged_catalog_counts_as_none_and_is_rebuilt(path: Path, damage: bytes | None) -> None:
+@pytest.mark.parametrize("there", [b"", b"not a database", b"another"])
+def test_whatever_is_in_its_place_is_replaced(path: Path, there: bytes) -> None:
+    if there == b"another":
+        with duckdb.connect(str(path)) as connection:
+            connection.execute("CREATE TABLE other (x INT)")
+    else:
+        path.write_bytes(there)
     write_catalog(path, [two_categories()])
-    path.write_bytes(path.read_bytes()[:5000] if damage is None else damage)
-    assert published_runs(path) == set()
-    write_catalog(path, [two_categories()])
-    assert published_runs(path) == {"run"}
-
-
-def test_another_database_in_its_place_counts_as_none(path: Path) -> None:
-    with duckdb.connect(str(path)) as connection:
-        connection.execute("CREATE TABLE other (x INT)")
-    assert published_runs(path) == set()
+    assert runs(path) == {"run"}
 
 
 def test_a_failed_build_leaves_the_old_catalog(path: Path) -> None:
     write_catalog(path, [two_categories()])
     with pytest.raises(duckdb.Error):
         write_catalog(path, [two_categories(), two_categories()])  # the same run_id twice
-    assert published_runs(path) == {"run"}
+    assert runs(path) == {"run"}
 
 
 def test_a_full_disk_is_out_of_space(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,60 @@
+"""Files that a run leaves beside its artifacts (catalog, page, rankings to take away), and whether
+they are still what was written."""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from storage.atomic import commit_text, sha256_of
+
+SOURCE = "# from"
+
+
+@dataclass(frozen=True)
+class Product:
+    """Some files of a folder with one receipt, ``<name>.sha256`` beside them, written last.
+
+    ``version`` names what made them. The receipt is in the form that ``sha256sum --check`` reads,
+    and says in comments which version made the files, and of what.
+    """
+
+    folder: Path
+    name: str
+    version: str
+    files: Sequence[str]
+
+    def sources(self) -> Mapping[str, str]:
+        """What the files were made of, as it was recorded; nothing when there is no receipt, it is
+        another version's, or any file's bytes are not those that were written."""
+        try:
+            text = self._receipt.read_text(encoding="utf-8")
+        except (FileNotFoundError, UnicodeDecodeError):
+            return {}
+        sources = dict(_sources_in(text))
+        with contextlib.suppress(FileNotFoundError):
+            if text == self._text(sources):
+                return sources
+        return {}
+
+    def record(self, sources: Mapping[str, str]) -> None:
+        """Write the receipt of the files as they are now. Names and digests of ``sources`` are
+        words without white space."""
+        commit_text(self._receipt, self._text(sources))
+
+    @property
+    def _receipt(self) -> Path:
+        return self.folder / f"{self.name}.sha256"
+
+    def _text(self, sources: Mapping[str, str]) -> str:
+        lines = [f"# cir-pipeline {self.name} {self.version}"]
+        lines += [f"{SOURCE} {name} {content}" for name, content in sources.items()]
+        lines += [f"{sha256_of(self.folder / file)}  {file}" for file in self.files]
+        return "\n".join([*lines, ""])
+
+
+def _sources_in(receipt: str) -> Iterator[tuple[str, str]]:
+    for line in receipt.splitlines():
+        words = line.removeprefix(SOURCE).split()
+        if line.startswith(SOURCE) and len(words) == 2:  # noqa: PLR2004 - a name and a digest
+            yield words[0], words[1]

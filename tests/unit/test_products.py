@@ -1,0 +1,78 @@
+"""A product is there while every file is what was written, by this version, and only then."""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from storage.products import Product
+
+SOURCES = {"0123456789ab": "c0ffee", "ba9876543210": "decade"}
+FILES = {"index.html": b"<p>a page</p>", "images/a b.png": b"\x89PNG"}
+
+
+@pytest.fixture
+def product(tmp_path: Path) -> Product:
+    for name, content in FILES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    made = Product(tmp_path, "report", "7", tuple(FILES))
+    made.record(SOURCES)
+    return made
+
+
+def test_nothing_is_there_without_a_receipt(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"a")
+    assert Product(tmp_path, "report", "7", ("a",)).sources() == {}
+    assert Product(tmp_path / "none", "report", "7", ()).sources() == {}
+
+
+def test_a_product_tells_what_it_was_made_of(product: Product) -> None:
+    assert product.sources() == SOURCES
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "emptied": lambda path: path.write_bytes(b""),
+    "flipped": lambda path: path.write_bytes(bytes([path.read_bytes()[0] ^ 1])),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b"\n"),
+    "gone": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("file", [*FILES, "report.sha256"])
+def test_a_damaged_product_is_not_there(product: Product, file: str, damage: str) -> None:
+    DAMAGE[damage](product.folder / file)
+    assert product.sources() == {}
+
+
+def test_another_version_or_other_files_are_another_product(product: Product) -> None:
+    for other in (
+        replace(product, version="8"),
+        replace(product, files=product.files[:1]),
+        replace(product, files=(*product.files, "report.sha256")),
+        replace(product, name="ranked"),
+    ):
+        assert other.sources() == {}
+
+
+def test_no_flipped_bit_of_a_receipt_is_believed(product: Product) -> None:
+    """But in the digest of a source, which is then another than any run's."""
+    path = product.folder / "report.sha256"
+    good = path.read_bytes()
+    for place in range(len(good)):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        found = product.sources()
+        assert found == {} or (found != SOURCES and b"# from" in good.splitlines()[1])
+
+
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="needs GNU coreutils")
+def test_anybody_can_check_a_receipt(product: Product) -> None:
+    command = ["sha256sum", "--check", "--strict", "report.sha256"]
+    checked = subprocess.run(command, cwd=product.folder, capture_output=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+    (product.folder / "index.html").write_bytes(b"")
+    assert subprocess.run(command, cwd=product.folder, capture_output=True, check=False).returncode
