@@ -96,6 +96,7 @@ def _read_run(store: Path, evaluated: Artifact) -> PublishedRun:
         # runs from before there was a choice do not say
         "vector_index": retrieved.identity()["settings"].get("index", "exact"),
         "precision": scored.identity()["settings"].get("precision", "fp32"),
+        "prior": scored.identity()["settings"].get("prior", 0.0),
         "images": images.num_rows,
         "queries": queries.num_rows,
         "problems": problems.num_rows,

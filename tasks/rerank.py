@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from cir_core.models.reranker import with_prior
 from cir_core.models.vision import VisionTransformer
 from cir_core.rerank.engine import RerankEngine
 from cir_core.rerank.packing import FusedQueries
@@ -22,21 +23,23 @@ from tasks.kept_tokens import see_images
 from tasks.models import open_stage2
 from tasks.progress import count, shard_name, shards
 
-VERSION = 4
+VERSION = 5
 SHARD = 256
 """Gallery images per part, as in encoding."""
 
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Distinct (fused query, image) pairs as rows into those and into the ingested images."""
+    """Distinct (fused query, image) pairs as rows into those and into the ingested images, and
+    stage 1's cosine of each."""
 
     query: np.ndarray
     image: np.ndarray
+    cosine: np.ndarray
 
     def of_images(self, rows: range) -> "_Pairs":
         mine = (self.image >= rows.start) & (self.image < rows.stop)
-        return _Pairs(self.query[mine], self.image[mine])
+        return _Pairs(self.query[mine], self.image[mine], self.cosine[mine])
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,10 @@ def rerank(
     """The artifact ``rerank``: parts scores-<shard>, one per gallery shard.
 
     Every candidate is scored, whether or not its query's target is among them; a pair that is in
-    both pools is scored once. Stage 2 must hold stage 1's visual encoder (``check_pair``).
-    ``memory`` bounds the bytes that scoring takes beside models and image tokens. Raises
-    CheckpointRefused for an unusable stage 2, NonFiniteError for a score that is not finite,
-    PreflightError when memory is too small.
+    both pools is scored once. A score is final: stage 2's prior, if it has one, is part of it.
+    Stage 2 must hold stage 1's visual encoder (``check_pair``). ``memory`` bounds the bytes that
+    scoring takes beside models and image tokens. Raises CheckpointRefused for an unusable stage 2,
+    NonFiniteError for a score that is not finite, PreflightError when memory is too small.
     """
     identity = identify(store, ingested, queries, candidates, pair, precision=precision)
     artifact = Artifact.of(store, identity)
@@ -92,6 +95,7 @@ def rerank(
             if rows in plans:
                 seen = islice(images, len(plans[rows]))
                 scores = _score_shard(scorer, seen, mine)
+                scores = with_prior(scores, mine.cosine, identity.settings["prior"])
                 artifact.write_part(_part(rows), _scores_table(mine, fused, ids, scores))
             counter.update(len(mine.query))
     artifact.finish(identity, map(_part, shares))
@@ -102,15 +106,16 @@ def identify(
     store: Path, ingested: str, queries: str, candidates: str, pair: str, *, precision: Precision
 ) -> Identity:
     """What names the artifact ``rerank``."""
+    checked = Artifact(store, "pair", pair).identity()
     return Identity(
         stage="rerank",
         version=VERSION,
-        settings={"precision": precision},
+        settings={"precision": precision, "prior": checked["settings"]["prior"]},
         inputs={
             "retrieve": candidates,
             "fuse": queries,
             "ingest": ingested,
-            "model": Artifact(store, "pair", pair).identity()["inputs"]["stage2"],
+            "model": checked["inputs"]["stage2"],
         },
     )
 
@@ -145,12 +150,15 @@ def _read_pairs(
     ids = pictures.table()["image_id"].combine_chunks()
     fused = _read_fused(Artifact(store, "fuse", queries).read("queries"))
     table = Artifact(store, "retrieve", candidates).read("candidates")
-    distinct = table.group_by(["query_id", "image_id"], use_threads=False).aggregate([])
+    distinct = table.group_by(["query_id", "image_id"], use_threads=False).aggregate(
+        [("stage1_score", "first")]
+    )
     asked = pa.table({"query_id": fused.ids, "query": np.arange(len(fused.ids))})
     joined = distinct.append_column("image", pc.index_in(distinct["image_id"], ids)).join(
         asked, "query_id", join_type="inner", use_threads=False
     )
-    return ids, fused, _Pairs(query=joined["query"].to_numpy(), image=joined["image"].to_numpy())
+    columns = ("query", "image", "stage1_score_first")
+    return ids, fused, _Pairs(*(joined[column].to_numpy() for column in columns))
 
 
 def _read_fused(table: pa.Table) -> _Fused:

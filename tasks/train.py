@@ -10,6 +10,7 @@ from cir_core.models.config import Stage1Config, Stage2Config
 from cir_core.models.fusion import Stage1Model
 from cir_core.models.load import require_same_vision
 from cir_core.training.gradients import Compute
+from cir_core.training.losses import TEMPERATURE_RANGE
 from cir_core.training.pretrain import Pretraining
 from cir_core.training.recipes import (
     PretrainRecipe,
@@ -119,7 +120,11 @@ def train_stage2(
     first, source = open_stage1(stage1), open_stage1(base)
     require_same_vision(first, source)
     config = Stage2Config(
-        kind="stage2", vision=source.config.vision, text=source.config.text, merge_from=merge_from
+        kind="stage2",
+        vision=source.config.vision,
+        text=source.config.text,
+        merge_from=merge_from,
+        prior=recipe.prior / first.temperature.clamp(*TEMPERATURE_RANGE).item(),
     )
     torch.manual_seed(recipe.seed)
     model = stage2_from_base(source, config)

@@ -170,6 +170,8 @@ def require_told_by_shapes(config: ModelConfig, source: str) -> None:
         faults.append(f"the vocabulary is {config.text.vocabulary} of {words} words, not {known}")
     if isinstance(config, Stage2Config) and not 0 <= config.merge_from <= config.text.layers:
         faults.append(f"merge_from is {config.merge_from} of {config.text.layers} layers")
+    if isinstance(config, Stage2Config) and config.prior:
+        faults.append(f"its scores have a prior, {config.prior:g} times stage 1's cosine")
     if faults:
         raise CheckpointRefused(
             "the published format cannot express this model",

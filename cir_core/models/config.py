@@ -2,7 +2,7 @@
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt, model_validator
 
 Kind = Literal["blip", "stage1", "stage2"]
 Vocabulary = Literal["bert-base-uncased", "demo"]
@@ -77,13 +77,15 @@ class Stage2Config(_Frozen):
     """Re-ranking: the same ViT, and the dual encoder.
 
     Layers below ``merge_from`` merge the branches' cross-attention outputs by their mean, the
-    others by a linear layer of the concatenation (published: 6 of 12).
+    others by a linear layer of the concatenation (published: 6 of 12). ``prior`` times stage 1's
+    cosine is added to a pair's score; 0 (published) scores without stage 1.
     """
 
     kind: Literal["stage2"]
     vision: VisionConfig
     text: TextConfig
     merge_from: int
+    prior: NonNegativeFloat = 0.0
 
 
 ModelConfig = Stage1Config | Stage2Config

@@ -7,8 +7,9 @@ query alone (``begin``), so that pairs sharing either share its work.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -35,6 +36,16 @@ class QueryStates(NamedTuple):
 
     branches: tuple[Float[Tensor, "query token width"], Float[Tensor, "query token width"]]
     lengths: Int[Tensor, " query"]
+
+
+Scores = TypeVar("Scores", Tensor, np.ndarray)
+
+
+def with_prior(scores: Scores, cosines: Scores, prior: float) -> Scores:
+    """A pair's final score: what the dual encoder says of it, plus ``prior`` (the model config's)
+    times stage 1's cosine. In training stage 2 so learns what stage 1 lacks. Prior 0 gives
+    ``scores`` themselves."""
+    return scores + prior * cosines if prior else scores
 
 
 CandidateStates = list[tuple[KeysValues, KeysValues]]
@@ -175,7 +186,7 @@ class Stage2Model(nn.Module):
         query_of_pair: Int[Tensor, " pair"],
         candidate_of_pair: Int[Tensor, " pair"],
     ) -> Float[Tensor, " pair"]:
-        """Scores of the pairs; higher is better, the scale is a logit's."""
+        """Scores of the pairs, without the prior; higher is better, the scale is a logit's."""
         first, second = (x[query_of_pair] for x in queries.branches)
         padded_length = queries.branches[0].shape[1]
         mask = token_mask(queries.lengths[query_of_pair], padded_length)

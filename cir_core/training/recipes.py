@@ -3,7 +3,15 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+)
 
 from cir_core.types import CaptionRule
 
@@ -81,13 +89,15 @@ class Stage1Recipe(FusedRecipe):
 class Stage2Recipe(FusedRecipe):
     """Candidates of a query: its target; with ``in_batch`` the batch's other targets (published);
     with ``reference`` its own reference; ``hard`` of stage 1's first ``hard_from`` of the training
-    gallery; and ``random`` images of its category."""
+    gallery; and ``random`` images of its category. ``prior`` times stage 1's logits (cosines over
+    its temperature) is part of a score, in training and in every run; 0 is the paper's method."""
 
     in_batch: bool = True
     reference: bool = False
     hard: Annotated[int, Field(ge=0)] = 0
     hard_from: PositiveInt = 100
     random: Annotated[int, Field(ge=0)] = 0
+    prior: NonNegativeFloat = 0.0
 
     def candidates(self) -> int:
         """How many candidates each query is scored with."""

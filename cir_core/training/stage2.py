@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cir_core.models.config import Stage2Config
 from cir_core.models.fusion import Stage1Model
-from cir_core.models.reranker import BRANCHES, Stage2Model
+from cir_core.models.reranker import BRANCHES, Stage2Model, with_prior
 from cir_core.models.tokenizer import TokenBatch
 from cir_core.training.batches import drawn_ways, length_sorted_rows, steps_per_epoch
 from cir_core.training.gradients import Splits
@@ -66,7 +66,11 @@ class Stage2Training:
         self.stage1 = stage1.to(device).eval().requires_grad_(False)
         self.triplets, self.recipe, self.device = triplets, recipe, device
         self.sizes = np.array([len(gallery) for gallery in triplets.galleries])
-        self.hard = self._stage1_best() if recipe.hard else None
+        embeddings = self._embed_images() if recipe.hard or model.config.prior else None
+        self.hard = (
+            self._stage1_best(embeddings) if embeddings is not None and recipe.hard else None
+        )
+        self.embeddings = embeddings if model.config.prior else None
 
     @property
     def trained(self) -> nn.Module:
@@ -90,13 +94,18 @@ class Stage2Training:
         texts = batch.texts.to(self.device)
         images, candidate_of_pair = batch.candidates.unique(return_inverse=True)
         query_of_pair = torch.arange(len(batch))[:, None].expand_as(batch.candidates)
+        z_t = self._z_t(texts, batch.references)
         scores = self.model.finish(
-            self.model.begin(self._z_t(texts, batch.references), texts.ids, texts.lengths),
+            self.model.begin(z_t, texts.ids, texts.lengths),
             self.model.project(self.triplets.image_tokens[images].to(self.device)),
             query_of_pair.flatten().to(self.device),
             candidate_of_pair.flatten().to(self.device),
         )
-        return (scores.float().view(batch.candidates.shape),)
+        scores = scores.float().view(batch.candidates.shape)
+        if self.embeddings is None:
+            return (scores,)
+        cosines = self._cosines(z_t, self.embeddings[batch.candidates])
+        return (with_prior(scores, cosines, self.model.config.prior),)
 
     def losses(self, batch: Stage2Batch, representations: tuple[Tensor]) -> dict[str, Tensor]:
         (scores,) = representations
@@ -109,6 +118,16 @@ class Stage2Training:
     ) -> Float[Tensor, "query token width"]:
         tokens = self.triplets.image_tokens[references].to(self.device)
         return self.stage1.fuse(texts.ids, texts.lengths, tokens)
+
+    @torch.no_grad()
+    def _cosines(
+        self,
+        z_t: Float[Tensor, "query token width"],
+        images: Float[Tensor, "query candidate embedding"],
+    ) -> Float[Tensor, "query candidate"]:
+        """In fp32 under autocast, too: a prior weighs differences of a hundredth."""
+        queries = self.stage1.embed_queries(z_t).float()
+        return (images.to(self.device).float() * queries[:, None]).sum(dim=-1)
 
     def _candidates(
         self, rows: np.ndarray, rng: np.random.Generator
@@ -139,18 +158,25 @@ class Stage2Training:
         )
 
     @torch.no_grad()
-    def _stage1_best(self) -> Int[Tensor, "example k"]:
+    def _embed_images(self) -> Float[Tensor, "image embedding"]:
+        """Stage 1's, of every training image."""
+        tokens = self.triplets.image_tokens
+        chunks = torch.arange(len(tokens)).split(QUERIES_AT_A_TIME)
+        return torch.cat(
+            [self.stage1.embed_images(tokens[rows].to(self.device)).cpu() for rows in chunks]
+        )
+
+    @torch.no_grad()
+    def _stage1_best(
+        self, embeddings: Float[Tensor, "image embedding"]
+    ) -> Int[Tensor, "example k"]:
         data, first_way = self.triplets, np.zeros(len(self.triplets), dtype=np.int64)
-        images = [
-            self.stage1.embed_images(data.image_tokens[rows].to(self.device)).cpu()
-            for rows in torch.arange(len(data.image_tokens)).split(QUERIES_AT_A_TIME)
-        ]
         queries = []
         for rows in torch.arange(len(data)).split(QUERIES_AT_A_TIME):
             texts = data.texts(rows.numpy(), first_way).to(self.device)
             z_t = self._z_t(texts, data.reference[rows])
             queries.append(self.stage1.embed_queries(z_t).cpu())
-        return top_candidates(torch.cat(queries), torch.cat(images), data, self.recipe.hard_from)
+        return top_candidates(torch.cat(queries), embeddings, data, self.recipe.hard_from)
 
 
 def _others(targets: Int[Tensor, " query"]) -> Int[Tensor, "query others"]:

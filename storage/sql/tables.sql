@@ -7,6 +7,7 @@ CREATE TABLE runs (
     k INTEGER NOT NULL,              -- candidates per query
     vector_index VARCHAR NOT NULL,   -- that found them: exact, or FAISS's flat, ivf, gpu
     precision VARCHAR NOT NULL,      -- in which stage 2 computed
+    prior DOUBLE NOT NULL,           -- times stage 1's cosine, is part of stage 2's score; 0: none
     images INTEGER NOT NULL,         -- usable images
     queries INTEGER NOT NULL,
     problems INTEGER NOT NULL,       -- images or queries that could not be used

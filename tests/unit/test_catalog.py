@@ -83,6 +83,7 @@ def published(
             "k": k,
             "vector_index": "exact",
             "precision": "fp32",
+            "prior": 0.0,
             "images": 3,
             "queries": len(queries),
             "problems": 0,

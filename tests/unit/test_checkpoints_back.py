@@ -103,6 +103,14 @@ def test_a_pre_trained_base_is_refused() -> None:
         to_published(base, converted.tensors, "base")
 
 
+def test_a_score_with_a_prior_is_refused() -> None:
+    """Whoever read the published file would rank by another score."""
+    converted = convert_published(tiny_stage2(), "stage2")
+    config = converted.config.model_copy(update={"prior": 9.5})
+    with pytest.raises(CheckpointRefused, match=r"prior, 9\.5 times stage 1's cosine"):
+        to_published(config, converted.tensors, "stage2")
+
+
 def test_another_dropout_is_named_as_dropped() -> None:
     """It acts in training only, where the published code takes it from its own settings."""
     converted = convert_published(tiny_stage2(), "stage2")
