@@ -86,7 +86,7 @@ def open_dataset(settings: Settings) -> Dataset:
 def _read_description(root: Path) -> _Description:
     path = root / DESCRIPTION
     try:
-        return _Description(**tomllib.loads(path.read_text(encoding="utf-8")))
+        return _Description(**tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except FileNotFoundError:
         return _Description()
     except ValidationError as error:

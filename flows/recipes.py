@@ -66,7 +66,7 @@ def recipe_rows(recipe: NamedRecipe) -> list[tuple[str, Any, str]]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError("a recipe cannot be read", item=str(path), cause=str(error)) from error
 

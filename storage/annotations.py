@@ -78,7 +78,7 @@ def _missing(path: Path) -> AnnotationError:
 def _decode(content: bytes, path: Path) -> Any:
     """Of a ``.txt`` file the lines, of any other the JSON."""
     try:
-        text = content.decode()
+        text = content.decode("utf-8-sig")  # editors of Windows write a byte order mark
         decoded = text.splitlines() if path.suffix == ".txt" else json.loads(text)
         if _SURROGATE.search(text):
             json.dumps(decoded, ensure_ascii=False).encode()  # half a surrogate pair is no text

@@ -66,7 +66,7 @@ def _require_fit(tensors: Mapping[str, Tensor], stored: Mapping[str, Tensor], fo
 def read_config(folder: Path) -> dict[str, Any]:
     """Raises CheckpointRefused when the folder is not a model."""
     try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise CheckpointRefused(
             "no model at this path",

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ def read_rows(content: bytes, path: Path) -> Rows:
     """The rows in the bytes of a ``.csv``, ``.jsonl`` or ``.parquet`` file, as ``path`` says.
 
     An entry that cannot be read (broken quoting, malformed JSON, another number of values than the
-    header) is a row with a fault, so that all can be told at once; blank lines are none. Values are
-    as written: text stays text, whatever it looks like. Raises AnnotationError when the file as a
-    whole is unreadable, UTF-16, or names a column twice.
+    header) is a row with a fault, so that all can be told at once. Blank lines are none, nor are
+    those of commas alone; columns without a name are dropped where they are empty: spreadsheets
+    leave both. Values are as written: text stays text, whatever it looks like. Raises
+    AnnotationError when the file as a whole is unreadable, UTF-16, or names a column twice.
     """
     return TABLES[path.suffix.lower()](content, path)
 
@@ -38,12 +39,25 @@ def _read_csv(content: bytes, path: Path) -> Rows:
     for place, cells, fault in _csv_lines(reader):
         if header is None and not fault:
             header = _distinct(cells, path)
-        elif fault or len(cells) != len(header or ()):
-            told = fault or f"has {len(cells)} values, and the header {len(header or ())}"
-            entries.append(Row(place, {}, told))
         else:
-            entries.append(Row(place, dict(zip(header or (), cells, strict=True))))
-    return Rows(header or (), tuple(entries))
+            entries.append(Row(place, {}, fault) if fault else _csv_row(place, header or (), cells))
+    return Rows(tuple(filter(None, header or ())), tuple(entries))
+
+
+def _csv_row(place: str, header: Sequence[str], cells: Sequence[str]) -> Row:
+    """Right of the header there may be empty cells, which a spreadsheet writes."""
+    if len(cells) < len(header) or any(cells[len(header) :]):
+        return Row(place, {}, f"has {len(cells)} values, and the header {len(header)}")
+    return _row(place, header, cells[: len(header)])
+
+
+def _row(place: str, names: Sequence[str], values: Sequence[Any]) -> Row:
+    """Under no name there must be no value."""
+    for number, (name, value) in enumerate(zip(names, values, strict=True), start=1):
+        if not name and value not in ("", None):
+            told = f"has a value in column {number}, which has no name: {value!r}"
+            return Row(place, {}, told)
+    return Row(place, {name: value for name, value in zip(names, values, strict=True) if name})
 
 
 def _csv_lines(reader: Any) -> Iterator[tuple[str, list[str], str]]:
@@ -57,7 +71,7 @@ def _csv_lines(reader: Any) -> Iterator[tuple[str, list[str], str]]:
         except csv.Error as error:
             yield place, [], f"is not CSV: {error}"
         else:
-            if cells:
+            if any(cells):
                 yield place, cells, ""
 
 
@@ -91,9 +105,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _read_parquet(content: bytes, path: Path) -> Rows:
     try:
-        table = pq.read_table(pa.BufferReader(content))
+        table = pq.ParquetFile(pa.BufferReader(content)).read()  # also with a column twice
         names = _distinct(table.column_names, path)
-        columns = [_values(table[name]) for name in names]
+        columns = [_values(column) for column in table.columns]
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise AnnotationError(
             "a table file is not the Parquet that its name says",
@@ -102,10 +116,10 @@ def _read_parquet(content: bytes, path: Path) -> Rows:
             remedy="write it again, with text columns",
         ) from error
     entries = tuple(
-        Row(f"row {number}", dict(zip(names, values, strict=True)))
+        _row(f"row {number}", names, values)
         for number, values in enumerate(zip(*columns, strict=True), start=1)
     )
-    return Rows(names, entries)
+    return Rows(tuple(filter(None, names)), entries)
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:
@@ -127,7 +141,7 @@ def _text(content: bytes, path: Path) -> str:
 
 
 def _distinct(names: list[str], path: Path) -> tuple[str, ...]:
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:
         raise AnnotationError(
             "a table file names a column twice", item=str(path), cause=", ".join(map(ascii, twice))

@@ -155,7 +155,7 @@ def test_the_folder_may_describe_itself_and_flags_win(
         'protocol = "own-kept"\nk = 3\nstage1 = "../models/stage1"\n'
         f"stage2 = '{fiq.pair.stage2}'\n"
     )
-    (folder / "cir-dataset.toml").write_text(described, encoding="utf-8")
+    (folder / "cir-dataset.toml").write_text(described, encoding="utf-8-sig")
     store = tmp_path / "s"
     run(fiq, folder, store, stage1=None, stage2=None, k=None, categories=("dress",))
     run(fiq, folder, store, stage1=None, stage2=None, k=4, categories=("dress",))
@@ -260,7 +260,7 @@ def test_own_datas_flags_are_refused_beside_a_benchmark(fiq: Bench, tmp_path: Pa
 def test_bad_rows_stop_a_run_before_anything_is_encoded(
     fiq: Bench, folder: Path, tmp_path: Path
 ) -> None:
-    (folder / "queries.csv").write_text("reference,text\n,\n../x,is red\n", encoding="utf-8")
+    (folder / "queries.csv").write_text("reference,text\n,is red\n../x,is red\n", encoding="utf-8")
     with pytest.raises(AnnotationError, match="2 faults"):
         run(fiq, folder, tmp_path / "s")
     assert not (tmp_path / "s" / "artifacts" / "encode").exists()

@@ -55,6 +55,28 @@ def test_csv_lines_that_cannot_be_read_are_rows_with_a_fault(tmp_path: Path) -> 
     ]
 
 
+def test_what_a_spreadsheet_leaves_is_nothing(tmp_path: Path) -> None:
+    """Columns that were once in use, rows below the last, and cells right of the table."""
+    text = ",,\r\nreference,,text,,\r\na.png,,red,,\r\n,,,,\r\nb.png,,blue,,,,,\r\n,,\r\n"
+    rows = read_rows(written(tmp_path, "q.csv", text))
+    assert rows.columns == ("reference", "text")
+    assert values(rows) == [
+        {"reference": "a.png", "text": "red"},
+        {"reference": "b.png", "text": "blue"},
+    ]
+    assert [row.place for row in rows.entries] == ["line 3", "line 5"]
+
+
+def test_a_value_under_no_name_is_a_fault_of_its_line(tmp_path: Path) -> None:
+    rows = read_rows(written(tmp_path, "q.csv", "a,,b,\n1,,2,\n1,x,2,\n1,,2,,y\n ,,,\n"))
+    assert [(row.place, row.fault) for row in rows.entries] == [
+        ("line 2", ""),
+        ("line 3", "has a value in column 2, which has no name: 'x'"),
+        ("line 4", "has 5 values, and the header 4"),
+        ("line 5", ""),  # a space is a value
+    ]
+
+
 def test_a_quote_that_is_never_closed_is_a_fault_of_its_line(tmp_path: Path) -> None:
     rows = read_rows(written(tmp_path, "q.csv", 'a,b\n1,2\n"3,4\n5,6\n'))
     assert [row.place for row in rows.entries if row.fault] == ["line 3"]
@@ -127,6 +149,17 @@ def test_parquet_rows_are_numbered_and_keep_their_types(tmp_path: Path) -> None:
     assert [row.place for row in rows.entries] == ["row 1", "row 2"]
 
 
+def test_parquet_columns_without_a_name_are_dropped_where_they_are_empty(tmp_path: Path) -> None:
+    columns = [pa.array(["x", "y"]), pa.nulls(2, pa.string()), pa.array(["", "z"])]
+    pq.write_table(pa.table(columns, names=["a", "", ""]), tmp_path / "q.parquet")
+    rows = read_rows(tmp_path / "q.parquet")
+    assert rows.columns == ("a",)
+    assert rows.entries == (
+        Row("row 1", {"a": "x"}),
+        Row("row 2", {}, "has a value in column 3, which has no name: 'z'"),
+    )
+
+
 def test_parquet_text_that_is_not_utf8_is_kept_apart(tmp_path: Path) -> None:
     raw = pa.array([b"caf\xe9"], pa.binary()).cast(pa.string(), safe=False)
     pq.write_table(pa.table({"a": raw}), tmp_path / "q.parquet")
@@ -152,8 +185,8 @@ def test_a_missing_file_and_one_that_cannot_be_read_are_told(tmp_path: Path) -> 
 
 def test_an_adapter_gets_what_a_path_is(tmp_path: Path) -> None:
     written(tmp_path, "q.csv", "a\n1\n")
-    written(tmp_path, "x.json", json.dumps({"b": 1}))
-    written(tmp_path, "x.txt", "c\nd\n")
+    written(tmp_path, "x.json", "\ufeff" + json.dumps({"b": 1}))
+    written(tmp_path, "x.txt", "\ufeffc\nd\n")
     written(tmp_path, "x.jpg", "")
     reader = AnnotationReader(tmp_path)
     assert reader.read(".") == reader.listings["."] == Listing((ImageId("x.jpg"),))

@@ -20,7 +20,7 @@ def resolved(
     toml: str = "",
 ) -> Resolved:
     if toml:
-        (folder / "cir.toml").write_text(toml, encoding="utf-8")
+        (folder / "cir.toml").write_text(toml, encoding="utf-8-sig")  # as Windows has it
     return resolve(flags or {}, environment or {}, folder)
 
 
