@@ -1,38 +1,34 @@
 """Training, composed: which data, which recipe, which model comes from which, how it is judged."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
+from cir_core.datasets.selection import source_split
 from cir_core.errors import CirError, UsageError
-from cir_core.metrics.recall import AVERAGE
 from cir_core.training.gradients import join_processes
 from cir_core.training.presets import Preset
 from cir_core.training.recipes import Stage1Recipe, Stage2Recipe
 from flows.engine import Engine
+from flows.judge import Stage1Judge, Stage2Judge
 from flows.machine import find_device, find_workers
 from flows.own import complete, open_dataset
-from flows.pipeline import (
-    find_candidates,
-    ingest_split,
-    resolve_inputs,
-    run_pipeline,
-)
+from flows.pipeline import ingest_split, resolve_inputs
 from flows.recipes import find_recipe
 from flows.settings import Settings, demo_root, resolve
 from storage.annotations import require_root
-from storage.artifacts import Artifact
 from storage.lock import hold_store
-from tasks.evaluate import stage1_metrics
-from tasks.pair import check_stage1
+from tasks.model_card import add_to_card
 from tasks.render import render_demo
 from tasks.tokens import encode_tokens
 from tasks.train import Hardware, pretrain, train_stage1, train_stage2
+
+_log = logging.getLogger(__name__)
 
 VALIDATION_FOLDER = "validation"
 """Below a training's output: the store of its validation runs, which SQL can ask."""
@@ -43,6 +39,8 @@ class TrainingSettings(BaseModel):
 
     ``data`` says which dataset, where, and with what store and device. ``base`` is the pre-trained
     model that stages 1 and 2 start from; ``stage1`` the finished stage 1 whose z_t stage 2 reads.
+    ``validate_on`` is what the best model is measured on at the end, and never chosen by: a split,
+    or of own data a file of queries.
     ``features``: image tokens are kept in the store, or computed again in every step. ``precision``
     and ``micro_batch`` (rows of a batch at a time) change time and memory only.
     """
@@ -55,6 +53,7 @@ class TrainingSettings(BaseModel):
     out: Path
     base: Path | None = None
     stage1: Path | None = None
+    validate_on: str | None = None
     features: Literal["cache", "recompute"] = "cache"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     micro_batch: PositiveInt | None = None
@@ -122,13 +121,44 @@ def _train_fused(
         tokens = _tokens(settings, inputs.data_root, ingested, recipe, hardware, engine)
     common = (store, inputs.data_root, inputs.dataset, ingested, tokens, settings.base)
     rest = (recipe, preset.weights, hardware)
+    judge = Stage1Judge if settings.stage == "stage1" else Stage2Judge
     selection = _selection(settings, recipe)
+    if settings.validate_on is not None and hardware.compute().leads:
+        draws = settings.data.data_root is None
+        _ingest(_on(selection, settings.validate_on), engine, draws=draws)
     if settings.stage == "stage1":
-        judge = Stage1Judge(selection, engine)
-        engine.run(train_stage1, *common, settings.out, *rest, validate=judge)
+        engine.run(train_stage1, *common, settings.out, *rest, validate=judge(selection, engine))
     else:
         models = (settings.stage1, settings.out, preset.merge_from)
-        engine.run(train_stage2, *common, *models, *rest, validate=Stage2Judge(selection, engine))
+        engine.run(train_stage2, *common, *models, *rest, validate=judge(selection, engine))
+    if settings.validate_on is not None and hardware.compute().leads:
+        _validate(settings.out / "best", judge(_on(selection, settings.validate_on), engine))
+
+
+def _ingest(validation: Settings, engine: Engine, *, draws: bool) -> None:
+    """What is measured at the end has its problems told at the start; the demo's is drawn. Which
+    model, does not matter yet."""
+    if draws and validation.data_root is not None:
+        engine.run(render_demo, validation.data_root, source_split(validation.split))
+    any_model = {"stage1": validation.store, "stage2": validation.store}
+    with hold_store(validation.store):
+        inputs = resolve_inputs(validation.model_copy(update=any_model))
+        ingest_split(validation, inputs, engine)
+
+
+def _validate(best: Path, judge: Stage1Judge | Stage2Judge) -> None:
+    """Measure the best model on data that neither trained nor chose it; the model card keeps it."""
+    on = judge.settings.queries or judge.settings.split
+    recalls = judge(best).recalls()
+    _log.info("the best model on %s: %s", on, recalls)
+    add_to_card(best, f"On {on}, which neither trained nor chose it: {recalls}.")
+
+
+def _on(selection: Settings, where: str) -> Settings:
+    """These settings for a split; or for own data's other queries, which have no splits."""
+    if selection.dataset == "own":
+        return selection.model_copy(update={"split": "val", "queries": where})
+    return Settings.model_validate(selection.model_dump() | {"split": where})
 
 
 def _tokens(
@@ -168,51 +198,6 @@ def _selection(settings: TrainingSettings, recipe: Stage1Recipe | Stage2Recipe) 
     )
 
 
-@dataclass(frozen=True)
-class Stage1Judge:
-    """Scores of a stage 1 on the selection queries, by the pipeline's own tasks."""
-
-    selection: Settings
-    engine: Engine
-
-    def __call__(self, model: Path) -> Mapping[str, float]:
-        settings = self.selection.model_copy(update={"stage1": model, "stage2": model})
-        inputs, store = resolve_inputs(settings), settings.store
-        with hold_store(store):
-            checked = self.engine.run(check_stage1, store, model)
-            found = find_candidates(settings, inputs, checked, self.engine)
-            metrics = self.engine.run(
-                stage1_metrics, store, found.ingested.fingerprint, found.candidates.fingerprint
-            )
-        return _scores(map(asdict, metrics), "stage1")
-
-
-@dataclass(frozen=True)
-class Stage2Judge:
-    """Scores of a pair on the selection queries: a whole run of the pipeline, which the catalog
-    and the reports of the store keep."""
-
-    selection: Settings
-    engine: Engine
-
-    def __call__(self, model: Path) -> Mapping[str, float]:
-        settings = self.selection.model_copy(update={"stage2": model})
-        run = run_pipeline(settings, self.engine)
-        metrics = Artifact(settings.store, "evaluate", run.evaluated).read("metrics")
-        return _scores(metrics.to_pylist(), "stage2")
-
-
-def _scores(metrics: Iterable[Mapping[str, Any]], stage: str) -> dict[str, float]:
-    """The gallery's numbers by name: ``recall@10``, ``mrr``; macro averages, or those of the only
-    category."""
-    mine = [row for row in metrics if row["stage"] == stage and row["pool"] == "gallery"]
-    averaged = [row for row in mine if row["category"] == AVERAGE] or mine
-    return {
-        f"{row['metric']}@{row['k']}" if row["k"] else row["metric"]: row["value"]
-        for row in averaged
-    }
-
-
 @contextmanager
 def _leader_first(hardware: Hardware) -> Iterator[bool]:
     """Of several processes the first one makes what is missing, and the others then find it.
@@ -250,6 +235,8 @@ def _check(settings: TrainingSettings) -> Preset:
         faults.append(f"{settings.stage} needs --base, the pre-trained model it starts from")
     if settings.stage == "stage2" and settings.stage1 is None:
         faults.append("stage2 needs --stage1, the finished stage 1 whose z_t it reads")
+    if settings.validate_on is not None:
+        faults += _faults_of_validation(settings)
     if settings.data.device.startswith("cuda:"):
         faults.append("a training takes GPUs by CUDA_VISIBLE_DEVICES=1, not by --device cuda:1")
     if faults or preset is None:
@@ -259,3 +246,16 @@ def _check(settings: TrainingSettings) -> Preset:
             remedy="`cir-pipeline train --help` tells what each needs",
         )
     return preset
+
+
+def _faults_of_validation(settings: TrainingSettings) -> list[str]:
+    """What is asked only after hours must be there before."""
+    if settings.stage == "pretrain":
+        return ["pre-training is not measured: --validate-on is for stage1 and stage2"]
+    try:
+        open_dataset(complete(_on(settings.data, settings.validate_on or "")))
+    except ValidationError:
+        return [f"--validate-on {settings.validate_on} is no split: say val or test"]
+    except CirError as error:
+        return [": ".join(part for part in (error.what, error.item, error.cause) if part)]
+    return []

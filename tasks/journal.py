@@ -3,13 +3,13 @@
 import json
 import logging
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from cir_core.training.loop import Progress
 from storage.atomic import commit_text
+from tasks.scores import Scores
 
 JOURNAL_FILE, BOARD_FOLDER = "metrics.jsonl", "tensorboard"
 EVERY = 100
@@ -26,8 +26,9 @@ class Journal:
     told of later steps is taken back: those steps are made, and told, again."""
 
     def __init__(self, folder: Path, step: int, *, leads: bool) -> None:
-        self._file, self._leads = folder / JOURNAL_FILE, leads
+        self._file, self.leads = folder / JOURNAL_FILE, leads
         self._sums: dict[str, float] = {}
+        self._accuracies: list[float] = []
         self._count, self._began = 0, time.monotonic()
         if leads:
             self._take_back(step)
@@ -42,32 +43,50 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._leads:
+        if self.leads:
             self._board.close()
 
     def step(self, progress: Progress) -> None:
         """Note a step; every so many, and at the end, tell their mean."""
-        if not self._leads:
+        if not self.leads:
             return
         self._count += 1
+        if "accuracy" in progress.losses:
+            self._accuracies.append(progress.losses["accuracy"])
         for name, value in progress.losses.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         waited = time.monotonic() - self._began > SECONDS
         if progress.step % EVERY == 0 or progress.step == progress.steps or waited:
             self._tell(progress)
 
-    def validation(self, step: int, scores: Mapping[str, float]) -> None:
-        """Metrics of the checkpoint of this step."""
-        if not self._leads or not scores:
-            return
-        self._write({"step": step, "validation": dict(scores)})
-        for name, value in scores.items():
+    def validation(self, step: int, scores: Scores) -> float | None:
+        """Metrics of the checkpoint of this step. Returns the mean accuracy of training since the
+        last one, or None where the objective has none or this process was just started."""
+        accuracy, self._accuracies = _mean(self._accuracies), []
+        if not self.leads or not scores.metrics:
+            return accuracy
+        line: dict[str, Any] = {"step": step, "queries": scores.queries}
+        line |= {"validation": scores.values}
+        line |= {"interval": {name: [one.low, one.high] for name, one in scores.metrics.items()}}
+        if scores.gains:
+            line["gain"] = {name: score.value for name, score in scores.gains.items()}
+        if accuracy is not None:
+            line["training_accuracy"] = round(accuracy, 4)
+        self._write(line)
+        for name, value in scores.values.items():
             self._board.add_scalar(f"validation/{name}", value, step)
         self._board.flush()
-        told = " ".join(f"{name}={value:.4f}" for name, value in scores.items())
-        _log.info("validation of step %d: %s", step, told)
+        told = "" if accuracy is None else f"training accuracy {100 * accuracy:.1f} %; "
+        _log.info("validation of step %d: %sselection %s", step, told, scores.recalls())
         self._began = time.monotonic()  # the next rate is of training alone
         self._count, self._sums = 0, {}
+        return accuracy
+
+    def stopped(self, step: int, reason: str) -> None:
+        """That, and why, the training ends before its recipe does."""
+        if self.leads:
+            self._write({"step": step, "stopped": reason})
+            _log.warning("stopping after step %d: %s", step, reason)
 
     def _tell(self, progress: Progress) -> None:
         rate = self._count / max(time.monotonic() - self._began, 1e-9)
@@ -99,6 +118,10 @@ class Journal:
             if told["step"] <= step:
                 kept.append(line + "\n")
         commit_text(self._file, "".join(kept))
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _board(folder: Path, step: int) -> Any:

@@ -13,6 +13,7 @@ from cir_core.training.gradients import Compute
 from cir_core.training.losses import TEMPERATURE_RANGE
 from cir_core.training.pretrain import Pretraining
 from cir_core.training.recipes import (
+    FusedRecipe,
     PretrainRecipe,
     Stage1Recipe,
     Stage2Recipe,
@@ -92,7 +93,7 @@ def train_stage1(
         card=f"Stage 1 (candidate filtering), trained on {len(triplets)} queries.",
     )
     training = Stage1Training(model, triplets, recipe, compute.device)
-    selection = Selection(validate, recipe.validate_every, recipe.selected_by)
+    selection = _selection(validate, recipe)
     run_training(training, model, recipe, compute, output, selection)
 
 
@@ -141,5 +142,11 @@ def train_stage2(
         card=f"Stage 2 (re-ranking), trained on {len(triplets)} queries.",
     )
     training = Stage2Training(model, first, triplets, recipe, compute.device)
-    selection = Selection(validate, recipe.validate_every, recipe.selected_by)
+    selection = _selection(validate, recipe, compares=not recipe.in_batch)
     run_training(training, model, recipe, compute, output, selection)
+
+
+def _selection(validate: Validate, recipe: FusedRecipe, *, compares: bool = False) -> Selection:
+    return Selection(
+        validate, recipe.validate_every, recipe.selected_by, recipe.patience, compares=compares
+    )

@@ -1,11 +1,12 @@
-"""One training from start to end: resumed, told, validated, and saved as best and last."""
+"""One training from start to end: resumed, told, validated, stopped early, and saved as best and
+last."""
 
 import json
 import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,18 +24,18 @@ from storage.atomic import commit_text, make_folder
 from storage.checkpoints import model_sha256
 from storage.pickles import write_pickle
 from tasks.journal import Journal
+from tasks.model_card import CARD_FILE, add_to_card, card_text
 from tasks.models import save_model
+from tasks.scores import Scores, gap_warnings
 
 STATE_FILE = "state.pt"
 """What resumes a training, beside the models that it writes."""
 
-CARD_FILE = "README.md"
-
 SAVE_SECONDS = 120
 """Most work that a killed training loses."""
 
-Scores = Mapping[str, float]
-"""Metrics of a checkpoint on the selection queries, by name: ``recall@10``, ``mrr`` and so on."""
+UNKEYED = {"patience"}
+"""Of a recipe: what changes no weights, only how long is trained."""
 
 Validate = Callable[[Path], Scores]
 """Runs the pipeline over the selection queries with the model in this folder."""
@@ -43,11 +44,18 @@ Validate = Callable[[Path], Scores]
 @dataclass(frozen=True)
 class Selection:
     """How the best checkpoint is found: the highest score of this name, asked every so many epochs
-    and at the end."""
+    and at the end, or until ``patience`` validations found none better. ``compares``: see
+    ``gap_warnings``."""
 
     validate: Validate
     every: int
     by: str
+    patience: int | None = None
+    compares: bool = False
+
+    def is_over(self, waited: int) -> bool:
+        """After this many validations without a better one."""
+        return self.patience is not None and waited >= self.patience
 
 
 _log = logging.getLogger(__name__)
@@ -66,11 +74,13 @@ class Output:
 
 @dataclass
 class _State:
-    """How far a training is, and the best checkpoint so far."""
+    """How far a training is, the best checkpoint so far, and how many validations since found none
+    better."""
 
     step: int = 0
     best: float = float("-inf")
     validated: int = 0
+    waited: int = 0
 
 
 def run_training(
@@ -89,8 +99,11 @@ def run_training(
     """
     make_folder(output.folder)
     adam = optimiser(objective, recipe)
-    key = json.dumps({"recipe": recipe.model_dump(mode="json"), **output.origin})
+    key = json.dumps({"recipe": recipe.model_dump(mode="json", exclude=UNKEYED), **output.origin})
     state = _resume(output.folder / STATE_FILE, objective, adam, key)
+    if selection is not None and selection.is_over(state.waited):
+        _log.info("stopped early at step %d, as patience asks", state.step)
+        return
     saved = time.monotonic()
     with Journal(output.folder, state.step, leads=compute.leads) as journal, _patience() as asked:
         for progress in fit(objective, recipe, adam, compute, first_step=state.step):
@@ -102,8 +115,20 @@ def run_training(
             if compute.leads and (due or asked or state.validated == state.step):
                 _save_state(output.folder / STATE_FILE, objective, adam, key, state)
                 saved = time.monotonic()
-            if asked:
+            if asked or (state.step < progress.steps and _stops(output, selection, state, journal)):
                 break
+
+
+def _stops(output: Output, selection: Selection | None, state: _State, journal: Journal) -> bool:
+    """Whether selection has waited long enough; the journal and both model cards then say so."""
+    if selection is None or not selection.is_over(state.waited):
+        return False
+    reason = f"no better selection {selection.by} in {state.waited} validations"
+    journal.stopped(state.step, reason)
+    if journal.leads:
+        for name in ("best", "last"):
+            add_to_card(output.folder / name, f"Stopped early, after step {state.step}: {reason}.")
+    return True
 
 
 def _is_milestone(progress: Progress, selection: Selection | None) -> bool:
@@ -124,57 +149,46 @@ def _checkpoint(
     journal: Journal,
 ) -> None:
     """Write ``last``, run it on the selection queries, and keep it as ``best`` if it is."""
+    better = False
     if compute.leads:
         last = output.folder / "last"
         save_model(model, last, dtype=output.dtype)
-        scores = selection.validate(last) if selection is not None else {}
-        journal.validation(state.step, scores)
-        commit_text(last / CARD_FILE, _card(output, recipe, state.step, scores, model_sha256(last)))
+        scores = selection.validate(last) if selection is not None else Scores({})
+        accuracy = journal.validation(state.step, scores)
+        about = (output.card, output.origin, recipe, state.step, scores, accuracy)
+        commit_text(last / CARD_FILE, card_text(*about, model_sha256(last)))
         score = _score(scores, selection, state.step)
-        if score > state.best:
+        if selection is not None:
+            _warn(scores, selection, state.best, accuracy)
+        better = score > state.best
+        if better:
             best = output.folder / "best"
             save_model(model, best, dtype=output.dtype)
             commit_text(best / CARD_FILE, (last / CARD_FILE).read_text(encoding="utf-8"))
             state.best = score
             _log.info("step %d is the best so far", state.step)
-        state.validated = state.step
+    state.validated = state.step
+    state.waited = 0 if compute.agree(better) else state.waited + 1
     compute.accelerator.wait_for_everyone()
+
+
+def _warn(scores: Scores, selection: Selection, best: float, accuracy: float | None) -> None:
+    by, compares = selection.by, selection.compares
+    for told in gap_warnings(scores, by, best=best, accuracy=accuracy, compares=compares):
+        _log.warning("%s", told)
 
 
 def _score(scores: Scores, selection: Selection | None, step: int) -> float:
     """What decides: the selected metric, or, where nothing is measured, that it is later."""
     if selection is None:
         return float(step)
-    if selection.by not in scores:
+    if selection.by not in scores.metrics:
         raise PreflightError(
             f"validation does not measure {selection.by!r}",
-            cause=f"it measures {', '.join(scores)}",
+            cause=f"it measures {', '.join(scores.metrics)}",
             remedy="set selected_by in the recipe to one of these",
         )
-    return scores[selection.by]
-
-
-def _card(output: Output, recipe: Recipe, step: int, scores: Scores, digest: str) -> str:
-    """The model card: data, recipe, metrics, hashes."""
-    values = recipe.model_dump(mode="json")
-    lines = [
-        "# Model card",
-        "",
-        output.card,
-        "",
-        f"- step: {step}",
-        f"- model sha256 (config and weights): `{digest}`",
-        *(f"- {name}: `{value}`" for name, value in output.origin.items()),
-        "",
-        "## Recipe",
-        "",
-        *(f"- {name}: {value}" for name, value in values.items()),
-        "",
-        "## On the selection queries (kept out of training)",
-        "",
-        *([f"- {name}: {value:.4f}" for name, value in scores.items()] or ["not validated"]),
-    ]
-    return "\n".join(lines) + "\n"
+    return scores.metrics[selection.by].value
 
 
 def _resume(file: Path, objective: Objective, adam: torch.optim.AdamW, key: str) -> _State:
@@ -186,7 +200,8 @@ def _resume(file: Path, objective: Objective, adam: torch.optim.AdamW, key: str)
         return _State()
     objective.trained.load_state_dict(saved["model"])
     adam.load_state_dict(saved["optimiser"])
-    state = _State(saved["step"], saved["best"], saved["validated"])
+    waited = saved.get("waited", 0)  # earlier versions did not count
+    state = _State(saved["step"], saved["best"], saved["validated"], waited)
     _log.info("resuming after step %d", state.step)
     return state
 
@@ -201,6 +216,7 @@ def _save_state(
         "step": state.step,
         "best": state.best,
         "validated": state.validated,
+        "waited": state.waited,
     }
     write_pickle(file, content)
 

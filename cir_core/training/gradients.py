@@ -155,6 +155,12 @@ class Compute:
         rows = self.accelerator.gather(padded).split(len(padded))
         return torch.cat([chunk[:count] for chunk, count in zip(rows, counts, strict=True)])
 
+    def agree(self, mine: bool) -> bool:
+        """Whether any process says so."""
+        if self.accelerator.num_processes == 1:
+            return mine
+        return bool(self._sum(torch.tensor(int(mine), device=self.device)))
+
     def _sum(self, value: Tensor) -> Tensor:
         summed: Tensor = self.accelerator.reduce(value, reduction="sum")
         return summed

@@ -62,6 +62,8 @@ class FusedRecipe(Recipe):
 
     Every ``validate_every`` epochs, and at the end, the model is run on the selection queries, and
     the checkpoint with the highest ``selected_by`` is kept as the best: ``recall@K`` or ``mrr``.
+    After ``patience`` validations without a better one the training stops; None trains to the end,
+    and a finished training with a larger one goes on.
     """
 
     captions: Annotated[tuple[CaptionRule, ...], Field(min_length=1)] = ("published",)
@@ -70,6 +72,7 @@ class FusedRecipe(Recipe):
     checkpointing: bool = False
     validate_every: PositiveInt = 1
     selected_by: str = "recall@10"
+    patience: PositiveInt | None = None
 
     @field_validator("selected_by")
     @classmethod

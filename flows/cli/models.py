@@ -14,6 +14,9 @@ from flows.cli.options import (
     Dataset,
     Device,
     Engine,
+    Gallery,
+    Images,
+    Queries,
     Store,
     Workers,
 )
@@ -61,11 +64,21 @@ def train(
         str, typer.Option("--config", help="demo, fiq, cirr, or a .toml file that changes one.")
     ] = "demo",
     data_root: DataRoot = None,
+    queries: Queries = None,
+    images: Images = None,
+    gallery: Gallery = None,
     base: Annotated[
         Path | None, typer.Option(help="Pre-trained model that stage 1 and 2 start from.")
     ] = None,
     stage1: Annotated[
         Path | None, typer.Option(help="Finished stage 1, whose z_t stage 2 reads.")
+    ] = None,
+    validate_on: Annotated[
+        str | None,
+        typer.Option(
+            help="In the end, measure the best model on a split, or own data's file of queries.",
+            show_default="nothing",
+        ),
     ] = None,
     features: Annotated[
         str,
@@ -94,6 +107,9 @@ def train(
     flags = {
         "dataset": dataset,
         "data_root": data_root,
+        "queries": queries,
+        "images": images,
+        "gallery": gallery,
         "store": store,
         "allow_missing": allow_missing,
         "device": device,
@@ -109,6 +125,7 @@ def train(
         out=out,
         base=base,
         stage1=stage1,
+        validate_on=validate_on,
         features=features,
         precision=precision,
         micro_batch=micro_batch,

@@ -2,7 +2,7 @@
 
 import logging
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -23,17 +23,20 @@ from cir_core.errors import (
 )
 from cir_core.training.loop import Diverged, Progress
 from cir_core.training.stage1 import Stage1Training
+from cir_core.types import Query
 from flows.engine import InProcess
+from flows.judge import Stage1Judge
 from flows.pipeline import run_pipeline
 from flows.settings import Settings
-from flows.train import Stage1Judge, TrainingSettings, run_training
+from flows.train import TrainingSettings, run_training
 from storage.annotations import AnnotationReader
 from storage.catalog import query
 from storage.checkpoints import model_sha256
 from tasks import training_run
 from tasks.journal import Journal
 from tasks.models import open_stage1
-from tests.support.workshop import Workshop
+from tasks.scores import Score, Scores
+from tests.support.workshop import Workshop, change_recipe
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], None]) -> None:
@@ -49,10 +52,25 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[]
 
 def trained_images(workshop: Workshop) -> list[Path]:
     """The pictures that a training of the demo may show."""
+    root = workshop.folder / "store" / "data" / "demo"
+    images = {
+        image
+        for query in trained_queries(workshop)
+        for image in (query.reference_id, *query.targets)
+    }
+    return [root / "images" / f"{image}.png" for image in sorted(images)]
+
+
+def trained_queries(workshop: Workshop) -> Sequence[Query]:
     root, demo = workshop.folder / "store" / "data" / "demo", find_dataset("demo")
     read, categories = AnnotationReader(root).read, demo.adapter.categories
-    split = demo.parse("train", categories, read, demo.protocol(None))
-    return [root / "images" / f"{image}.png" for image in sorted(training_queries(split).files)]
+    return training_queries(demo.parse("train", categories, read, demo.protocol(None))).queries
+
+
+def judge_by(monkeypatch: pytest.MonkeyPatch, values: Sequence[float]) -> None:
+    """Each validation of a stage 1 finds the next of these."""
+    scores = (Scores({"recall@1": Score(one, one - 0.1, one + 0.1, 50)}) for one in values)
+    monkeypatch.setattr(Stage1Judge, "__call__", lambda *_: next(scores))
 
 
 class Killed(BaseException):
@@ -95,13 +113,69 @@ def test_the_best_checkpoint_is_the_one_that_selection_liked_most(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workshop.train("pretrain")
-    scores = iter([0.5, 0.2])
-    monkeypatch.setattr(Stage1Judge, "__call__", lambda *_: {"recall@1": next(scores)})
+    judge_by(monkeypatch, [0.5, 0.2])
     workshop.train("stage1")
     best, last = (workshop.folder / "stage1" / name / "README.md" for name in ("best", "last"))
     assert "recall@1: 0.5000" in best.read_text()
     assert "recall@1: 0.2000" in last.read_text()
     assert model_sha256(best.parent) != model_sha256(last.parent)
+
+
+def test_a_training_that_selection_likes_less_and_less_stops_and_says_so(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Killed between its two bad validations, it remembers the first; asked again, it does nothing;
+    with more patience it goes on to the end."""
+    workshop.train("pretrain")
+    judge_by(monkeypatch, [0.3, 0.5, 0.45, 0.35, 0.6, 0.55])
+    patient = {"epochs": 5, "patience": 2}
+    with monkeypatch.context() as context:
+        change_recipe(context, stage1=patient)
+        with monkeypatch.context() as killing:
+            interrupt_after(killing, 3 * steps_an_epoch(workshop) + 1, kill)
+            with pytest.raises(Killed):
+                workshop.train("stage1")
+        best = workshop.train("stage1")
+        stopped = workshop.journal("stage1")[-1]
+        assert stopped == {
+            "step": 4 * steps_an_epoch(workshop),
+            "stopped": "no better selection recall@1 in 2 validations",
+        }
+        assert "selection recall@1 has fallen from 50.0 to 35.0 %" in caplog.text
+        assert "recall@1: 0.5000" in (best / "README.md").read_text()
+        for name in ("best", "last"):
+            assert "Stopped early" in (best.parent / name / "README.md").read_text()
+        written = (best.parent / "state.pt").read_bytes()
+        workshop.train("stage1")
+        assert (best.parent / "state.pt").read_bytes() == written
+    change_recipe(monkeypatch, stage1=patient | {"patience": None})
+    workshop.train("stage1")
+    assert "recall@1: 0.6000" in (best / "README.md").read_text()
+    told = [
+        line["validation"]["recall@1"]
+        for line in workshop.journal("stage1")
+        if "validation" in line
+    ]
+    assert told == [0.3, 0.5, 0.45, 0.35, 0.6]
+
+
+def steps_an_epoch(workshop: Workshop) -> int:
+    return len(trained_queries(workshop)) // 4  # the batch
+
+
+def test_the_best_is_measured_in_the_end_on_what_did_not_choose_it(
+    workshop: Workshop, caplog: pytest.LogCaptureFixture
+) -> None:
+    workshop.train("pretrain")
+    with caplog.at_level(logging.INFO):
+        best = workshop.train("stage1", validate_on="val")
+    assert "the best model on val: recall@1" in caplog.text
+    assert (
+        "On val, which neither trained nor chose it: recall@1" in (best / "README.md").read_text()
+    )
+    with pytest.raises(UsageError, match="cannot start") as caught:
+        workshop.train("stage1", validate_on="monday.csv")
+    assert "monday.csv is no split" in caught.value.cause
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "stage1", "stage2"])

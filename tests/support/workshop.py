@@ -72,3 +72,10 @@ def small_workshop(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
     monkeypatch.setitem(presets.PRESETS, "demo", small)
     monkeypatch.setattr(training_run, "SAVE_SECONDS", 0)
     return Workshop(folder)
+
+
+def change_recipe(monkeypatch: pytest.MonkeyPatch, **changes: dict[str, Any]) -> None:
+    """Other values of the preset's trainings, by their names."""
+    demo = presets.PRESETS["demo"]
+    recipes = {name: getattr(demo, name).model_copy(update=new) for name, new in changes.items()}
+    monkeypatch.setitem(presets.PRESETS, "demo", demo.model_copy(update=recipes))

@@ -1,11 +1,20 @@
 """What a training tells: mean losses, validations, and after a kill no line twice."""
 
 import json
+import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from cir_core.training.loop import Progress
 from tasks.journal import Journal
+from tasks.scores import Score, Scores
+
+SCORES = Scores(
+    {"recall@1": Score(0.25, 0.2, 0.3, 40)}, {"recall@1": Score(-0.05, -0.09, -0.01, 40)}
+)
 
 
 def progress(step: int, steps: int = 1000) -> Progress:
@@ -29,8 +38,33 @@ def test_a_line_per_hundred_steps_and_at_the_end(tmp_path: Path) -> None:
 
 def test_validations_are_told_beside(tmp_path: Path) -> None:
     with Journal(tmp_path, 0, leads=True) as journal:
-        journal.validation(70, {"recall@1": 0.25})
-    assert lines(tmp_path) == [{"step": 70, "validation": {"recall@1": 0.25}}]
+        assert journal.validation(70, SCORES) is None
+    assert lines(tmp_path) == [
+        {
+            "step": 70,
+            "queries": 40,
+            "validation": {"recall@1": 0.25},
+            "interval": {"recall@1": [0.2, 0.3]},
+            "gain": {"recall@1": -0.05},
+        }
+    ]
+
+
+def test_the_gap_between_training_and_selection_is_told_on_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Accuracy is the mean since the last validation, whatever lines were told between."""
+    with caplog.at_level(logging.INFO), Journal(tmp_path, 0, leads=True) as journal:
+        for step in range(1, 201):
+            journal.step(replace(progress(step), losses={"accuracy": float(step > 100)}))
+        assert journal.validation(200, SCORES) == 0.5
+        journal.step(replace(progress(201), losses={"accuracy": 0.9}))
+        assert journal.validation(201, SCORES) == 0.9
+    assert lines(tmp_path)[-1]["training_accuracy"] == 0.9
+    assert caplog.messages[-1] == (
+        "validation of step 201: training accuracy 90.0 %; selection "
+        "recall@1 25.0 [20.0, 30.0] (gain -5.0 [-9.0, -1.0]) % of 40 queries"
+    )
 
 
 def test_going_on_takes_back_what_is_done_again(tmp_path: Path) -> None:
@@ -49,5 +83,5 @@ def test_only_the_leading_process_writes(tmp_path: Path) -> None:
     with Journal(tmp_path, 0, leads=False) as journal:
         for step in range(1, 201):
             journal.step(progress(step))
-        journal.validation(200, {"mrr": 1.0})
+        journal.validation(200, SCORES)
     assert list(tmp_path.iterdir()) == []
