@@ -263,3 +263,14 @@ def test_an_interrupted_rendering_is_done_again(
     assert count == 1
     render_demo(tmp_path, "val")
     assert len(list((tmp_path / "images").glob("*.png"))) == 36
+
+
+@pytest.mark.usefixtures("small_world")
+def test_a_damaged_or_lost_drawing_is_drawn_again(tmp_path: Path) -> None:
+    render_demo(tmp_path, "val")
+    picture = min((tmp_path / "images").glob("*.png"))
+    good = picture.read_bytes()
+    for damage in (lambda: picture.write_bytes(good[:-1]), picture.unlink):
+        damage()
+        render_demo(tmp_path, "val")
+        assert picture.read_bytes() == good
