@@ -1,130 +1,128 @@
-"""The pipeline as a Prefect flow; ``prefect.yaml`` has one deployment of it per dataset."""
+"""The pipeline and a training as Prefect flows; ``prefect.yaml`` has their deployments."""
 
+import logging
+import shlex
+import socket
+from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_run_logger
-from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext
 
+from flows.cli.models import train
+from flows.cli.runs import run as run_command
 from flows.engine import Prefect
-from flows.pipeline import Run, run_pipeline
+from flows.observed import attempt, logs_shown, observe
+from flows.parameters import parameters_of
+from flows.pipeline import Run, resolve_inputs, run_pipeline
 from flows.settings import Settings, with_folder
 from flows.terminal import recall_markdown
 from flows.train import TrainingSettings, run_training
 
+PORT = 8000
+"""On which the reader of a report serves it to a browser."""
 
-@flow(name="cir-pipeline", persist_result=False, validate_parameters=False)
-def cir_pipeline(
-    dataset: str = "demo",
-    data_root: str | None = None,
-    name: str | None = None,
-    images: str | None = None,
-    queries: str | None = None,
-    gallery: str | None = None,
-    split: str = "val",
-    categories: tuple[str, ...] = (),
-    stage1: str | None = None,
-    stage2: str | None = None,
-    protocol: str | None = None,
-    k: int | None = None,
-    index: str = "exact",
-    nlist: int | None = None,
-    nprobe: int | None = None,
-    store: str = "cir-store",
-    allow_missing: int = 0,
-    device: str = "auto",
-    batch: int = 32,
-    workers: int | None = None,
-    tokens: str = "auto",
-    memory: int | str | None = None,
-    precision: str = "fp32",
-) -> Run:
+as_pipeline = flow(
+    name="cir-pipeline",
+    flow_run_name="{dataset}-{split}",
+    persist_result=False,
+    validate_parameters=False,
+)
+as_training = flow(
+    name="cir-training",
+    flow_run_name="{stage}-{recipe}",
+    persist_result=False,
+    validate_parameters=False,
+)
+"""Settings check the parameters: a page sends a path, and sizes as text."""
+
+_log = logging.getLogger(__name__)
+
+
+@parameters_of(
+    Settings,
+    run_command,
+    names={"categories": "category"},
+    told={"name": "Own data: what to call them."},
+    without=frozenset({"engine"}),
+)
+def pipeline(**values: Any) -> Run:
     """From images and annotations to a published and reported run.
 
     Parameters are those of ``cir-pipeline run``, and are checked by the same settings. The recall
-    table and a link to the report stay behind as Prefect artifacts.
+    table, and where the report is, stay behind as Prefect artifacts.
     """
-    values = with_folder(
-        {
-            "dataset": dataset,
-            "data_root": data_root,
-            "name": name,
-            "images": images,
-            "queries": queries,
-            "gallery": gallery,
-            "split": split,
-            "categories": categories,
-            "stage1": stage1,
-            "stage2": stage2,
-            "protocol": protocol,
-            "k": k,
-            "index": index,
-            "nlist": nlist,
-            "nprobe": nprobe,
-            "store": store,
-            "allow_missing": allow_missing,
-            "device": device,
-            "batch": batch,
-            "workers": workers,
-            "tokens": tokens,
-            "memory": memory,
-            "precision": precision,
-        }
-    )
-    settings = Settings.model_validate(values)
-    run = run_pipeline(settings, Prefect())
-    key = f"{settings.dataset}-{settings.split}"
-    create_markdown_artifact(recall_markdown(settings.store, run), key=f"recall-{key}")
-    create_link_artifact(
-        run.report.resolve().as_uri(), link_text="HTML report", key=f"report-{key}"
-    )
-    made = ", ".join(run.made) or "nothing: everything was there"
-    get_run_logger().info("made %s; report: %s", made, run.report)
+    settings = Settings.model_validate(with_folder(values))
+    with logs_shown():
+        inputs = resolve_inputs(settings)
+        attempt(lambda: _tag(inputs.dataset.name, inputs.protocol, f"k={inputs.k}"))
+        run = run_pipeline(settings, Prefect())
+        made = ", ".join(run.made) or "nothing: everything was there"
+        _log.info("made %s; report: %s", made, run.report.absolute())
+        attempt(lambda: _show(settings, run))
     return run
 
 
-@flow(name="cir-training", persist_result=False, validate_parameters=False)
-def cir_training(
-    stage: str,
-    out: str,
-    recipe: str = "demo",
-    base: str | None = None,
-    stage1: str | None = None,
-    validate_on: str | None = None,
-    features: str = "cache",
-    precision: str = "auto",
-    micro_batch: int | None = None,
-    data: dict[str, Any] | None = None,
-) -> str:
+@parameters_of(
+    TrainingSettings,
+    train,
+    told={"data": "What a run takes too: dataset, data_root, store, device and so on."},
+)
+def training(**values: Any) -> str:
     """Train one model; returns the folder of the best.
 
-    Parameters are those of ``cir-pipeline train``; ``data`` holds those that a run has too
-    (dataset, data_root, store, device and so on).
+    Parameters are those of ``cir-pipeline train``.
     """
-    settings = TrainingSettings.model_validate(
-        {
-            "stage": stage,
-            "out": out,
-            "recipe": recipe,
-            "base": base,
-            "stage1": stage1,
-            "validate_on": validate_on,
-            "features": features,
-            "precision": precision,
-            "micro_batch": micro_batch,
-            "data": data or {},
-        }
-    )
-    return str(run_training(settings, Prefect()))
+    settings = TrainingSettings.model_validate(values)
+    with logs_shown():
+        attempt(lambda: _tag(settings.data.dataset, settings.stage, f"recipe={settings.recipe}"))
+        return str(run_training(settings, Prefect()))
+
+
+cir_pipeline = as_pipeline(pipeline)
+cir_training = as_training(training)
 
 
 def run_training_flow(settings: TrainingSettings) -> str:
-    """Train here and now, observed by the configured (or a temporary) Prefect API."""
-    trained: str = cir_training(**settings.model_dump(mode="json"))
-    return trained
+    """Train here and now, observed by Prefect; raises what the training does, and PreflightError
+    when Prefect does not let it begin."""
+    return observe(as_training, training, settings.model_dump(mode="json"))
 
 
 def run_flow(settings: Settings) -> Run:
-    """Run the flow here and now, observed by the configured (or a temporary) Prefect API."""
+    """Run here and now, observed by Prefect; raises what the pipeline does, and PreflightError when
+    Prefect does not let it begin."""
     parameters = settings.model_dump(mode="json", exclude={"engine"})
-    run: Run = cir_pipeline(**parameters)
-    return run
+    return observe(as_pipeline, pipeline, parameters)
+
+
+def _tag(*tags: str) -> None:
+    """Beside the tags that the flow run has already."""
+    context = FlowRunContext.get()
+    if context and context.flow_run:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(context.flow_run.id, tags={*context.flow_run.tags, *tags})
+
+
+def _show(settings: Settings, run: Run) -> None:
+    key = f"{settings.dataset}-{settings.split}"
+    create_markdown_artifact(recall_markdown(settings.store, run), key=f"recall-{key}")
+    create_markdown_artifact(report_markdown(run.report), key=f"report-{key}")
+
+
+def report_markdown(report: Path) -> str:
+    """Where a report is and how to open it: no browser follows a link from a page to a file."""
+    host, path = socket.gethostname(), report.absolute()
+    folder = shlex.quote(str(path.parent))
+    return "\n".join(
+        [
+            f"The HTML report is on `{host}`:",
+            f"```\n{path}\n```",
+            "To open it from this page, run there:",
+            f"```\npython -m http.server {PORT} --bind 127.0.0.1 --directory {folder}\n```",
+            f"then follow <http://127.0.0.1:{PORT}/{path.name}>. From another machine, first",
+            f"```\nssh -L {PORT}:127.0.0.1:{PORT} {host}\n```",
+        ]
+    )

@@ -48,9 +48,9 @@ class TrainingSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     stage: Literal["pretrain", "stage1", "stage2"]
-    recipe: str
-    data: Settings
     out: Path
+    recipe: str = "demo"
+    data: Settings = Settings()
     base: Path | None = None
     stage1: Path | None = None
     validate_on: str | None = None

@@ -1,4 +1,4 @@
-"""One writing run per store."""
+"""One writing run per store, in a folder that can be written."""
 
 import fcntl
 import os
@@ -7,6 +7,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cir_core.errors import PreflightError, StoreBusy
+
+
+def existing_part(folder: Path) -> Path:
+    """The folder itself, or the nearest above it that is there."""
+    parents = (folder, *folder.absolute().parents)
+    return next(one for one in parents if os.path.exists(one))  # also below what may not be read
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether files can be put into a folder that is there, or that could be made."""
+    existing = existing_part(folder)
+    return existing.is_dir() and os.access(existing, os.W_OK)
 
 
 def holder_of(store: Path) -> str | None:

@@ -1,6 +1,5 @@
 """Can a run work here? Libraries, devices, the models, the store, and what the environment says."""
 
-import os
 import platform
 import shutil
 import subprocess
@@ -27,7 +26,7 @@ from cir_core.models.load import (
     require_fit,
 )
 from storage.checkpoints import differing_tensors, read_config, read_shapes
-from storage.lock import holder_of
+from storage.lock import existing_part, holder_of, is_writable
 
 PACKAGE = "cir-pipeline"
 PART = "environment"
@@ -59,8 +58,7 @@ def check_environment(variables: Mapping[str, str]) -> list[Finding]:
 
 def check_store(store: Path, *, bytes_needed: int | None) -> list[Finding]:
     """Whether it can be written, who holds it, and whether the disk can hold what a run adds."""
-    existing = next(folder for folder in (store, *store.absolute().parents) if folder.exists())
-    writable = existing.is_dir() and os.access(existing, os.W_OK)
+    writable = is_writable(store)
     findings = [
         Finding(
             "store",
@@ -76,7 +74,7 @@ def check_store(store: Path, *, bytes_needed: int | None) -> list[Finding]:
         findings.append(Finding("store", "lock", "note" if holder else "ok", held))
     except OSError as error:
         findings.append(Finding("store", "lock", "blocked", str(error)))
-    free = shutil.disk_usage(existing).free // MIB
+    free = shutil.disk_usage(existing_part(store)).free // MIB
     needed = None if bytes_needed is None else -(-bytes_needed // MIB)
     is_full = needed is not None and free < needed
     remedy = "free space, or name another disk with --store" if is_full else ""

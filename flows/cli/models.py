@@ -131,7 +131,7 @@ def train(
         micro_batch=micro_batch,
     )
     if wants_prefect(settings.data.engine):
-        prepare_prefect()
+        prepare_prefect(settings.data.store)
         from flows.deployments import run_training_flow
 
         put(str(run_training_flow(settings)))

@@ -152,7 +152,7 @@ def _tell(result: Any, settings: Any, *, as_json: bool) -> None:
 
 
 def _run_with_prefect(settings: Any) -> Any:
-    prepare_prefect()
+    prepare_prefect(settings.store)
     from flows.deployments import run_flow
 
     return run_flow(settings)

@@ -1,20 +1,32 @@
 """The same composition under Prefect: a real (temporary) server, few runs."""
 
 import inspect
+import logging
 import os
-from collections.abc import Iterator
+import signal
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
+import httpx
 import pytest
 import yaml
-from prefect.client.orchestration import get_client
+from prefect import Flow
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.testing.utilities import prefect_test_harness
+from pydantic import BaseModel
 
 from cir_core.datasets.registry import DATASETS
+from cir_core.errors import PreflightError, ProblemsFound
 from flows.deployments import cir_pipeline, cir_training, run_flow, run_training_flow
+from flows.observed import observe
+from flows.settings import Settings
+from flows.train import TrainingSettings
 from storage.catalog import query
 from storage.checkpoints import model_sha256
+from tasks.evaluate import evaluate
+from tests.support.processes import children
 from tests.support.small_benchmarks import Finished
 from tests.support.workshop import Workshop
 
@@ -32,6 +44,17 @@ def rankings(catalog: Path) -> list[tuple[Any, ...]]:
     return query(catalog, "SELECT * FROM rankings ORDER BY ALL")[1]
 
 
+def lines_shown(client: SyncPrefectClient, last: str) -> list[dict[str, Any]]:
+    """The log on Prefect's pages, once it has the last line: it is sent every few seconds."""
+    limit = time.monotonic() + 30
+    while True:
+        told: list[dict[str, Any]] = client.request("POST", "/logs/filter", json={}).json()
+        if any(last in line["message"] for line in told):
+            return told
+        assert time.monotonic() < limit, told
+        time.sleep(0.2)
+
+
 @pytest.mark.usefixtures("prefect_server")
 def test_prefect_makes_what_the_plain_engine_makes(fiq_run: Finished, tmp_path: Path) -> None:
     settings = fiq_run.bench.settings(tmp_path / "store", engine="prefect", workers=1)
@@ -40,8 +63,16 @@ def test_prefect_makes_what_the_plain_engine_makes(fiq_run: Finished, tmp_path: 
     assert first.run_id == fiq_run.run.run_id
     assert run_flow(settings).made == ()
     with get_client(sync_client=True) as client:
-        keys = {artifact.key for artifact in client.read_artifacts()}
-    assert {"recall-fiq-val", "report-fiq-val"} <= keys
+        artifacts = {one.key: str(one.data) for one in client.read_artifacts()}
+        shown = client.read_flow_runs()
+        told = lines_shown(client, str(first.report.absolute()))
+    assert "R@10" in artifacts["recall-fiq-val"]
+    assert str(first.report.absolute()) in artifacts["report-fiq-val"]
+    assert {one.name for one in shown} == {"fiq-val"}
+    assert {*shown[0].tags} == {"fiq", "fiq-original-kept", f"k={settings.k}"}
+    of_tasks = [line for line in told if line["name"] == "tasks.ingest"]
+    assert of_tasks
+    assert all(line["task_run_id"] for line in of_tasks)
 
 
 def deployments() -> list[dict[str, Any]]:
@@ -89,3 +120,115 @@ def test_a_deployment_runs_the_flow_with_parameters_it_has(deployment: dict[str,
     assert deployment["entrypoint"] == "flows.deployments.cir_pipeline"
     assert deployment["parameters"]["dataset"] == deployment["name"]
     assert deployment["parameters"].keys() <= inspect.signature(cir_pipeline.fn).parameters.keys()
+
+
+# --- the form of a flow
+
+
+@pytest.mark.parametrize(
+    ("flow", "settings", "without"),
+    [(cir_pipeline, Settings, {"engine"}), (cir_training, TrainingSettings, set())],
+)
+def test_a_form_has_every_setting_with_its_choices_and_a_description(
+    flow: Flow[..., Any], settings: type[BaseModel], without: set[str]
+) -> None:
+    form = flow.parameters.properties
+    assert form.keys() == settings.model_fields.keys() - without
+    for name, parameter in form.items():
+        assert parameter["description"], name
+        annotation = settings.model_fields[name].annotation
+        if get_origin(annotation) is Literal:
+            assert parameter["enum"] == list(get_args(annotation))
+    required = [name for name, one in settings.model_fields.items() if one.is_required()]
+    assert flow.parameters.required == required
+
+
+def test_choices_and_words_for_defaults_are_in_the_form() -> None:
+    form = cir_pipeline.parameters.properties
+    assert form["split"]["enum"] == ["train", "val", "test", "selection"]
+    assert form["split"]["default"] == "val"
+    assert form["k"]["description"] == "Candidates per query. Default: the dataset's."
+    assert form["store"]["default"] == "cir-store"
+
+
+# --- the work counts, whatever Prefect does
+
+
+def flow_that_fails(error: Exception, *, before: bool) -> Callable[[Any], Any]:
+    """In place of Prefect: it fails before the work, or when all is done."""
+
+    def as_flow(work: Callable[..., Any]) -> Callable[..., Any]:
+        def run(**values: Any) -> None:
+            if before:
+                raise error
+            try:
+                work(**values)
+            finally:
+                raise error
+
+        return run
+
+    return as_flow
+
+
+def work_that_ends(**values: Any) -> dict[str, Any]:
+    return values
+
+
+def work_that_fails(**_values: Any) -> None:
+    raise ProblemsFound("3 images cannot be used")
+
+
+def work_that_is_interrupted(**_values: Any) -> None:
+    raise SystemExit(130)
+
+
+GONE = httpx.ConnectError("All connection attempts failed")
+
+
+@pytest.fixture
+def logging_errors_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", True)  # to be restored
+
+
+@pytest.mark.usefixtures("logging_errors_are_raised")
+class TestObserve:
+    def test_a_server_that_is_lost_costs_a_warning(self, caplog: pytest.LogCaptureFixture) -> None:
+        assert observe(flow_that_fails(GONE, before=False), work_that_ends, {"k": 3}) == {"k": 3}
+        assert "All connection attempts failed" in caplog.text
+
+    def test_what_the_work_raises_is_raised(self) -> None:
+        with pytest.raises(ProblemsFound):
+            observe(flow_that_fails(GONE, before=False), work_that_fails, {})
+        with pytest.raises(SystemExit) as caught:
+            observe(flow_that_fails(GONE, before=False), work_that_is_interrupted, {})
+        assert caught.value.code == 130
+
+    def test_a_flow_run_that_is_refused_is_told(self) -> None:
+        with pytest.raises(PreflightError, match="All connection attempts failed"):
+            observe(flow_that_fails(GONE, before=True), work_that_ends, {})
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # its open sockets
+@pytest.mark.usefixtures("prefect_server", "logging_errors_are_raised")
+def test_a_run_ends_well_though_its_server_is_killed(
+    fiq_run: Finished,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The last test of this server."""
+    monkeypatch.setattr("flows.observed.PATIENCE", 0.5)
+
+    def evaluate_alone(*args: Any, **kwargs: Any) -> Any:
+        for pid in children():
+            os.kill(pid, signal.SIGKILL)
+        return evaluate(*args, **kwargs)
+
+    monkeypatch.setattr("flows.pipeline.evaluate", evaluate_alone)
+    run = run_flow(fiq_run.bench.settings(tmp_path / "store", engine="prefect", workers=0))
+    assert rankings(run.catalog) == rankings(fiq_run.run.catalog)
+    assert run.report.is_file()
+    assert "evaluate" in run.made
+    assert "Prefect's server is lost (Connection refused): going on without it" in caplog.text
+    assert "Prefect could not note how the run ended" in caplog.text
