@@ -1,6 +1,7 @@
--- One row per evaluated run; every other table carries its run_id.
+-- One row per evaluated run; every other table carries its run_id. No table has a key: DuckDB 1.0
+-- cannot open a file that has one. See integrity_runs.
 CREATE TABLE runs (
-    run_id VARCHAR PRIMARY KEY,
+    run_id VARCHAR NOT NULL,
     dataset VARCHAR NOT NULL,
     split VARCHAR NOT NULL,
     protocol VARCHAR NOT NULL,

@@ -101,6 +101,9 @@ LEFT JOIN rankings first
 WHERE m.stage2_rank IS NULL OR m.stage2_rank > 1;
 
 -- Integrity: each must return no row.
+CREATE VIEW integrity_runs AS
+SELECT run_id FROM runs GROUP BY ALL HAVING count(*) > 1;
+
 CREATE VIEW integrity_unscored_candidates AS
 SELECT run_id, query_id, pool, image_id FROM candidates
 EXCEPT SELECT run_id, query_id, pool, image_id FROM rankings;

@@ -250,13 +250,20 @@ def integrity(path: Path) -> dict[str, int]:
         for (name,) in rows(path, "SELECT view_name FROM duckdb_views() WHERE NOT internal")
         if name.startswith("integrity_")
     ]
-    assert len(names) == 3
+    assert len(names) == 4
     return {name: len(rows(path, f"SELECT * FROM {name}")) for name in names}
 
 
 def test_a_sound_run_breaks_no_integrity_rule(path: Path) -> None:
     write_catalog(path, [two_categories(), with_subset()])
     assert set(integrity(path).values()) == {0}
+
+
+def test_a_run_that_is_there_twice_breaks_integrity(path: Path) -> None:
+    write_catalog(path, [two_categories()])
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("INSERT INTO runs FROM runs")
+    assert integrity(path)["integrity_runs"] == 1
 
 
 def test_an_unscored_candidate_breaks_integrity(path: Path) -> None:
@@ -365,6 +372,12 @@ def test_an_older_client_can_open_the_file(path: Path) -> None:
     header = path.read_bytes()[8:20]
     assert header[:4] == b"DUCK"
     assert int.from_bytes(header[4:12], "little") <= 65
+    with duckdb.connect(str(path), read_only=True) as connection:
+        assert connection.execute("SELECT * FROM duckdb_indexes()").fetchall() == []
+        kinds = connection.execute(
+            "SELECT DISTINCT constraint_type FROM duckdb_constraints()"
+        ).fetchall()
+    assert kinds == [("NOT NULL",)]  # 1.0 cannot open a file with any other
 
 
 def test_only_the_catalog_is_left_behind(path: Path) -> None:
@@ -454,7 +467,7 @@ def test_whatever_is_in_its_place_is_replaced(path: Path, there: bytes) -> None:
 def test_a_failed_build_leaves_the_old_catalog(path: Path) -> None:
     write_catalog(path, [two_categories()])
     with pytest.raises(duckdb.Error):
-        write_catalog(path, [two_categories(), two_categories()])  # the same run_id twice
+        write_catalog(path, [two_categories(), PublishedRun({"run_id": "torn"}, {})])
     assert runs(path) == {"run"}
 
 
