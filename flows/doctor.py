@@ -9,15 +9,18 @@ from typing import get_args
 
 from cir_core.datasets.selection import source_split
 from cir_core.errors import CheckpointRefused, UsageError
-from cir_core.findings import Finding
+from cir_core.findings import Finding, State
 from cir_core.footprint import PUBLISHED, Counts, Widths, bytes_needed
 from cir_core.models.load import as_stage1, parse_config
 from cir_core.models.tokenizer import Tokenizer
 from cir_core.types import Benchmark, Split
+from flows.cli.engines import find_home
 from flows.output.tables import Cell, Column, Console, print_line, print_table
 from flows.own import complete, open_dataset
+from flows.prefect_api import Configuration, fault_of
 from flows.settings import Resolved, Settings, demo_root, shipped_model
 from storage.checkpoints import read_config
+from storage.lock import is_writable
 from tasks.doctor import check_dataset
 from tasks.environment import check_environment, check_models, check_store
 
@@ -46,11 +49,40 @@ def examine(resolved: Resolved, variables: Mapping[str, str], *, decode: bool) -
         )
     return [
         *check_environment(variables),
+        *check_prefect(settings, Configuration(variables)),
         *check_models(
             settings.stage1 or shipped_model("stage1"), settings.stage2 or shipped_model("stage2")
         ),
         *check_store(settings.store, bytes_needed=dataset.bytes_needed),
         *dataset.findings,
+    ]
+
+
+def check_prefect(settings: Settings, configuration: Configuration) -> list[Finding]:
+    """The API that a run with these settings would take, whether it answers, and where Prefect's
+    files would go."""
+    api, home = configuration.api(), find_home(configuration, settings.store)
+    fault = "" if api is None else fault_of(api.url)
+    state: State = "ok"
+    if fault:
+        state = "note" if settings.engine == "in-process" else "blocked"
+    writable = is_writable(home)
+    remedy = "start it (`prefect server start`), or pass --engine in-process"
+    return [
+        Finding(
+            "environment",
+            "Prefect's API",
+            state,
+            "none configured: runs need none" if api is None else f"{api}: {fault or 'answers'}",
+            remedy=remedy if fault else "",
+        ),
+        Finding(
+            "environment",
+            "Prefect's home",
+            "ok" if writable else "problem",
+            f"{home}: {'writable' if writable else 'not writable'}",
+            remedy="" if writable else "set PREFECT_HOME to a folder that can be written",
+        ),
     ]
 
 

@@ -37,10 +37,14 @@ class Api:
     url: str
     origin: str
 
-    def __str__(self) -> str:
-        """Without the password or token that a URL may carry."""
+    @property
+    def shown(self) -> str:
+        """The URL without the password or token that it may carry."""
         parts = urlsplit(self.url)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path} ({self.origin})"
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    def __str__(self) -> str:
+        return f"{self.shown} ({self.origin})"
 
 
 @dataclass(frozen=True)

@@ -209,5 +209,4 @@ def _check_variables(variables: Mapping[str, str]) -> list[Finding]:
 def _without_secrets(url: str) -> str:
     """Scheme, host and path: a URL may carry a password or a token."""
     parts = urlsplit(url)
-    host = parts.hostname or ""
-    return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from flows.cli.engines import configured_api
 from flows.cli.options import Json
 from flows.output.streams import put, put_json
 
@@ -26,6 +27,8 @@ def config_show(
         resolved = resolve({}, os.environ)
         values = resolved.settings.model_dump(mode="json")
         rows = [(name, value, resolved.origins[name]) for name, value in values.items()]
+        api = configured_api()
+        rows.append(("prefect_api", *((api.shown, api.origin) if api else (None, "default"))))
     if as_json:
         put_json({name: {"value": value, "from": origin} for name, value, origin in rows})
         return

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from cir_core.datasets.registry import DATASETS
 from cir_core.errors import PreflightError, ProblemsFound
+from flows.cli.engines import PREFECT_DEFAULTS
 from flows.deployments import cir_pipeline, cir_training, run_flow, run_training_flow
 from flows.observed import observe
 from flows.settings import Settings
@@ -106,6 +107,11 @@ def test_prefect_trains_what_the_plain_engine_trains(workshop: Workshop) -> None
     plain = workshop.train("stage1")
     observed = run_training_flow(workshop.settings("stage1", "observed"))
     assert model_sha256(Path(observed)) == model_sha256(plain)
+
+
+@pytest.mark.parametrize("deployment", deployments(), ids=lambda one: str(one["name"]))
+def test_a_deployment_sends_no_telemetry(deployment: dict[str, Any]) -> None:
+    assert deployment["work_pool"]["job_variables"]["env"] == PREFECT_DEFAULTS
 
 
 def test_a_flow_runs_where_its_worker_was_started() -> None:

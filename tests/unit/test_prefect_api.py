@@ -1,5 +1,6 @@
 """Which Prefect API is meant, and whether it is there, held to what Prefect itself reads."""
 
+import json
 import os
 import socket
 import threading
@@ -14,8 +15,11 @@ from prefect.settings.models.root import Settings as PrefectSettings
 
 from cir_core.errors import PreflightError
 from flows.cli import engines
+from flows.cli.config import config_show
 from flows.cli.engines import find_home, prepare_prefect, wants_prefect
+from flows.doctor import check_prefect
 from flows.prefect_api import Api, Configuration, fault_of, wait_for_answer
+from flows.settings import Settings
 
 PROFILES = """
 active = "work"
@@ -254,3 +258,38 @@ def test_a_home_that_cannot_be_written_is_told(
     monkeypatch.setenv("PREFECT_HOME", "file/home")
     with pytest.raises(PreflightError, match=r"(?s)cannot be written.*file/home.*PREFECT_HOME"):
         prepare_prefect(tmp_path / "store")
+
+
+# --- what is told of it
+
+
+def test_the_doctor_tells_the_api_and_where_prefects_files_go(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    nobody = Configuration({"PREFECT_API_URL": f"http://127.0.0.1:{closed_port()}/api"})
+    api, home = check_prefect(Settings(store=store), nobody)
+    assert api.state == "blocked"
+    assert "refused" in str(api.found)
+    assert "prefect server start" in api.remedy
+    assert check_prefect(Settings(store=store, engine="in-process"), nobody)[0].state == "note"
+    with answering(200, b"true") as url:
+        api, home = check_prefect(
+            Settings(store=store), Configuration({"PREFECT_API_URL": f"{url}/api"})
+        )
+    assert (api.state, home.state) == ("ok", "ok")
+    api, home = check_prefect(Settings(store=store), Configuration({"PREFECT_PROFILES_PATH": "x"}))
+    assert (api.state, home.found) == ("ok", f"{store / 'prefect'}: writable")
+    (tmp_path / "file").touch()
+    unwritable = Configuration({"PREFECT_HOME": str(tmp_path / "file"), "PREFECT_API_URL": ""})
+    assert check_prefect(Settings(store=store), unwritable)[1].state == "problem"
+
+
+def test_config_show_tells_the_api_and_its_origin(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("../home/profiles.toml").write_text(PROFILES)
+    config_show(as_json=True)
+    told = json.loads(capsys.readouterr().out)["prefect_api"]
+    assert told == {"value": "http://work/api", "from": "Prefect's profile work"}
+    monkeypatch.setenv("PREFECT_API_URL", "")
+    config_show(as_json=True)
+    assert json.loads(capsys.readouterr().out)["prefect_api"]["value"] is None
