@@ -44,14 +44,16 @@ pictures each. The demo's page takes 1.4 s."""
 
 @dataclass(frozen=True)
 class Pool:
-    """What is asked of one gallery, whose images are rows of the ingested ones.
+    """What is asked of one gallery of so many ``images``; they are ``gallery``, some distinct
+    pictures.
 
     Each text, of so many tokens, has ``candidates`` of the images, any as likely as another but for
     the one that is ``removed`` (or NONE_REMOVED). Beside them, texts (their places in ``lengths``)
     ask for ``members`` of their subset.
     """
 
-    gallery: Int[np.ndarray, " image"]
+    gallery: Int[np.ndarray, " picture"]
+    images: int
     lengths: Int[np.ndarray, " text"]
     removed: Int[np.ndarray, " text"]
     candidates: Int[np.ndarray, " text"]
@@ -61,7 +63,7 @@ class Pool:
 
 @dataclass(frozen=True)
 class Expected:
-    """Pairs to be scored, and for each ingested image the chance that it has any."""
+    """Pairs to be scored, and for each picture the chance that it has any."""
 
     load: Load
     seen: Float[np.ndarray, " image"]
@@ -78,17 +80,17 @@ class Expected:
         return float(self.seen.sum())
 
 
-def expect(pools: Sequence[Pool], images: int) -> Expected:
+def expect(pools: Sequence[Pool], pictures: int) -> Expected:
     """Before stage 1 has chosen: as if any candidates were as likely as others; a member of a
     subset that is a candidate too is one pair.
 
     Real candidates crowd on some images, so fewer images are seen, with more pairs each: where
     candidates are few for the gallery, what is expected is rather too much.
     """
-    pairs, tokens, looks, unseen = np.zeros((4, images))
+    pairs, tokens, looks, unseen = np.zeros((4, pictures))
     for pool in pools:
         asks = pool.removed != NONE_REMOVED
-        chance = pool.candidates / np.maximum(1, len(pool.gallery) - asks)
+        chance = pool.candidates / np.maximum(1, pool.images - asks)
         beside = 1 - chance[pool.asking]
         for power, sums in enumerate((pairs, tokens, looks)):
             weights = pool.lengths**power
@@ -109,15 +111,16 @@ def known(load: Load) -> Expected:
 
 @dataclass(frozen=True)
 class Workload:
-    """What a split asks of both stages. Images are the ingested ones, by their rows.
+    """What a split asks of both stages: of so many ingested ``images``, ``pictures`` are distinct.
 
-    ``token_ids`` are those of each text that is fused, of a query that is asked both ways two;
-    ``references`` the rows of their images. ``compared`` sums over queries the images of their
-    gallery. ``candidates`` are the rows of stage 1's table, ``expected`` the pairs of a text and an
-    image.
+    ``token_ids`` are those of each distinct text that is fused, of a query that is asked both ways
+    two; ``references`` the rows of their pictures. ``compared`` sums over queries the images of
+    their gallery. ``candidates`` are the rows of stage 1's table, ``expected`` the pairs of a text
+    and a picture.
     """
 
     images: int
+    pictures: int
     queries: int
     galleries: int
     token_ids: Sequence[Sequence[int]]
@@ -155,8 +158,8 @@ class Speeds:
 
 @dataclass(frozen=True)
 class Left:
-    """What of a run has yet to be done: its stages, and of the long ones the images that they have
-    yet to see; ``kept`` images' tokens are there. The catalog already holds other ``runs``."""
+    """What of a run has yet to be done: its stages, and of the long ones the pictures that they
+    have yet to see; the tokens of ``kept`` are there. The catalog already holds other ``runs``."""
 
     stages: frozenset[str]
     encoded: Bool[np.ndarray, " image"]
@@ -203,8 +206,8 @@ def forecast(
     scored = work.expected.of_images(left.scored)
     passed, again = int((left.encoded | left.fused).sum()), round(scored.images)
     keeping = tokens == "cache" and bool(passed or again)
-    to_keep = work.images - left.kept if keeping else 0
-    reading = keeping or (tokens == "auto" and left.kept == work.images)
+    to_keep = work.pictures - left.kept if keeping else 0
+    reading = keeping or (tokens == "auto" and left.kept == work.pictures)
 
     def compute(images: int) -> Effort:
         seconds = speeds.feed + images * speeds.image if images else 0.0
@@ -259,7 +262,7 @@ def forecast(
         efforts["fuse"] = together([seen, efforts["fuse"]])
     disk = bytes_by_stage(
         Counts(
-            images=int(left.encoded.sum()),
+            images=round(left.encoded.mean() * work.images) if work.pictures else 0,
             queries=efforts["fuse"].queries,
             tokens=int(lengths[fused].sum()),
             pairs=work.candidates,

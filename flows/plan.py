@@ -183,7 +183,8 @@ def make_plan(settings: Settings, *, started: float) -> Plan:
 def _find(settings: Settings, inputs: Inputs, pair: str, ingested: str) -> tuple[_Found, Left]:
     """What is there, and what is left."""
     store = settings.store
-    images = Artifact(store, "ingest", ingested).read("images").num_rows
+    pictures = Pictures(store, inputs.data_root, ingested, settings.batch, inputs.workers)
+    images = len(pictures.distinct)
     found = _Found(store, images)
     found.note("ingest", done=True)
     embed, fuse = encode.identities(store, ingested, pair)
@@ -215,7 +216,6 @@ def _find(settings: Settings, inputs: Inputs, pair: str, ingested: str) -> tuple
     to_score = rerank.shards_left(images, scored) if found.lacks("rerank") else []
     kept = 0
     if to_embed or to_fuse or to_score:
-        pictures = Pictures(store, inputs.data_root, ingested, settings.batch, inputs.workers)
         kept = kept_images(pictures, inputs.stage1)
         if settings.tokens == "cache" or kept == images:
             found.note("tokens", done=kept == images, why="to be kept")

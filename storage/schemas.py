@@ -142,12 +142,15 @@ def embeddings(width: int) -> pa.Schema:
 def fused_queries(embedding_width: int) -> pa.Schema:
     """Query embeddings and z_t; ``z_t`` is row-major little-endian float32 [length, width].
 
-    A query that is asked both ways has two rows, with the same, averaged, embedding.
+    A query that is asked both ways has two rows, with the same, averaged, embedding. Queries with
+    the same reference, byte by byte, and the same texts are one ``question``, in order of their
+    first, and have the same rows.
     """
     return pa.schema(
         [
             pa.field("query_id", pa.string(), nullable=False),
             pa.field("embedding", pa.list_(pa.float32(), embedding_width), nullable=False),
+            pa.field("question", pa.int64(), nullable=False),
             pa.field("token_ids", pa.list_(pa.int32()), nullable=False),
             pa.field("length", pa.int32(), nullable=False),
             pa.field("z_t", pa.binary(), nullable=False),

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,14 +26,23 @@ from storage.artifacts import Artifact, Identity, Made
 from storage.tables import vector_column
 from tasks.image_tokens import Pictures, Seen
 from tasks.kept_tokens import see_images
-from tasks.models import open_stage1, tokenize
+from tasks.models import open_stage1
 from tasks.progress import count, shard_name, shards
+from tasks.questions import Questions, read_questions
 
-VERSION = 3
+VERSION = 4
 SHARD = 256
-"""Images per part: the unit of commit and of loss when a run is killed."""
+"""Pictures per part: the unit of commit and of loss when a run is killed."""
 
 GALLERY_PARTS, QUERY_PARTS = ("embeddings", "problems"), ("queries", "unfused")
+
+
+class _Asked(NamedTuple):
+    """A text of a question; ``place`` is its reference's in the batch of images."""
+
+    place: int
+    question: int
+    token_ids: list[int]
 
 
 @dataclass(frozen=True)
@@ -42,12 +51,6 @@ class Encoded:
 
     gallery: Made
     queries: Made
-
-
-@dataclass(frozen=True)
-class _Query:
-    query_id: str
-    token_ids: list[int]
 
 
 def encode(
@@ -72,16 +75,17 @@ def encode(
     embed_identity, fuse_identity = identities(store, ingested, pair)
     embedded, fused = Artifact.of(store, embed_identity), Artifact.of(store, fuse_identity)
     gallery_done, queries_done = embedded.is_done, fused.is_done
+    pictures = Pictures(store, data_root, ingested, batch, workers)
     if not (gallery_done and queries_done):
         _encode_shards(
-            Pictures(store, data_root, ingested, batch, workers),
+            pictures,
             source.read("queries"),
             None if gallery_done else embedded,
             None if queries_done else fused,
             open_stage1(stage1).to(device),
             tokens,
         )
-    names = [shard_name(rows) for rows in shards(source.read("images").num_rows, SHARD)]
+    names = [shard_name(rows) for rows in shards(len(pictures.distinct), SHARD)]
     if not gallery_done:
         parts = [f"{kind}-{name}" for kind in GALLERY_PARTS for name in names]
         embedded.finish(embed_identity, parts)
@@ -105,9 +109,9 @@ def identities(store: Path, ingested: str, pair: str) -> tuple[Identity, Identit
     )
 
 
-def shards_left(images: int, embedded: Artifact | None, fused: Artifact | None) -> list[range]:
+def shards_left(pictures: int, embedded: Artifact | None, fused: Artifact | None) -> list[range]:
     """The rows that have yet to be seen for the artifacts that are not None, and not whole."""
-    return [rows for rows in shards(images, SHARD) if _missing_parts(rows, embedded, fused)]
+    return [rows for rows in shards(pictures, SHARD) if _missing_parts(rows, embedded, fused)]
 
 
 def _encode_shards(
@@ -119,19 +123,19 @@ def _encode_shards(
     tokens: Keeping,
 ) -> None:
     """Write the parts that are missing; an artifact that is None is whole and not touched."""
-    queries = _queries_by_reference(model, asked)
-    ids = pictures.table()["image_id"].to_pylist()
+    questions = read_questions(model.config.text, asked, pictures.distinct)
+    ids = pictures.distinct.copies
     missing = {rows: _missing_parts(rows, embedded, fused) for rows in shards(len(ids), SHARD)}
     plans = {rows: pictures.plan(rows) for rows, parts in missing.items() if parts}
     plan = list(chain.from_iterable(plans.values()))
     with (
         see_images(pictures, model.vision, plan, tokens=tokens) as images,
-        count("encoding", len(ids), "images") as counter,
+        count("encoding", len(ids), "pictures") as counter,
     ):
         for rows, parts in missing.items():
             if parts:
                 mine = islice(images, len(plans[rows]))
-                tables = _encode_shard(model, mine, ids, queries, pictures.batch)
+                tables = _encode_shard(model, mine, ids, questions, pictures.batch)
                 for kind, artifact in parts.items():
                     artifact.write_part(f"{kind}-{shard_name(rows)}", tables[kind])
             counter.update(len(rows))
@@ -152,25 +156,27 @@ def _missing_parts(
 def _encode_shard(
     model: Stage1Model,
     images: Iterable[Seen],
-    ids: list[str],
-    queries: dict[str, list[_Query]],
+    ids: list[list[str]],
+    questions: Questions,
     batch: int,
 ) -> dict[str, pa.Table]:
-    """The shard's tables by kind of part."""
+    """The shard's tables by kind of part: what holds for a picture holds for each of its images,
+    what holds for a question for each of its queries."""
     gallery: list[pa.Table] = []
     fusions: list[dict[str, Any]] = []
     problems: list[dict[str, str]] = []
     unfused: list[dict[str, str]] = []
     for seen in images:
         for row, problem in seen.problems.items():
-            problems.append(problem.row(ids[row]))
-            names = dict.fromkeys(query.query_id for query in queries.get(ids[row], ()))
-            unfused += [_unfused(name, ids[row]) for name in names]
+            problems += [problem.row(one) for one in ids[row]]
+            unfused += [
+                _unfused(query, ids[row][0])
+                for question in questions.of_picture(row)
+                for query in questions.query_ids[question]
+            ]
         if seen.rows:
-            usable = [ids[row] for row in seen.rows]
-            table, rows = _encode_batch(model, usable, seen.tokens, queries, batch)
-            gallery.append(table)
-            fusions += rows
+            gallery.append(_embed(model, [ids[row] for row in seen.rows], seen.tokens))
+            fusions += _fuse_batch(model, seen, questions, batch)
     width = model.config.embedding
     schema = schemas.embeddings(width)
     return {
@@ -190,68 +196,63 @@ def _unfused(query_id: str, reference: str) -> dict[str, str]:
 
 
 @torch.inference_mode()
-def _encode_batch(
-    model: Stage1Model,
-    ids: list[str],
-    image_tokens: Tensor,
-    queries: dict[str, list[_Query]],
-    batch: int,
-) -> tuple[pa.Table, list[dict[str, Any]]]:
+def _embed(model: Stage1Model, ids: list[list[str]], image_tokens: Tensor) -> pa.Table:
+    """Each picture is embedded once, so that its images tie whatever the batch."""
     vectors = model.embed_images(image_tokens).float().cpu().numpy()
     require_finite(vectors, "gallery embeddings")
-    table = pa.table([ids, vector_column(vectors)], schema=schemas.embeddings(vectors.shape[1]))
-    asked = [(row, query) for row, image in enumerate(ids) for query in queries.get(image, ())]
-    asked.sort(key=lambda item: len(item[1].token_ids))  # similar lengths together: less padding
+    each = vectors.repeat([len(copies) for copies in ids], axis=0)
+    names = list(chain.from_iterable(ids))
+    return pa.table([names, vector_column(each)], schema=schemas.embeddings(vectors.shape[1]))
+
+
+@torch.inference_mode()
+def _fuse_batch(
+    model: Stage1Model, seen: Seen, questions: Questions, batch: int
+) -> list[dict[str, Any]]:
+    """The rows of all queries whose reference is in the batch; each question is fused once."""
+    asked = [
+        _Asked(place, question, token_ids)
+        for place, row in enumerate(seen.rows)
+        for question in questions.of_picture(row)
+        for token_ids in questions.texts[question]
+    ]
+    asked.sort(key=lambda one: len(one.token_ids))  # similar lengths together: less padding
     fusions: list[dict[str, Any]] = []
     for start in range(0, len(asked), batch):
-        fusions += _fuse(model, image_tokens, asked[start : start + batch])
-    return table, _averaged(fusions)
+        fusions += _fuse(model, seen.tokens, asked[start : start + batch])
+    return [
+        {"query_id": query, **fusion}
+        for fusion in _averaged(fusions)
+        for query in questions.query_ids[fusion["question"]]
+    ]
 
 
 def _averaged(fusions: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of a query that is asked both ways share one embedding: their mean, of unit
-    length. All rows of a query are here, since they have the same reference."""
-    vectors: dict[str, list[np.ndarray]] = defaultdict(list)
+    """The rows of a question that is asked both ways share one embedding: their mean, of unit
+    length. All rows of a question are here, since they have the same reference."""
+    vectors: dict[int, list[np.ndarray]] = defaultdict(list)
     for row in fusions:
-        vectors[row["query_id"]].append(row["embedding"])
+        vectors[row["question"]].append(row["embedding"])
     means = {name: np.mean(both, axis=0) for name, both in vectors.items() if len(both) > 1}
     unit = {name: mean / np.linalg.norm(mean) for name, mean in means.items()}
-    return [row | {"embedding": unit.get(row["query_id"], row["embedding"])} for row in fusions]
+    return [row | {"embedding": unit.get(row["question"], row["embedding"])} for row in fusions]
 
 
-def _fuse(
-    model: Stage1Model, image_tokens: Tensor, asked: list[tuple[int, _Query]]
-) -> list[dict[str, Any]]:
-    texts = pad_tokens([query.token_ids for _, query in asked])
+def _fuse(model: Stage1Model, image_tokens: Tensor, asked: list[_Asked]) -> list[dict[str, Any]]:
+    texts = pad_tokens([one.token_ids for one in asked])
     device = image_tokens.device
-    references = image_tokens[[row for row, _ in asked]]
+    references = image_tokens[[one.place for one in asked]]
     z_t = model.fuse(texts.ids.to(device), texts.lengths.to(device), references)
     vectors = model.embed_queries(z_t).float().cpu().numpy()
     require_finite(vectors, "query embeddings")
     hidden = z_t.float().cpu().numpy()
     return [
         {
-            "query_id": query.query_id,
+            "question": one.question,
             "embedding": vector,
-            "token_ids": query.token_ids,
-            "length": len(query.token_ids),
-            "z_t": np.ascontiguousarray(state[: len(query.token_ids)], dtype="<f4").tobytes(),
+            "token_ids": one.token_ids,
+            "length": len(one.token_ids),
+            "z_t": np.ascontiguousarray(state[: len(one.token_ids)], dtype="<f4").tobytes(),
         }
-        for (_, query), vector, state in zip(asked, vectors, hidden, strict=True)
+        for one, vector, state in zip(asked, vectors, hidden, strict=True)
     ]
-
-
-def _queries_by_reference(model: Stage1Model, queries: pa.Table) -> dict[str, list[_Query]]:
-    asked = [
-        (row["query_id"], row["reference_id"], text)
-        for row in queries.select(["query_id", "reference_id", "text", "other_text"]).to_pylist()
-        for text in (row["text"], row["other_text"])
-        if text is not None
-    ]
-    token_ids = tokenize(
-        model.config.text, [query for query, _, _ in asked], [text for _, _, text in asked]
-    )
-    grouped: dict[str, list[_Query]] = defaultdict(list)
-    for (query, reference, _), tokens in zip(asked, token_ids, strict=True):
-        grouped[reference].append(_Query(query, tokens))
-    return grouped

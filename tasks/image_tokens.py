@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,16 +14,17 @@ from torch import Tensor
 from cir_core.errors import ImageProblem
 from cir_core.models.vision import VisionTransformer, normalise
 from storage.artifacts import Artifact
+from tasks.pictures import Distinct, distinct_pictures
 from tasks.pixels import Pixels, batches, feed_pixels, image_files
 
 Plan = Sequence[Sequence[int]]
-"""Batches of rows of the ingested images, none of them empty."""
+"""Batches of pictures, by their rows; none of them empty."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A batch of images as the ViT sees them: ``rows`` of the ingested images are the usable ones,
-    ``tokens`` theirs, on the ViT's device; ``problems`` are those of the other rows."""
+    """A batch of pictures as the ViT sees them: ``rows`` are those of the usable ones, ``tokens``
+    theirs, on the ViT's device; ``problems`` are those of the other rows."""
 
     rows: Sequence[int]
     tokens: Float[Tensor, "image token width"]
@@ -31,8 +33,8 @@ class Seen:
 
 @dataclass(frozen=True)
 class Pictures:
-    """The ingested images of a store and the files' root; ``batch`` and ``workers`` say how they
-    reach the ViT, and change no result."""
+    """The pictures of a store, images that are copies being one, and the files' root; ``batch`` and
+    ``workers`` say how they reach the ViT, and change no result."""
 
     store: Path
     root: Path
@@ -40,9 +42,14 @@ class Pictures:
     batch: int
     workers: int
 
+    @cached_property
+    def distinct(self) -> Distinct:
+        """The ingested images by their bytes."""
+        return distinct_pictures(Artifact(self.store, "ingest", self.ingested).read("images"))
+
     def table(self) -> pa.Table:
-        """A row for each image, in the order that rows count."""
-        return Artifact(self.store, "ingest", self.ingested).read("images")
+        """A row for each picture, in the order that rows count: its first image's."""
+        return self.distinct.table
 
     def images_sha256(self) -> str:
         """Names the images by their bytes."""

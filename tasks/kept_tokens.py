@@ -28,7 +28,7 @@ from tasks.image_tokens import Pictures, Plan, Seen, compute_tokens
 from tasks.progress import count, shard_name, shards
 from tasks.upload import Upload
 
-VERSION = 1
+VERSION = 2
 SHARD = 256
 """Images per part: 222 MiB of 577 x 768 tokens in fp16."""
 
@@ -76,7 +76,7 @@ def see_images(
 ) -> Iterator[Iterator[Seen]]:
     """Each batch of the plan, in order; the next ones are decoded, or read, while the last is used.
 
-    With kept tokens no file is opened. Tokens of all ingested images are kept, not of candidates
+    With kept tokens no file is opened. Tokens of all pictures are kept, not of candidates
     alone: encoding needs all, and so another K, protocol, text or stage 2 finds what it needs. In
     fp32, since fp16 would change scores. Raises as ``feed_pixels``, and OutOfSpace as
     ``keep_tokens``.
@@ -134,7 +134,7 @@ def keep_tokens(
     pictures: Pictures, vision: VisionTransformer, *, precision: StoredPrecision
 ) -> Made:
     """The artifact ``tokens``: arrays tokens-<shard> [image, token, width], a row for every
-    ingested image, and problems-<shard> with the images that cannot be decoded (their rows are 0).
+    picture, and problems-<shard> with the images that cannot be decoded (their rows are 0).
 
     The models of both stages share a ViT, and so these tokens: they are named by the ViT, not by
     the model. Says the size before starting. Raises OutOfSpace when the disk cannot hold it.
@@ -165,7 +165,7 @@ def _keep(
     pictures: Pictures, vision: VisionTransformer, identity: Identity, precision: StoredPrecision
 ) -> None:
     artifact = Artifact.of(pictures.store, identity)
-    ids = pictures.table()["image_id"].to_pylist()
+    ids = pictures.distinct.copies
     names = {rows: shard_name(rows) for rows in shards(len(ids), SHARD)}
     plans = {rows: pictures.plan(rows) for rows in _missing(artifact, len(ids))}
     _announce(pictures.store, vision.config, sum(map(len, plans)), precision)
@@ -199,13 +199,13 @@ def _parts(name: str) -> tuple[str, str]:
 
 
 def _collect(
-    batches: Iterator[Seen], rows: range, ids: list[str], config: VisionConfig
+    batches: Iterator[Seen], rows: range, ids: list[list[str]], config: VisionConfig
 ) -> tuple[np.ndarray, pa.Table]:
     tokens = np.zeros((len(rows), config.tokens, config.width), dtype=np.float32)
     problems = []
     for seen in batches:
         tokens[np.array(seen.rows, dtype=int) - rows.start] = seen.tokens.float().cpu().numpy()
-        problems += [problem.row(ids[row]) for row, problem in seen.problems.items()]
+        problems += [problem.row(one) for row, problem in seen.problems.items() for one in ids[row]]
     return tokens, pa.Table.from_pylist(problems, schemas.PROBLEMS)
 
 

@@ -14,40 +14,46 @@ from cir_core.models.reranker import with_prior
 from cir_core.models.vision import VisionTransformer
 from cir_core.rerank.engine import RerankEngine
 from cir_core.rerank.packing import FusedQueries
+from cir_core.rerank.packing import rows_of as tokens_at
 from cir_core.rerank.scorer import Scorer
 from cir_core.types import Keeping, Precision
 from storage import schemas
 from storage.artifacts import Artifact, Identity, Made
+from storage.tables import rows_of
 from tasks.image_tokens import Pictures, Seen
 from tasks.kept_tokens import see_images
 from tasks.models import open_stage2
+from tasks.pictures import Distinct
 from tasks.progress import count, shard_name, shards
 
-VERSION = 5
+VERSION = 6
 SHARD = 256
-"""Gallery images per part, as in encoding."""
+"""Pictures per part, as in encoding."""
 
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Distinct (fused query, image) pairs as rows into those and into the ingested images, and
-    stage 1's cosine of each."""
+    """What is scored, once: distinct pairs of a fused text and a picture, as rows into those, with
+    the number of their question and picture together, which a second text shares."""
 
-    query: np.ndarray
-    image: np.ndarray
-    cosine: np.ndarray
+    text: np.ndarray
+    picture: np.ndarray
+    number: np.ndarray
 
-    def of_images(self, rows: range) -> "_Pairs":
-        mine = (self.image >= rows.start) & (self.image < rows.stop)
-        return _Pairs(self.query[mine], self.image[mine], self.cosine[mine])
+    def of_pictures(self, rows: range) -> "_Pairs":
+        mine = _within(self.picture, rows)
+        return _Pairs(self.text[mine], self.picture[mine], self.number[mine])
 
 
 @dataclass(frozen=True)
-class _Fused:
-    """The fused queries and their ids, row by row."""
+class _Rows:
+    """What gets the scores: every candidate of a query, once, with the number that scores it, its
+    picture, and stage 1's cosine."""
 
-    queries: FusedQueries
-    ids: pa.Array
+    table: pa.Table
+    number: np.ndarray
+    picture: np.ndarray
+    cosine: np.ndarray
 
 
 def rerank(
@@ -69,7 +75,8 @@ def rerank(
     """The artifact ``rerank``: parts scores-<shard>, one per gallery shard.
 
     Every candidate is scored, whether or not its query's target is among them; a pair that is in
-    both pools is scored once. A score is final: stage 2's prior, if it has one, is part of it.
+    both pools is scored once, and so are copies of an image and queries that ask the same: they tie
+    exactly. A score is final: stage 2's prior, if it has one, is part of it.
     Stage 2 must hold stage 1's visual encoder (``check_pair``). ``memory`` bounds the bytes that
     scoring takes beside models and image tokens. Raises CheckpointRefused for an unusable stage 2,
     NonFiniteError for a score that is not finite, PreflightError when memory is too small.
@@ -79,25 +86,28 @@ def rerank(
     if artifact.is_done:
         return Made(identity.fingerprint, reused=True)
     pictures = Pictures(store, data_root, ingested, batch, workers)
-    ids, fused, pairs = _read_pairs(store, pictures, queries, candidates)
-    vision, scorer = _open(stage2, fused.queries, torch.device(device), memory, precision)
-    shares = {rows: pairs.of_images(rows) for rows in shards(len(ids), SHARD)}
+    table = Artifact(store, "fuse", queries).read("queries")
+    texts = _distinct_texts(table)
+    vision, scorer = _open(stage2, _fused(texts), torch.device(device), memory, precision)
+    found = Artifact(store, "retrieve", candidates).read("candidates")
+    rows = _read_rows(found, table, pictures.distinct)
+    pairs = _pairs_of(rows, texts["question"].to_numpy(), pictures=len(pictures.distinct))
+    shares = {some: pairs.of_pictures(some) for some in shards(len(pictures.distinct), SHARD)}
     plans = {
-        rows: pictures.plan(np.unique(shares[rows].image).tolist())
-        for rows in shards_left(len(ids), artifact)
+        some: pictures.plan(np.unique(shares[some].picture).tolist())
+        for some in shards_left(len(pictures.distinct), artifact)
     }
     plan = list(chain.from_iterable(plans.values()))
     with (
         see_images(pictures, vision, plan, tokens=tokens) as images,
-        count("re-ranking", len(pairs.query), "pairs") as counter,
+        count("re-ranking", len(pairs.text), "pairs") as counter,
     ):
-        for rows, mine in shares.items():
-            if rows in plans:
-                seen = islice(images, len(plans[rows]))
-                scores = _score_shard(scorer, seen, mine)
-                scores = with_prior(scores, mine.cosine, identity.settings["prior"])
-                artifact.write_part(_part(rows), _scores_table(mine, fused, ids, scores))
-            counter.update(len(mine.query))
+        for some, mine in shares.items():
+            if some in plans:
+                scores = _score_shard(scorer, islice(images, len(plans[some])), mine)
+                scored = _scores_table(rows, some, mine, scores, identity.settings["prior"])
+                artifact.write_part(_part(some), scored)
+            counter.update(len(mine.text))
     artifact.finish(identity, map(_part, shares))
     return Made(identity.fingerprint, reused=False)
 
@@ -120,54 +130,73 @@ def identify(
     )
 
 
-def shards_left(images: int, artifact: Artifact) -> list[range]:
-    """The rows of the ingested images whose pairs have yet to be scored."""
-    return [rows for rows in shards(images, SHARD) if not artifact.has_part(_part(rows))]
+def shards_left(pictures: int, artifact: Artifact) -> list[range]:
+    """The rows of the pictures whose pairs have yet to be scored."""
+    return [rows for rows in shards(pictures, SHARD) if not artifact.has_part(_part(rows))]
 
 
 def _part(rows: range) -> str:
     return f"scores-{shard_name(rows)}"
 
 
-def _scores_table(pairs: _Pairs, fused: _Fused, ids: pa.Array, scores: np.ndarray) -> pa.Table:
-    """A row per query and image; over both ways of asking, where there are two, the mean."""
-    table = pa.table(
-        {
-            "query_id": fused.ids.take(pa.array(pairs.query)),
-            "image_id": ids.take(pa.array(pairs.image)),
-            "stage2_score": scores.astype(np.float64),
-        }
-    )
-    mean = table.group_by(["query_id", "image_id"], use_threads=False).aggregate(
-        [("stage2_score", "mean")]
-    )
-    return mean.rename_columns(schemas.SCORES.names).cast(schemas.SCORES)
+def _scores_table(
+    rows: _Rows, shard: range, pairs: _Pairs, scores: np.ndarray, prior: float
+) -> pa.Table:
+    """A row per query and image; over both ways of asking, where there are two, the mean. Images
+    that are copies, and queries that ask the same, read one score."""
+    numbers, place = np.unique(pairs.number, return_inverse=True)
+    mean = np.bincount(place, weights=scores) / np.bincount(place)
+    mine = np.flatnonzero(_within(rows.picture, shard))
+    each = mean[np.searchsorted(numbers, rows.number[mine])]
+    final = with_prior(each, rows.cosine[mine], prior)
+    table = rows.table.take(pa.array(mine)).append_column("stage2_score", pa.array(final))
+    return table.cast(schemas.SCORES)
 
 
-def _read_pairs(
-    store: Path, pictures: Pictures, queries: str, candidates: str
-) -> tuple[pa.Array, _Fused, _Pairs]:
-    ids = pictures.table()["image_id"].combine_chunks()
-    fused = _read_fused(Artifact(store, "fuse", queries).read("queries"))
-    table = Artifact(store, "retrieve", candidates).read("candidates")
-    distinct = table.group_by(["query_id", "image_id"], use_threads=False).aggregate(
+def _within(pictures: np.ndarray, rows: range) -> np.ndarray:
+    inside: np.ndarray = (pictures >= rows.start) & (pictures < rows.stop)
+    return inside
+
+
+def _read_rows(candidates: pa.Table, fused: pa.Table, pictures: Distinct) -> _Rows:
+    """A candidate of both pools is one row."""
+    table = candidates.group_by(["query_id", "image_id"], use_threads=False).aggregate(
         [("stage1_score", "first")]
     )
-    asked = pa.table({"query_id": fused.ids, "query": np.arange(len(fused.ids))})
-    joined = distinct.append_column("image", pc.index_in(distinct["image_id"], ids)).join(
-        asked, "query_id", join_type="inner", use_threads=False
+    question = fused["question"].to_numpy()[rows_of(table["query_id"], fused["query_id"])]
+    picture = pictures.of(table["image_id"])
+    number = question * len(pictures) + picture
+    cosine = table["stage1_score_first"].to_numpy()
+    return _Rows(table.select(["query_id", "image_id"]), number, picture, cosine)
+
+
+def _pairs_of(rows: _Rows, question_of_text: np.ndarray, *, pictures: int) -> _Pairs:
+    """Each question and picture once for each of the question's texts."""
+    numbers = np.unique(rows.number)
+    question, picture = np.divmod(numbers, max(1, pictures))
+    order = np.argsort(question_of_text, kind="stable")
+    sorted_questions = question_of_text[order]
+    starts = np.searchsorted(sorted_questions, question)
+    texts = np.searchsorted(sorted_questions, question, side="right") - starts
+    return _Pairs(
+        text=order[tokens_at(starts, texts)],
+        picture=np.repeat(picture, texts),
+        number=np.repeat(numbers, texts),
     )
-    columns = ("query", "image", "stage1_score_first")
-    return ids, fused, _Pairs(*(joined[column].to_numpy() for column in columns))
 
 
-def _read_fused(table: pa.Table) -> _Fused:
-    token_ids = table["token_ids"].to_pylist()
+def _distinct_texts(fused: pa.Table) -> pa.Table:
+    """The rows of each question's first query."""
+    first = rows_of(fused["question"], fused["question"])
+    return fused.filter(pc.equal(fused["query_id"], fused["query_id"].take(pa.array(first))))
+
+
+def _fused(texts: pa.Table) -> FusedQueries:
     z_t = [
         np.frombuffer(state.as_buffer(), dtype="<f4").reshape(length, -1)
-        for state, length in zip(table["z_t"], table["length"].to_pylist(), strict=True)
+        for state, length in zip(texts["z_t"], texts["length"].to_pylist(), strict=True)
     ]
-    return _Fused(FusedQueries.of(z_t, token_ids), table["query_id"].combine_chunks())
+    return FusedQueries.of(z_t, texts["token_ids"].to_pylist())
 
 
 def _open(
@@ -187,12 +216,12 @@ def _open(
 @torch.inference_mode()
 def _score_shard(scorer: Scorer, images: Iterable[Seen], pairs: _Pairs) -> np.ndarray:
     """Scores of one shard's pairs; image tokens are in memory for a batch of images at a time."""
-    scores = np.empty(len(pairs.query), dtype=np.float32)
+    scores = np.empty(len(pairs.text), dtype=np.float32)
     for seen in images:
         for problem in seen.problems.values():
             raise problem  # it was decoded once already, when it was encoded
-        mine = np.flatnonzero((pairs.image >= seen.rows[0]) & (pairs.image <= seen.rows[-1]))
+        mine = np.flatnonzero(_within(pairs.picture, range(seen.rows[0], seen.rows[-1] + 1)))
         scores[mine] = scorer.score(
-            seen.tokens, pairs.query[mine], np.searchsorted(seen.rows, pairs.image[mine])
+            seen.tokens, pairs.text[mine], np.searchsorted(seen.rows, pairs.picture[mine])
         )
     return scores

@@ -20,6 +20,7 @@ from storage.artifacts import Artifact
 from tasks.decode import ImageFile
 from tasks.kept_tokens import KeptTokens
 from tasks.models import tokenize
+from tasks.pictures import distinct_pictures
 from tasks.pixels import image_files, load_pixels
 
 _log = logging.getLogger(__name__)
@@ -61,10 +62,11 @@ def read_triplets(
     none is left, or a text is too long.
     """
     source = Artifact(store, "ingest", ingested)
-    files = image_files(source.read("images"))
+    pictures = distinct_pictures(source.read("images"))
+    files = image_files(pictures.table)
     wordings = _parse(data_root, dataset, source, captions)
     first = wordings[0]
-    row = {ImageId(file.image_id): index for index, file in enumerate(files)}
+    row = {ImageId(one): index for index, ids in enumerate(pictures.copies) for one in ids}
     for image in _undecodable(store, tokens):
         row.pop(image, None)
     usable = [

@@ -1,5 +1,6 @@
 """What an ingested split asks of both stages, counted from its tables."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from cir_core.retrieval.candidates import NONE_REMOVED
 from storage.artifacts import Artifact
 from storage.tables import rows_of
 from tasks.gallery import usable_images
-from tasks.models import tokenize
+from tasks.pictures import Distinct, distinct_pictures
 from tasks.protocol import protocol_of
+from tasks.questions import Questions, read_questions
 
 
 def count_workload(
@@ -35,83 +37,122 @@ def count_workload(
     usable = images
     if encoded is not None:
         usable = usable_images(source, Artifact(store, "encode", encoded))
-    texts = _texts(source.read("queries"), text)
-    texts = texts.filter(pc.is_in(texts["reference_id"], usable["image_id"].combine_chunks()))
+    pictures = distinct_pictures(images)
+    queries = source.read("queries")
+    queries = queries.filter(pc.is_in(queries["reference_id"], usable["image_id"].combine_chunks()))
+    texts = _texts(queries, read_questions(text, queries, pictures))
     gallery = source.read("gallery").join(
         usable.select(["image_id"]), "image_id", join_type="inner"
     )
-    rows = rows_of(gallery["image_id"], images["image_id"])
+    rows = pictures.of(gallery["image_id"])
     firsts = texts["is_first"].to_numpy()
     pools, compared, candidates_expected = [], 0, 0
     for category in source.identity()["settings"]["categories"]:
         here = rows[pc.equal(gallery["category"], category).to_numpy()]
-        chosen = pc.equal(texts["category"], category).to_numpy()
-        pool = _pool(texts.filter(chosen), here, images["image_id"], k, removes_reference)
-        first = firsts[chosen]
+        mine = texts.filter(pc.equal(texts["category"], category))
+        pool = _pool(mine, here, pictures, k, removes_reference)
+        first = mine["is_first"].to_numpy()
         compared += int(first.sum()) * len(here)
         candidates_expected += int(pool.candidates[first].sum() + first[pool.asking].sum())
-        pools.append(pool)
-    expected = expect(pools, images.num_rows)
+        pools.append(_asked_once(pool, mine["way"].to_numpy()))
+    expected = expect(pools, len(pictures))
     if candidates is not None:
         table = Artifact(store, "retrieve", candidates).read("candidates")
-        candidates_expected, expected = table.num_rows, _chosen(table, texts, images["image_id"])
+        candidates_expected, expected = table.num_rows, _chosen(table, texts, pictures)
+    once = texts.take(pa.array(np.unique(texts["way"].to_numpy(), return_index=True)[1]))
     return Workload(
         images=images.num_rows,
+        pictures=len(pictures),
         queries=int(firsts.sum()),
         galleries=len(pools),
-        token_ids=texts["token_ids"].to_pylist(),
-        references=rows_of(texts["reference_id"], images["image_id"]),
+        token_ids=once["token_ids"].to_pylist(),
+        references=pictures.of(once["reference_id"]),
         compared=compared,
         candidates=candidates_expected,
         expected=expected,
     )
 
 
-def _texts(queries: pa.Table, config: TextConfig) -> pa.Table:
-    """A row per text; the other text of a query is not its first."""
-    columns = ["query_id", "category", "reference_id", "subset"]
-    ways = [
-        queries.select(columns)
-        .append_column("text", queries[name])
-        .append_column("is_first", pa.array(np.full(len(queries), name == "text")))
-        for name in ("text", "other_text")
+def _texts(queries: pa.Table, questions: Questions) -> pa.Table:
+    """A row per text of a query; the other text of a query is not its first. Texts of one question
+    have the same ``way``."""
+    place = rows_of(
+        pa.array([one for ids in questions.query_ids for one in ids]), queries["query_id"]
+    )
+    question = np.repeat(np.arange(len(questions)), [len(ids) for ids in questions.query_ids])
+    asked = [
+        (row, number, way)
+        for row, number in zip(place.tolist(), question.tolist(), strict=True)
+        for way in range(len(questions.texts[number]))
     ]
-    table = pa.concat_tables(ways)
-    table = table.filter(pc.is_valid(table["text"]))
-    ids = tokenize(config, table["query_id"].to_pylist(), table["text"].to_pylist())
-    return table.append_column("token_ids", pa.array(ids, pa.list_(pa.int64())))
+    columns = ["query_id", "category", "reference_id", "subset"]
+    table = queries.select(columns).take(pa.array([row for row, _, _ in asked], pa.int64()))
+    token_ids = [questions.texts[number][way] for _, number, way in asked]
+    return (
+        table.append_column(
+            "way", pa.array([2 * number + way for _, number, way in asked], pa.int64())
+        )
+        .append_column("is_first", pa.array([way == 0 for _, _, way in asked], pa.bool_()))
+        .append_column("token_ids", pa.array(token_ids, pa.list_(pa.int64())))
+    )
 
 
 def _pool(
     texts: pa.Table,
     gallery: np.ndarray,
-    images: pa.ChunkedArray,
+    pictures: Distinct,
     k: int,
     removes_reference: bool,
 ) -> Pool:
     """What the texts of one gallery ask of it; members of subsets that are not in it are not asked
-    for."""
-    references = rows_of(texts["reference_id"], images)
+    for. Copies of a reference that is removed are not."""
+    references = pictures.of(texts["reference_id"])
+    found, copies = np.unique(gallery, return_counts=True)
     removed = np.isin(references, gallery) & removes_reference
     subsets = texts["subset"].combine_chunks()
     asking = pc.list_parent_indices(subsets).to_numpy()
-    members = rows_of(pc.list_flatten(subsets), images)
+    members = pictures.of(pc.list_flatten(subsets))
     inside = np.isin(members, gallery)
     return Pool(
-        gallery=gallery,
+        gallery=found,
+        images=len(gallery),
         lengths=pc.list_value_length(texts["token_ids"]).to_numpy().astype(np.int64),
-        removed=np.where(removed, references, NONE_REMOVED),
+        removed=np.where(
+            removed & ~np.isin(references, found[copies > 1]), references, NONE_REMOVED
+        ),
         candidates=np.minimum(k, np.maximum(0, len(gallery) - removed)),
         asking=asking[inside],
         members=members[inside],
     )
 
 
-def _chosen(candidates: pa.Table, texts: pa.Table, images: pa.ChunkedArray) -> Expected:
-    """A query's candidates are scored once for each of its texts, those of both pools once."""
-    distinct = candidates.group_by(["query_id", "image_id"]).aggregate([])
-    lengths = pc.list_value_length(texts["token_ids"])
-    asked = pa.table({"query_id": texts["query_id"], "length": lengths})
-    pairs = distinct.join(asked, "query_id", join_type="inner")
-    rows = rows_of(pairs["image_id"], images)
-    return known(Load.of(pairs["length"].to_numpy().astype(np.int64), rows, images=len(images)))
+def _asked_once(pool: Pool, way: np.ndarray) -> Pool:
+    """The same of distinct texts: what several queries ask alike is scored once."""
+    _, first, number = np.unique(way, return_index=True, return_inverse=True)
+    pairs = np.stack([number[pool.asking], pool.members], axis=1)
+    asking, members = np.unique(pairs, axis=0).T
+    return replace(
+        pool,
+        lengths=pool.lengths[first],
+        removed=pool.removed[first],
+        candidates=pool.candidates[first],
+        asking=asking,
+        members=members,
+    )
+
+
+def _chosen(candidates: pa.Table, texts: pa.Table, pictures: Distinct) -> Expected:
+    """What is scored once: distinct pairs of a text and a picture."""
+    asked = texts.select(["query_id", "way"]).append_column(
+        "length", pc.list_value_length(texts["token_ids"])
+    )
+    found = pa.table(
+        {"query_id": candidates["query_id"], "picture": pictures.of(candidates["image_id"])}
+    )
+    pairs = (
+        found.join(asked, "query_id", join_type="inner")
+        .group_by(["way", "picture", "length"])
+        .aggregate([])
+    )
+    lengths, rows = pairs["length"].to_numpy().astype(np.int64), pairs["picture"].to_numpy()
+    return known(Load.of(lengths, rows, images=len(pictures)))

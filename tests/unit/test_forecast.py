@@ -30,6 +30,7 @@ LENGTHS = np.array([3, 5, 4])
 LOAD = Load.of(np.repeat(LENGTHS, 2), np.array([0, 1, 0, 7, 7, 1]), images=IMAGES)
 WORK = Workload(
     images=IMAGES,
+    pictures=IMAGES,
     queries=3,
     galleries=2,
     token_ids=[[1] * length for length in LENGTHS],
@@ -150,11 +151,11 @@ def pool(
     asked = np.array(members or [], dtype=int).reshape(-1, 2)
     rows = np.full(len(lengths), removed)
     texts = np.array(lengths, dtype=int), rows, np.array(candidates, dtype=int)
-    return Pool(np.array(gallery, dtype=int), *texts, asked[:, 0], asked[:, 1])
+    return Pool(np.array(gallery, dtype=int), len(gallery), *texts, asked[:, 0], asked[:, 1])
 
 
 def test_each_text_has_its_candidates_in_its_own_gallery() -> None:
-    expected = expect([pool([0, 1, 2, 3], [2, 9], [1, 3]), pool([7], [5], [1])], images=9)
+    expected = expect([pool([0, 1, 2, 3], [2, 9], [1, 3]), pool([7], [5], [1])], pictures=9)
     assert expected.load.pairs.tolist() == [1, 1, 1, 1, 0, 0, 0, 1, 0]
     assert expected.load.tokens[0] == 2 / 4 + 9 * 3 / 4
     assert expected.load.looks[0] == 4 / 4 + 81 * 3 / 4
@@ -164,24 +165,24 @@ def test_each_text_has_its_candidates_in_its_own_gallery() -> None:
 
 def test_galleries_that_share_images_see_them_once() -> None:
     """As those of own data do, where only the queries have categories."""
-    expected = expect([pool([0, 1], [4], [2])] * 5, images=2)
+    expected = expect([pool([0, 1], [4], [2])] * 5, pictures=2)
     assert expected.load.pairs.tolist() == [5, 5]
     assert expected.images == pytest.approx(2)
 
 
 def test_a_member_that_is_a_candidate_too_is_one_pair() -> None:
-    expected = expect([pool([0, 1], [4], [1], members=[(0, 0), (0, 1)])], images=2)
+    expected = expect([pool([0, 1], [4], [1], members=[(0, 0), (0, 1)])], pictures=2)
     assert expected.pairs == 1 + 2 / 2
     assert expected.images == pytest.approx(2)
-    certain = expect([pool([0, 1], [4], [2], members=[(0, 1)])], images=2)
+    certain = expect([pool([0, 1], [4], [2], members=[(0, 1)])], pictures=2)
     assert certain.pairs == 2
 
 
 def test_a_removed_image_is_no_candidate_and_the_others_are_for_it() -> None:
-    expected = expect([pool([0, 1, 2], [4], [2], members=[(0, 1)], removed=0)], images=3)
+    expected = expect([pool([0, 1, 2], [4], [2], members=[(0, 1)], removed=0)], pictures=3)
     assert expected.load.pairs.tolist() == [0, 1, 1]
     assert expected.seen == pytest.approx([0, 1, 1])
-    some = expect([pool([0, 1, 2], [4], [1], removed=2)], images=3)
+    some = expect([pool([0, 1, 2], [4], [1], removed=2)], pictures=3)
     assert some.load.tokens.tolist() == [2, 2, 0]
     assert some.seen == pytest.approx([0.5, 0.5, 0])
 
@@ -202,7 +203,7 @@ def test_expected_pairs_are_those_that_draws_have_on_average() -> None:
 
 
 def test_no_queries_and_no_images_cost_nothing() -> None:
-    assert expect([], images=0).pairs == 0
-    empty = expect([pool([0, 1], [], []), pool([], [3], [0])], images=2)
+    assert expect([], pictures=0).pairs == 0
+    empty = expect([pool([0, 1], [], []), pool([], [3], [0])], pictures=2)
     assert (empty.pairs, empty.images) == (0, 0)
     assert engine_flops(Sizes.of(STAGE2), empty.load) == 0
