@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from cir_core.errors import PreflightError, StoreBusy, StoreCorrupt
+from cir_core.errors import StoreBusy, StoreCorrupt
+from storage.answers import ask
 from storage.atomic import commit
 from storage.products import Product
 
@@ -104,31 +105,9 @@ def write_catalog(path: Path, runs: Sequence[PublishedRun]) -> None:
 
 
 def query(path: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Column names and rows of one read-only query.
-
-    Raises PreflightError when there is no catalog or the SQL is wrong, StoreBusy when another
-    process has it open for writing.
-    """
-    if not path.is_file():
-        raise PreflightError(
-            "there is no catalog yet", item=str(path), remedy="run `cir-pipeline run` first"
-        )
-    import duckdb
-
-    try:
-        with duckdb.connect(str(path), read_only=True) as connection:
-            result = connection.sql(sql)
-            return ([], []) if result is None else (list(result.columns), result.fetchall())
-    except duckdb.IOException as error:
-        raise StoreBusy(
-            "the catalog cannot be opened",
-            item=str(path),
-            cause=str(error).splitlines()[0],
-            remedy="close the shell that has it open for writing; a damaged file is rebuilt by "
-            "`cir-pipeline run`",
-        ) from error
-    except duckdb.Error as error:
-        raise PreflightError("the query failed", item=sql, cause=str(error)) from error
+    """Column names and all rows of one read-only statement; raises as ``ask``."""
+    with ask(path, sql) as answer:
+        return answer.columns, answer.connection.fetchall() if answer.columns else []
 
 
 def _insert(connection: "DuckDBPyConnection", run: PublishedRun) -> None:

@@ -14,25 +14,34 @@ from flows.output.streams import put, put_json
 def sql(
     statement: Annotated[str, typer.Argument(help="One read-only statement.")],
     store: Store = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rows at most.", show_default="1000 of a table, all of the rest"),
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the rows as CSV.")] = False,
     as_json: Json = False,
+    allow_files: Annotated[
+        bool, typer.Option("--allow-files", help="Let the statement read and write other files.")
+    ] = False,
 ) -> None:
     """Ask the catalog (DuckDB): tables runs, gallery, queries, target_ranks, candidates, rankings,
     metrics, problems; views recall, mrr, mean_average_precision, coverage, rank_movement,
-    failures."""
-    from flows.output.tables import Column, open_console, print_table
-    from flows.output.values import cell, told_apart
-    from flows.settings import resolve
-    from storage.catalog import CATALOG_FILE, query
+    failures.
 
+    Tables are for eyes; CSV and JSON hold every value exactly.
+    """
+    from cir_core.errors import UsageError
+    from flows.output.answers import print_csv, print_json, print_rows
+    from flows.settings import resolve
+    from storage.answers import ask
+    from storage.catalog import CATALOG_FILE
+
+    if as_csv and as_json:
+        raise UsageError("--csv and --json are two forms", remedy="leave one of them out")
     settings = resolve({"store": store}, os.environ).settings
-    columns, rows = query(settings.store / CATALOG_FILE, statement)
-    if as_json:
-        names = told_apart(columns)
-        put_json([dict(zip(names, row, strict=True)) for row in rows])
-        return
-    print_table(
-        open_console(), [Column(name) for name in columns], [map(cell, row) for row in rows]
-    )
+    form = print_csv if as_csv else print_json if as_json else print_rows
+    with ask(settings.store / CATALOG_FILE, statement, files=allow_files) as answer:
+        form(answer, limit)
 
 
 def export(

@@ -76,9 +76,12 @@ def print_table(
     if title:
         text, style = title if isinstance(title, tuple) else (title, "italic")
         print_line(console, text, style)
+    before = console.width
+    if not folds:
+        console.width = sum(needed) + BORDERS * len(needed) + 1  # print() takes no width above it
     with console.capture() as drawn:
-        width = console.width if folds else sum(needed) + BORDERS * len(needed) + 1
-        console.print(table, width=width, crop=False)
+        console.print(table, crop=False)
+    console.width = before
     write(drawn.get(), console.file)
 
 

@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from cir_core.errors import OutOfSpace, PreflightError, StoreBusy
+from cir_core.errors import OutOfSpace, PreflightError, StoreBusy, StoreCorrupt
 from cir_core.metrics.galleries import searched
 from cir_core.types import ImageId
 from storage import schemas
+from storage.answers import ask
 from storage.catalog import BrokenRuns, PublishedRun, query, run_id_of, write_catalog
 
 QUERIES = schemas.QUERIES.append(pa.field("target_stage1_rank", pa.int32())).append(
@@ -512,3 +513,51 @@ def test_without_a_catalog_the_remedy_is_to_run(path: Path) -> None:
         query(path, "SELECT 1")
     assert "cir-pipeline run" in caught.value.remedy
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["COPY runs TO '{0}'", "SELECT * FROM read_csv('{0}')", "ATTACH '{0}'",
+     "SET enable_external_access = true", "SELECT 1; SELECT 2", ""],
+)  # fmt: skip
+def test_sql_reaches_no_file_and_asks_once(path: Path, tmp_path: Path, sql: str) -> None:
+    write_catalog(path, [two_categories()])
+    other = tmp_path / "other.csv"
+    with pytest.raises(PreflightError):
+        query(path, sql.format(other))
+    assert not other.exists()
+
+
+def test_files_are_reached_where_they_are_allowed(path: Path, tmp_path: Path) -> None:
+    write_catalog(path, [two_categories()])
+    copy = f"COPY runs TO '{tmp_path / 'runs.csv'}'"
+    with ask(path, copy, files=True):
+        pass
+    assert (tmp_path / "runs.csv").read_text().startswith("run_id,")
+    missing = f"FROM read_csv('{tmp_path / 'none.csv'}')"
+    with pytest.raises(PreflightError, match="query failed"), ask(path, missing, files=True):
+        pass
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>" * 1000])
+def test_a_damaged_catalog_is_told_from_a_held_one(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(StoreCorrupt, match="damaged"):
+        query(path, "SELECT 1")
+
+
+def test_a_catalog_of_a_newer_duckdb_is_told_as_such(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The words of DuckDB 1.1.3 on a file of 2.0."""
+    write_catalog(path, [two_categories()])
+
+    def connect(*_args: Any, **_kwargs: Any) -> None:
+        raise duckdb.IOException(
+            "IO Error: Trying to read a database file with version number 999, but we can only "
+            "read version 64."
+        )
+
+    monkeypatch.setattr(duckdb, "connect", connect)
+    with pytest.raises(PreflightError, match="newer DuckDB"):
+        query(path, "SELECT 1")

@@ -1,0 +1,52 @@
+"""Answers of SQL: as a table, or row by row as CSV or JSON."""
+
+import sys
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+from flows.output.streams import say, write
+from flows.output.tables import Column, open_console, print_table
+from flows.output.values import cell, csv_line, json_text, told_apart
+from flows.output.visible import visible
+from storage.answers import Answer
+
+TABLE_ROWS = 1000
+"""A table is drawn when all its rows are there: more are no longer for eyes."""
+BATCH = 10_000
+
+
+def print_rows(answer: Answer, limit: int | None) -> None:
+    """A table, of ``TABLE_ROWS`` at most without a limit; what is left out is told on stderr."""
+    most = limit or TABLE_ROWS
+    rows = answer.fetch(most + 1)
+    shown = [map(cell, row) for row in rows[:most]]
+    print_table(open_console(), list(map(Column, answer.columns)), shown)
+    if len(rows) > most:
+        say(f"the first {most:,} rows; there are more: --limit N, or --csv for all")
+
+
+def print_csv(answer: Answer, limit: int | None) -> None:
+    """With a heading; a column of a name that was there before gets a suffix."""
+    is_seen = sys.stdout.isatty()
+    for row in chain([told_apart(answer.columns)], _rows(answer, limit)):
+        line = csv_line(row)
+        write(visible(line, kept="\n") if is_seen else line)
+
+
+def print_json(answer: Answer, limit: int | None) -> None:
+    """A list of objects, one a line; columns as in CSV."""
+    names, before = told_apart(answer.columns), "["
+    for row in _rows(answer, limit):
+        write(before + json_text(dict(zip(names, row, strict=True))))
+        before = ",\n"
+    write("[]\n" if before == "[" else "]\n")
+
+
+def _rows(answer: Answer, limit: int | None) -> Iterator[tuple[Any, ...]]:
+    left = limit if limit is not None else sys.maxsize
+    while rows := answer.fetch(min(BATCH, left)):
+        yield from rows
+        left -= len(rows)
+        if not left:
+            return
