@@ -86,12 +86,15 @@ def rerank(
     if artifact.is_done:
         return Made(identity.fingerprint, reused=True)
     pictures = Pictures(store, data_root, ingested, batch, workers)
-    table = Artifact(store, "fuse", queries).read("queries")
+    source = Artifact(store, "fuse", queries)
+    table = source.read("queries", columns=["query_id", "question", "token_ids", "length"])
     texts = _distinct_texts(table)
-    vision, scorer = _open(stage2, _fused(texts), torch.device(device), memory, precision)
+    fused = _read_fused(source, table, texts)
+    vision, scorer = _open(stage2, fused, torch.device(device), memory, precision)
     found = Artifact(store, "retrieve", candidates).read("candidates")
     rows = _read_rows(found, table, pictures.distinct)
-    pairs = _pairs_of(rows, texts["question"].to_numpy(), pictures=len(pictures.distinct))
+    questions = table["question"].to_numpy()[texts]
+    pairs = _pairs_of(rows, questions, pictures=len(pictures.distinct))
     shares = {some: pairs.of_pictures(some) for some in shards(len(pictures.distinct), SHARD)}
     plans = {
         some: pictures.plan(np.unique(shares[some].picture).tolist())
@@ -185,18 +188,27 @@ def _pairs_of(rows: _Rows, question_of_text: np.ndarray, *, pictures: int) -> _P
     )
 
 
-def _distinct_texts(fused: pa.Table) -> pa.Table:
+def _distinct_texts(fused: pa.Table) -> np.ndarray:
     """The rows of each question's first query."""
     first = rows_of(fused["question"], fused["question"])
-    return fused.filter(pc.equal(fused["query_id"], fused["query_id"].take(pa.array(first))))
+    is_first = pc.equal(fused["query_id"], fused["query_id"].take(pa.array(first)))
+    return np.flatnonzero(is_first.to_numpy())
 
 
-def _fused(texts: pa.Table) -> FusedQueries:
-    z_t = [
-        np.frombuffer(state.as_buffer(), dtype="<f4").reshape(length, -1)
-        for state, length in zip(texts["z_t"], texts["length"].to_pylist(), strict=True)
-    ]
-    return FusedQueries.of(z_t, texts["token_ids"].to_pylist())
+def _read_fused(source: Artifact, table: pa.Table, texts: np.ndarray) -> FusedQueries:
+    """z_t is most of it: beside the store's column, which is not kept, there is one copy."""
+    lengths = table["length"].to_numpy()[texts].astype(np.int64)
+    states = source.read("queries", columns=["z_t"])["z_t"]
+    token_ids = table["token_ids"].take(pa.array(texts)).to_pylist()
+    if not len(texts):
+        return FusedQueries.of([], token_ids)
+    first = np.frombuffer(states[int(texts[0])].as_buffer(), dtype="<f4")
+    z_t = np.empty((lengths.sum(), len(first) // lengths[0]), dtype=np.float32)
+    ends = np.cumsum(lengths)
+    for text, end, length in zip(texts.tolist(), ends.tolist(), lengths.tolist(), strict=True):
+        state = np.frombuffer(states[text].as_buffer(), dtype="<f4")
+        z_t[end - length : end] = state.reshape(length, -1)
+    return FusedQueries(z_t, np.concatenate(token_ids, dtype=np.int64), lengths)
 
 
 def _open(
