@@ -186,11 +186,15 @@ def _tokens(
 
 def _selection(settings: TrainingSettings, recipe: Stage1Recipe | Stage2Recipe) -> Settings:
     """A run over the selection queries, in a store of its own: the training's runs are not the
-    user's. Stage 1 is judged alone, and its own place as stage 2 is never looked at."""
+    user's. Stage 1 is judged alone, and its own place as stage 2 is never looked at. Image tokens
+    are kept there, too, where the recipe keeps its own as a run reads them: in fp32."""
+    keeps = settings.features == "cache" and recipe.tokens == "fp32"
+    tokens = "cache" if keeps and settings.data.tokens == "auto" else settings.data.tokens
     return settings.data.model_copy(
         update={
             "split": "selection",
             "k": recipe.k,
+            "tokens": tokens,
             "store": settings.out / VALIDATION_FOLDER,
             "data_root": settings.data.data_root or demo_root(settings.data.store),
             "stage1": settings.stage1,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cir_core.datasets.registry import Dataset
-from cir_core.datasets.selection import training_queries
+from cir_core.datasets.selection import keep_out, training_queries
 from cir_core.errors import PreflightError
 from cir_core.models.fusion import Stage1Model
 from cir_core.models.vision import VisionTransformer, normalise
@@ -99,12 +99,19 @@ def _parse(
     protocol = dataset.protocol(settings["protocol"])
     annotations = AnnotationReader(root)  # every rule reads the same files
     rules = [replace(protocol, captions=rule) for rule in captions]
-    wordings = [
-        training_queries(dataset.parse("train", settings["categories"], annotations.read, rule))
-        for rule in rules
+    splits = [
+        dataset.parse("train", settings["categories"], annotations.read, rule) for rule in rules
     ]
     _require_ingested(annotations, source, root)
-    return wordings
+    _tell_kept_out(splits[0])
+    return [training_queries(split) for split in splits]
+
+
+def _tell_kept_out(split: Benchmark) -> None:
+    kept = keep_out(split)
+    what = "groups" if kept.whole else "single images"
+    groups = len(set(kept.group_of.values()))
+    _log.info("to select on, %d of %d %s are kept out", len(kept.groups), groups, what)
 
 
 def _require_ingested(annotations: AnnotationReader, source: Artifact, root: Path) -> None:

@@ -101,7 +101,7 @@ def selection_queries(benchmark: Benchmark, sizes: Mapping[str, int]) -> Benchma
         galleries=galleries,
         queries=queries,
         files={image: names for image, names in benchmark.files.items() if image in shown},
-        notes=(*benchmark.notes, *_notes(benchmark, queries, kept)),
+        notes=(*benchmark.notes, *_notes(queries, kept)),
     )
 
 
@@ -205,18 +205,11 @@ def _images(query: Query) -> tuple[ImageId, ...]:
     return (query.reference_id, *query.targets, *query.subset)
 
 
-def _notes(benchmark: Benchmark, queries: Sequence[Query], kept: KeptOut) -> Iterator[str]:
-    labelled = sum(bool(query.targets) for query in benchmark.queries)
+def _notes(queries: Sequence[Query], kept: KeptOut) -> tuple[str, ...]:
     if kept.whole:
-        groups = len(set(kept.group_of.values()))
-        yield (
-            f"selection: {len(queries)} of {labelled} labelled queries, {len(kept.groups)} of "
-            f"{groups} groups as a whole"
-        )
-    else:
-        yield (
-            f"selection: {len(queries)} of {labelled} labelled queries, kept out image by image, "
-            "since the queries join nearly all images: pictures like them are trained on, and "
-            "recall is higher than on unseen ones. A column `group` (own data) says what belongs "
-            "together"
-        )
+        return ()
+    return (
+        f"selection: {len(queries)} queries, kept out image by image, since the queries join "
+        "nearly all images: pictures like them are trained on, and recall is higher than on unseen "
+        "ones. A column `group` (own data) says what belongs together",
+    )

@@ -238,17 +238,21 @@ def test_a_finished_training_has_nothing_to_do(workshop: Workshop) -> None:
     assert (model / "model.safetensors").stat().st_mtime_ns == written
 
 
-def test_image_tokens_are_kept_once_for_both_stages(
-    workshop: Workshop, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_image_tokens_are_kept_once_for_both_stages(workshop: Workshop) -> None:
+    """And in each training's own store, once for all validations."""
     workshop.train("pretrain")
-    with caplog.at_level(logging.INFO, logger="tasks"):
-        workshop.train("stage1")
-    assert "keeping image tokens" in caplog.text
-    caplog.clear()
-    with caplog.at_level(logging.INFO, logger="tasks"):
-        workshop.train("stage2")
-    assert "keeping image tokens" not in caplog.text
+    workshop.train("stage1")
+    kept = kept_tokens(workshop.folder / "store")
+    assert len(kept) == 1
+    workshop.train("stage2")
+    assert kept_tokens(workshop.folder / "store") == kept
+    assert len(kept_tokens(workshop.folder / "stage2" / "validation")) == 1
+
+
+def kept_tokens(store: Path) -> dict[Path, int]:
+    """When each artifact was finished."""
+    manifests = (store / "artifacts" / "tokens").glob("*/manifest.json")
+    return {path: path.stat().st_mtime_ns for path in manifests}
 
 
 def test_recomputed_features_train_the_same_model(workshop: Workshop) -> None:
