@@ -14,7 +14,7 @@ from cir_core.datasets.descriptions import Described, Describing, parse_describe
 from cir_core.datasets.near_names import ImageNames
 from cir_core.datasets.registry import Dataset
 from cir_core.datasets.selection import KeptOut, keep_out
-from cir_core.errors import ImageProblem, PreflightError, ProblemsFound
+from cir_core.errors import ImageProblem, PreflightError, ProblemsFound, UsageError
 from cir_core.images import prepare
 from cir_core.models.config import TextConfig
 from cir_core.models.tokenizer import Tokenizer
@@ -35,8 +35,9 @@ def read_described(
     """What may be pre-trained on: the described images that are not kept out to select on, which
     the dataset's queries tell. Says how many words the vocabulary does not have.
 
-    Raises PreflightError for a dataset without descriptions, or with none that may be trained on,
-    AnnotationError listing what is wrong with a table, and ProblemsFound listing unusable images.
+    Raises UsageError for a vocabulary larger than the model, PreflightError for a dataset without
+    descriptions, or with none that may be trained on, AnnotationError listing what is wrong with a
+    table, and ProblemsFound listing unusable images.
     """
     adapter = dataset.adapter
     if not isinstance(adapter, Describing) or adapter.descriptions is None:
@@ -47,6 +48,13 @@ def read_described(
             remedy="docs/training.md tells what it holds; or convert published weights",
         )
     tokenizer = Tokenizer(text.vocabulary)
+    if tokenizer.vocabulary_size > text.vocabulary_size:
+        raise UsageError(
+            f"the vocabulary {text.vocabulary} has {tokenizer.vocabulary_size} words, and the base "
+            f"model places for {text.vocabulary_size}",
+            remedy=f"set vocabulary_size = {tokenizer.vocabulary_size} below [base.text] in the "
+            "recipe",
+        )
     read = AnnotationReader(root).read
     split = dataset.parse("train", dataset.adapter.categories, read, dataset.protocol(protocol))
     kept = keep_out(split)

@@ -326,6 +326,18 @@ def test_broken_described_images_are_told_together(workshop: Workshop) -> None:
     assert f"images/{trained[3].name}: empty" in caught.value.item
 
 
+def test_a_vocabulary_larger_than_the_model_is_told_with_its_size(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text('preset = "demo"\n[base.text]\nvocabulary = "bert-base-uncased"\n')
+    with pytest.raises(
+        UsageError, match="30524 words, and the base model places for 180"
+    ) as caught:
+        workshop.train("pretrain", recipe=str(recipe))
+    assert "vocabulary_size = 30524" in caught.value.remedy
+
+
 def test_an_image_without_a_catalogue_entry_is_told(workshop: Workshop) -> None:
     workshop.train("pretrain")
     root = workshop.folder / "store" / "data" / "demo"
