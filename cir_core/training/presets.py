@@ -116,3 +116,19 @@ PRESETS = {
         ),
     ),
 }
+
+
+def _small(demo: Preset) -> Preset:
+    """The demo's trainings for a user's own small set: any words, and stage 2 on top of stage 1."""
+    assert demo.base is not None
+    words = {"vocabulary": "bert-base-uncased", "vocabulary_size": 30524, "positions": 128}
+    text = demo.base.text.model_copy(update=words)
+    return demo.model_copy(
+        update={
+            "base": demo.base.model_copy(update={"text": text}),
+            "stage2": demo.stage2.model_copy(update={"prior": 1.0}),
+        }
+    )
+
+
+PRESETS["small"] = _small(PRESETS["demo"])

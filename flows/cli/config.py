@@ -13,7 +13,7 @@ from flows.output.streams import put, put_json
 def config_show(
     recipe: Annotated[
         str | None,
-        typer.Option("--config", help="A training recipe (demo, fiq, cirr or a .toml) instead."),
+        typer.Option("--config", help="A recipe (demo, small, fiq, cirr, a .toml) instead."),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -61,7 +61,8 @@ def train(
     ],
     dataset: Dataset = None,
     recipe: Annotated[
-        str, typer.Option("--config", help="demo, fiq, cirr, or a .toml file that changes one.")
+        str,
+        typer.Option("--config", help="demo, small, fiq, cirr, or a .toml file that changes one."),
     ] = "demo",
     data_root: DataRoot = None,
     queries: Queries = None,

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cir_core.errors import UsageError
+from cir_core.models.tokenizer import Tokenizer
 from cir_core.training.presets import PRESETS
 from flows.recipes import find_recipe, recipe_rows
 
@@ -32,6 +33,22 @@ def test_the_published_recipes() -> None:
         assert preset.stage1.learning_rate == preset.stage2.learning_rate == 2e-5
         assert preset.stage2.candidates() == 16  # B x B
         assert preset.merge_from == 6
+
+
+def test_small_is_the_demos_recipe_with_any_words_and_a_prior() -> None:
+    demo, small = (dict(flat) for flat in (values("demo"), values("small")))
+    assert {key: small[key] for key in small if small[key] != demo[key]} == {
+        "base.text.vocabulary": "bert-base-uncased",
+        "base.text.vocabulary_size": 30524,
+        "base.text.positions": 128,
+        "stage2.prior": 1.0,
+    }
+    assert Tokenizer("bert-base-uncased").vocabulary_size == 30524
+    assert PRESETS["fiq"].stage2.prior == PRESETS["cirr"].stage2.prior == demo["stage2.prior"] == 0
+
+
+def values(name: str) -> list[tuple[str, object]]:
+    return [(key, value) for key, value, _ in recipe_rows(find_recipe(name))]
 
 
 def test_a_file_changes_some_values(tmp_path: Path) -> None:
