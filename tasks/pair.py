@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cir_core.models.load import as_stage2, parse_config, require_same_vision
+from cir_core.models.load import as_stage1, as_stage2, parse_config, require_same_vision
 from storage.artifacts import Artifact, Identity, Made
 from storage.checkpoints import model_sha256, read_config
 from tasks.models import open_stage1, open_stage2
@@ -31,6 +31,7 @@ def check_pair(store: Path, stage1: Path, stage2: Path) -> Made:
     Raises CheckpointRefused, or NonFiniteError, saying which model is wrong and how.
     """
     weights = {"stage1": model_sha256(stage1), "stage2": model_sha256(stage2)}
+    as_stage1(parse_config(read_config(stage1), str(stage1)), str(stage1))
     prior = as_stage2(parse_config(read_config(stage2), str(stage2)), str(stage2)).prior
     identity = Identity("pair", VERSION, settings={"prior": prior}, inputs=weights)
     artifact = Artifact.of(store, identity)
