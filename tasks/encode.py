@@ -68,8 +68,9 @@ def encode(
     """The artifacts ``encode`` (parts embeddings-*, problems-*) and ``fuse`` (parts queries-*, and
     unfused-* for the queries whose reference cannot be decoded).
 
-    Shards that an interrupted run has committed are kept. Raises CheckpointRefused for an unusable
-    model, PreflightError for a text that is too long, and as ``see_images``.
+    Shards that an interrupted run has committed are kept. Raises as ``open_stage1`` for a model
+    other than the one that was checked, PreflightError for a text that is too long, and as
+    ``see_images``.
     """
     source = Artifact(store, "ingest", ingested)
     embed_identity, fuse_identity = identities(store, ingested, pair)
@@ -82,7 +83,7 @@ def encode(
             source.read("queries"),
             None if gallery_done else embedded,
             None if queries_done else fused,
-            open_stage1(stage1).to(device),
+            open_stage1(stage1, sha256=embed_identity.inputs["model"]).to(device),
             tokens,
         )
     names = [shard_name(rows) for rows in shards(len(pictures.distinct), SHARD)]

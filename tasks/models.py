@@ -14,7 +14,7 @@ from cir_core.models.fusion import Stage1Model
 from cir_core.models.load import load_stage1, load_stage2, parse_config
 from cir_core.models.reranker import Stage2Model
 from cir_core.models.tokenizer import Tokenizer
-from storage.checkpoints import read_config, read_tensors, write_checkpoint
+from storage.checkpoints import WEIGHTS_FILE, Checkpoint, read_checkpoint, write_checkpoint
 
 
 def save_model(
@@ -31,20 +31,34 @@ def save_model(
     return write_checkpoint(folder, model.config.model_dump(), model.state_dict(), dtype=dtype)
 
 
-def open_stage1(folder: Path) -> Stage1Model:
+def open_stage1(folder: Path, *, sha256: str | None = None) -> Stage1Model:
     """Stage 1, or a pre-trained base, in eval mode and fp32, on the CPU.
 
-    Raises CheckpointRefused for the wrong stage, tensors that are missing, extra or misshapen, or
-    an unreadable folder, and NonFiniteError for NaN or infinity.
+    ``sha256`` (of ``model_sha256``) is the model that results will be named after: any other is
+    refused. Raises CheckpointRefused for the wrong stage, tensors that are missing, extra or
+    misshapen, an unreadable folder, or weights that are not those of their record; NonFiniteError
+    for NaN or infinity; PreflightError when the folder no longer holds the model of that name.
     """
-    config = parse_config(read_config(folder), str(folder))
-    return load_stage1(config, read_tensors(folder), str(folder))
+    read = _read(folder, sha256)
+    return load_stage1(parse_config(read.config, str(folder)), read.tensors, str(folder))
 
 
-def open_stage2(folder: Path) -> Stage2Model:
+def open_stage2(folder: Path, *, sha256: str | None = None) -> Stage2Model:
     """Stage 2 in eval mode. Raises as ``open_stage1``."""
-    config = parse_config(read_config(folder), str(folder))
-    return load_stage2(config, read_tensors(folder), str(folder))
+    read = _read(folder, sha256)
+    return load_stage2(parse_config(read.config, str(folder)), read.tensors, str(folder))
+
+
+def _read(folder: Path, sha256: str | None) -> Checkpoint:
+    read = read_checkpoint(folder)
+    if sha256 not in (None, read.sha256):
+        raise PreflightError(
+            "a model has changed since this run began",
+            item=str(folder / WEIGHTS_FILE),
+            cause="it, or the config.json beside it, is not what the run's results are named after",
+            remedy="run the same command again: what other weights change is made anew",
+        )
+    return read
 
 
 def tokenize(config: TextConfig, query_ids: list[str], texts: list[str]) -> list[list[int]]:

@@ -78,8 +78,9 @@ def rerank(
     both pools is scored once, and so are copies of an image and queries that ask the same: they tie
     exactly. A score is final: stage 2's prior, if it has one, is part of it.
     Stage 2 must hold stage 1's visual encoder (``check_pair``). ``memory`` bounds the bytes that
-    scoring takes beside models and image tokens. Raises CheckpointRefused for an unusable stage 2,
-    NonFiniteError for a score that is not finite, PreflightError when memory is too small.
+    scoring takes beside models and image tokens. Raises as ``open_stage2`` for a model other than
+    the one that was checked, NonFiniteError for a score that is not finite, PreflightError when
+    memory is too small.
     """
     identity = identify(store, ingested, queries, candidates, pair, precision=precision)
     artifact = Artifact.of(store, identity)
@@ -90,7 +91,8 @@ def rerank(
     table = source.read("queries", columns=["query_id", "question", "token_ids", "length"])
     texts = _distinct_texts(table)
     fused = _read_fused(source, table, texts)
-    vision, scorer = _open(stage2, fused, torch.device(device), memory, precision)
+    opened = (stage2, identity.inputs["model"])
+    vision, scorer = _open(*opened, fused, torch.device(device), memory, precision)
     found = Artifact(store, "retrieve", candidates).read("candidates")
     rows = _read_rows(found, table, pictures.distinct)
     questions = table["question"].to_numpy()[texts]
@@ -213,6 +215,7 @@ def _read_fused(source: Artifact, table: pa.Table, texts: np.ndarray) -> FusedQu
 
 def _open(
     stage2: Path,
+    sha256: str,
     queries: FusedQueries,
     device: torch.device,
     memory: int | None,
@@ -220,7 +223,7 @@ def _open(
 ) -> tuple[VisionTransformer, Scorer]:
     """Both halves of stage 2; the engine has its own copy of the dual encoder, so the model's does
     not stay."""
-    model = open_stage2(stage2)
+    model = open_stage2(stage2, sha256=sha256)
     engine = RerankEngine(model, queries, device=device, memory=memory, precision=precision)
     return model.vision.to(device), engine
 

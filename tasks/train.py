@@ -81,7 +81,8 @@ def train_stage1(
     validate: Validate,
 ) -> None:
     """Stage 1 from the pre-trained base, on the ingested training split."""
-    compute, source = hardware.compute(), open_stage1(base)
+    compute, base_sha256 = hardware.compute(), model_sha256(base)
+    source = open_stage1(base, sha256=base_sha256)
     model = Stage1Model(source.config.model_copy(update={"kind": "stage1"}))
     state = source.state_dict()
     model.load_state_dict({name: state[name] for name in model.state_dict()})
@@ -89,7 +90,7 @@ def train_stage1(
     output = Output(
         folder=out,
         dtype=_DTYPES[weights],
-        origin={"base": model_sha256(base), "data": triplets.digest()},
+        origin={"base": base_sha256, "data": triplets.digest()},
         card=f"Stage 1 (candidate filtering), trained on {len(triplets)} queries.",
     )
     training = Stage1Training(model, triplets, recipe, compute.device)
@@ -118,7 +119,9 @@ def train_stage2(
     Raises CheckpointRefused when the two hold another ViT or other words.
     """
     compute = hardware.compute()
-    first, source = open_stage1(stage1), open_stage1(base)
+    models = {"base": model_sha256(base), "stage1": model_sha256(stage1)}
+    first = open_stage1(stage1, sha256=models["stage1"])
+    source = open_stage1(base, sha256=models["base"])
     require_same_vision(first, source)
     config = Stage2Config(
         kind="stage2",
@@ -134,8 +137,7 @@ def train_stage2(
         folder=out,
         dtype=_DTYPES[weights],
         origin={
-            "base": model_sha256(base),
-            "stage1": model_sha256(stage1),
+            **models,
             "config": config.model_dump_json(),
             "data": triplets.digest(),
         },

@@ -12,10 +12,8 @@ import torch
 from torch import Tensor
 
 from cir_core.errors import CheckpointRefused
-from cir_core.models.config import ModelConfig, Stage1Config
-from cir_core.models.fusion import Stage1Model
-from cir_core.models.load import check_tensors
-from cir_core.models.reranker import Stage2Model
+from cir_core.models.config import ModelConfig
+from cir_core.models.load import check_tensors, expected_shapes
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def rename(
     for key in dropped:
         _require_counting(key, state[key], counters[key], source)
     kept = {key: tensor for key, tensor in state.items() if key not in counters}
-    shapes = _shapes_of(config)
+    shapes = expected_shapes(config)
     keys = {table.theirs(name): name for name in shapes if name not in lacking}
     expected = {key: shapes[name] for key, name in keys.items()}
     _require_floats(kept, source)
@@ -94,15 +92,9 @@ def restore(
     Raises CheckpointRefused naming tensors that are missing, extra or misshapen, and NonFiniteError
     for NaN or infinity.
     """
-    check_tensors(_shapes_of(config), tensors, source)
+    check_tensors(expected_shapes(config), tensors, source)
     weights = {table.theirs(name): tensor.to(torch.float32) for name, tensor in tensors.items()}
     return weights | {key: torch.arange(length)[None] for key, length in counters.items()}
-
-
-def _shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    with torch.device("meta"):  # shapes only: no memory, no random numbers
-        model = Stage1Model(config) if isinstance(config, Stage1Config) else Stage2Model(config)
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 def _require_counting(key: str, buffer: Tensor, length: int, source: str) -> None:

@@ -63,11 +63,13 @@ def as_stage2(config: ModelConfig, source: str) -> Stage2Config:
 
 
 def load_strictly(model: Model, tensors: Mapping[str, Tensor], source: str) -> Model:
-    """Fill a model; every tensor must be there, have its shape, and be finite."""
+    """Fill a model; every tensor must be there, have its shape, and be finite. One in fp32 becomes
+    the model's own and is not copied."""
     check_tensors(
         {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}, tensors, source
     )
-    model.load_state_dict(dict(tensors), strict=True)
+    filling = {name: tensor.to(torch.float32) for name, tensor in tensors.items()}
+    model.load_state_dict(filling, strict=True, assign=True)
     return model.eval()
 
 

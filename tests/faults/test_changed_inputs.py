@@ -1,5 +1,6 @@
 """Inputs that change while they are used: what is named is what was read, or nothing is made."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,10 +11,21 @@ from PIL import Image
 
 from cir_core.datasets.registry import Dataset, find_dataset
 from cir_core.errors import PreflightError
-from storage.artifacts import Artifact, Made
+from flows.engine import InProcess
+from flows.pipeline import run_pipeline
+from storage.artifacts import Artifact, Made, finished
 from storage.atomic import sha256_of
+from storage.checkpoints import (
+    ModelIdentity,
+    read_config,
+    read_identity,
+    read_tensors,
+    write_checkpoint,
+)
 from tasks.ingest import ingest
+from tasks.pair import check_pair
 from tasks.training_data import read_triplets
+from tests.support.small_benchmarks import Bench, Finished, Pair
 from tests.support.tiny_models import tiny_stage1
 
 LABELLED = "reference,text,target\na.png,in red,b.png\n"
@@ -100,3 +112,74 @@ def test_a_training_refuses_annotations_that_were_not_ingested(root: Path) -> No
     with pytest.raises(PreflightError, match="changed since they were ingested") as caught:
         read_triplets(store, root, own(), made.fingerprint, None, tiny_stage1(), ["first"])
     assert caught.value.item == str(table)
+
+
+# --- weights
+
+
+class Then(InProcess):
+    """Lets something happen when a task has ended."""
+
+    def __init__(self, **then: Callable[[], object]) -> None:
+        super().__init__()
+        self.then = then
+
+    def run(self, task: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        result = super().run(task, *args, **kwargs)
+        self.then.get(task.__name__, lambda: None)()
+        return result
+
+
+@pytest.fixture
+def bench(fiq: Bench, tmp_path: Path) -> Bench:
+    """The small Fashion-IQ with a model pair of its own, to be swapped."""
+    for stage in ("stage1", "stage2"):
+        shutil.copytree(getattr(fiq.pair, stage), tmp_path / stage)
+    return replace(fiq, pair=Pair(tmp_path / "stage1", tmp_path / "stage2"))
+
+
+def write_over(folder: Path) -> Path:
+    """Another model of the same shape and visual encoder in its place."""
+    config, tensors = read_config(folder), read_tensors(folder)
+    changed = next(name for name in reversed(tensors) if not name.startswith("vision."))
+    write_checkpoint(folder, config, tensors | {changed: tensors[changed] + 0.5})
+    return folder
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_weights_put_in_place_after_the_check_are_refused(
+    bench: Bench, fiq_run: Finished, stage: str
+) -> None:
+    folder: Path = getattr(bench.pair, stage)
+    store, first = folder.parent / "store", folder.parent / "first"
+    shutil.copytree(folder, first)
+    settings = bench.settings(store)
+    with pytest.raises(PreflightError, match="model has changed since this run began") as refusal:
+        run_pipeline(settings, Then(check_pair=lambda: write_over(folder)))
+    assert refusal.value.exit_code == 4
+    assert refusal.value.item == str(folder / "model.safetensors")
+    shutil.rmtree(folder)
+    first.rename(folder)  # the first one is put back
+    run = run_pipeline(settings, InProcess())
+    assert {"rerank", "report"} <= set(run.made)
+    assert run.run_id == fiq_run.run.run_id
+    assert scores(store) == scores(fiq_run.store)
+
+
+def test_weights_put_in_place_while_the_pair_is_checked_are_refused(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def named_then_swapped(folder: Path) -> ModelIdentity:
+        name = read_identity(folder)
+        write_over(folder)
+        return name
+
+    monkeypatch.setattr("tasks.pair.read_identity", named_then_swapped)
+    store = bench.pair.stage1.parent / "store"
+    with pytest.raises(PreflightError, match="model has changed"):
+        check_pair(store, bench.pair.stage1, bench.pair.stage2)
+    assert not (store / "artifacts").exists()
+
+
+def scores(store: Path) -> list[list[dict[str, Any]]]:
+    return [one.read("scores").to_pylist() for one in finished(store, "rerank")]

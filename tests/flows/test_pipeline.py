@@ -4,7 +4,6 @@ What is asked of a run: the published protocols, every candidate scored, numbers
 counting agree on, work only where something changed, and the same result however it is cut.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -26,6 +25,7 @@ from cir_core.models.vision import normalise
 from storage.artifacts import Artifact
 from storage.catalog import query
 from storage.checkpoints import read_config, read_tensors, write_checkpoint
+from tests.support.plain_hashes import plain_model_sha256
 from tests.support.small_benchmarks import (
     CIRR_IMAGES,
     CIRR_QUERIES,
@@ -686,9 +686,6 @@ def test_the_manifests_name_exactly_what_was_used(ended: Finished) -> None:
     evaluated = Artifact(ended.store, "evaluate", ended.run.evaluated).identity()
     retrieved = Artifact(ended.store, "retrieve", evaluated["inputs"]["retrieve"]).identity()
     encoded = Artifact(ended.store, "encode", retrieved["inputs"]["encode"]).identity()
-    folder = ended.bench.pair.stage1
-    weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    config = json.dumps(json.loads((folder / "config.json").read_text()), sort_keys=True)
-    assert encoded["inputs"]["model"] == hashlib.sha256((config + weights).encode()).hexdigest()
+    assert encoded["inputs"]["model"] == plain_model_sha256(ended.bench.pair.stage1)
     assert retrieved["settings"]["k"] == K
     assert retrieved["settings"]["removes_reference"] == (ended.bench.dataset == "cirr")

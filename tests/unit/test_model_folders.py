@@ -2,16 +2,22 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from cir_core.errors import CheckpointRefused, NonFiniteError
+from cir_core.errors import CheckpointRefused, NonFiniteError, PreflightError
 from cir_core.models.fusion import Stage1Model
 from cir_core.models.reranker import Stage2Model
+from flows.settings import shipped_model
 from storage.atomic import sha256_of
+from storage.checkpoints import model_sha256
 from tasks.models import open_stage1, open_stage2, save_model
+from tests.support.plain_hashes import plain_model_sha256, plain_tensors_sha256
 from tests.support.tiny_models import tiny_stage1, tiny_stage2
 
 Model = Stage1Model | Stage2Model
@@ -68,3 +74,87 @@ def test_weights_too_large_for_half_precision_are_not_written(tmp_path: Path) ->
     assert not (tmp_path / "model").exists()
     save_model(model, tmp_path / "model")
     assert_same_weights(open_stage2(tmp_path / "model"), model.state_dict())
+
+
+# --- what names a model
+
+
+def record(folder: Path) -> str | None:
+    with safe_open(folder / "model.safetensors", framework="pt") as weights:
+        found: str | None = (weights.metadata() or {}).get("sha256")
+    return found
+
+
+def without_record(folder: Path) -> Path:
+    """As an earlier version wrote it."""
+    weights = folder / "model.safetensors"
+    tensors = {name: tensor.clone() for name, tensor in load_file(weights).items()}
+    save_file(tensors, weights, metadata={"format": "pt"})
+    return folder
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_folder_records_its_tensors(tmp_path: Path, dtype: torch.dtype) -> None:
+    save_model(tiny_stage1(), tmp_path, dtype=dtype)
+    assert record(tmp_path) == plain_tensors_sha256(tmp_path / "model.safetensors")
+    assert model_sha256(tmp_path) == plain_model_sha256(tmp_path)
+
+
+def test_a_flipped_bit_is_refused_with_both_digests(tmp_path: Path) -> None:
+    save_model(tiny_stage1(), tmp_path)
+    weights = tmp_path / "model.safetensors"
+    recorded = plain_tensors_sha256(weights)
+    flip_a_bit(weights)
+    with pytest.raises(CheckpointRefused, match="weights are damaged") as refusal:
+        open_stage1(tmp_path)
+    assert refusal.value.item == str(weights)
+    assert recorded in refusal.value.cause
+    assert plain_tensors_sha256(weights) in refusal.value.cause
+
+
+def test_a_folder_without_record_is_opened_and_has_the_same_name(tmp_path: Path) -> None:
+    model = tiny_stage2()
+    save_model(model, tmp_path)
+    name = model_sha256(tmp_path)
+    assert record(without_record(tmp_path)) is None
+    assert model_sha256(tmp_path) == name
+    assert_same_weights(open_stage2(tmp_path), model.state_dict())
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_the_shipped_models_have_their_record(stage: Literal["stage1", "stage2"]) -> None:
+    folder = shipped_model(stage)
+    assert record(folder) == plain_tensors_sha256(folder / "model.safetensors")
+
+
+def test_another_config_or_other_weights_are_another_model(tmp_path: Path) -> None:
+    save_model(tiny_stage1(), tmp_path)
+    name = model_sha256(tmp_path)
+    assert open_stage1(tmp_path, sha256=name).config == tiny_stage1().config
+    config = tmp_path / "config.json"
+    written = config.read_text()
+    config.write_text(written.replace('"dropout": 0.1', '"dropout": 0.2'))
+    with pytest.raises(PreflightError, match="changed since this run began"):
+        open_stage1(tmp_path, sha256=name)
+    config.write_text(written)
+    save_model(tiny_stage1(seed=9), tmp_path)
+    with pytest.raises(PreflightError, match="changed since this run began") as refusal:
+        open_stage1(tmp_path, sha256=name)
+    assert refusal.value.item == str(tmp_path / "model.safetensors")
+
+
+def test_an_opened_model_owns_its_weights(tmp_path: Path) -> None:
+    """A file that is written over does not change a model that was read from it."""
+    model = tiny_stage2()
+    save_model(model, tmp_path)
+    opened, weights = open_stage2(tmp_path), tmp_path / "model.safetensors"
+    with weights.open("r+b") as file:  # the same file: its pages are what a mapping would show
+        file.seek(1 + len(weights.read_bytes()) // 2)
+        file.write(b"x" * 999)
+    assert_same_weights(opened, model.state_dict())
