@@ -8,6 +8,11 @@ from torch.nn import functional
 TEMPERATURE_RANGE = (0.001, 0.5)
 
 
+def at_least_fp32(x: Tensor) -> Tensor:
+    """What autocast left in bf16, in fp32: losses compare small differences."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def contrast(
     queries: Float[Tensor, "query embedding"],
     images: Float[Tensor, "image embedding"],

@@ -11,7 +11,7 @@ from cir_core.models.fusion import Stage1Model
 from cir_core.models.tokenizer import TokenBatch
 from cir_core.training.batches import drawn_ways, epoch_rows, steps_per_epoch
 from cir_core.training.gradients import Splits
-from cir_core.training.losses import contrast
+from cir_core.training.losses import at_least_fp32, contrast
 from cir_core.training.recipes import Stage1Recipe
 from cir_core.training.triplets import Triplets
 
@@ -71,9 +71,9 @@ class Stage1Training:
         texts = batch.texts.to(self.device)
         z_t = self.model.fuse(texts.ids, texts.lengths, references)
         return (
-            self.model.embed_queries(z_t).float(),
-            self.model.embed_images(targets).float(),
-            self.model.embed_images(references).float(),
+            at_least_fp32(self.model.embed_queries(z_t)),
+            at_least_fp32(self.model.embed_images(targets)),
+            at_least_fp32(self.model.embed_images(references)),
         )
 
     def losses(

@@ -19,7 +19,7 @@ from cir_core.models.reranker import BRANCHES, Stage2Model, with_prior
 from cir_core.models.tokenizer import TokenBatch
 from cir_core.training.batches import drawn_ways, length_sorted_rows, steps_per_epoch
 from cir_core.training.gradients import Splits
-from cir_core.training.losses import accuracy, choice
+from cir_core.training.losses import accuracy, at_least_fp32, choice
 from cir_core.training.recipes import Stage2Recipe
 from cir_core.training.triplets import Triplets, top_candidates
 
@@ -101,7 +101,7 @@ class Stage2Training:
             query_of_pair.flatten().to(self.device),
             candidate_of_pair.flatten().to(self.device),
         )
-        scores = scores.float().view(batch.candidates.shape)
+        scores = at_least_fp32(scores).view(batch.candidates.shape)
         if self.embeddings is None:
             return (scores,)
         cosines = self._cosines(z_t, self.embeddings[batch.candidates])
@@ -125,9 +125,9 @@ class Stage2Training:
         z_t: Float[Tensor, "query token width"],
         images: Float[Tensor, "query candidate embedding"],
     ) -> Float[Tensor, "query candidate"]:
-        """In fp32 under autocast, too: a prior weighs differences of a hundredth."""
-        queries = self.stage1.embed_queries(z_t).float()
-        return (images.to(self.device).float() * queries[:, None]).sum(dim=-1)
+        """In fp32 at least, under autocast too: a prior weighs differences of a hundredth."""
+        queries = at_least_fp32(self.stage1.embed_queries(z_t))
+        return (at_least_fp32(images.to(self.device)) * queries[:, None]).sum(dim=-1)
 
     def _candidates(
         self, rows: np.ndarray, rng: np.random.Generator

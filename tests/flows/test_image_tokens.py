@@ -15,7 +15,7 @@ import pytest
 from cir_core.errors import ImageProblem, OutOfSpace, ProblemsFound, WorkerLost
 from storage.artifacts import Artifact, finished
 from tests.support.processes import children
-from tests.support.small_benchmarks import Bench, Finished
+from tests.support.small_benchmarks import Bench, Finished, Pair, rounding_of
 
 KINDS = {
     "encode": {"embeddings": ["image_id"], "problems": ["item"]},
@@ -54,13 +54,14 @@ def columns(store: Path) -> dict[str, list[Any]]:
     return found
 
 
-def assert_same_numbers(store: Path, other: Path) -> None:
+def assert_same_numbers(pair: Pair, store: Path, other: Path) -> None:
+    atol = rounding_of(pair)
     found, wanted = columns(store), columns(other)
     assert found.keys() == wanted.keys()
     for name, values in wanted.items():
         if name in ROUNDED:
-            pair = as_numbers(found[name]), as_numbers(values)
-            np.testing.assert_allclose(pair[0], pair[1], rtol=0, atol=1e-5)
+            mine, theirs = as_numbers(found[name]), as_numbers(values)
+            np.testing.assert_allclose(mine, theirs, rtol=0, atol=atol)
         else:
             assert found[name] == values
 
@@ -96,14 +97,14 @@ def test_kept_tokens_give_the_same_run_and_serve_the_next(
         run = bench.run(tmp_path, tokens="cache")
     assert "keeping image tokens" in caplog.text
     assert run.run_id == fiq_run.run.run_id
-    assert_same_numbers(tmp_path, fiq_run.store)
+    assert_same_numbers(fiq_run.bench.pair, tmp_path, fiq_run.store)
     (file,) = kept(tmp_path)
     before = file.stat().st_mtime_ns
     shutil.rmtree(tmp_path / "artifacts" / "encode")
     shutil.rmtree(tmp_path / "artifacts" / "rerank")
     monkeypatch.setattr("tasks.decode.read_image", no_picture)
     assert bench.run(tmp_path, tokens="auto").made == ("encode", "rerank")
-    assert_same_numbers(tmp_path, fiq_run.store)
+    assert_same_numbers(fiq_run.bench.pair, tmp_path, fiq_run.store)
     assert file.stat().st_mtime_ns == before
 
 
@@ -133,7 +134,7 @@ def test_a_damaged_cache_is_not_read(
     with caplog.at_level(logging.WARNING):
         assert fiq_run.bench.run(store).made == ("rerank",)
     assert "damaged" in caplog.text
-    assert_same_numbers(store, fiq_run.store)
+    assert_same_numbers(fiq_run.bench.pair, store, fiq_run.store)
     shutil.rmtree(store / "artifacts" / "rerank")
     fiq_run.bench.run(store, tokens="cache")
     assert file.read_bytes() == good
@@ -185,4 +186,4 @@ def test_a_killed_worker_loses_only_the_shard_in_flight(
     assert {path.parents[1].name for path in whole} == {"encode", "fuse"}
     assert fiq_run.bench.run(tmp_path, workers=1).run_id == fiq_run.run.run_id
     assert {path: path.stat().st_mtime_ns for path in whole} == whole
-    assert_same_numbers(tmp_path, fiq_run.store)
+    assert_same_numbers(fiq_run.bench.pair, tmp_path, fiq_run.store)

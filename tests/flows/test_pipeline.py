@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +36,9 @@ from tests.support.small_benchmarks import (
     Finished,
     K,
     Pair,
+    rounding_of,
 )
+from tests.support.tolerances import rounding
 
 ALL = (
     "ingest", "encode", "fuse", "retrieve", "rerank", "rank", "evaluate", "publish", "report",
@@ -171,17 +174,18 @@ class Plain(NamedTuple):
 
 
 def plain_scores(ended: Finished) -> Plain:
-    """Decode, ViT, stage 1 and stage 2 of single images and queries: nothing is batched."""
+    """Decode, ViT, stage 1 and stage 2 of single images and queries: nothing is batched, and all is
+    in float64."""
     one, two = ended.bench.pair.stage1, ended.bench.pair.stage2
-    stage1 = load_stage1(parse_config(read_config(one), ""), read_tensors(one), "")
-    stage2 = load_stage2(parse_config(read_config(two), ""), read_tensors(two), "")
+    stage1 = load_stage1(parse_config(read_config(one), ""), read_tensors(one), "").double()
+    stage2 = load_stage2(parse_config(read_config(two), ""), read_tensors(two), "").double()
     folder = ended.bench.root / ("dev" if ended.bench.dataset == "cirr" else "images")
     tokens, z_t, texts, cosine = {}, {}, {}, {}
     with torch.no_grad():
         for path in sorted(folder.iterdir()):
             with Image.open(path) as image:
                 crop = torch.from_numpy(prepare(image.copy(), 64))
-            tokens[path.stem] = stage1.vision(normalise(crop[None]))
+            tokens[path.stem] = stage1.vision(normalise(crop[None]).double())
         for name, asked in queries(ended).items():
             ids = torch.tensor(Tokenizer("bert-base-uncased")([asked["text"]]))
             length = torch.tensor([ids.shape[1]])
@@ -201,7 +205,8 @@ def plain_scores(ended: Finished) -> Plain:
 
 
 def test_scores_and_orders_are_those_of_a_plain_loop(ended: Finished) -> None:
-    plain, asked = plain_scores(ended), queries(ended)
+    """Up to the rounding of fp32: images whose scores lie closer may stand either way."""
+    plain, asked, atol = plain_scores(ended), queries(ended), rounding_of(ended.bench.pair)
     sql = f"SELECT category, image_id FROM gallery WHERE run_id = '{ended.run.run_id}'"
     galleries: dict[str, list[str]] = {}
     for row in rows(ended.store, sql):
@@ -211,17 +216,23 @@ def test_scores_and_orders_are_those_of_a_plain_loop(ended: Finished) -> None:
         pooled = asked[name]["subset"] if pool == "subset" else galleries[asked[name]["category"]]
         if ended.bench.dataset == "cirr":
             pooled = [image for image in pooled if image != asked[name]["reference_id"]]
-        by_cosine = sorted(pooled, key=lambda image: -found[image])
-        first = sorted(candidates, key=lambda row: row["stage1_rank"])
-        assert _images(first) == by_cosine[:K]
+        first = _images(sorted(candidates, key=lambda row: row["stage1_rank"]))
+        assert len(set(first)) == len(first) == min(K, len(pooled))
+        left = [image for image in pooled if image not in first]
+        ordered = [found[image] for image in first] + [
+            max([found[one] for one in left], default=-1)
+        ]
+        assert all(better > worse - atol for better, worse in pairwise(ordered))
         for row in candidates:
-            assert row["stage1_score"] == pytest.approx(found[row["image_id"]], abs=1e-4)
+            assert row["stage1_score"] == pytest.approx(found[row["image_id"]], abs=atol)
             assert row["stage2_score"] == pytest.approx(
-                plain.logit(name, row["image_id"]), abs=1e-4
+                plain.logit(name, row["image_id"]), abs=atol
             )
         target = asked[name]["targets"][0]
         if pool == "gallery":
-            assert asked[name]["target_stage1_rank"] == by_cosine.index(target) + 1
+            surely = sum(found[image] > found[target] + atol for image in pooled)
+            perhaps = sum(found[image] > found[target] - atol for image in pooled)
+            assert surely < asked[name]["target_stage1_rank"] <= perhaps
 
 
 # --- the metrics, three ways
@@ -410,11 +421,11 @@ def test_other_stage_2_weights_redo_the_reranking_alone(copied: Finished, tmp_pa
     pair = _other_stage2(copied.bench.pair, tmp_path / "other")
     run = copied.bench.run(copied.store, stage2=pair.stage2)
     assert run.made == ("rerank", *RESULT)
-    before = rankings(copied.store, copied.run.run_id)
+    before, one_sum = rankings(copied.store, copied.run.run_id), rounding(1, magnitude=5)
     for key, candidates in rankings(copied.store, run.run_id).items():
         assert _images(candidates) == _images(before[key])
         for row, old in zip(candidates, before[key], strict=True):
-            assert row["stage2_score"] == pytest.approx(old["stage2_score"] + 1, abs=1e-5)
+            assert row["stage2_score"] == pytest.approx(old["stage2_score"] + 1, abs=one_sum)
 
 
 def test_weights_swapped_under_the_same_name_are_noticed(copied: Finished, tmp_path: Path) -> None:
@@ -525,7 +536,7 @@ def test_batch_and_shard_sizes_change_no_result_and_no_name(
     found = dict(scores(tmp_path, run.run_id))
     assert found.keys() == before.keys()
     for key, pair in found.items():
-        assert pair == pytest.approx(before[key], abs=1e-5)
+        assert pair == pytest.approx(before[key], abs=rounding_of(ended.bench.pair))
     orders = [rankings(store, run.run_id) for store in (tmp_path, ended.store)]
     assert [_images(rows) for rows in orders[0].values()] == [
         _images(rows) for rows in orders[1].values()

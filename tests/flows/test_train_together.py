@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from tests.support.tolerances import LAW
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -38,4 +40,4 @@ def test_two_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
     one, two = together(1, tmp_path / "one.pt"), together(2, tmp_path / "two.pt")
     assert one.keys() == two.keys()
     for name, tensor in one.items():
-        torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(two[name], tensor, rtol=0, atol=LAW)

@@ -20,6 +20,8 @@ from cir_core.retrieval.choice import IndexChoice, open_index
 from cir_core.retrieval.ranks import target_ranks
 from cir_core.retrieval.scores import Gallery
 
+pytestmark = pytest.mark.numeric
+
 
 class Question(NamedTuple):
     """Vectors of small integers: their products are exact, and often equal."""
@@ -112,11 +114,15 @@ def test_exact_search_is_a_sort_of_the_gallery_cut_at_k(
 @pytest.mark.parametrize("spread", [1.0, 1e-3, 1e-7, 0.0])
 @pytest.mark.parametrize(("k", "images"), [(1, 16), (20, 16), (20, 7), (150, 64), (400, 100)])
 def test_near_ties_are_decided_by_definition(spread: float, k: int, images: int) -> None:
-    """Where scores lie closer than fp32 products can tell, and where all are the same."""
+    """Where scores lie closer than fp32 products can tell, and where all are the same.
+
+    Numbers are multiples of 2^-23 and 2^-20: their sums are exact in float64, in any order.
+    """
     rng = np.random.default_rng(k)
     gallery = rng.standard_normal(64) + spread * rng.standard_normal((300, 64))
-    gallery = (gallery / np.linalg.norm(gallery, axis=1, keepdims=True)).astype(np.float32)
-    queries = rng.standard_normal((3, 64)).astype(np.float32)
+    gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
+    gallery = (np.round(gallery * 2**23) / 2**23).astype(np.float32)
+    queries = (np.round(rng.standard_normal((3, 64)) * 2**20) / 2**20).astype(np.float32)
     question = Question(queries, gallery, [NONE_REMOVED, 5, 299], [], k)
     with small_blocks(2, images):
         found = search(question, IndexChoice())

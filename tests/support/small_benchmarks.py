@@ -15,7 +15,9 @@ from flows.engine import InProcess
 from flows.pipeline import Run, run_pipeline
 from flows.settings import Settings
 from tasks.convert import convert
+from tasks.models import open_stage2
 from tests.support.tiny_checkpoints import MODEL_KEYS, save_published, tiny_stage1, tiny_stage2
+from tests.support.tolerances import rounding, text_sums, vision_sums
 
 FIQ_CATEGORIES = ("dress", "toptee")
 FIQ_IMAGES, FIQ_QUERIES = 14, 7
@@ -24,6 +26,7 @@ FIQ_IMAGES, FIQ_QUERIES = 14, 7
 CIRR_IMAGES, CIRR_QUERIES = 12, 7
 K = 6
 """Candidates per query: few enough that some targets are not among them."""
+LONGEST_TEXT = 40
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,14 @@ class Pair:
 
     stage1: Path
     stage2: Path
+
+
+def rounding_of(pair: Pair) -> float:
+    """How far two runs' scores, or states on the way there, may lie apart: from pixels through the
+    ViT, the fusion encoder and the dual encoder. Values lie between -5 and 5."""
+    config = open_stage2(pair.stage2).config
+    each = text_sums(config.text, config.vision, tokens=LONGEST_TEXT)
+    return rounding(vision_sums(config.vision) + 2 * each, magnitude=5)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """One of several processes that train together: ``python training_process.py FILE``.
 
 The launcher's environment (RANK, WORLD_SIZE and so on) says which. The first one writes the
-gradients of one batch and the weights after a few steps to FILE.
+gradients of one batch and the losses of a few steps to FILE.
 """
 
 import sys
@@ -12,14 +12,14 @@ import torch
 
 from cir_core.training.gradients import Compute, accumulate
 from cir_core.training.loop import fit, optimiser
-from tests.unit.test_training import stage1_training, stage2_training
+from tests.unit.test_training import in_double, stage1_training, stage2_training
 
 
 def main(file: Path) -> None:
     torch.set_num_threads(1)
     found: dict[str, torch.Tensor] = {}
     for name, make in (("stage1", stage1_training), ("stage2", stage2_training)):
-        training = make(2, dropout=0.0)
+        training = in_double(make(2, dropout=0.0))
         compute = Compute.on("cpu", micro_batch=1)
         named = {n: p for n, p in training.trained.named_parameters() if p.requires_grad}
         batch = training.draw(np.random.default_rng(0), 0)
@@ -27,7 +27,7 @@ def main(file: Path) -> None:
         found |= {f"{name}.{n}": p.grad.clone() for n, p in named.items() if p.grad is not None}
         steps = fit(training, training.recipe, optimiser(training, training.recipe), compute)
         losses = [step.losses["loss"] for step in steps]
-        found[f"{name} losses"] = torch.tensor([told["loss"], *losses])
+        found[f"{name} losses"] = torch.tensor([told["loss"], *losses], dtype=torch.float64)
     if Compute.on("cpu").leads:
         torch.save(found, file)
 

@@ -1,4 +1,4 @@
-"""Hugging Face's BLIP against ours, random weights, one unpadded text at a time."""
+"""Hugging Face's BLIP against ours in float64, random weights, one unpadded text at a time."""
 
 import json
 from collections.abc import Callable
@@ -20,6 +20,9 @@ from cir_core.models.load import load_stage1, parse_config
 from storage.checkpoints import read_config, read_tensors
 from tasks.convert import convert
 from tests.support.tiny_checkpoints import tiny_tensor
+from tests.support.tolerances import LAW
+
+pytestmark = pytest.mark.numeric
 
 TEXTS = [[30523, 2003, 2417, 102], [30523, 102], [30523, 2038, 1037, 5583, 1998, 2936, 102]]
 
@@ -56,18 +59,19 @@ def theirs() -> BlipForImageTextRetrieval:
         for name, tensor in model.state_dict().items()
     }
     model.load_state_dict(state, strict=True)
-    return model
+    return model.double()
 
 
 @pytest.fixture(scope="module")
 def ours(theirs: BlipForImageTextRetrieval) -> Stage1Model:
     converted = convert_hf_blip(theirs.state_dict(), theirs.config.to_dict(), "hf")
-    return load_stage1(converted.config, converted.tensors, "hf")
+    return load_stage1(converted.config, converted.tensors, "hf").double()
 
 
 @pytest.fixture(scope="module")
 def pixels() -> Tensor:
-    return torch.randn(3, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    drawn = torch.Generator().manual_seed(0)
+    return torch.randn(3, 3, 48, 48, generator=drawn, dtype=torch.float64)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +92,7 @@ def test_config(ours: Stage1Model) -> None:
 
 def test_image_tokens(ours: Stage1Model, pixels: Tensor, image_tokens: Tensor) -> None:
     with torch.no_grad():
-        torch.testing.assert_close(ours.vision(pixels), image_tokens, rtol=0, atol=1e-5)
+        torch.testing.assert_close(ours.vision(pixels), image_tokens, rtol=0, atol=LAW)
 
 
 @pytest.mark.parametrize("row", range(len(TEXTS)))
@@ -104,8 +108,8 @@ def test_fused_state_and_matching_logits(
         reference = theirs(ids, pixels[one], attention_mask=torch.ones_like(ids))
         fused = ours.fuse(ids, _lengths(ids), image_tokens[one])
         logits = ours.matching_head(fused[:, 0])
-    torch.testing.assert_close(fused, reference.question_embeds, rtol=0, atol=1e-5)
-    torch.testing.assert_close(logits, reference.itm_score, rtol=0, atol=1e-5)
+    torch.testing.assert_close(fused, reference.question_embeds, rtol=0, atol=LAW)
+    torch.testing.assert_close(logits, reference.itm_score, rtol=0, atol=LAW)
 
 
 @pytest.mark.parametrize("row", range(len(TEXTS)))
@@ -122,8 +126,8 @@ def test_embeddings(
         text = ours.embed_queries(ours.text(ids, _lengths(ids), None))
         images = ours.embed_images(image_tokens)
         expected_images = functional.normalize(theirs.vision_proj(image_tokens[:, 0]), dim=-1)
-    torch.testing.assert_close(images, expected_images, rtol=0, atol=1e-5)
-    torch.testing.assert_close(images @ text.T, reference.itm_score, rtol=0, atol=1e-5)
+    torch.testing.assert_close(images, expected_images, rtol=0, atol=LAW)
+    torch.testing.assert_close(images @ text.T, reference.itm_score, rtol=0, atol=LAW)
 
 
 def test_padding_a_text_does_not_change_our_fused_state(
@@ -134,7 +138,7 @@ def test_padding_a_text_does_not_change_our_fused_state(
     with torch.no_grad():
         alone = ours.fuse(ids, _lengths(ids), image_tokens[:1])
         among = ours.fuse(padded, _lengths(ids), image_tokens[:1])[:, : ids.shape[1]]
-    torch.testing.assert_close(among, alone, rtol=0, atol=1e-5)
+    torch.testing.assert_close(among, alone, rtol=0, atol=LAW)
 
 
 def _save_safetensors(state: dict[str, Tensor], folder: Path) -> None:

@@ -19,6 +19,8 @@ from cir_core.images import (
 )
 from cir_core.models.vision import normalise
 
+pytestmark = pytest.mark.numeric
+
 
 def noise(width: int, height: int, *, seed: int = 0) -> Image.Image:
     """No black pixel, so that bars can be told from content."""

@@ -12,6 +12,8 @@ from cir_core.rerank.precision import require_precision, rounded_products
 from cir_core.types import Precision
 from tests.support.tiny_models import TEXT, VISION, tiny_stage2
 
+pytestmark = pytest.mark.numeric
+
 CPU, QUERIES, IMAGES = torch.device("cpu"), 6, 40
 PAIRS = np.divmod(np.arange(QUERIES * IMAGES), IMAGES)
 

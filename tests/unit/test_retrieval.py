@@ -18,6 +18,8 @@ from cir_core.retrieval.choice import IndexChoice, IndexKind, open_index, requir
 from cir_core.retrieval.ranks import target_ranks
 from cir_core.retrieval.scores import Gallery, error_bound, near_scores, pair_scores
 
+pytestmark = pytest.mark.numeric
+
 EXACT = IndexChoice()
 CHOICES = [EXACT, IndexChoice("flat"), IndexChoice("ivf")]
 every_index = pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: choice.kind)

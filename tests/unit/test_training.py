@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice, pairwise
 from math import cos, exp, log, pi
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import pytest
@@ -38,6 +38,9 @@ from cir_core.training.stage1 import Stage1Training
 from cir_core.training.stage2 import Stage2Batch, Stage2Training, stage2_from_base
 from cir_core.training.triplets import Triplets, top_candidates
 from tests.support.tiny_models import VISION, stage2_config, tiny_stage1, tiny_stage2
+from tests.support.tolerances import LAW
+
+pytestmark = pytest.mark.numeric
 
 CPU = torch.device("cpu")
 
@@ -194,34 +197,36 @@ def softmax_loss(own: float, *others: float) -> float:
 
 
 def test_contrast_by_hand() -> None:
-    queries = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
-    images = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.8, -0.6]])
+    queries = torch.tensor([[1.0, 0.0], [0.6, 0.8]], dtype=torch.float64)
+    images = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.8, -0.6]], dtype=torch.float64)
     # products 1 0 0.8 and 0.6 0.8 0, over a temperature of 0.5
     expected = (softmax_loss(2, 0, 1.6) + softmax_loss(1.6, 1.2, 0)) / 2
     found = contrast(queries, images, torch.tensor(0.5))
-    assert found.item() == pytest.approx(expected, abs=1e-6)
+    assert found.item() == pytest.approx(expected, abs=LAW)
 
 
 def test_a_hidden_image_is_no_negative() -> None:
-    queries, images = torch.eye(2), torch.tensor([[1.0, 0.0], [0.5, 1.0], [1.0, 1.0]])
+    queries = torch.eye(2, dtype=torch.float64)
+    images = torch.tensor([[1.0, 0.0], [0.5, 1.0], [1.0, 1.0]], dtype=torch.float64)
     hidden = torch.tensor([[False, False, True], [True, False, False]])
     # products 1 0.5 (1) and (0) 1 1
     expected = (softmax_loss(2, 1) + softmax_loss(2, 2)) / 2
     found = contrast(queries, images, torch.tensor(0.5), hidden)
-    assert found.item() == pytest.approx(expected, abs=1e-6)
+    assert found.item() == pytest.approx(expected, abs=LAW)
 
 
 @pytest.mark.parametrize(("asked", "used"), [(0.0001, 0.001), (0.07, 0.07), (3.0, 0.5)])
 def test_the_temperature_stays_in_the_published_range(asked: float, used: float) -> None:
-    queries, images = torch.tensor([[1.0]]), torch.tensor([[0.5], [0.501]])
-    found = contrast(queries, images, torch.tensor(asked))
-    assert found.item() == pytest.approx(softmax_loss(0, 0.001 / used), rel=1e-4)
+    queries, images = torch.ones(1, 1), torch.tensor([[0.5], [0.501]])
+    found = contrast(queries.double(), images.double(), torch.tensor(asked, dtype=torch.float64))
+    products = images.double().flatten() / used
+    assert found.item() == pytest.approx(softmax_loss(*products.tolist()), abs=LAW)
 
 
 def test_choice_and_accuracy_by_hand() -> None:
-    scores = torch.tensor([[2.0, 1.0, 0.0], [0.5, 3.0, 0.5]])
+    scores = torch.tensor([[2.0, 1.0, 0.0], [0.5, 3.0, 0.5]], dtype=torch.float64)
     expected = (softmax_loss(2, 1, 0) + softmax_loss(0.5, 3, 0.5)) / 2
-    assert choice(scores).item() == pytest.approx(expected, abs=1e-6)
+    assert choice(scores).item() == pytest.approx(expected, abs=LAW)
     assert accuracy(scores).item() == 0.5
 
 
@@ -262,6 +267,18 @@ def test_hard_negatives_are_the_best_of_the_own_gallery_without_the_target(
         allowed = [image for image in gallery if image != data.target[row]]
         allowed.sort(key=lambda image: -sum(queries[row] * images[image]))
         assert found[row].tolist() == allowed[:k]  # all five where k is larger
+
+
+Fused = TypeVar("Fused", bound=Stage1Training | Stage2Training)
+
+
+def in_double(training: Fused) -> Fused:
+    """Models and image tokens in float64: what is a law there is not blurred by rounding."""
+    for model in (training.model, getattr(training, "stage1", training.model)):
+        model.double()
+    tokens = training.triplets.image_tokens[torch.arange(IMAGES)].double()
+    training.triplets = replace(training.triplets, image_tokens=tokens)
+    return training
 
 
 FIRST_WAY = np.zeros(EXAMPLES, dtype=np.int64)
@@ -309,9 +326,9 @@ def test_a_copy_of_the_target_does_not_count_as_wrong() -> None:
     candidates = torch.tensor([[3, 3, 5], [4, 2, 1]])
     hidden = torch.tensor([[False, True, False], [False, False, False]])
     batch = Stage2Batch(texts, data.reference[:2], candidates, hidden)
-    scores = torch.tensor([[1.0, 9.0, 0.0], [2.0, 1.0, 0.5]])
+    scores = torch.tensor([[1.0, 9.0, 0.0], [2.0, 1.0, 0.5]], dtype=torch.float64)
     expected = (softmax_loss(1, 0) + softmax_loss(2, 1, 0.5)) / 2
-    assert training.losses(batch, (scores,))["loss"].item() == pytest.approx(expected, abs=1e-6)
+    assert training.losses(batch, (scores,))["loss"].item() == pytest.approx(expected, abs=LAW)
 
 
 @pytest.mark.parametrize("references", [True, False])
@@ -322,17 +339,18 @@ def test_in_batch_contrast_hides_other_copies_of_a_querys_target(references: boo
     asked = Stage1Recipe(
         epochs=1, batch=EXAMPLES, learning_rate=1e-3, reference_negatives=references
     )
-    training = Stage1Training(tiny_stage1(dropout=0.0), same, asked, CPU)
+    training = in_double(Stage1Training(tiny_stage1(dropout=0.0), same, asked, CPU))
     with torch.no_grad():
         batch = training.draw(np.random.default_rng(0), 0)
         loss = training.losses(batch, training.represent(batch))["loss"].item()
-        texts, model = batch.texts, training.model
-        z_t = model.fuse(texts.ids, texts.lengths, same.image_tokens[batch.references])
-        target, reference = model.embed_images(same.image_tokens[torch.tensor([3, 8])])
-        logits = model.embed_queries(z_t) @ torch.stack([target, reference]).T / 0.07
+        texts, model, tokens = batch.texts, training.model, training.triplets.image_tokens
+        z_t = model.fuse(texts.ids, texts.lengths, tokens[batch.references])
+        target, reference = model.embed_images(tokens[torch.tensor([3, 8])])
+        logits = model.embed_queries(z_t) @ torch.stack([target, reference]).T
+        logits /= model.temperature
     count = EXAMPLES if references else 0
     by_hand = [softmax_loss(own, *[other] * count) for own, other in logits.tolist()]
-    assert loss == pytest.approx(sum(by_hand) / EXAMPLES, abs=1e-4)
+    assert loss == pytest.approx(sum(by_hand) / EXAMPLES, abs=LAW)
 
 
 def scores_of(training: Stage2Training) -> tuple[Stage2Batch, Tensor]:
@@ -510,14 +528,14 @@ def test_accumulated_gradients_are_those_of_the_large_batch(
 ) -> None:
     """In-batch contrast too, where small batches see fewer negatives. Without dropout, whose
     draws depend on the parts."""
-    training = make(1, dropout=0.0)
+    training = in_double(make(1, dropout=0.0))
     for step in range(3):
         batch = training.draw(np.random.default_rng(step), step)
         expected, told = gradients(training, batch, None)
         found, told_of_parts = gradients(training, batch, micro_batch)
-        assert told_of_parts == pytest.approx(told, abs=1e-5)
+        assert told_of_parts == pytest.approx(told, abs=LAW)
         for name, gradient in expected.items():
-            torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=2e-6)
+            torch.testing.assert_close(found[name], gradient, rtol=0, atol=LAW)
         assert max(gradient.abs().max() for gradient in expected.values()) > 0.1
 
 
@@ -678,20 +696,24 @@ def test_stage_2_starts_as_the_matching_of_its_base(merge_from: int, layers: int
     """Both branches see the text: then each layer is the base's, the mean of two equals is one of
     them, and the score is how much more "matches" weighs than "does not"."""
     base = tiny_stage1(layers=layers)
+    with torch.no_grad():  # so few digits that halves of differences are exact in fp32
+        for parameter in base.matching_head.parameters():
+            parameter.copy_((parameter * 2**12).round() / 2**12)
     torch.manual_seed(0)
-    model = stage2_from_base(base, stage2_config(merge_from, layers)).eval()
+    model = stage2_from_base(base, stage2_config(merge_from, layers)).eval().double()
+    base.double()
     with torch.no_grad():
         model.score_head.output.weight[0, 2:] = 0  # the faint rest
     data = triplets()
     texts = data.texts(np.arange(EXAMPLES), FIRST_WAY)
-    images = data.image_tokens[torch.arange(EXAMPLES)]
+    images = data.image_tokens[torch.arange(EXAMPLES)].double()
     with torch.inference_mode():
         z = base.fuse(texts.ids, texts.lengths, images)
         differs, matches = base.matching_head(z[:, 0]).T
         text = base.text.embeddings(texts.ids)
         found = model(text, texts.ids, texts.lengths, images)
     assert found.std() > 0.05
-    np.testing.assert_allclose(found, matches - differs, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(found, matches - differs, rtol=0, atol=LAW)
 
 
 def test_stage_2_starts_with_its_bases_weights_in_both_branches() -> None:
