@@ -41,17 +41,19 @@ class PickledModel:
 
 
 def read_pickle(path: Path, model_keys: Sequence[str] = ()) -> PickledModel:
-    """The state dict under one of ``model_keys`` of a file written by ``torch.save``.
+    """The state dict of a file written by ``torch.save``: under the one of ``model_keys`` that it
+    has, or else the only entry that is one, or else the whole file.
 
     No code of the file is executed. Raises CheckpointRefused when the file is missing, cut off,
-    something else, holds more than tensors, or has none (or several) of the keys.
+    damaged (by the archive's own checksums), something else, holds more than tensors and plain
+    numbers, or has no state dict, or several.
     """
     _require_checkpoint(path)
     with tempfile.TemporaryDirectory(prefix="cir-unpickle-") as folder:
         out = Path(folder) / "model.safetensors"
         answer = _unpickle(path, out, model_keys)
         if "refused" in answer:
-            raise _refused(path, answer["refused"])
+            raise _refused(path, answer["refused"], answer["remedy"])
         return PickledModel(answer["model_key"], read_safetensors(out))
 
 
@@ -63,7 +65,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     """
     try:
         if _head(path).startswith(_LFS_POINTER):
-            raise _refused(path, "it is a git-lfs pointer")
+            raise _refused(path, "it is a git-lfs pointer", "fetch the file itself: git lfs pull")
         return load_file(path)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise _refused(path, f"no readable safetensors file: {error}") from error
@@ -97,13 +99,14 @@ def _require_checkpoint(path: Path) -> None:
     try:
         head = _head(path)
         if head.startswith(_LFS_POINTER):
-            raise _refused(path, "it is a git-lfs pointer")
+            raise _refused(path, "it is a git-lfs pointer", "fetch the file itself: git lfs pull")
         if not head.startswith(b"PK"):
             if not head.startswith(b"\x80"):  # torch's format before 1.6 is a bare pickle
                 raise _refused(path, "it is neither a torch archive nor a pickle")
             return
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
+            _require_sums(archive, entries)
     except zipfile.BadZipFile as error:
         raise _refused(path, f"the archive is truncated or damaged: {error}") from error
     except OSError as error:
@@ -112,6 +115,15 @@ def _require_checkpoint(path: Path) -> None:
         raise _refused(path, "it is a zip archive, but not one of torch.save")
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise _refused(path, "its archive is compressed, which torch.save never does")
+
+
+def _require_sums(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo]) -> None:
+    """Of the pickle and the small entries about it; those of tensors are summed where they are
+    read. Raises BadZipFile."""
+    if any(entry.CRC for entry in entries):  # torch can be told to leave sums out
+        for entry in entries:
+            if "/data/" not in entry.filename and entry.compress_type == zipfile.ZIP_STORED:
+                archive.read(entry)
 
 
 def _unpickle(path: Path, out: Path, model_keys: Sequence[str]) -> dict[str, str]:
@@ -145,10 +157,9 @@ def _head(path: Path) -> bytes:
         return file.read(64)
 
 
-def _refused(path: Path, cause: str) -> CheckpointRefused:
-    remedy = "get it from its publisher again, whole"
-    if "git-lfs" in cause:
-        remedy = "fetch the file itself: git lfs pull"
+def _refused(
+    path: Path, cause: str, remedy: str = "get it from its publisher again, whole"
+) -> CheckpointRefused:
     return CheckpointRefused(
         "a checkpoint cannot be read",
         item=str(path),

@@ -18,6 +18,7 @@ from storage.checkpoints import (
     read_tensors,
     write_checkpoint,
 )
+from storage.hub import require_downloaded
 from storage.pickles import read_pickle, read_safetensors, write_pickle
 
 HF_PICKLE = "pytorch_model.bin"
@@ -122,15 +123,16 @@ def _read_hf(folder: Path) -> Converted:
             item=str(folder),
             remedy="add --to published to convert it back, and name a .pt file to write",
         )
-    if (folder / WEIGHTS_FILE).exists():
-        tensors = read_safetensors(folder / WEIGHTS_FILE)
-    elif (folder / HF_PICKLE).exists():
-        tensors = read_pickle(folder / HF_PICKLE).tensors
-    else:
+    files = [folder / file for file in (WEIGHTS_FILE, HF_PICKLE) if (folder / file).exists()]
+    if not files:
         raise CheckpointRefused(
             "a Hugging Face folder has no weights",
             item=str(folder),
             cause=f"neither {WEIGHTS_FILE} nor {HF_PICKLE} is there",
             remedy="download the folder again, whole; weights in several files are not supported",
         )
+    weights = files[0]
+    is_pickle = weights.name == HF_PICKLE
+    tensors = read_pickle(weights).tensors if is_pickle else read_safetensors(weights)
+    require_downloaded(weights)
     return convert_hf_blip(tensors, config, str(folder))

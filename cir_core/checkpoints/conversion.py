@@ -26,6 +26,23 @@ class Converted:
     dropped: tuple[str, ...]
 
 
+WRAPPERS = ("module.", "_orig_mod.", "model.")
+"""What DataParallel, ``torch.compile`` and Lightning put before every key of the model inside."""
+
+
+def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict without the wrappers' prefixes. One that is not on every key is none of a
+    wrapper's, and stays."""
+    found = dict(state)
+    while prefix := next((one for one in WRAPPERS if _is_on_all(one, found)), ""):
+        found = {key.removeprefix(prefix): tensor for key, tensor in found.items()}
+    return found
+
+
+def _is_on_all(prefix: str, state: Mapping[str, Tensor]) -> bool:
+    return bool(state) and all(key.startswith(prefix) for key in state)
+
+
 class KeyTable:
     """Names of another code base and ours, one to one, readable in both directions.
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cir_core.checkpoints.conversion import Converted, KeyTable, rename
+from cir_core.checkpoints.conversion import Converted, KeyTable, rename, unwrapped
 from cir_core.checkpoints.published import FUSION, POSITION_IDS, PROJECTIONS
 from cir_core.checkpoints.sizes import Sizes
 from cir_core.errors import CheckpointRefused
@@ -45,6 +45,7 @@ def convert_hf_blip(
     the 1e-6 that BLIP was trained with. Raises as ``convert_published``.
     """
     _require_blip(config, source)
+    state = unwrapped(state)
     table = KeyTable(HF_BLIP)
     sizes = Sizes(state, table, source)
     content = {

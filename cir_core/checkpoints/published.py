@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cir_core.checkpoints.conversion import Converted, KeyTable, rename, restore
+from cir_core.checkpoints.conversion import Converted, KeyTable, rename, restore, unwrapped
 from cir_core.checkpoints.sizes import Sizes, require_told_by_shapes
 from cir_core.errors import CheckpointRefused
 from cir_core.models.config import ModelConfig, Stage2Config, TextConfig
@@ -115,8 +115,10 @@ def convert_published(state: Mapping[str, Tensor], source: str) -> Converted:
     """A published state dict of either stage (told by its keys) as our model, sizes from shapes.
 
     Raises CheckpointRefused naming what is missing, extra, misshapen or of unknown size, and
-    NonFiniteError for NaN or infinity. ``source`` is what messages call the file.
+    NonFiniteError for NaN or infinity. ``source`` is what messages call the file. Prefixes of
+    wrappers are taken off.
     """
+    state = unwrapped(state)
     stage1, stage2 = KeyTable(STAGE1), KeyTable(STAGE2)
     known1 = sum(stage1.ours(key) is not None for key in state)
     known2 = sum(stage2.ours(key) is not None for key in state)

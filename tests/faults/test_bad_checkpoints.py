@@ -1,5 +1,6 @@
 """Checkpoints that must be refused, by name, without running anything of theirs."""
 
+import hashlib
 import json
 import os
 import pickle
@@ -7,20 +8,26 @@ import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from cir_core.checkpoints.published import MODEL_KEYS, convert_published
 from cir_core.errors import CheckpointRefused, NonFiniteError, UsageError
 from storage.checkpoints import write_checkpoint
+from storage.hub import require_downloaded
 from storage.pickles import read_pickle, read_safetensors
+from storage.unpickle import read_state
 from tasks.convert import convert
 from tasks.pair import check_pair
 from tests.support.tiny_checkpoints import save_published, tiny_stage1, tiny_stage2
 
 State = dict[str, Tensor]
+OLD_FORMAT: Any = {"_use_new_zipfile_serialization": False}
 LAYER = "text_encoder.encoder.layer"
 NAMED_KEYS = [
     "visual_encoder.pos_embed",
@@ -149,6 +156,15 @@ def _compressed(path: Path) -> None:
 
 
 def _no_model_key(path: Path) -> None:
+    torch.save({"epoch": 3, "note": "hello"}, path)
+
+
+def _several_models(path: Path) -> None:
+    state = {"w": torch.zeros(1)}
+    torch.save({"epoch": 3, "model": state, "model_ema": state}, path)
+
+
+def _another_model(path: Path) -> None:
     torch.save({"epoch": 3, "model": {"w": torch.zeros(1)}}, path)
 
 
@@ -179,8 +195,10 @@ FILES: list[tuple[Callable[[Path], object], str]] = [
     (_other_zip, "not one of torch.save"),
     (_compressed, "compressed"),
     (lambda path: None, "No such file"),
-    (_no_model_key, "its keys are: epoch, model"),
-    (_both_model_keys, "not exactly one of the keys"),
+    (_no_model_key, "no state dict; its keys are: epoch, note"),
+    (_several_models, r"several state dicts \(model, model_ema\); its keys are: epoch, model,"),
+    (_another_model, "neither a stage-1 nor a stage-2"),
+    (_both_model_keys, r"several state dicts \(BLIP_Retrieval, BLIP_NLVR\)"),
     (_not_a_state, "not a state dict"),
     (_not_a_tensor, "note is a str"),
     (_inflated, "w claims 4398046511104 bytes"),
@@ -197,6 +215,94 @@ def test_a_bad_pickle_is_refused(
         convert(path, tmp_path / "out")
     assert str(path) in str(refusal.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("place", ["cls_head.2.weight", "data.pkl"])
+def test_a_flipped_bit_is_refused(tmp_path: Path, stage2: State, place: str) -> None:
+    path = save_published(tmp_path / "2.pt", stage2, MODEL_KEYS[1])
+    content = bytearray(path.read_bytes())
+    sought = b"optimizer_state_dict"  # in the pickle
+    if place != "data.pkl":
+        sought = stage2[place].numpy().tobytes()
+    content[content.index(sought) + 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointRefused, match="damaged") as refusal:
+        convert(path, tmp_path / "out")
+    assert refusal.value.exit_code == 7
+    assert place in refusal.value.cause
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_flipped_bit_beside_the_model_is_not_read(tmp_path: Path) -> None:
+    momentum = torch.full((50,), 0.123)
+    path = tmp_path / "2.pt"
+    state = {"w": torch.ones(3)}
+    torch.save({MODEL_KEYS[1]: state, "optimizer_state_dict": {"state": {0: momentum}}}, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(momentum.numpy().tobytes()) + 2] ^= 1
+    path.write_bytes(content)
+    assert read_state(str(path), list(MODEL_KEYS))[1]["w"].tolist() == [1, 1, 1]
+
+
+def test_an_archive_without_checksums_is_read(tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        path = save_published(tmp_path / "2.pt", {"w": torch.ones(3)}, MODEL_KEYS[1])
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert read_pickle(path, MODEL_KEYS).tensors["w"].tolist() == [1, 1, 1]
+
+
+def _wrapped(state: State, prefix: str) -> State:
+    return {prefix + key: tensor for key, tensor in state.items()}
+
+
+LAYOUTS: dict[str, Callable[[State], object]] = {
+    "bare": lambda state: state,
+    "bare, with numbers": lambda state: state | {"epoch": 3, "best": np.float32(0.5)},
+    "model": lambda state: {"model": state, "epoch": 3, "loss": torch.tensor(0.5)},
+    "state_dict": lambda state: {"state_dict": state, "optimizer": {"state": {}, "lr": [0.1]}},
+    "published": lambda state: {MODEL_KEYS[1]: state, "teacher": {"w": torch.zeros(1)}},
+    "DataParallel": lambda state: {"model": _wrapped(state, "module.")},
+    "compiled": lambda state: _wrapped(state, "module._orig_mod."),
+    "Lightning": lambda state: {"state_dict": _wrapped(state, "model."), "global_step": 7},
+    "numpy numbers": lambda state: {
+        "model": state,
+        "loss": np.float64(0.25),
+        "step": np.int64(9),
+        "done": np.bool_(True),
+    },
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_layout_that_can_be_meant_in_one_way_is_read(
+    tmp_path: Path, stage2: State, layout: str
+) -> None:
+    path = tmp_path / "2.pt"
+    torch.save(LAYOUTS[layout](stage2), path)
+    _, read = read_state(str(path), list(MODEL_KEYS))  # ours, so here will do
+    ours = convert_published(read, "2.pt")
+    expected = convert_published(stage2, "2.pt")
+    assert ours.config == expected.config
+    assert ours.tensors.keys() == expected.tensors.keys()
+    assert all(torch.equal(ours.tensors[name], one) for name, one in expected.tensors.items())
+
+
+def test_numbers_as_numpy_1_wrote_them_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "1.pt"
+    torch.save({"model": {"w": torch.zeros(1)}, "loss": np.float64(0.25)}, path, **OLD_FORMAT)
+    path.write_bytes(path.read_bytes().replace(b"cnumpy._core.", b"cnumpy.core."))
+    assert b"cnumpy.core.multiarray" in path.read_bytes()
+    assert read_state(str(path), [])[0] == "model"
+
+
+def test_what_is_no_state_dict_is_refused_with_what_would_help(tmp_path: Path) -> None:
+    path = tmp_path / "1.pt"
+    _several_models(path)
+    with pytest.raises(CheckpointRefused) as refusal:
+        convert(path, tmp_path / "out")
+    assert "torch.save(model.state_dict(), path)" in refusal.value.remedy
 
 
 @pytest.mark.parametrize("form", ["archive", "old", "bare"])
@@ -261,6 +367,35 @@ def test_a_bogus_safetensors_file_is_refused(tmp_path: Path, content: bytes) -> 
         convert(tmp_path, tmp_path / "out")
     with pytest.raises(CheckpointRefused):
         read_safetensors(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("place", ["cache", "folder"])
+def test_a_download_that_was_damaged_on_this_disk_is_refused(tmp_path: Path, place: str) -> None:
+    weights = tmp_path / "hf" / "model.safetensors"
+    weights.parent.mkdir()
+    content = save({"w": torch.zeros(9)})
+    published = hashlib.sha256(content).hexdigest()
+    (weights.parent / "config.json").write_text('{"model_type": "bert"}')
+    real = tmp_path / "blobs" / published if place == "cache" else weights
+    real.parent.mkdir(exist_ok=True)
+    real.write_bytes(content)
+    if place == "cache":
+        weights.symlink_to(real)
+    else:
+        note = weights.parent / ".cache/huggingface/download/model.safetensors.metadata"
+        note.parent.mkdir(parents=True)
+        note.write_text(f"{'0' * 40}\n{published}\n{real.stat().st_mtime}\n")
+    with pytest.raises(CheckpointRefused, match="not a Hugging Face BLIP"):  # its bytes are right
+        convert(weights.parent, tmp_path / "out")
+    written = real.stat()
+    real.write_bytes(content[:-1] + b"\x01")
+    os.utime(real, ns=(written.st_atime_ns, written.st_mtime_ns))
+    with pytest.raises(CheckpointRefused, match="downloaded file is damaged") as refusal:
+        convert(weights.parent, tmp_path / "out")
+    assert published in refusal.value.cause
+    if place == "folder":  # written anew by its owner
+        os.utime(real, (written.st_atime + 60, written.st_mtime + 60))
+        require_downloaded(weights)
 
 
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
