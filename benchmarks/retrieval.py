@@ -173,7 +173,7 @@ def write_inputs(store: Path, queries: int, images: int) -> tuple[str, str, str]
         for number in range(queries)
     ]
     members = [
-        {"category": "dress", "position": row, "image_id": name} for row, name in enumerate(names)
+        {"gallery": "dress", "position": row, "image_id": name} for row, name in enumerate(names)
     ]
     files = [
         {"image_id": name, "path": name, "sha256": "0" * 64, "width": 1, "height": 1}
@@ -192,6 +192,7 @@ def write_inputs(store: Path, queries: int, images: int) -> tuple[str, str, str]
         {
             "queries": pa.Table.from_pylist(asked, schemas.QUERIES),
             "gallery": pa.Table.from_pylist(members, schemas.GALLERY),
+            "categories": pa.table([["dress"], ["dress"]], schema=schemas.CATEGORIES),
             "images": pa.Table.from_pylist(files, schemas.IMAGES),
             "problems": none,
         },

@@ -28,7 +28,7 @@ SECONDS_PER_PAIR = {
 """Tables in and out, measured with two million pairs (docs/performance.md)."""
 
 SECONDS_PER_GALLERY = 0.05
-"""Two parts are committed for each."""
+"""Two parts are committed for each; categories that share one count once."""
 
 SECONDS_PER_RUN = 0.4
 """A run's small tables into the catalog, which holds all runs of the store."""

@@ -60,6 +60,22 @@ class Benchmark:
     notes: tuple[str, ...] = ()
     problems: tuple[ImageProblem, ...] = ()
 
+    @property
+    def gallery_of(self) -> dict[str, str]:
+        """The name of each category's gallery: the first category that has the same images in the
+        same order."""
+        same: dict[int, str] = {}  # one object is compared once, however many categories have it
+        equal: dict[tuple[ImageId, ...], str] = {}
+        for category, images in self.galleries.items():
+            if id(images) not in same:
+                same[id(images)] = equal.setdefault(images, category)
+        return {category: same[id(images)] for category, images in self.galleries.items()}
+
+    @property
+    def distinct_galleries(self) -> dict[str, tuple[ImageId, ...]]:
+        """By their names, each once."""
+        return {name: self.galleries[name] for name in dict.fromkeys(self.gallery_of.values())}
+
 
 @dataclass(frozen=True)
 class Listing:

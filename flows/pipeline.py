@@ -229,7 +229,7 @@ def ingest_split(settings: Settings, inputs: Inputs, engine: Engine) -> Made:
     stop_on_problems(problems, settings.allow_missing)
     if inputs.index.kind == "ivf":
         gallery = Artifact(store, "ingest", ingested.fingerprint).read("gallery")
-        for images in Counter(gallery["category"].to_pylist()).values():
+        for images in Counter(gallery["gallery"].to_pylist()).values():
             count_lists(images, inputs.index)  # hours before the index is made
     return ingested
 

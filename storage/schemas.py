@@ -15,12 +15,21 @@ IMAGES = pa.schema(
 
 GALLERY = pa.schema(
     [
-        pa.field("category", pa.string(), nullable=False),
+        pa.field("gallery", pa.string(), nullable=False),
         pa.field("position", pa.int32(), nullable=False),
         pa.field("image_id", pa.string(), nullable=False),
     ]
 )
-"""Members of each category's gallery; ``position`` breaks ties."""
+"""Members of each distinct gallery, which has the name of the first category that is asked of it;
+``position`` breaks ties."""
+
+CATEGORIES = pa.schema(
+    [
+        pa.field("category", pa.string(), nullable=False),
+        pa.field("gallery", pa.string(), nullable=False),
+    ]
+)
+"""Which gallery each category's queries are asked of, in the categories' order."""
 
 QUERIES = pa.schema(
     [

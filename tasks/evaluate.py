@@ -1,6 +1,6 @@
 """Rankings and labels to metrics under the dataset's protocol."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from cir_core.metrics.recall import (
 from cir_core.types import Pool
 from storage import schemas
 from storage.artifacts import Artifact, Identity, Made
-from tasks.gallery import usable_images
+from tasks.gallery import categories_by_gallery, usable_images
 from tasks.protocol import protocol_of
 
 VERSION = 4
@@ -88,18 +88,16 @@ def stage1_metrics(store: Path, ingested: str, candidates: str) -> list[Metric]:
 
 
 def _galleries(source: Artifact, encoded: Artifact) -> dict[str, SearchedGallery]:
-    """By category."""
+    """By category, in order; a gallery that several categories have is hashed once."""
     usable = usable_images(source, encoded)
     sha256_of = dict(zip(usable["image_id"].to_pylist(), usable["sha256"].to_pylist(), strict=True))
     members = source.read("gallery").sort_by("position")
-    return {
-        category: searched(
-            category,
-            members.filter(pc.equal(members["category"], category))["image_id"].to_pylist(),
-            sha256_of,
-        )
-        for category in source.identity()["settings"]["categories"]
-    }
+    found: dict[str, SearchedGallery] = {}
+    for name, categories in categories_by_gallery(source).items():
+        images = members.filter(pc.equal(members["gallery"], name))["image_id"].to_pylist()
+        one = searched(name, images, sha256_of)
+        found |= {category: replace(one, category=category) for category in categories}
+    return {category: found[category] for category in source.identity()["settings"]["categories"]}
 
 
 def _of_gallery(category: str, galleries: dict[str, SearchedGallery]) -> dict[str, int | str]:

@@ -69,15 +69,20 @@ class _Run:
     k: int
     queries: pa.Table
     gallery: pa.Table
+    categories: pa.Table
     rankings: pa.Table
 
     @cached_property
     def benchmark(self) -> Benchmark:
         galleries: dict[str, list[ImageId]] = {}
         for row in self.gallery.to_pylist():
-            galleries.setdefault(row["category"], []).append(row["image_id"])
+            galleries.setdefault(row["gallery"], []).append(row["image_id"])
+        members = {name: tuple(images) for name, images in galleries.items()}
         return Benchmark(
-            galleries={name: tuple(images) for name, images in galleries.items()},
+            galleries={
+                row["category"]: members.get(row["gallery"], ())
+                for row in self.categories.to_pylist()
+            },
             queries=tuple(_query(row) for row in self.queries.to_pylist()),
             files={},
         )
@@ -96,6 +101,7 @@ def _read_run(evaluated: Artifact) -> _Run:
         k=identity["settings"]["k"],
         queries=source.read("queries"),
         gallery=source.read("gallery").sort_by("position"),
+        categories=source.read("categories"),
         rankings=Artifact(store, "rank", identity["inputs"]["rank"]).read("rankings"),
     )
 

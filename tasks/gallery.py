@@ -1,9 +1,38 @@
-"""Which of the ingested images a run could use."""
+"""The galleries that are searched, each kept once, and which of their images a run could use."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cir_core.types import Benchmark
+from storage import schemas
 from storage.artifacts import Artifact
+
+
+def gallery_table(benchmark: Benchmark) -> pa.Table:
+    """Each distinct gallery once, in order."""
+    galleries = benchmark.distinct_galleries
+    return pa.table(
+        {
+            "gallery": [name for name, images in galleries.items() for _ in images],
+            "position": [row for images in galleries.values() for row in range(len(images))],
+            "image_id": [image for images in galleries.values() for image in images],
+        },
+        schemas.GALLERY,
+    )
+
+
+def category_table(benchmark: Benchmark) -> pa.Table:
+    """Which gallery each category has."""
+    named = benchmark.gallery_of
+    return pa.table({"category": list(named), "gallery": list(named.values())}, schemas.CATEGORIES)
+
+
+def categories_by_gallery(ingested: Artifact) -> dict[str, list[str]]:
+    """The categories that are asked of each gallery; both in their order."""
+    grouped: dict[str, list[str]] = {}
+    for row in ingested.read("categories").to_pylist():
+        grouped.setdefault(row["gallery"], []).append(row["category"])
+    return grouped
 
 
 def usable_images(ingested: Artifact, encoded: Artifact) -> pa.Table:

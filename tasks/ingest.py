@@ -18,9 +18,10 @@ from storage import schemas
 from storage.annotations import AnnotationReader, require_root
 from storage.artifacts import Artifact, Identity, Made
 from storage.images import Folders
+from tasks.gallery import category_table, gallery_table
 from tasks.scan import Images, scan_images
 
-VERSION = 4
+VERSION = 5
 
 TWINS_SHOWN = 5
 
@@ -35,9 +36,9 @@ def ingest(
     categories: Sequence[str],
     protocol: str,
 ) -> Made:
-    """The artifact ``ingest``: parts images, gallery, queries, problems, as the protocol wants
-    them; of the named categories, or of all. Its input ``texts`` names what the queries ask,
-    whatever their gallery.
+    """The artifact ``ingest``: parts images, gallery, categories, queries, problems, as the
+    protocol wants them; of the named categories, or of all. A gallery that several categories have
+    is kept once. Its input ``texts`` names what the queries ask, whatever their gallery.
 
     Image files are always read and hashed, since only their bytes can say whether they changed.
     Raises UsageError for an unknown category, PreflightError for a missing folder, and
@@ -52,6 +53,7 @@ def ingest(
     _tell_notes(benchmark)
     images = scan_images(Folders(data_root, benchmark.folders), benchmark.files)
     listed = [problem.row(problem.item) for problem in benchmark.problems] + images.problems
+    gallery, categories_of = gallery_table(benchmark), category_table(benchmark)
     identity = Identity(
         stage="ingest",
         version=VERSION,
@@ -65,7 +67,7 @@ def ingest(
         | {
             "images": _digest(images.rows),
             "problems": _digest(listed),
-            "gallery": _digest(_gallery_table(benchmark).to_pylist()),
+            "gallery": _digest(gallery.to_pylist() + categories_of.to_pylist()),
             "texts": _digest(_asked(benchmark)),
         },
     )
@@ -74,10 +76,11 @@ def ingest(
         return Made(identity.fingerprint, reused=True)
     problems = listed + _query_problems(benchmark, images)
     artifact.write_part("images", pa.Table.from_pylist(images.rows, schemas.IMAGES))
-    artifact.write_part("gallery", _gallery_table(benchmark))
+    artifact.write_part("gallery", gallery)
+    artifact.write_part("categories", categories_of)
     artifact.write_part("queries", _queries_table(benchmark.queries))
     artifact.write_part("problems", pa.Table.from_pylist(problems, schemas.PROBLEMS))
-    artifact.finish(identity, ["images", "gallery", "queries", "problems"])
+    artifact.finish(identity, ["images", "gallery", "categories", "queries", "problems"])
     _log.info(
         "ingested %d images, %d queries, %d problems",
         len(images.rows), len(benchmark.queries), len(problems),
@@ -114,13 +117,14 @@ def _tell_notes(benchmark: Benchmark) -> None:
 def _query_problems(benchmark: Benchmark, images: Images) -> list[dict[str, str]]:
     """Queries that cannot be asked, or whose answer cannot be found: they count as misses."""
     usable = {row["image_id"] for row in images.rows}
-    galleries = {name: set(gallery) for name, gallery in benchmark.galleries.items()}
+    galleries = {name: set(images) for name, images in benchmark.distinct_galleries.items()}
+    gallery_of = benchmark.gallery_of
     problems = []
     for query in benchmark.queries:
         if query.reference_id not in usable:
             problems.append(("reference_unusable", query, query.reference_id))
         for target in query.targets:
-            if target not in galleries[query.category]:
+            if target not in galleries[gallery_of[query.category]]:
                 problems.append(("target_not_in_gallery", query, target))
             elif target not in usable:
                 problems.append(("target_unusable", query, target))
@@ -132,18 +136,6 @@ def _query_problems(benchmark: Benchmark, images: Images) -> list[dict[str, str]
         }
         for kind, query, image in problems
     ]
-
-
-def _gallery_table(benchmark: Benchmark) -> pa.Table:
-    galleries = benchmark.galleries
-    return pa.table(
-        {
-            "category": [name for name, gallery in galleries.items() for _ in gallery],
-            "position": [row for gallery in galleries.values() for row in range(len(gallery))],
-            "image_id": [image for gallery in galleries.values() for image in gallery],
-        },
-        schemas.GALLERY,
-    )
 
 
 def _queries_table(queries: Sequence[Query]) -> pa.Table:

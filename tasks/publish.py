@@ -110,8 +110,8 @@ def _read_run(store: Path, evaluated: Artifact) -> PublishedRun:
     return PublishedRun(
         row=row,
         tables={
-            "gallery": source.read("gallery").join(images, "image_id"),
-            "galleries": galleries,
+            "gallery_members": source.read("gallery").join(images, "image_id"),
+            "galleries": galleries.join(source.read("categories"), "category"),
             "queries": _with_target_rank(
                 queries,
                 retrieved.read("targets"),

@@ -36,7 +36,8 @@ def rank(store: Path, ingested: str, candidates: str, scores: str) -> Made:
         .read("candidates")
         .join(Artifact(store, "rerank", scores).read("scores"), ["query_id", "image_id"])
         .join(source.read("queries").select(["query_id", "category"]), "query_id")
-        .join(source.read("gallery"), ["category", "image_id"])
+        .join(source.read("categories"), "category")
+        .join(source.read("gallery"), ["gallery", "image_id"])
     )
     if table["stage2_score"].null_count:
         raise StoreCorrupt(

@@ -15,9 +15,10 @@ from cir_core.retrieval.scores import Gallery, pair_scores
 from storage import schemas
 from storage.artifacts import Artifact, Identity, Made
 from storage.tables import rows_of, taken, vectors_of
+from tasks.gallery import categories_by_gallery
 from tasks.protocol import protocol_of
 
-VERSION = 2
+VERSION = 3
 
 POOLS = "gallery", "subset"
 """In the order in which a query's rows stand."""
@@ -46,7 +47,7 @@ class _Vectors:
 
 
 @dataclass(frozen=True)
-class _Category:
+class _Search:
     """What is asked of one gallery: the usable images and queries, and their embeddings."""
 
     images: pa.ChunkedArray
@@ -67,7 +68,8 @@ def retrieve(
     store: Path, ingested: str, gallery: str, queries: str, *, k: int, index: IndexChoice
 ) -> Made:
     """The artifact ``retrieve``: parts candidates-<number> and targets-<number>, one of each per
-    category; a category's own name may be no file's.
+    gallery, since its own name may be no file's. A gallery that several categories have is searched
+    once, for the queries of all of them.
 
     Whether a query's own reference may be a candidate is the protocol's choice. A gallery with
     fewer than ``k`` other images gives all it has, and a log line says so; an approximate index may
@@ -83,17 +85,17 @@ def retrieve(
     asked = _vectors(Artifact(store, "fuse", queries), "queries", "query_id")
     members, questions = source.read("gallery"), source.read("queries")
     names = []
-    for number, category in enumerate(source.identity()["settings"]["categories"]):
-        mine = images.with_one(_within(members, category), "image_id")["image_id"]
-        usable = asked.with_one(_within(questions, category), "query_id")
+    for number, (name, categories) in enumerate(categories_by_gallery(source).items()):
+        mine = images.with_one(_within(members, "gallery", [name]), "image_id")["image_id"]
+        usable = asked.with_one(_within(questions, "category", categories), "query_id")
         most = len(mine) - removes_reference
         if k > most:
-            _log.warning("K=%d is larger than the gallery %s: %d images", k, category, most)
-        work = _Category(mine, usable, Gallery(images.of(mine)), asked.of(usable["query_id"]))
+            _log.warning("K=%d is larger than the gallery %s: %d images", k, name, most)
+        work = _Search(mine, usable, Gallery(images.of(mine)), asked.of(usable["query_id"]))
         candidates, targets = f"candidates-{number:05d}", f"targets-{number:05d}"
         tables = _search(work, k, index, removes_reference=removes_reference)
-        for name, table in zip((candidates, targets), tables, strict=True):
-            artifact.write_part(name, table)
+        for part, table in zip((candidates, targets), tables, strict=True):
+            artifact.write_part(part, table)
         names += [candidates, targets]
     artifact.finish(identity, names)
     return Made(identity.fingerprint, reused=False)
@@ -113,7 +115,7 @@ def identify(
 
 
 def _search(
-    work: _Category, k: int, index: IndexChoice, *, removes_reference: bool
+    work: _Search, k: int, index: IndexChoice, *, removes_reference: bool
 ) -> tuple[pa.Table, pa.Table]:
     """Candidates, and ranks of targets."""
     removed = np.full(len(work.asked), NONE_REMOVED)
@@ -138,14 +140,14 @@ def _search(
     return _candidates(work, found, subset), pa.table(columns, schema=schemas.TARGET_RANKS)
 
 
-def _subset(work: _Category) -> Candidates:
+def _subset(work: _Search) -> Candidates:
     """The usable members of each query's subset, best first (ties: gallery order)."""
     queries, images = work.pairs("subset")
     scores = pair_scores(work.asked, work.gallery.vectors, queries, images)
     return best_of(queries, images, scores, k=max(1, len(images)))
 
 
-def _candidates(work: _Category, gallery: Candidates, subset: Candidates) -> pa.Table:
+def _candidates(work: _Search, gallery: Candidates, subset: Candidates) -> pa.Table:
     """Query after query; of each the candidates from the gallery, then those of its subset."""
     queries = np.concatenate([gallery.queries, subset.queries])
     pool = np.repeat([0, 1], [len(gallery.queries), len(subset.queries)])
@@ -165,5 +167,5 @@ def _vectors(artifact: Artifact, kind: str, key: str) -> _Vectors:
     return _Vectors(table[key], vectors_of(table["embedding"]))
 
 
-def _within(table: pa.Table, category: str) -> pa.Table:
-    return table.filter(pc.equal(table["category"], category))
+def _within(table: pa.Table, column: str, names: list[str]) -> pa.Table:
+    return table.filter(pc.is_in(table[column], pa.array(names, pa.string())))

@@ -13,7 +13,7 @@ from cir_core.rerank.cost import Load
 from cir_core.retrieval.candidates import NONE_REMOVED
 from storage.artifacts import Artifact
 from storage.tables import rows_of
-from tasks.gallery import usable_images
+from tasks.gallery import categories_by_gallery, usable_images
 from tasks.pictures import Distinct, distinct_pictures
 from tasks.protocol import protocol_of
 from tasks.questions import Questions, read_questions
@@ -47,9 +47,9 @@ def count_workload(
     rows = pictures.of(gallery["image_id"])
     firsts = texts["is_first"].to_numpy()
     pools, compared, candidates_expected = [], 0, 0
-    for category in source.identity()["settings"]["categories"]:
-        here = rows[pc.equal(gallery["category"], category).to_numpy()]
-        mine = texts.filter(pc.equal(texts["category"], category))
+    for name, categories in categories_by_gallery(source).items():
+        here = rows[pc.equal(gallery["gallery"], name).to_numpy()]
+        mine = texts.filter(pc.is_in(texts["category"], pa.array(categories, pa.string())))
         pool = _pool(mine, here, pictures, k, removes_reference)
         first = mine["is_first"].to_numpy()
         compared += int(first.sum()) * len(here)

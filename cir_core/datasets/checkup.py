@@ -48,12 +48,13 @@ def evaluable(benchmark: Benchmark, protocol: Protocol, usable: Collection[Image
     """``benchmark`` is the protocol's own. A query counts when its reference is usable, some target
     is usable, in the gallery and not removed from it, and its whole subset is usable; a query
     without label has no target to lose."""
-    galleries = {category: set(ids) for category, ids in benchmark.galleries.items()}
+    gallery_of = benchmark.gallery_of
+    galleries = {name: set(ids) for name, ids in benchmark.distinct_galleries.items()}
     members = [image for gallery in benchmark.galleries.values() for image in gallery]
     return Evaluable(
         queries=len(benchmark.queries),
         usable_queries=sum(
-            _is_evaluable(query, galleries[query.category], protocol, usable)
+            _is_evaluable(query, galleries[gallery_of[query.category]], protocol, usable)
             for query in benchmark.queries
         ),
         members=len(members),
@@ -91,10 +92,11 @@ def ambiguous_queries(queries: Iterable[Query]) -> list[tuple[Query, ...]]:
 
 def outside_gallery(benchmark: Benchmark) -> tuple[list[Query], list[Query]]:
     """Queries whose reference, and queries some target of which, is not in their gallery."""
-    galleries = {category: set(ids) for category, ids in benchmark.galleries.items()}
+    gallery_of = benchmark.gallery_of
+    galleries = {name: set(ids) for name, ids in benchmark.distinct_galleries.items()}
     references, targets = [], []
     for query in benchmark.queries:
-        gallery = galleries[query.category]
+        gallery = galleries[gallery_of[query.category]]
         if query.reference_id not in gallery:
             references.append(query)
         if not gallery.issuperset(query.targets):

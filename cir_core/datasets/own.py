@@ -173,9 +173,9 @@ def _choose(
 
 
 def _files(
-    folder: str, galleries: Mapping[str, Iterable[ImageId]], queries: Sequence[Query]
+    folder: str, galleries: Mapping[str, tuple[ImageId, ...]], queries: Sequence[Query]
 ) -> dict[ImageId, tuple[str, ...]]:
-    images = [image for gallery in galleries.values() for image in gallery]
+    images = [image for gallery in dict.fromkeys(galleries.values()) for image in gallery]
     images += [image for query in queries for image in (query.reference_id, *query.targets)]
     return {image: (_path(folder, image),) for image in images}
 

@@ -20,9 +20,10 @@ CREATE TABLE runs (
     created_at TIMESTAMP NOT NULL
 );
 
-CREATE TABLE gallery (
+-- Each gallery once, however many categories have it. The view gallery has them by category.
+CREATE TABLE gallery_members (
     run_id VARCHAR NOT NULL,
-    category VARCHAR NOT NULL,
+    gallery VARCHAR NOT NULL,
     position INTEGER NOT NULL,       -- gallery order, the tie-break of every ranking
     image_id VARCHAR NOT NULL,
     path VARCHAR,                    -- NULL: the image could not be used, see problems
@@ -35,6 +36,7 @@ CREATE TABLE gallery (
 CREATE TABLE galleries (
     run_id VARCHAR NOT NULL,
     category VARCHAR NOT NULL,
+    gallery VARCHAR NOT NULL,        -- its name: the first category that has it
     images INTEGER NOT NULL,         -- usable members
     missing INTEGER NOT NULL,        -- members that could not be used
     sha256 VARCHAR NOT NULL

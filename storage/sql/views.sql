@@ -1,3 +1,9 @@
+-- The members of each category's gallery; path and what follows it is NULL where the image could not
+-- be used, see problems.
+CREATE VIEW gallery AS
+SELECT g.run_id, g.category, m.position, m.image_id, m.path, m.sha256, m.width, m.height
+FROM galleries g JOIN gallery_members m USING (run_id, gallery);
+
 -- Where each labelled query's best target stands before and after re-ranking, per pool.
 -- A target that is no candidate keeps stage 1's rank: re-ranking does not move it.
 CREATE VIEW rank_movement AS
@@ -115,11 +121,11 @@ HAVING count(*) <> max(rank) OR count(*) <> count(DISTINCT rank);
 
 CREATE VIEW integrity_galleries AS
 WITH members AS (
-    SELECT run_id, category, count(path) AS images, count(*) - count(path) AS missing,
+    SELECT run_id, gallery, count(path) AS images, count(*) - count(path) AS missing,
            sha256(coalesce(string_agg(sha256 || ' ' || image_id || chr(10), '' ORDER BY position)
                            FILTER (path IS NOT NULL), '')) AS sha256
-    FROM gallery GROUP BY ALL
+    FROM gallery_members GROUP BY ALL
 )
-SELECT g.run_id, g.category FROM galleries g LEFT JOIN members m USING (run_id, category)
+SELECT g.run_id, g.category FROM galleries g LEFT JOIN members m USING (run_id, gallery)
 WHERE (g.images, g.missing) IS DISTINCT FROM (coalesce(m.images, 0), coalesce(m.missing, 0))
    OR g.sha256 <> coalesce(m.sha256, sha256(''));

@@ -80,9 +80,10 @@ def scored(store: Path, ingested: str) -> str:
     """The run that follows when every image is a candidate of every query; its evaluation."""
     source = Artifact(store, "ingest", ingested)
     asked, members = source.read("queries").to_pylist(), source.read("gallery").to_pylist()
+    gallery_of = {row["category"]: row["gallery"] for row in source.read("categories").to_pylist()}
     candidates, targets, scores = [], [], []
     for one in asked:
-        mine = [row["image_id"] for row in members if row["category"] == one["category"]]
+        mine = [row["image_id"] for row in members if row["gallery"] == gallery_of[one["category"]]]
         for place, image in enumerate(mine):
             key = {"query_id": one["query_id"], "image_id": image}
             named = {"pool": "gallery", "stage1_rank": place + 1, "stage1_score": 0.1 * place}

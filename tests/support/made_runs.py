@@ -14,6 +14,7 @@ from cir_core.types import Benchmark, ImageId, Query, QueryId
 from storage import schemas
 from storage.artifacts import Artifact, Identity
 from tasks.evaluate import evaluate
+from tasks.gallery import category_table, gallery_table
 from tasks.rank import rank
 
 Scores = Mapping[str, np.ndarray]
@@ -39,7 +40,8 @@ def write_run(
     }
     tables = {
         "queries": pa.Table.from_pylist([_row(one) for one in benchmark.queries], schemas.QUERIES),
-        "gallery": pa.Table.from_pylist([*_gallery(benchmark)], schemas.GALLERY),
+        "gallery": gallery_table(benchmark),
+        "categories": category_table(benchmark),
         "images": pa.Table.from_pylist([*_images(benchmark)], schemas.IMAGES),
     }
     ingested = _write(store, Identity("ingest", 0, settings, {}), tables)
@@ -109,12 +111,6 @@ def circo_benchmark(images: int, queries: int, *, targets: int = 3) -> Benchmark
 def _row(query: Query) -> dict[str, Any]:
     lists = {name: list(getattr(query, name)) or None for name in ("targets", "subset")}
     return {**asdict(query), **lists, "other_text": None}
-
-
-def _gallery(benchmark: Benchmark) -> Iterator[dict[str, Any]]:
-    for category, gallery in benchmark.galleries.items():
-        for position, image in enumerate(gallery):
-            yield {"category": category, "position": position, "image_id": image}
 
 
 def _images(benchmark: Benchmark) -> Iterator[dict[str, Any]]:

@@ -62,7 +62,7 @@ def published(
 ) -> PublishedRun:
     candidates = [{name: row[name] for name in schemas.CANDIDATES.names} for row in rankings]
     members = [
-        {"category": "dress", "position": row, "image_id": image} for row, image in enumerate("abc")
+        {"gallery": "dress", "position": row, "image_id": image} for row, image in enumerate("abc")
     ]
     files = pa.table(
         {
@@ -96,8 +96,11 @@ def published(
             "created_at": "2026-01-02T03:04:05+00:00",
         },
         tables={
-            "gallery": gallery,
-            "galleries": pa.Table.from_pylist([asdict(GALLERY)], schemas.GALLERIES),
+            "gallery_members": gallery,
+            "galleries": pa.Table.from_pylist(
+                [asdict(GALLERY) | {"gallery": "dress"}],
+                schemas.GALLERIES.append(schemas.CATEGORIES.field("gallery")),
+            ),
             "queries": pa.Table.from_pylist(queries, QUERIES),
             "candidates": pa.Table.from_pylist(candidates, schemas.CANDIDATES),
             "rankings": pa.Table.from_pylist(rankings, schemas.RANKINGS),
@@ -293,11 +296,11 @@ def test_a_broken_run_leaves_the_catalog_as_it_was(path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        "UPDATE gallery SET sha256 = 'x' WHERE image_id = 'b'",
-        "UPDATE gallery SET image_id = 'x' WHERE image_id = 'b'",
-        "UPDATE gallery SET position = 9 - position",
-        "UPDATE gallery SET path = NULL WHERE image_id = 'b'",
-        "DELETE FROM gallery",
+        "UPDATE gallery_members SET sha256 = 'x' WHERE image_id = 'b'",
+        "UPDATE gallery_members SET image_id = 'x' WHERE image_id = 'b'",
+        "UPDATE gallery_members SET position = 9 - position",
+        "UPDATE gallery_members SET path = NULL WHERE image_id = 'b'",
+        "DELETE FROM gallery_members",
     ],
 )
 def test_a_gallery_other_than_the_one_searched_breaks_integrity(path: Path, change: str) -> None:

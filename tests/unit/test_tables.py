@@ -23,6 +23,7 @@ EXTREME = np.array(
 SCHEMAS = {
     "images": schemas.IMAGES,
     "gallery": schemas.GALLERY,
+    "categories": schemas.CATEGORIES,
     "queries": schemas.QUERIES,
     "problems": schemas.PROBLEMS,
     "candidates": schemas.CANDIDATES,
