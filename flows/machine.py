@@ -1,6 +1,7 @@
 """What of this machine a run uses, where the settings leave it open."""
 
 import os
+import re
 
 import torch
 
@@ -19,9 +20,16 @@ def find_device(name: str) -> str:
     torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32: the ViT's patches are a convolution
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise UsageError(
+            f"device {name!r} cannot be used",
+            cause="cpu, cuda and cuda:N are tested; others, such as mps and xpu, are not, and "
+            "would give other numbers",
+            remedy="pass --device cpu, or auto to take a GPU where there is one",
+        )
     try:
         torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:  # no such word, no such device
+    except (RuntimeError, AssertionError) as error:  # no such device
         raise UsageError(
             f"device {name!r} cannot be used",
             cause=str(error).splitlines()[0],

@@ -27,26 +27,39 @@ HEADER = ["category", "metric", "stage 1", "stage 2", "gain [95 %]"]
 def recall_rows(store: Path, run: Run) -> list[list[str]]:
     """Stage 1 against stage 2 under ``HEADER``, in percent: a row per category and metric. Micro
     averages and MRR are left to the report and to SQL."""
-    metrics = [
-        metric
-        for metric in Artifact(store, "evaluate", run.evaluated).read("metrics").to_pylist()
-        if metric["category"] != MICRO and metric["metric"] != "mrr"
-    ]
-    by_row: dict[tuple[str, str, int], dict[str, dict[str, Any]]] = {}
-    for metric in metrics:
-        key = (metric["category"], metric["metric"], metric["k"])
-        by_row.setdefault(key, {})[metric["stage"]] = metric
-    categories = list(dict.fromkeys(category for category, _, _ in by_row))
     return [
         [
             category,
             _title(metric, k),
             *(_cell(stages.get(name), name) for name in ("stage1", "stage2", "gain")),
         ]
-        for (category, metric, k), stages in sorted(
-            by_row.items(), key=lambda item: categories.index(item[0][0])
-        )
+        for (category, metric, k), stages in _metrics(store, run).items()
+        if category != MICRO and metric != "mrr"
     ]
+
+
+def recall_summary(store: Path, run: Run) -> list[dict[str, Any]]:
+    """All metrics for programs, as fractions: one object per category, metric and k (0 where
+    there is none), with ``value``, ``ci_low`` and ``ci_high`` of stage1, stage2 and gain, each
+    where it is measured, and ``n``, the queries behind them."""
+    numbers = ("value", "ci_low", "ci_high")
+    return [
+        {"category": category, "metric": metric, "k": k}
+        | {stage: {name: row[name] for name in numbers} for stage, row in stages.items()}
+        | {"n": next(iter(stages.values()))["n"]}
+        for (category, metric, k), stages in _metrics(store, run).items()
+    ]
+
+
+def _metrics(store: Path, run: Run) -> dict[tuple[str, str, int], dict[str, dict[str, Any]]]:
+    """Rows of the table ``metrics`` by category, metric and k, and then by stage; the categories
+    in their order."""
+    rows = Artifact(store, "evaluate", run.evaluated).read("metrics").to_pylist()
+    found: dict[tuple[str, str, int], dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault((row["category"], row["metric"], row["k"]), {})[row["stage"]] = row
+    places = {name: place for place, name in enumerate(dict.fromkeys(key[0] for key in found))}
+    return dict(sorted(found.items(), key=lambda item: places[item[0][0]]))
 
 
 def print_recall(store: Path, run: Run, console: Console) -> None:

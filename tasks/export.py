@@ -182,7 +182,7 @@ def _commit_texts(texts: Mapping[Path, str]) -> tuple[Path, ...]:
 
 
 def _write_trec(run: _Run, stage: Stage, folder: Path) -> tuple[Path, ...]:
-    _warn_of_unanswered(run)
+    _warn_of_unanswered(run, "; `trec_eval -c` counts them as 0, as our recall does")
     lines = "".join(_trec_lines(run, stage))
     texts = {folder / f"run_{stage}.trec": lines}
     recall_on = PROTOCOLS[run.protocol].recall_on
@@ -218,14 +218,14 @@ def _write_parquet(run: _Run, stage: Stage, folder: Path) -> tuple[Path, ...]:
     return (path,)
 
 
-def _warn_of_unanswered(run: _Run) -> None:
+def _warn_of_unanswered(run: _Run, advice: str = "") -> None:
     answered = pc.is_in(run.queries["query_id"], value_set=run.rankings["query_id"].unique())
     asked = run.queries.num_rows
     missing = asked - int(pc.sum(answered).as_py() or 0)
     if missing:
         _log.warning(
-            "%d of %d queries have no candidates, and no rows: see the table problems",
-            missing, asked,
+            "%d of %d queries have no candidates, and no rows: see the table problems%s",
+            missing, asked, advice,
         )  # fmt: skip
 
 

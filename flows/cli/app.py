@@ -3,6 +3,7 @@
 Everything heavy is imported inside the commands, so that ``--help`` answers at once.
 """
 
+from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -12,12 +13,13 @@ from flows.cli.data import datasets, doctor, protocols
 from flows.cli.models import convert, train
 from flows.cli.results import check_submission, export, sql
 from flows.cli.runs import plan, run
-from flows.output.streams import prepare_logging
+from flows.output.streams import prepare_logging, put
 
 app = typer.Typer(
     name="cir-pipeline",
     help="Composed image retrieval in two stages: filter candidates, re-rank them, report recall.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 app.command()(run)
@@ -38,8 +40,17 @@ config_app.command("show")(config_show)
 app.add_typer(config_app, name="config")
 
 
+def _tell_version(asked: bool) -> None:
+    if asked:
+        put(version("cir-pipeline"))
+        raise typer.Exit
+
+
 @app.callback()
 def _log_to_stderr(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="More talk.")] = False,
+    _: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="The version.")
+    ] = False,
 ) -> None:
     prepare_logging(verbose=verbose)

@@ -55,7 +55,9 @@ def convert(
 
 
 def train(
-    stage: Annotated[str, typer.Argument(help="pretrain, stage1 or stage2.")],
+    stage: Annotated[
+        Literal["pretrain", "stage1", "stage2"], typer.Argument(help="What to train.")
+    ],
     out: Annotated[
         Path, typer.Option(help="Folder to write: models best and last, and what resumes.")
     ],
@@ -82,12 +84,14 @@ def train(
         ),
     ] = None,
     features: Annotated[
-        str,
+        Literal["cache", "recompute"],
         typer.Option(
             help="cache: image tokens are kept in the store; recompute: a ViT pass every time."
         ),
     ] = "cache",
-    precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: bf16 on a GPU.")] = "auto",
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 on a GPU that has it.")
+    ] = "auto",
     micro_batch: Annotated[
         int | None,
         typer.Option(help="Rows of a batch at a time; same result.", show_default="all", min=1),

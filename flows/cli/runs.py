@@ -123,7 +123,7 @@ def _run(flags: dict[str, Any], *, as_json: bool) -> None:
 
 def _tell(result: Any, settings: Any, *, as_json: bool) -> None:
     from flows.output.tables import open_console
-    from flows.terminal import HEADER, gallery_rows, print_recall, recall_rows
+    from flows.terminal import gallery_rows, print_recall, recall_summary
 
     if not result.made:
         say("nothing to do: every stage was there already")
@@ -138,9 +138,7 @@ def _tell(result: Any, settings: Any, *, as_json: bool) -> None:
             "made": result.made,
             "problems": result.problems,
             "galleries": gallery_rows(settings.store, result),
-            "recall": [
-                dict(zip(HEADER, row, strict=True)) for row in recall_rows(settings.store, result)
-            ],
+            "recall": recall_summary(settings.store, result),
         }
         put_json(summary)
         return

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ import pytest
 
 from flows.settings import shipped_model
 from storage.artifacts import Artifact
+from storage.catalog import query
 from storage.checkpoints import model_sha256, read_config, read_tensors, write_checkpoint
 from tests.support.small_benchmarks import Finished, Pair
 
@@ -166,9 +168,9 @@ def test_all_impossible_settings_are_told_at_once(
 ) -> None:
     monkeypatch.setenv("CIR_ENGINE", "steam")
     Path("cir.toml").write_text("device = 3\n")
-    answer = terminal("run", "--k", "0", "--split", "dev", "--batch", "-4")
+    answer = terminal("run", "--k", "0", "--memory", "much", "--batch", "-4")
     assert_told(
-        answer, 2, "k (from flag)", "split (from flag)", "batch (from flag)",
+        answer, 2, "k (from flag)", "memory (from flag)", "batch (from flag)",
         "engine (from environment)", "device (from cir.toml)", "remedy:",
     )  # fmt: skip
 
@@ -440,7 +442,38 @@ def test_json_is_all_that_stdout_holds(terminal: Terminal, fiq_run: Finished) ->
     assert (told["made"], told["problems"]) == ([], 0)
     assert Path(told["catalog"]).is_file()
     assert Path(told["report"]).is_file()
-    assert told["recall"]
+    first = next(row for row in told["recall"] if (row["metric"], row["k"]) == ("recall", 10))
+    sql = "SELECT category, value, ci_low, ci_high, n FROM metrics WHERE stage = 'gain' AND {} = {}"
+    rows = query(fiq_run.store / "cir.duckdb", sql.format("(metric, k)", "('recall', 10)"))[1]
+    gain = first["gain"]
+    wanted = (first["category"], gain["value"], gain["ci_low"], gain["ci_high"], first["n"])
+    assert wanted in rows
+
+
+@pytest.mark.parametrize("device", ["meta", "mps", "xpu", "cuda:x", "gpu"])
+def test_a_device_that_is_not_tested_is_refused(
+    terminal: Terminal, fiq_run: Finished, device: str
+) -> None:
+    answer = terminal("run", *fiq_run.bench.arguments(fiq_run.store), "--device", device)
+    assert answer.code == 2
+    assert f"device {device!r} cannot be used" in answer.err
+
+
+def test_the_version_is_told(terminal: Terminal) -> None:
+    assert terminal("--version").out == f"{version('cir-pipeline')}\n"
+
+
+@pytest.mark.parametrize("words", [("-h",), ("run", "-h"), ("train", "-h")])
+def test_help_has_a_short_name(terminal: Terminal, words: tuple[str, ...]) -> None:
+    answer = terminal(*words)
+    assert (answer.code, answer.err) == (0, "")
+    assert "Usage: " in answer.out
+
+
+def test_a_wrong_choice_is_answered_with_those_that_there_are(terminal: Terminal) -> None:
+    answer = terminal("run", "--index", "fast")
+    assert answer.code == 2
+    assert all(kind in answer.err for kind in ("exact", "flat", "ivf", "gpu"))
 
 
 def test_a_plan_takes_a_runs_options_and_makes_nothing(
