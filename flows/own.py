@@ -11,7 +11,7 @@ from cir_core.datasets.ids import path_fault, text_fault
 from cir_core.datasets.own import Layout, OwnData
 from cir_core.datasets.registry import Dataset, find_dataset
 from cir_core.errors import PreflightError, UsageError
-from flows.settings import Settings
+from flows.settings import Settings, in_home
 from storage.annotations import require_root
 from storage.rows import TABLES
 
@@ -54,7 +54,7 @@ def complete(settings: Settings) -> Settings:
     require_root(settings.data_root)
     described: dict[str, Any] = _read_description(settings.data_root).model_dump(exclude_none=True)
     for stage in {"stage1", "stage2"} & described.keys():
-        described[stage] = settings.data_root / described[stage]
+        described[stage] = settings.data_root / in_home(Path(described[stage]))
     missing = {name: value for name, value in described.items() if getattr(settings, name) is None}
     return settings.model_copy(update=missing)
 

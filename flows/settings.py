@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ByteSize,
     ConfigDict,
@@ -29,6 +30,16 @@ SETTINGS_FILE = "cir.toml"
 PREFIX = "CIR_"
 
 
+def in_home(path: Path) -> Path:
+    """The path with a leading ``~`` or ``~user`` expanded; as it is where nobody has that name."""
+    return Path(os.path.expanduser(path))
+
+
+HomePath = Annotated[Path, AfterValidator(in_home)]
+"""A path in which ``~`` is the home folder: a shell expands it in ``--store ~/x``, and neither in
+``--store=~/x`` nor in a file or the environment."""
+
+
 class Settings(BaseModel):
     """What one run is asked to do, as typed; ``resolve_inputs`` of the pipeline completes it.
 
@@ -40,21 +51,21 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dataset: str = "demo"
-    data_root: Path | None = None
+    data_root: HomePath | None = None
     name: str | None = None
     images: str | None = None
     queries: str | None = None
     gallery: str | None = None
     split: RunSplit = "val"
     categories: tuple[str, ...] = ()
-    stage1: Path | None = None
-    stage2: Path | None = None
+    stage1: HomePath | None = None
+    stage2: HomePath | None = None
     protocol: str | None = None
     k: PositiveInt | None = None
     index: IndexKind = "exact"
     nlist: PositiveInt | None = None
     nprobe: PositiveInt | None = None
-    store: Path = Path("cir-store")
+    store: HomePath = Path("cir-store")
     allow_missing: NonNegativeInt = 0
     device: str = "auto"
     batch: PositiveInt = 32
@@ -108,11 +119,11 @@ def resolve(
 def with_folder(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values of settings, in which a dataset that is a path becomes own data with this data root.
 
-    A path is what holds a separator or begins with a dot; whether there is such a folder is not
-    asked. Raises UsageError when another data root is given beside it.
+    A path is what holds a separator or begins with a dot or ``~``; whether there is such a folder
+    is not asked. Raises UsageError when another data root is given beside it.
     """
     dataset = values.get("dataset")
-    if not isinstance(dataset, str) or not (os.sep in dataset or dataset.startswith(".")):
+    if not isinstance(dataset, str) or not (os.sep in dataset or dataset.startswith((".", "~"))):
         return dict(values)
     root = values.get("data_root")
     if root is not None and Path(root) != Path(dataset):

@@ -20,7 +20,7 @@ from flows.machine import find_device, find_workers
 from flows.own import complete, open_dataset
 from flows.pipeline import ingest_split, resolve_inputs
 from flows.recipes import find_recipe
-from flows.settings import Settings, demo_root, resolve
+from flows.settings import HomePath, Settings, demo_root, resolve
 from storage.annotations import require_root
 from storage.lock import hold_store
 from tasks.model_card import add_to_card
@@ -48,11 +48,11 @@ class TrainingSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     stage: Literal["pretrain", "stage1", "stage2"]
-    out: Path
+    out: HomePath
     recipe: str = "demo"
     data: Settings = Settings()
-    base: Path | None = None
-    stage1: Path | None = None
+    base: HomePath | None = None
+    stage1: HomePath | None = None
     validate_on: str | None = None
     features: Literal["cache", "recompute"] = "cache"
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -74,7 +74,7 @@ def _open(path: Path) -> "DuckDBPyConnection":
     import duckdb
 
     try:
-        return duckdb.connect(str(path), read_only=True)
+        return duckdb.connect(str(path.absolute()), read_only=True)
     except duckdb.Error as error:
         raise _not_opened(path, error) from error
 

@@ -1,10 +1,13 @@
 """``cir.duckdb``: the store's evaluated runs as tables and views; rebuilt from Parquet at will."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from shutil import copyfile
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -87,8 +90,8 @@ def write_catalog(path: Path, runs: Sequence[PublishedRun]) -> None:
         )
 
     def build(temporary: Path) -> None:
-        with duckdb.connect() as connection:
-            location = str(temporary).replace("'", "''")
+        with _without_query(temporary.absolute()) as plain, duckdb.connect() as connection:
+            location = str(plain).replace("'", "''")
             connection.execute(
                 f"ATTACH '{location}' AS cir (STORAGE_VERSION '{STORAGE_VERSION}'); USE cir"
             )
@@ -102,6 +105,19 @@ def write_catalog(path: Path, runs: Sequence[PublishedRun]) -> None:
             connection.execute("CHECKPOINT; USE memory; DETACH cir")
 
     commit(path, build)
+
+
+@contextmanager
+def _without_query(path: Path) -> Iterator[Path]:
+    """The path, or one without a question mark whose file is then copied there: DuckDB puts the
+    suffix of its log before the first one, also behind a link, and then finds no such folder."""
+    if "?" not in str(path):
+        yield path
+        return
+    with TemporaryDirectory() as folder:
+        plain = Path(folder) / CATALOG_FILE
+        yield plain
+        copyfile(plain, path)
 
 
 def query(path: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:

@@ -32,7 +32,7 @@ def write_table(path: Path, table: pa.Table) -> None:
     ]
     pq.write_table(
         table,
-        path,
+        path.absolute(),  # of a relative one, Arrow expands ~, and takes run:3 for a URI
         compression={**dict.fromkeys([*plain, *vectors], "zstd"), **dict.fromkeys(blobs, "none")},
         use_dictionary=[name for name in plain if _repeats(table.schema.field(name).type)],
         column_encoding=dict.fromkeys(vectors, "BYTE_STREAM_SPLIT") or None,

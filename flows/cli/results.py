@@ -60,11 +60,12 @@ def export(
 ) -> None:
     """Write a finished run's rankings: for CIRR's or CIRCO's test server, as a TREC run with qrels,
     or as a table with a row per query and candidate."""
-    from flows.settings import resolve
+    from flows.settings import in_home, resolve
     from tasks.export import export as export_task
 
     settings = resolve({"store": store}, os.environ).settings
-    exported = export_task(settings.store, format_, run=run_id, stage=stage, folder=out)
+    folder = None if out is None else in_home(out)
+    exported = export_task(settings.store, format_, run=run_id, stage=stage, folder=folder)
     if as_json:
         files = [str(file) for file in exported.files]
         put_json({"run_id": exported.run_id, "format": format_, "files": files})
@@ -86,10 +87,12 @@ def check_submission(
     """Whether the test server would take a file; if not, every reason at once (exit code 3)."""
     from dataclasses import asdict
 
+    from flows.settings import in_home
     from flows.terminal import require_accepted
     from tasks.check import check_submission as check_task
 
-    verdict = check_task(file, dataset, split, data_root)
+    root = None if data_root is None else in_home(data_root)
+    verdict = check_task(file, dataset, split, root)
     if as_json:
         put_json({"ok": not verdict.faults, **asdict(verdict)})
     elif not verdict.faults:

@@ -143,3 +143,22 @@ def test_a_settings_file_that_is_not_toml_is_named(tmp_path: Path, content: byte
 def test_settings_cannot_change_afterwards() -> None:
     with pytest.raises(ValidationError):
         Settings().k = 3
+
+
+@pytest.mark.parametrize("source", ["flag", "environment", "toml"])
+def test_the_home_folder_is_meant_whatever_source_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given: dict[str, Any] = {
+        "flag": {"flags": {"store": Path("~/results"), "dataset": "~/cat"}},
+        "environment": {"environment": {"CIR_STORE": "~/results", "CIR_DATASET": "~/cat"}},
+        "toml": {"toml": 'store = "~/results"\ndataset = "~/cat"'},
+    }
+    settings = resolved(tmp_path, **given[source]).settings
+    assert (settings.store, settings.data_root) == (tmp_path / "results", tmp_path / "cat")
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/x", "a/~/x", "run:3"])
+def test_what_only_looks_like_a_home_folder_is_left_alone(tmp_path: Path, path: str) -> None:
+    assert resolved(tmp_path, flags={"store": Path(path)}).settings.store == Path(path)
