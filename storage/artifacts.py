@@ -116,6 +116,15 @@ class Artifact:
             self._remove_strays(parts)  # of a process killed right after it wrote the manifest
         return not damaged
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether there is a manifest to be believed; whether its parts are there is not asked."""
+        try:
+            manifests.parse(self._manifest_path, self.fingerprint)
+        except (FileNotFoundError, ValueError):
+            return False
+        return len(self.fingerprint) == FINGERPRINT_DIGITS
+
     def require_current(self) -> None:
         """Raises StoreCorrupt when the artifact, or anything that it was made of, was made of bytes
         that are not there any more, or has no manifest. Looks at manifests alone."""
@@ -264,7 +273,7 @@ class Artifact:
     def _remove_strays(self, names: Iterable[str]) -> None:
         kept = {self._part(name) for name in names} | {self._manifest_path}
         for path in self.folder.iterdir():
-            if path not in kept:
+            if path not in kept and _is_ours(path):
                 path.unlink()
 
     def _matches(self, name: str, receipt: dict[str, Any]) -> bool:
@@ -297,10 +306,34 @@ def _set_aside(path: Path) -> None:
         os.replace(path, path.with_suffix(".damaged"))
 
 
+def _is_ours(path: Path) -> bool:
+    """Whether a name is one that artifacts give. What a file manager, a NAS or a person has put
+    beside them is not ours to remove."""
+    name = path.name
+    if not path.is_file() or name.startswith("."):
+        return path.is_file() and path.match(".*.tmp*")
+    return name.endswith((".receipt.json", ".damaged", ".parquet", ARRAY_SUFFIX))
+
+
 def finished(store: Path, stage: str) -> list[Artifact]:
-    """The stage's artifacts that have a manifest, by fingerprint."""
-    folder = store / "artifacts" / stage
-    return [
-        Artifact(store, stage, manifest.parent.name)
-        for manifest in sorted(folder.glob("*/manifest.json"))
-    ]
+    """The stage's artifacts that are this version's and have a manifest to be believed, by
+    fingerprint; ``left_out`` are the others."""
+    return [one for one in whole(store, stage) if one.identity()["store_format"] == STORE_FORMAT]
+
+
+def whole(store: Path, stage: str) -> list[Artifact]:
+    """The stage's artifacts of any version that have a manifest to be believed."""
+    named = [Artifact(store, stage, path.parent.name) for path in _manifests(store, stage)]
+    return [one for one in named if one.is_whole]
+
+
+def left_out(store: Path, stage: str) -> list[Artifact]:
+    """What has a manifest and is not ``finished``: other versions' artifacts, damaged ones, and
+    those under a name that is not theirs."""
+    known = {one.fingerprint for one in finished(store, stage)}
+    named = [Artifact(store, stage, path.parent.name) for path in _manifests(store, stage)]
+    return [one for one in named if one.fingerprint not in known]
+
+
+def _manifests(store: Path, stage: str) -> list[Path]:
+    return sorted((store / "artifacts" / stage).glob("*/manifest.json"))

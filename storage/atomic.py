@@ -14,8 +14,8 @@ def commit(path: Path, write: Callable[[Path], None]) -> str:
     """Let ``write`` fill a temporary neighbour of ``path``, make it durable, and move it there.
 
     Returns the sha256 of the bytes. Whatever stops this before the rename leaves ``path`` as it
-    was, and nothing half-written stays behind. Raises OutOfSpace when the disk is full, and
-    PreflightError when the folder cannot be made.
+    was, and nothing half-written stays behind. Raises OutOfSpace when the disk is full, in bytes
+    or in files, and PreflightError when the folder cannot be made.
     """
     make_folder(path.parent)
     for leftover in path.parent.glob(f".{path.name}.*.tmp*"):  # of a killed writer
@@ -28,8 +28,8 @@ def commit(path: Path, write: Callable[[Path], None]) -> str:
         os.replace(temporary, path)
         _sync(path.parent)
     except Exception as error:  # a full disk has many types; all else passes on
-        if _is_full(error):
-            raise _full(path) from error
+        if is_full(error):
+            raise out_of_space(path) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -37,16 +37,25 @@ def commit(path: Path, write: Callable[[Path], None]) -> str:
 
 
 def make_folder(path: Path) -> None:
-    """Raises PreflightError when there is none and none can be made."""
+    """Raises OutOfSpace when the disk is full, and PreflightError when there is no folder and none
+    can be made."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+    except OSError as error:
+        if is_full(error):
+            raise out_of_space(path) from error
         raise PreflightError(
             "a folder cannot be made",
             item=str(path),
             cause=str(error),
             remedy="name another folder, or free this name",
         ) from error
+
+
+def existing_part(folder: Path) -> Path:
+    """The folder itself, or the nearest above it that is there."""
+    parents = (folder, *folder.absolute().parents)
+    return next(one for one in parents if os.path.exists(one))  # also below what may not be read
 
 
 def commit_text(path: Path, text: str) -> str:
@@ -71,19 +80,30 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _is_full(error: Exception) -> bool:
-    """DuckDB and safetensors raise types of their own, and keep only the words."""
+def is_full(error: Exception) -> bool:
+    """Whether it says that there is no space, no inode, or no quota left. DuckDB and safetensors
+    raise types of their own, and keep only the words."""
     numbers = (errno.ENOSPC, errno.EDQUOT)
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in numbers
     return any(os.strerror(number) in str(error) for number in numbers)
 
 
-def _full(path: Path) -> OutOfSpace:
-    free = shutil.disk_usage(path.parent).free
+def out_of_space(path: Path) -> OutOfSpace:
+    """The error of a path that a full disk has no room for; it says what the disk has run out of.
+    Call it where the failure is met: later there may be room again."""
+    there = existing_part(path)
+    disk = os.statvfs(there)
+    cause = f"{shutil.disk_usage(there).free / 2**20:.0f} MiB are free there"
+    remedy = "free space"
+    if disk.f_files and not disk.f_favail:  # 0 of 0 where a file system has no such limit
+        cause += f", and none of its {disk.f_files} inodes: it holds no further file, of any size"
+        remedy = (
+            "delete files that nobody needs, on that disk (their number counts, not their size)"
+        )
     return OutOfSpace(
         "the disk is full",
         item=str(path),
-        cause=f"{free / 2**20:.0f} MiB are free there",
-        remedy="free space or move the store with --store, then run the same command again",
+        cause=cause,
+        remedy=f"{remedy}, or move the store with --store, then run the same command again",
     )

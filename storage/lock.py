@@ -7,12 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cir_core.errors import PreflightError, StoreBusy
+from storage.atomic import existing_part, is_full, out_of_space
 
-
-def existing_part(folder: Path) -> Path:
-    """The folder itself, or the nearest above it that is there."""
-    parents = (folder, *folder.absolute().parents)
-    return next(one for one in parents if os.path.exists(one))  # also below what may not be read
+PID_BYTES = 100
+"""More than any process id has digits."""
 
 
 def is_writable(folder: Path) -> bool:
@@ -25,12 +23,11 @@ def holder_of(store: Path) -> str | None:
     """Who holds the store now: the process id, or "unknown"; None when it is free.
 
     Asking takes the lock, shared, for a moment: a run that starts in that very moment is refused.
+    Raises PreflightError where nothing can be locked.
     """
     try:
         with (store / "lock").open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _locked(store, file.fileno(), fcntl.LOCK_SH):
                 return file.read().strip() or "unknown"
     except FileNotFoundError:
         pass
@@ -41,30 +38,62 @@ def holder_of(store: Path) -> str | None:
 def hold_store(store: Path) -> Iterator[None]:
     """Hold the store for this process; the kernel releases it when the process ends, however.
 
-    Raises StoreBusy at once, naming the holder, and PreflightError when the store is not writable.
+    Raises StoreBusy at once, naming the holder; OutOfSpace when the disk is full; PreflightError
+    when the store is not writable, or its file system has no locks.
     """
-    path = store / "lock"
+    descriptor = _open(store)
+    try:
+        if not _locked(store, descriptor, fcntl.LOCK_EX):
+            holder = os.read(descriptor, PID_BYTES).decode(errors="replace").strip()
+            raise StoreBusy(
+                "another run holds the store",
+                item=str(store),
+                cause=f"held by process {holder or 'unknown'}",
+                remedy="wait for it to end, or use another --store",
+            )
+        _sign(store, descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open(store: Path) -> int:
     try:
         store.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        return os.open(store / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
+        if is_full(error):
+            raise out_of_space(store / "lock") from error
         raise PreflightError(
             "the store cannot be written",
             item=str(store),
             cause=str(error),
             remedy="pass a writable folder with --store",
         ) from error
-    with os.fdopen(descriptor, "r+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StoreBusy(
-                "another run holds the store",
-                item=str(store),
-                cause=f"held by process {file.read().strip() or 'unknown'}",
-                remedy="wait for it to end, or use another --store",
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
+
+
+def _locked(store: Path, descriptor: int, kind: int) -> bool:
+    """False when another process holds the lock."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise PreflightError(
+            "the store cannot be locked",
+            item=str(store),
+            cause=f"its file system does not lock files (flock): {error}",
+            remedy="pass a folder on a local disk with --store",
+        ) from error
+    return True
+
+
+def _sign(store: Path, descriptor: int) -> None:
+    """Leave the process id, for those who find the store held."""
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    except OSError as error:
+        if is_full(error):
+            raise out_of_space(store / "lock") from error
+        raise

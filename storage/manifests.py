@@ -9,7 +9,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-RECEIPT = frozenset({"rows", "bytes", "sha256", "sources"})
+PART = frozenset({"rows", "bytes", "sha256"})
+RECEIPT = PART | {"sources"}
+MANIFEST = {"identity": dict, "parts": dict, "sources": dict, "made_with": dict, "created_at": str}
+IDENTITY = {"stage": str, "store_format": int, "version": int, "settings": dict, "inputs": dict}
 
 
 def digest(content: Any) -> str:
@@ -37,17 +40,35 @@ def render(
 def parse(path: Path, fingerprint: str) -> dict[str, Any]:
     """The manifest of the artifact of this fingerprint.
 
-    Raises FileNotFoundError when there is none, and ValueError when it is damaged or another's.
+    Raises FileNotFoundError when there is none, and ValueError when it is damaged, another's, or
+    lacks what this version writes.
     """
-    manifest = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (IsADirectoryError, NotADirectoryError) as error:
+        raise ValueError("no file") from error
     if not isinstance(manifest, dict):
         raise ValueError("no object")  # noqa: TRY004 - as what is no JSON
     content = {name: value for name, value in manifest.items() if name != "checksum"}
     if manifest.get("checksum") != digest(content):
         raise ValueError("its checksum is another")
+    if not _is_complete(manifest):
+        raise ValueError("it is another version's")
     if not digest(content["identity"]).startswith(fingerprint):
         raise ValueError("it is another artifact's")
     return manifest
+
+
+def _is_complete(manifest: Mapping[str, Any]) -> bool:
+    return (
+        _has(manifest, MANIFEST)
+        and _has(manifest["identity"], IDENTITY)
+        and all(isinstance(one, dict) and one.keys() >= PART for one in manifest["parts"].values())
+    )
+
+
+def _has(values: Mapping[str, Any], kinds: Mapping[str, type]) -> bool:
+    return all(isinstance(values.get(name), kind) for name, kind in kinds.items())
 
 
 def content(manifest: Mapping[str, Any]) -> str:
@@ -61,7 +82,7 @@ def parse_receipt(path: Path) -> dict[str, Any] | None:
     """A part's receipt; None when there is none or it is damaged."""
     try:
         receipt = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError):
+    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError, json.JSONDecodeError):
         return None
     return receipt if isinstance(receipt, dict) and receipt.keys() == RECEIPT else None
 

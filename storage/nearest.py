@@ -1,22 +1,18 @@
 """Why an artifact is not there: how it differs from the one of its stage that is most like it."""
 
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cir_core.errors import StoreCorrupt
-from storage.artifacts import Identity, finished
+from storage.artifacts import Identity, whole
 
 
 def why_missing(store: Path, identity: Identity) -> str:
     """In a few words: what the artifact has other than the finished one of its stage that is most
     like it, which is the one with the fewest other inputs, and of those with the fewest other
     settings."""
-    neighbours = []
-    for artifact in finished(store, identity.stage):
-        with suppress(StoreCorrupt):  # a damaged one says nothing, and is reported when it is read
-            neighbours.append(artifact.identity())
+    # a damaged one says nothing, and is reported when it is read
+    neighbours = [artifact.identity() for artifact in whole(store, identity.stage)]
     if not neighbours:
         return "never made in this store"
     wanted = identity.as_json()

@@ -13,7 +13,7 @@ import torch
 from packaging.requirements import Requirement
 from torch import Tensor
 
-from cir_core.errors import CheckpointRefused
+from cir_core.errors import CheckpointRefused, PreflightError
 from cir_core.findings import Finding, State, blocked
 from cir_core.models.config import DEMO_BLIP, ModelConfig
 from cir_core.models.fusion import Stage1Model
@@ -25,8 +25,9 @@ from cir_core.models.load import (
     parse_config,
     require_fit,
 )
+from storage.atomic import existing_part
 from storage.checkpoints import differing_tensors, read_config, read_shapes
-from storage.lock import existing_part, holder_of, is_writable
+from storage.lock import holder_of, is_writable
 
 PACKAGE = "cir-pipeline"
 PART = "environment"
@@ -74,6 +75,8 @@ def check_store(store: Path, *, bytes_needed: int | None) -> list[Finding]:
         findings.append(Finding("store", "lock", "note" if holder else "ok", held))
     except OSError as error:
         findings.append(Finding("store", "lock", "blocked", str(error)))
+    except PreflightError as error:
+        findings.append(Finding("store", "lock", "blocked", error.cause, remedy=error.remedy))
     free = shutil.disk_usage(existing_part(store)).free // MIB
     needed = None if bytes_needed is None else -(-bytes_needed // MIB)
     is_full = needed is not None and free < needed

@@ -22,7 +22,7 @@ from cir_core.types import Benchmark, ImageId, Pool, Query, QueryId
 from storage.artifacts import Artifact
 from storage.atomic import commit, commit_text
 from storage.catalog import run_id_of
-from storage.runs import find_run
+from storage.runs import find_run, read_as_ours
 from storage.tables import write_jsonl, write_table
 from tasks.ranking_rows import ranking_rows
 
@@ -51,9 +51,12 @@ def export(
     the server's rules allow all of it. Queries without candidates have no rows in the other
     formats, and a warning tells how many. Raises what ``find_run`` raises; UsageError when the run
     is of another dataset than the server's; PreflightError when its K is below what the server
-    wants; ProblemsFound with every fault of a submission that would be refused.
+    wants; StoreCorrupt when the run is another version's; ProblemsFound with every fault of a
+    submission that would be refused.
     """
-    chosen = _read_run(find_run(store, run))
+    found = find_run(store, run)
+    with read_as_ours(found):
+        chosen = _read_run(found)
     folder = folder or store / "exports" / chosen.run_id
     return Exported(chosen.run_id, _WRITERS[format_](chosen, stage, folder))
 
@@ -97,7 +100,7 @@ def _read_run(evaluated: Artifact) -> _Run:
         run_id=run_id_of(evaluated.fingerprint),
         dataset=settings["dataset"],
         split=settings["split"],
-        protocol=settings["protocol"],
+        protocol=PROTOCOLS[settings["protocol"]].name,
         k=identity["settings"]["k"],
         queries=source.read("queries"),
         gallery=source.read("gallery").sort_by("position"),

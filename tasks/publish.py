@@ -12,7 +12,7 @@ from cir_core.errors import StoreCorrupt
 from cir_core.metrics.galleries import SearchedGallery, together
 from cir_core.metrics.protocols import PROTOCOLS
 from cir_core.metrics.recall import AVERAGE
-from storage.artifacts import Artifact, Made, finished
+from storage.artifacts import Artifact, Made, finished, left_out
 from storage.catalog import (
     CATALOG_FILE,
     BrokenRuns,
@@ -21,6 +21,7 @@ from storage.catalog import (
     run_id_of,
     write_catalog,
 )
+from storage.runs import read_as_ours, warn_of
 from tasks.gallery import usable_images
 
 _log = logging.getLogger(__name__)
@@ -31,9 +32,9 @@ def publish(store: Path, evaluated: str) -> Made:
     written, and this run is in it as the store has it.
 
     The file is always built from Parquet, so a deleted or damaged one comes back whole. Other runs
-    whose artifacts are gone, damaged, or were made of bytes that are not there any more, are left
-    out with a warning. Raises StoreCorrupt when that is true of this run, or when its tables
-    contradict each other.
+    whose artifacts are gone, damaged, another version's, or were made of bytes that are not there
+    any more, are left out with a warning. Raises StoreCorrupt when that is true of this run, or
+    when its tables contradict each other.
     """
     if is_published(store, evaluated):
         return Made(evaluated, reused=True)
@@ -60,9 +61,13 @@ def is_published(store: Path, evaluated: str) -> bool:
 
 def _readable_runs(store: Path, evaluated: str) -> Iterator[tuple[str, tuple[PublishedRun, str]]]:
     """Each run's id, its tables, and the content that they are read from."""
+    Artifact(store, "evaluate", evaluated).require_current()
+    warn_of(left_out(store, "evaluate"))
     for artifact in finished(store, "evaluate"):
         try:
-            yield run_id_of(artifact.fingerprint), (_read_run(store, artifact), artifact.content)
+            with read_as_ours(artifact):
+                run = _read_run(store, artifact)
+            yield run_id_of(artifact.fingerprint), (run, artifact.content)
         except StoreCorrupt as error:
             if artifact.fingerprint == evaluated:
                 raise

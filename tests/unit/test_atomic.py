@@ -100,6 +100,21 @@ def test_a_full_disk_is_out_of_space(
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize(("files", "told"), [(1000, True), (0, False)])
+def test_a_disk_without_inodes_is_told_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int, told: bool
+) -> None:
+    """Some file systems count none: 0 of 0."""
+    disk = list(os.statvfs(tmp_path))
+    disk[5:8] = [files, 0, 0]
+    with monkeypatch.context() as patch:
+        patch.setattr("storage.atomic.os.statvfs", lambda _path: os.statvfs_result(disk))
+        patch.setattr("storage.atomic.Path.mkdir", failing(errno.ENOSPC))
+        with pytest.raises(OutOfSpace) as caught:
+            commit_text(tmp_path / "new" / "a", "text")
+    assert ("none of its 1000 inodes" in caught.value.cause) == told
+
+
 def test_a_full_disk_told_in_a_librarys_own_type_is_out_of_space(tmp_path: Path) -> None:
     """As DuckDB and safetensors do."""
 

@@ -1,5 +1,6 @@
 """Can a run work here: each check by itself, with what is wrong made wrong on purpose."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -158,6 +159,19 @@ def test_a_holder_that_left_no_name_is_unknown_and_asking_keeps_no_lock(tmp_path
     assert holder_of(tmp_path) is None
     with hold_store(tmp_path):
         pass
+
+
+def test_a_store_that_cannot_be_locked_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_args: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    (tmp_path / "lock").touch()
+    monkeypatch.setattr("storage.lock.fcntl.flock", flock)
+    lock = by_check(check_store(tmp_path, bytes_needed=None))["lock"]
+    assert lock.state == "blocked"
+    assert "local disk" in lock.remedy
 
 
 def test_a_disk_that_is_too_small_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """One writing run per store; the kernel frees it, whatever became of the holder."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -7,17 +8,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cir_core.errors import PreflightError, StoreBusy
-from storage.lock import hold_store
+from cir_core.errors import OutOfSpace, PreflightError, StoreBusy
+from storage.lock import hold_store, holder_of
 
 ROOT = Path(__file__).parents[2]
 HOLDER = """
 import sys
 from pathlib import Path
-from storage.lock import hold_store
+from storage.lock import hold_store, holder_of
 with hold_store(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -89,3 +91,38 @@ def test_a_read_only_store_is_refused_before_work(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(PreflightError):
         hold_store(tmp_path).__enter__()
+
+
+def failing(number: int) -> Any:
+    def fail(*_args: Any, **_kwargs: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_a_file_system_without_locks_is_told_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr("storage.lock.fcntl.flock", failing(number))
+    with pytest.raises(PreflightError, match="flock") as caught:
+        hold_store(tmp_path).__enter__()
+    assert caught.value.exit_code == 4
+    assert "local disk" in caught.value.remedy
+    with pytest.raises(PreflightError, match="flock"):
+        holder_of(tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("function", ["os.open", "os.pwrite", "Path.mkdir"])
+def test_a_full_disk_at_the_lock_is_out_of_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, number: int
+) -> None:
+    store = tmp_path / "new" / "store"
+    with monkeypatch.context() as patch:
+        patch.setattr(f"storage.lock.{function}", failing(number))
+        with pytest.raises(OutOfSpace) as caught:
+            hold_store(store).__enter__()
+    assert caught.value.exit_code == 8
+    with hold_store(store):
+        pass
