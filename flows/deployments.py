@@ -13,6 +13,7 @@ from prefect.context import FlowRunContext
 
 from flows.cli.models import train
 from flows.cli.runs import run as run_command
+from flows.drift import require_unchanged
 from flows.engine import Prefect
 from flows.observed import attempt, logs_shown, observe
 from flows.parameters import parameters_of
@@ -62,6 +63,7 @@ def pipeline(**values: Any) -> Run:
         made = ", ".join(run.made) or "nothing: everything was there"
         _log.info("made %s; report: %s", made, run.report.absolute())
         attempt(lambda: _show(settings, run))
+        require_unchanged(run)
     return run
 
 

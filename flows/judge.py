@@ -1,5 +1,6 @@
 """How a checkpoint is judged: by runs of the pipeline over queries that no training has seen."""
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from storage.lock import hold_store
 from tasks.evaluate import stage1_metrics
 from tasks.pair import check_stage1
 from tasks.scores import Score, Scores
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Stage2Judge:
     def __call__(self, model: Path) -> Scores:
         settings = self.settings.model_copy(update={"stage2": model})
         run = run_pipeline(settings, self.engine)
+        if run.changed:
+            _log.warning("inputs have changed since they were used: %s", ", ".join(run.changed))
         metrics = Artifact(settings.store, "evaluate", run.evaluated).read("metrics").to_pylist()
         return Scores(_scores(metrics, "stage2"), _scores(metrics, "gain"))
 

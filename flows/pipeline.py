@@ -19,6 +19,7 @@ from flows.settings import Settings, demo_root, shipped_model
 from storage.artifacts import Artifact, Made
 from storage.catalog import CATALOG_FILE, run_id_of
 from storage.lock import hold_store
+from tasks.changes import find_changed, look_at_models
 from tasks.encode import encode
 from tasks.evaluate import evaluate
 from tasks.ingest import ingest
@@ -26,6 +27,7 @@ from tasks.pair import check_pair
 from tasks.publish import publish
 from tasks.rank import rank
 from tasks.ranked import write_ranked
+from tasks.readings import Ingested
 from tasks.render import render_demo
 from tasks.report import report
 from tasks.rerank import rerank
@@ -59,7 +61,7 @@ class Inputs:
 class Found:
     """What stage 1 leaves: its artifacts, and how many problems images and queries had."""
 
-    ingested: Made
+    ingested: Ingested
     gallery: Made
     queries: Made
     candidates: Made
@@ -68,7 +70,8 @@ class Found:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run leaves: its name, its files, and the stages that had work to do."""
+    """What a run leaves: its name, its files, the stages that had work to do, and which inputs have
+    changed since they were used."""
 
     run_id: str
     evaluated: str
@@ -77,6 +80,7 @@ class Run:
     problems: int
     ranked: tuple[Path, ...]
     made: tuple[str, ...]
+    changed: tuple[str, ...] = ()
 
 
 def resolve_inputs(settings: Settings) -> Inputs:
@@ -122,12 +126,14 @@ def resolve_inputs(settings: Settings) -> Inputs:
 def run_pipeline(settings: Settings, engine: Engine) -> Run:
     """Make what is missing, stage by stage, up to the catalog and the report.
 
-    Holds the store meanwhile. Raises ProblemsFound before any scoring when more images or queries
+    Holds the store meanwhile. Inputs are looked at again when all is written (``Run.changed``; see
+    ``flows.drift``). Raises ProblemsFound before any scoring when more images or queries
     have problems than ``allow_missing``; what was made until then stays and is used next time.
     """
     inputs = resolve_inputs(settings)
     store, root = settings.store, inputs.data_root
     with hold_store(store):
+        looks = look_at_models(stage1=inputs.stage1, stage2=inputs.stage2)
         pair = engine.run(check_pair, store, inputs.stage1, inputs.stage2)
         found = find_candidates(settings, inputs, pair, engine)
         ingested, candidates = found.ingested.fingerprint, found.candidates.fingerprint
@@ -156,6 +162,7 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
             if inputs.dataset.writes_ranked
             else None
         )
+        changed = engine.run(find_changed, store, found.ingested, pair.fingerprint, looks)
     made = {
         "ingest": found.ingested,
         "encode": found.gallery,
@@ -177,6 +184,7 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
         problems=found.problems,
         ranked=ranked_files.files if ranked_files else (),
         made=_worked(made),
+        changed=changed,
     )
 
 
@@ -216,7 +224,7 @@ def find_candidates(settings: Settings, inputs: Inputs, models: Made, engine: En
     return Found(ingested, encoded.gallery, encoded.queries, retrieved, len(problems))
 
 
-def ingest_split(settings: Settings, inputs: Inputs, engine: Engine) -> Made:
+def ingest_split(settings: Settings, inputs: Inputs, engine: Engine) -> Ingested:
     """The split's images, gallery and queries; the demo draws its own first. Raises UsageError when
     a gallery is too small for the index."""
     store, root = settings.store, inputs.data_root

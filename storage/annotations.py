@@ -10,6 +10,7 @@ from typing import Any
 from cir_core.errors import AnnotationError, PreflightError
 from cir_core.types import Listing
 from storage.folders import list_images
+from storage.looks import Looks
 from storage.rows import TABLES, read_rows
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -20,7 +21,8 @@ class AnnotationReader:
     """What an adapter reads below a data root. Each file is opened once, however often it is asked
     for, so that the bytes that are named are the bytes that were parsed.
 
-    ``sha256`` names the files by their bytes, ``listings`` holds the folders'.
+    ``sha256`` names the files by their bytes, ``listings`` holds the folders', ``looks`` how the
+    files looked.
     """
 
     def __init__(self, root: Path) -> None:
@@ -28,6 +30,7 @@ class AnnotationReader:
         self._contents: dict[str, Any] = {}
         self.sha256: dict[str, str] = {}
         self.listings: dict[str, Listing] = {}
+        self.looks = Looks(root)
 
     def read(self, relative: str) -> Any:
         """Decoded content: of a folder its ``Listing``, of a table file its
@@ -44,6 +47,7 @@ class AnnotationReader:
         if path.is_dir():
             self.listings[relative] = list_images(path)
             return self.listings[relative]
+        self.looks.note(relative)
         content = _read_bytes(path)
         self.sha256[relative] = hashlib.sha256(content).hexdigest()
         return read_rows(content, path) if _is_table(path) else _decode(content, path)

@@ -13,12 +13,13 @@ from cir_core.datasets.adapter import Adapter
 from cir_core.datasets.ids import twins
 from cir_core.datasets.registry import Dataset
 from cir_core.errors import UsageError
-from cir_core.types import Benchmark, Query, RunSplit
+from cir_core.types import Benchmark, ImageId, Query, RunSplit
 from storage import schemas
 from storage.annotations import AnnotationReader, require_root
-from storage.artifacts import Artifact, Identity, Made
+from storage.artifacts import Artifact, Identity
 from storage.images import Folders
 from tasks.gallery import category_table, gallery_table
+from tasks.readings import Ingested
 from tasks.scan import Images, scan_images
 
 VERSION = 5
@@ -35,7 +36,7 @@ def ingest(
     split: RunSplit,
     categories: Sequence[str],
     protocol: str,
-) -> Made:
+) -> Ingested:
     """The artifact ``ingest``: parts images, gallery, categories, queries, problems, as the
     protocol wants them; of the named categories, or of all. A gallery that several categories have
     is kept once. Its input ``texts`` names what the queries ask, whatever their gallery.
@@ -51,7 +52,8 @@ def ingest(
     annotations = AnnotationReader(data_root)
     benchmark = dataset.parse(split, categories, annotations.read, dataset.protocol(protocol))
     _tell_notes(benchmark)
-    images = scan_images(Folders(data_root, benchmark.folders), benchmark.files)
+    folders = Folders(data_root, benchmark.folders)
+    images = scan_images(folders, benchmark.files, looks=annotations.looks)
     listed = [problem.row(problem.item) for problem in benchmark.problems] + images.problems
     gallery, categories_of = gallery_table(benchmark), category_table(benchmark)
     identity = Identity(
@@ -72,8 +74,12 @@ def ingest(
         },
     )
     artifact = Artifact.of(store, identity)
-    if artifact.is_done:
-        return Made(identity.fingerprint, reused=True)
+    reused = artifact.is_done
+    made = Ingested(
+        identity.fingerprint, reused, annotations.looks, _searched(annotations, benchmark)
+    )
+    if reused:
+        return made
     problems = listed + _query_problems(benchmark, images)
     artifact.write_part("images", pa.Table.from_pylist(images.rows, schemas.IMAGES))
     artifact.write_part("gallery", gallery)
@@ -85,7 +91,19 @@ def ingest(
         "ingested %d images, %d queries, %d problems",
         len(images.rows), len(benchmark.queries), len(problems),
     )  # fmt: skip
-    return Made(identity.fingerprint, reused=False)
+    return made
+
+
+def _searched(
+    annotations: AnnotationReader, benchmark: Benchmark
+) -> dict[str, tuple[ImageId, ...]]:
+    """The folders that are a gallery, by what was listed there."""
+    galleries = benchmark.galleries.values()
+    return {
+        folder: listing.images
+        for folder, listing in annotations.listings.items()
+        if listing.images in galleries
+    }
 
 
 def _choose(adapter: Adapter, dataset: str, categories: Sequence[str]) -> Sequence[str]:

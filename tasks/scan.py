@@ -7,6 +7,7 @@ from typing import Any
 from cir_core.errors import ImageProblem
 from cir_core.types import ImageId
 from storage.images import Folders, image_size, sha256_of_bytes
+from storage.looks import Looks
 from tasks.progress import count
 
 
@@ -23,18 +24,24 @@ Measure = Callable[[bytes, str], tuple[int, int]]
 
 
 def scan_images(
-    folders: Folders, files: Mapping[ImageId, Sequence[str]], *, measure: Measure = image_size
+    folders: Folders,
+    files: Mapping[ImageId, Sequence[str]],
+    *,
+    measure: Measure = image_size,
+    looks: Looks | None = None,
 ) -> Images:
     """Each image by the first of its places that exists, in the order given.
 
     Files are always read and hashed, since only their bytes can say whether they changed. The
-    default measure looks at the header alone.
+    default measure looks at the header alone. ``looks`` notes how each file looked before.
     """
     rows, problems = [], []
     with count("hashing", len(files), "images") as counter:
         for image_id, names in files.items():
             try:
                 path = folders.find(names)
+                if looks is not None:
+                    looks.note(path)
                 content = folders.read(path)
                 width, height = measure(content, path)
             except ImageProblem as problem:

@@ -108,6 +108,7 @@ def _flags(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run(flags: dict[str, Any], *, as_json: bool) -> None:
+    from flows.drift import require_unchanged
     from flows.settings import resolve
 
     settings = resolve(flags, os.environ).settings
@@ -119,6 +120,7 @@ def _run(flags: dict[str, Any], *, as_json: bool) -> None:
 
         result = run_pipeline(settings, InProcess())
     _tell(result, settings, as_json=as_json)
+    require_unchanged(result)
 
 
 def _tell(result: Any, settings: Any, *, as_json: bool) -> None:
@@ -137,6 +139,7 @@ def _tell(result: Any, settings: Any, *, as_json: bool) -> None:
             "ranked": [str(path) for path in result.ranked],
             "made": result.made,
             "problems": result.problems,
+            "changed": result.changed,
             "galleries": gallery_rows(settings.store, result),
             "recall": recall_summary(settings.store, result),
         }
@@ -152,5 +155,9 @@ def _tell(result: Any, settings: Any, *, as_json: bool) -> None:
 def _run_with_prefect(settings: Any) -> Any:
     prepare_prefect(settings.store)
     from flows.deployments import run_flow
+    from flows.drift import InputsChanged
 
-    return run_flow(settings)
+    try:
+        return run_flow(settings)
+    except InputsChanged as changed:  # told after the results, as without Prefect
+        return changed.run

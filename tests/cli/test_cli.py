@@ -684,3 +684,18 @@ def test_an_ignored_interrupt_stays_ignored() -> None:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert (ended.stdout, ended.stderr) == ("", "")
+
+
+def test_inputs_that_changed_are_told_after_the_results(
+    terminal: Terminal, fiq_run: Finished, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def find_changed(*_arguments: object) -> tuple[str, ...]:
+        return ("data/a.png",)
+
+    monkeypatch.setattr("flows.pipeline.find_changed", find_changed)
+    shutil.copytree(fiq_run.store, tmp_path / "store")
+    answer = terminal("run", *fiq_run.bench.arguments(tmp_path / "store"), "--json")
+    assert answer.code == 3
+    assert json.loads(answer.out)["changed"] == ["data/a.png"]
+    assert json.loads(answer.out)["recall"]
+    assert "1 inputs have changed since they were used" in answer.err

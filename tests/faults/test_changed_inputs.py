@@ -1,5 +1,6 @@
 """Inputs that change while they are used: what is named is what was read, or nothing is made."""
 
+import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -9,11 +10,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from cir_core.datasets.own import Layout, OwnData
 from cir_core.datasets.registry import Dataset, find_dataset
 from cir_core.errors import PreflightError
+from flows.drift import InputsChanged, require_unchanged
 from flows.engine import InProcess
 from flows.pipeline import run_pipeline
-from storage.artifacts import Artifact, Made, finished
+from storage.artifacts import Artifact, Identity, Made, finished
 from storage.atomic import sha256_of
 from storage.checkpoints import (
     ModelIdentity,
@@ -22,6 +25,7 @@ from storage.checkpoints import (
     read_tensors,
     write_checkpoint,
 )
+from tasks.changes import find_changed
 from tasks.ingest import ingest
 from tasks.pair import check_pair
 from tasks.training_data import read_triplets
@@ -183,3 +187,98 @@ def test_weights_put_in_place_while_the_pair_is_checked_are_refused(
 
 def scores(store: Path) -> list[list[dict[str, Any]]]:
     return [one.read("scores").to_pylist() for one in finished(store, "rerank")]
+
+
+# --- images
+
+
+@pytest.fixture
+def again(fiq_run: Finished, bench: Bench, tmp_path: Path) -> Finished:
+    """A finished run with data, models and a store of its own."""
+    shutil.copytree(fiq_run.bench.root, tmp_path / "data")
+    shutil.copytree(fiq_run.store, tmp_path / "store")
+    return Finished(replace(bench, root=tmp_path / "data"), tmp_path / "store", fiq_run.run)
+
+
+def repaint(path: Path) -> Path:
+    Image.new("RGB", (64, 64), (1, 2, 3)).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("stages", "after"), [(("encode", "rerank"), "ingest"), (("rerank",), "retrieve")]
+)
+def test_an_image_that_changes_before_it_is_used_is_refused(
+    again: Finished, stages: tuple[str, ...], after: str
+) -> None:
+    for stage in stages:
+        shutil.rmtree(again.store / "artifacts" / stage)
+    picture = again.bench.root / "images" / "dress-03.jpg"
+    settings = again.bench.settings(again.store)
+    with pytest.raises(PreflightError, match="image has changed since this run began") as refusal:
+        run_pipeline(settings, Then(**{after: lambda: repaint(picture)}))
+    assert refusal.value.item == "images/dress-03.jpg"
+
+
+# --- after use
+
+
+def test_an_image_that_changes_after_its_use_is_told_at_the_end(again: Finished) -> None:
+    picture = again.bench.root / "images" / "dress-03.jpg"
+    settings = again.bench.settings(again.store)
+    run = run_pipeline(settings, Then(evaluate=lambda: repaint(picture)))
+    assert run.run_id == again.run.run_id  # of the picture that was used
+    assert run.report.is_file()
+    assert run.changed == (str(picture),)
+    with pytest.raises(InputsChanged) as told:
+        require_unchanged(run)
+    assert told.value.exit_code == 3
+    assert told.value.item == str(picture)
+    assert pickle.loads(pickle.dumps(told.value)).run == run
+    following = run_pipeline(settings, InProcess())
+    assert following.run_id != run.run_id
+    assert following.changed == ()
+
+
+def test_whatever_has_changed_is_told(again: Finished) -> None:
+    root, pair = again.bench.root, again.bench.pair
+    split = root / "image_splits" / "split.dress.val.json"
+    gone = root / "images" / "toptee-01.jpg"
+
+    def meddle() -> None:
+        split.write_text(split.read_text() + " ")
+        gone.unlink()
+        write_over(pair.stage2)
+
+    run = run_pipeline(again.bench.settings(again.store), Then(report=meddle))
+    assert run.made == ()
+    assert set(run.changed) == {str(split), str(gone), str(pair.stage2 / "model.safetensors")}
+
+
+def test_files_written_again_with_the_same_bytes_have_not_changed(again: Finished) -> None:
+    files = [*again.bench.root.rglob("*.*"), *again.bench.pair.stage1.iterdir()]
+
+    def write_again() -> None:
+        for path in files:
+            path.write_bytes(path.read_bytes())
+
+    run = run_pipeline(again.bench.settings(again.store), Then(report=write_again))
+    assert run.changed == ()
+
+
+@pytest.mark.parametrize("gallery", [None, "gallery.csv"])
+def test_a_picture_that_comes_is_told_where_the_folder_is_the_gallery(
+    root: Path, gallery: str | None
+) -> None:
+    (root / "gallery.csv").write_text("image\na.png\nb.png\nc.png\nd.png\n")
+    shutil.copy(root / "a.png", root / "d.png")
+    (root / "e.png").write_bytes(b"")  # passed over by the list
+    store = root.parent / "store"
+    dataset = replace(find_dataset("own"), adapter=OwnData(Layout(gallery=gallery)))
+    made = ingest(store, root, dataset, "val", (), "own-removed")
+    pair = Identity("pair", 0, settings={}, inputs={})
+    Artifact.of(store, pair).finish(pair, [])
+    assert find_changed(store, made, pair.fingerprint, {}) == ()
+    shutil.copy(root / "a.png", root / "f.png")
+    told = find_changed(store, made, pair.fingerprint, {})
+    assert told == (() if gallery else (f"{root} (images that came: 1)",))

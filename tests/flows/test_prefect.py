@@ -21,6 +21,7 @@ from cir_core.datasets.registry import DATASETS
 from cir_core.errors import PreflightError, ProblemsFound
 from flows.cli.engines import PREFECT_DEFAULTS
 from flows.deployments import cir_pipeline, cir_training, run_flow, run_training_flow
+from flows.drift import InputsChanged
 from flows.observed import observe
 from flows.settings import Settings
 from flows.train import TrainingSettings
@@ -74,6 +75,20 @@ def test_prefect_makes_what_the_plain_engine_makes(fiq_run: Finished, tmp_path: 
     of_tasks = [line for line in told if line["name"] == "tasks.ingest"]
     assert of_tasks
     assert all(line["task_run_id"] for line in of_tasks)
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_inputs_that_changed_fail_the_flow_after_the_results(
+    fiq_run: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find_changed(*_arguments: object) -> tuple[str, ...]:
+        return ("data/a.png",)
+
+    monkeypatch.setattr("flows.pipeline.find_changed", find_changed)
+    with pytest.raises(InputsChanged) as told:
+        run_flow(fiq_run.bench.settings(fiq_run.store, engine="prefect"))
+    assert told.value.run.run_id == fiq_run.run.run_id
+    assert told.value.run.report.is_file()
 
 
 def deployments() -> list[dict[str, Any]]:
