@@ -260,14 +260,17 @@ def stop_on_problems(problems: list[dict[str, str]], allowed: int) -> None:
     """Raises ProblemsFound, which lists the first of them, when more than allowed are not merely
     the consequence of another."""
     causes = sum(row["kind"] not in CONSEQUENCES for row in problems)
+    others = len(problems) - causes
     if causes > allowed:
         told = [f"{row['item']}: {row['kind']}: {row['message']}" for row in problems]
         if len(told) > PROBLEMS_SHOWN:
             told[PROBLEMS_SHOWN:] = [f"... and {len(told) - PROBLEMS_SHOWN} more"]
         raise ProblemsFound(
-            f"{len(problems)} images or queries cannot be used",
+            f"{causes} images or queries cannot be used"
+            + (f", nor {others} queries that need them" if others else ""),
             item="\n          ".join(told),
-            cause="the copy of the dataset is incomplete or damaged",
-            remedy="repair them, or go on without: --allow-missing "
-            f"{causes} (then all are in the table problems of the catalog)",
+            cause="files are missing or damaged, or the tables or the layout name them otherwise",
+            remedy="repair them (`cir-pipeline doctor` also looks beside where they should be), or "
+            f"go on without: --allow-missing {causes} (then all are in the table problems of the "
+            "catalog)",
         )

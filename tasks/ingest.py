@@ -3,13 +3,14 @@
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from cir_core.datasets.adapter import Adapter
+from cir_core.datasets.checkup import several_files
 from cir_core.datasets.ids import twins
 from cir_core.datasets.registry import Dataset
 from cir_core.errors import UsageError
@@ -24,7 +25,7 @@ from tasks.scan import Images, scan_images
 
 VERSION = 5
 
-TWINS_SHOWN = 5
+EXAMPLES_SHOWN = 5
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ def ingest(
     benchmark = dataset.parse(split, categories, annotations.read, dataset.protocol(protocol))
     _tell_notes(benchmark)
     folders = Folders(data_root, benchmark.folders)
+    _tell_several(several_files(benchmark.files, folders.names))
     images = scan_images(folders, benchmark.files, looks=annotations.looks)
     listed = [problem.row(problem.item) for problem in benchmark.problems] + images.problems
     gallery, categories_of = gallery_table(benchmark), category_table(benchmark)
@@ -124,7 +126,7 @@ def _tell_notes(benchmark: Benchmark) -> None:
         _log.warning("%s", note)
     alike = twins(benchmark.files)
     if alike:
-        told = ", ".join(f"{one!r} and {other!r}" for one, other in alike[:TWINS_SHOWN])
+        told = ", ".join(f"{one!r} and {other!r}" for one, other in alike[:EXAMPLES_SHOWN])
         _log.warning(
             "%d image ids differ from another in case or Unicode form alone; they are different "
             "images here, but macOS and Windows may hold one file for both: %s",
@@ -132,8 +134,23 @@ def _tell_notes(benchmark: Benchmark) -> None:
         )  # fmt: skip
 
 
+def _tell_several(several: Mapping[ImageId, Sequence[str]]) -> None:
+    """One file was taken of each of these images."""
+    if several:
+        told = [
+            f"{there[0]}, not {', '.join(there[1:])}"
+            for there in list(several.values())[:EXAMPLES_SHOWN]
+        ]
+        more = f"; ... and {len(several) - len(told)} more" if len(several) > len(told) else ""
+        _log.warning(
+            "%d images have several files, and the first of the possible names is taken: %s%s",
+            len(several), "; ".join(told), more,
+        )  # fmt: skip
+
+
 def _query_problems(benchmark: Benchmark, images: Images) -> list[dict[str, str]]:
-    """Queries that cannot be asked, or whose answer cannot be found: they count as misses."""
+    """Queries that cannot be asked, or whose answer cannot be found: they count as misses. An
+    unusable image is a problem of its own, and these follow from it, in a gallery or not."""
     usable = {row["image_id"] for row in images.rows}
     galleries = {name: set(images) for name, images in benchmark.distinct_galleries.items()}
     gallery_of = benchmark.gallery_of
@@ -142,10 +159,10 @@ def _query_problems(benchmark: Benchmark, images: Images) -> list[dict[str, str]
         if query.reference_id not in usable:
             problems.append(("reference_unusable", query, query.reference_id))
         for target in query.targets:
-            if target not in galleries[gallery_of[query.category]]:
-                problems.append(("target_not_in_gallery", query, target))
-            elif target not in usable:
+            if target not in usable:
                 problems.append(("target_unusable", query, target))
+            elif target not in galleries[gallery_of[query.category]]:
+                problems.append(("target_not_in_gallery", query, target))
     return [
         {
             "item": query.query_id,

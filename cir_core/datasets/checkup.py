@@ -149,5 +149,50 @@ def misnamed(
     return found
 
 
+def misplaced(
+    missing: Mapping[str, Sequence[str]], names: Callable[[str], Iterable[str]]
+) -> dict[str, str]:
+    """For missing images, by their possible paths: a file of the same name, up to what ``misnamed``
+    finds, in a folder within the one where it is looked for, or in the folder above that."""
+
+    @cache
+    def around(folder: str) -> list[str]:
+        below = sorted(name for name in names(folder) if "." not in name)  # files have endings
+        above = [folder.rpartition("/")[0] or "."] if folder != "." else []
+        return [*(name if folder == "." else f"{folder}/{name}" for name in below), *above]
+
+    elsewhere = {
+        image: [
+            f"{near}/{name}"
+            for folder, _, name in (place.rpartition("/") for place in places)
+            for near in around(folder or ".")
+        ]
+        for image, places in missing.items()
+    }
+    return misnamed(elsewhere, names)
+
+
+def several_files(
+    files: Mapping[ImageId, Sequence[str]], names: Callable[[str], Collection[str]]
+) -> dict[ImageId, list[str]]:
+    """Images for which more than one of the possible paths exists, and those; the first is the one
+    that counts. ``names`` lists a folder."""
+    several = {}
+    for image, places in files.items():
+        if len(places) > 1:
+            there = [place for place in places if _name(place) in names(_folder(place))]
+            if len(there) > 1:
+                several[image] = there
+    return several
+
+
+def _folder(path: str) -> str:
+    return path.rpartition("/")[0] or "."
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
 def _stem(name: str) -> str:
     return unicodedata.normalize("NFC", name.rpartition(".")[0]).casefold()

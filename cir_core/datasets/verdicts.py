@@ -10,8 +10,10 @@ from cir_core.datasets.checkup import (
     evaluable,
     in_several_categories,
     misnamed,
+    misplaced,
     outside_gallery,
     same_bytes,
+    several_files,
 )
 from cir_core.errors import REMEDIES
 from cir_core.findings import Finding, State, counted, share
@@ -76,17 +78,37 @@ def judge_images(
         state: State = "ok" if len(files) == about.distinct_images else "problem"
         ids = Finding("images", "different ids", state, len(files), about.distinct_images)
         findings.insert(0, ids)
-    findings += _judge_problems(about, problems)
     lost = {
         row["item"]: files[ImageId(row["item"])] for row in problems if row["kind"] == "missing"
     }
     renamed = misnamed(lost, names)
-    told = [f"{path} for {lost[image][0]}" for image, path in renamed.items()]
+    moved = misplaced({image: lost[image] for image in lost.keys() - renamed.keys()}, names)
+    gone = len(lost) > len(renamed) + len(moved)
+    findings += _judge_problems(about, problems, gone=gone)
     unusual = [
         counted(
-            "images", "missing ones under another case or extension", "problem", told, "rename them"
+            "images",
+            "missing ones under another case or extension",
+            "problem",
+            _instead(renamed, lost),
+            "rename them",
         ),
-        counted("images", "with two files, the first counts", "note", _doubled(files, names)),
+        counted(
+            "images",
+            "missing ones in another folder",
+            "problem",
+            _instead(moved, lost),
+            "move or link them to where they are expected",
+        ),
+        counted(
+            "images",
+            "with two files, the first counts",
+            "note",
+            (
+                f"{image}: {', not '.join(there)}"
+                for image, there in several_files(files, names).items()
+            ),
+        ),
         counted("images", "groups of the same bytes", "note", map(", ".join, same_bytes(hashes))),
     ]
     return findings + [finding for finding in unusual if finding.found]
@@ -114,36 +136,23 @@ def judge_protocols(
     return findings
 
 
-def _judge_problems(about: About, problems: Sequence[Mapping[str, str]]) -> list[Finding]:
+def _instead(found: Mapping[str, str], lost: Mapping[str, Sequence[str]]) -> list[str]:
+    return [f"{found[image]} for {places[0]}" for image, places in lost.items() if image in found]
+
+
+def _judge_problems(
+    about: About, problems: Sequence[Mapping[str, str]], *, gone: bool
+) -> list[Finding]:
+    """``gone``: some of the missing images are nowhere near."""
     by_kind: dict[str, list[str]] = defaultdict(list)
     for row in problems:
         told = row["item"] if row["kind"] == "missing" else row["message"]
         by_kind[row["kind"]].append(told)
-    obtain = f"{about.images}; see {about.source_url}"
+    obtain = f"{about.images}; see {about.source_url}" if gone else "they lie elsewhere: see below"
     return [
         counted("images", kind, "problem", told, obtain if kind == "missing" else REMEDIES[kind])
         for kind, told in by_kind.items()
     ]
-
-
-def _doubled(
-    files: Mapping[ImageId, Sequence[str]], names: Callable[[str], Collection[str]]
-) -> list[str]:
-    """Ids for which more than one of the possible paths exists."""
-    doubled = []
-    for image, places in files.items():
-        there = [place for place in places if _name(place) in names(_folder(place))]
-        if len(there) > 1:
-            doubled.append(f"{image}: {', '.join(there)}")
-    return doubled
-
-
-def _folder(path: str) -> str:
-    return path.rpartition("/")[0] or "."
-
-
-def _name(path: str) -> str:
-    return path.rpartition("/")[2]
 
 
 def _ids(queries: Iterable[Query]) -> list[str]:

@@ -203,7 +203,9 @@ def test_twins_are_notes(doctor: Doctor, root: Path) -> None:
     told = of_fiq(doctor, root)
     assert told.code == 0
     assert told.findings["images", "groups of the same bytes"]["examples"] == ["dress-03, dress-05"]
-    assert told.findings["images", "with two files, the first counts"]["found"] == 1
+    assert told.findings["images", "with two files, the first counts"]["examples"] == [
+        "dress-00: images/dress-00.jpg, not images/dress-00.png"
+    ]
 
 
 def test_what_is_no_file_does_not_hang(doctor: Doctor, root: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from cir_core.errors import AnnotationError, PreflightError, UsageError
+from cir_core.errors import AnnotationError, PreflightError, ProblemsFound, UsageError
 from flows.engine import InProcess
 from flows.pipeline import Run, run_pipeline
 from flows.settings import Settings, resolve
@@ -184,6 +184,28 @@ def test_a_gallery_per_category_is_searched_alone(fiq: Bench, folder: Path, tmp_
         category = row["category"].removeprefix("all/").removesuffix("*[]")
         assert row["image_id"].startswith((category, names[0]))
     assert len({row["category"] for row in rows}) == len(FIQ_CATEGORIES)
+
+
+def test_a_lost_image_is_one_problem_however_many_queries_name_it(
+    fiq: Bench, folder: Path, tmp_path: Path
+) -> None:
+    """As with a benchmark, though the gallery is what lies there."""
+    names = sorted(path.name for path in (folder / "photos").iterdir())
+    asked = [(names[1], names[0]), (names[2], names[0]), (names[0], names[3]), names[3:5]]
+    lines = [f"photos/{one},is red,photos/{other}" for one, other in asked]
+    (folder / "queries.csv").write_text("\n".join(["reference,text,target", *lines]))
+    (folder / "photos" / names[0]).unlink()
+    with pytest.raises(ProblemsFound, match=r"1 images or queries .* nor 3 queries") as caught:
+        run(fiq, folder, tmp_path / "s")
+    assert "--allow-missing 1 " in caught.value.remedy
+    run(fiq, folder, tmp_path / "s", allow_missing=1)
+    found = query(tmp_path / "s" / CATALOG_FILE, "SELECT item, kind FROM problems")[1]
+    assert found == [
+        (f"photos/{names[0]}", "missing"),
+        ("query-00000", "target_unusable"),
+        ("query-00001", "target_unusable"),
+        ("query-00002", "reference_unusable"),
+    ]
 
 
 # --- what is refused before any work

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from cir_core.datasets.registry import find_dataset
 from flows.pipeline import Run
 from flows.terminal import gallery_rows, print_recall, recall_markdown
 from storage.artifacts import Artifact
 from storage.catalog import query
-from tests.support.small_benchmarks import FIQ_IMAGES, Bench, Finished
+from tasks.ingest import ingest
+from tests.support.small_benchmarks import FIQ_CATEGORIES, FIQ_IMAGES, Bench, Finished
 
 LOST, BROKEN = "dress-05", "toptee-00"
 """A file that is gone, and a picture that breaks off: found by ingest, and by encode."""
@@ -46,6 +48,21 @@ def outputs(store: Path, run: Run) -> Outputs:
         numbers=json.loads((run.report.parent / "metrics.json").read_text()),
         page=run.report.read_text(),
     )
+
+
+def test_an_image_with_several_files_says_which_was_taken(
+    fiq: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(fiq.root, tmp_path / "data")
+    taken = tmp_path / "data" / "images" / "dress-00.jpg"
+    shutil.copy(taken.with_suffix(".png"), taken)
+    dataset = find_dataset("fiq")
+    protocol = dataset.protocols[0].name
+    made = ingest(tmp_path / "store", tmp_path / "data", dataset, "val", FIQ_CATEGORIES, protocol)
+    assert "1 images have several files" in caplog.text
+    assert "taken: images/dress-00.jpg, not images/dress-00.png" in caplog.text
+    table = Artifact(tmp_path / "store", "ingest", made.fingerprint).read("images").to_pylist()
+    assert "images/dress-00.jpg" in {row["path"] for row in table}
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,10 @@ from cir_core.datasets.checkup import (
     evaluable,
     in_several_categories,
     misnamed,
+    misplaced,
     outside_gallery,
     same_bytes,
+    several_files,
 )
 from cir_core.datasets.verdicts import judge_counts, judge_images, judge_protocols, judge_queries
 from cir_core.errors import AnnotationError
@@ -197,6 +199,38 @@ def test_another_unicode_form_is_found_and_so_is_a_file_in_the_root() -> None:
     assert misnamed({"a": ("a.png",)}, names.__getitem__) == {"a": "A.PNG"}
 
 
+def test_a_file_in_a_folder_around_is_found() -> None:
+    names = {
+        "images": ["dress", "a.jpg", "shirt"], "images/dress": ["B.png", "b2.jpg"],
+        "images/shirt": ["b.jpg"], ".": ["images", "c.jpg"],
+    }  # fmt: skip
+    lost = {one: (f"images/{one}.jpg", f"images/{one}.png") for one in "abcd"}
+    found = misplaced(lost, lambda folder: names.get(folder, []))
+    assert found == {"b": "images/dress/B.png", "c": "c.jpg"}
+
+
+def test_images_with_several_files_are_told_with_the_one_that_counts() -> None:
+    names = {"images": {"a.jpg", "a.png", "b.png"}, ".": {"c.jpg"}}
+    files: dict[ImageId, tuple[str, ...]] = {
+        ImageId(one): (f"images/{one}.jpg", f"images/{one}.png") for one in "ab"
+    }
+    files[ImageId("c")] = ("c.jpg",)
+    assert several_files(files, names.__getitem__) == {"a": ["images/a.jpg", "images/a.png"]}
+
+
+def test_missing_ones_that_lie_elsewhere_are_not_said_to_be_lost() -> None:
+    content = benchmark(dress="ab")
+    lost = [{"item": one, "kind": "missing", "message": "no file for an image"} for one in "ab"]
+    names = {"images": {"dress"}, "images/dress": {"a.jpg", "b.jpg"}, ".": {"images"}}
+    judged = judge_images(FASHION_IQ, {"val": content}, {}, lost, lambda it: names.get(it, set()))
+    told = {one.check: one for one in judged}
+    assert FASHION_IQ.source_url not in told["missing"].remedy
+    assert told["missing ones in another folder"].examples == (
+        "images/dress/a.jpg for images/a.jpg",
+        "images/dress/b.jpg for images/b.jpg",
+    )
+
+
 def test_images_are_judged_compactly() -> None:
     content = benchmark(dress="abcd", shirt="xyz")
     hashes = {ImageId(name): name for name in "abx"} | {ImageId("y"): "x"}
@@ -207,7 +241,9 @@ def test_images_are_judged_compactly() -> None:
     ]
     about = replace(FASHION_IQ, counts={"val": Counts({}, {})}, distinct_images=8)
     names = {"images": {"a.jpg", "a.png", "b.jpg", "C.JPG", "d.jpg", "x.jpg", "y.jpg"}}
-    judged = judge_images(about, {"val": content}, hashes, problems, names.__getitem__)
+    judged = judge_images(
+        about, {"val": content}, hashes, problems, lambda folder: names.get(folder, set())
+    )
     assert [(one.check, one.state, one.found, one.expected) for one in judged] == [
         ("different ids", "problem", 7, 8),
         ("usable", "problem", 4, 7),
