@@ -12,7 +12,7 @@ TRAINED ?= .train
 # library that chooses by itself (torch, oneDNN, MKL, numpy's OpenBLAS), and two threads. Sums are
 # then taken in another order, as on a machine of another make.
 OTHER_PROCESSOR := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE \
-    OPENBLAS_CORETYPE=Nehalem OMP_NUM_THREADS=2
+    OPENBLAS_CORETYPE=Nehalem OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE
 
 .PHONY: demo test bench install train-demo clean
 

@@ -5,6 +5,7 @@ fixtures, so that tests which need none of it start at once.
 """
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,11 @@ import pytest
 # Before torch is imported: tiny models gain nothing from threads, and on a busy machine threads
 # that wait for each other make them ten times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Started in a shell's background, a process ignores Ctrl-C, and so do those that it starts; tests
+# that interrupt some of them expect the usual.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if TYPE_CHECKING:
     from tests.support.small_benchmarks import Bench, Finished, Pair

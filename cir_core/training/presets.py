@@ -118,7 +118,7 @@ PRESETS = {
 }
 
 
-def _small(demo: Preset) -> Preset:
+def small(demo: Preset) -> Preset:
     """The demo's trainings for a user's own small set: any words, and stage 2 on top of stage 1."""
     assert demo.base is not None
     words = {"vocabulary": "bert-base-uncased", "vocabulary_size": 30524, "positions": 128}
@@ -131,4 +131,4 @@ def _small(demo: Preset) -> Preset:
     )
 
 
-PRESETS["small"] = _small(PRESETS["demo"])
+PRESETS["small"] = small(PRESETS["demo"])
