@@ -189,8 +189,13 @@ def test_a_benchmarks_ids_survive_though_no_file_can_have_them(names: Sequence[s
         assert asked == [(names[0], [names[-1]], f"is red and {names[-1]}")]
 
 
+entries_with_a_value = st.fixed_dictionaries({"reference": texts, "text": texts}).filter(
+    lambda entry: any(entry.values())  # a row of empty values alone is none in CSV
+)
+
+
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.fixed_dictionaries({"reference": texts, "text": texts}), min_size=1))
+@given(st.lists(entries_with_a_value, min_size=1))
 def test_the_three_formats_hold_the_same_rows(entries: list[dict[str, str]]) -> None:
     with folder() as root:
         _write_csv(root / "q.csv", entries)
