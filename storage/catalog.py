@@ -1,8 +1,12 @@
 """``cir.duckdb``: the store's evaluated runs as tables and views; rebuilt from Parquet at will."""
 
+import fcntl
 import hashlib
+import itertools
+import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
 
 # duckdb is imported where it is used: a module that some thread still holds at exit, as under
 # Prefect, would make its binding print pages about leaked objects.
+
+_log = logging.getLogger(__name__)
 
 STORAGE_VERSION = "v1.0.0"
 """Of the database file: old enough that every DuckDB 1.x and 2.x client opens it."""
@@ -75,13 +81,14 @@ def write_catalog(path: Path, runs: Sequence[PublishedRun]) -> None:
     """Build the whole catalog beside ``path`` and swap it in: open readers keep the old file.
 
     Raises BrokenRuns, and changes nothing, when a view ``integrity_*`` is not empty. Raises
-    StoreBusy when a shell has unsaved changes in the old file: swapping would leave a new
-    file that does not match the shell's write-ahead log, and cannot be opened.
+    StoreBusy when a shell has unsaved changes in the old file: swapping would leave a new file that
+    does not match the shell's write-ahead log, and cannot be opened. What a killed shell left is
+    kept beside the new file, with a warning.
     """
     import duckdb
 
-    log = path.with_name(path.name + ".wal")
-    if log.exists():
+    log = _log_of(path)
+    if log.exists() and _is_held(path):
         raise StoreBusy(
             "the catalog has a write-ahead log: a shell has it open for writing",
             item=str(log),
@@ -103,8 +110,42 @@ def write_catalog(path: Path, runs: Sequence[PublishedRun]) -> None:
             connection.execute(_sql("views.sql"))
             _require_integrity(connection, path)
             connection.execute("CHECKPOINT; USE memory; DETACH cir")
+        if log.exists():
+            _set_aside(path, log)
 
     commit(path, build)
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a living process has the file open for writing: DuckDB then holds a record lock,
+    which the kernel drops when the process dies. True where that cannot be found out."""
+    try:
+        with path.open("rb") as file:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def _set_aside(path: Path, log: Path) -> None:
+    """A copy of the catalog, and the log of a shell that was killed, under a name of their own:
+    DuckDB opens them there with the shell's changes. The log goes last: without it the next time
+    would find nothing to keep."""
+    names = (
+        path.with_name(f"{path.stem}-unsaved-{number}{path.suffix}")
+        for number in itertools.count(1)
+    )
+    kept = next(name for name in names if not (name.exists() or _log_of(name).exists()))
+    _log.warning("a shell was killed with unsaved changes in the catalog: kept as %s", kept)
+    with suppress(FileNotFoundError):
+        copyfile(path, kept)
+    os.replace(log, _log_of(kept))
+
+
+def _log_of(path: Path) -> Path:
+    return path.with_name(path.name + ".wal")
 
 
 @contextmanager

@@ -401,18 +401,6 @@ def test_what_a_killed_publish_left_behind_does_not_disturb_and_goes(path: Path)
     assert os.listdir(path.parent) == ["cir.duckdb"]
 
 
-def test_a_shell_with_unsaved_changes_is_named_and_nothing_is_replaced(path: Path) -> None:
-    write_catalog(path, [two_categories()])
-    before = path.read_bytes()
-    log = path.with_name("cir.duckdb.wal")
-    log.write_bytes(b"unsaved")
-    with pytest.raises(StoreBusy, match="write-ahead log") as caught:
-        write_catalog(path, [two_categories(), with_subset()])
-    assert caught.value.exit_code == 5
-    assert caught.value.item == str(log)
-    assert path.read_bytes() == before
-
-
 SHELL = """
 import sys, duckdb
 connection = duckdb.connect(sys.argv[1], read_only=sys.argv[2] == "read")
@@ -455,6 +443,37 @@ def test_a_writing_shell_is_told_apart_and_its_changes_survive(path: Path) -> No
             query(path, "SELECT 1")
         writer.communicate("go\n")
     assert rows(path, "SELECT answer FROM mine") == [(42,)]
+
+
+def test_a_killed_shells_changes_are_kept_beside_the_new_catalog(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in (1, 2):
+        write_catalog(path, [two_categories()])
+        with shell(path, "write") as writer:
+            writer.kill()
+        assert path.with_name("cir.duckdb.wal").exists()
+        write_catalog(path, [two_categories(), with_subset()])
+        assert runs(path) == {"run", "sub"}
+        kept = path.with_name(f"cir-unsaved-{number}.duckdb")
+        assert str(kept) in caplog.text
+        with duckdb.connect(str(kept)) as connection:
+            assert connection.execute("SELECT answer FROM mine").fetchall() == [(42,)]
+
+
+def test_a_log_without_its_catalog_does_not_spoil_the_next(path: Path) -> None:
+    path.with_name("cir.duckdb.wal").write_bytes(b"orphan")
+    write_catalog(path, [two_categories()])
+    assert runs(path) == {"run"}
+    assert path.with_name("cir-unsaved-1.duckdb.wal").read_bytes() == b"orphan"
+
+
+def test_broken_runs_leave_a_killed_shells_log_where_it_is(path: Path) -> None:
+    log = path.with_name("cir.duckdb.wal")
+    log.write_bytes(b"unsaved")
+    with pytest.raises(BrokenRuns):
+        write_catalog(path, [two_categories(), two_categories()])
+    assert log.read_bytes() == b"unsaved"
 
 
 @pytest.mark.parametrize("there", [b"", b"not a database", b"another"])
