@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import get_args
 
 from cir_core.datasets.selection import source_split
+from cir_core.datasets.verdicts import judge_texts
 from cir_core.errors import CheckpointRefused, UsageError
 from cir_core.findings import Finding, State
 from cir_core.footprint import PUBLISHED, Counts, Widths, bytes_needed
+from cir_core.models.config import Stage1Config
 from cir_core.models.load import as_stage1, parse_config
 from cir_core.models.tokenizer import Tokenizer
 from cir_core.types import Benchmark, Split
@@ -107,12 +109,15 @@ def _examine_dataset(settings: Settings, splits: Sequence[Split], *, decode: boo
     needed = _needed(
         copy.benchmarks[usual], settings, settings.k or dataset.k, ranked=dataset.writes_ranked
     )
-    return _Dataset(copy.findings, needed)
+    model = _stage1(settings)
+    texts = judge_texts(usual, copy.benchmarks[usual].queries, model.text) if model else []
+    return _Dataset([*copy.findings, *texts], needed)
 
 
 def _needed(benchmark: Benchmark, settings: Settings, k: int, *, ranked: bool) -> int:
     """Bytes that a run on this split adds, with the given models or ones of published size."""
-    widths = _widths(settings)
+    model = _stage1(settings)
+    widths = Widths.of(model) if model else PUBLISHED
     texts = [text for one in benchmark.queries for text in (one.text, one.other_text) if text]
     pairs = sum(
         min(k, len(benchmark.galleries[query.category])) + len(query.subset)
@@ -130,17 +135,17 @@ def _needed(benchmark: Benchmark, settings: Settings, k: int, *, ranked: bool) -
     return bytes_needed(counts, widths)
 
 
-def _widths(settings: Settings) -> Widths:
+def _stage1(settings: Settings) -> Stage1Config | None:
+    """Of the model that a run would take, if it is known and can be read."""
     folder: Path | None = settings.stage1
     if folder is None and settings.dataset == "demo":
         folder = shipped_model("stage1")
     if folder is None:
-        return PUBLISHED
+        return None
     try:
-        config = as_stage1(parse_config(read_config(folder), str(folder)), str(folder))
+        return as_stage1(parse_config(read_config(folder), str(folder)), str(folder))
     except CheckpointRefused:
-        return PUBLISHED  # why the model is refused is a finding of its own
-    return Widths.of(config)
+        return None  # why the model is refused is a finding of its own
 
 
 def print_findings(findings: Sequence[Finding], console: Console) -> None:

@@ -10,6 +10,7 @@ import torch
 from cir_core.datasets.registry import Dataset
 from cir_core.datasets.selection import source_split
 from cir_core.errors import ProblemsFound, UsageError
+from cir_core.models.load import as_stage1, parse_config
 from cir_core.rerank.precision import require_precision
 from cir_core.retrieval.choice import IndexChoice, count_lists, require_available
 from flows.engine import Engine
@@ -18,6 +19,7 @@ from flows.own import complete, open_dataset
 from flows.settings import Settings, demo_root, shipped_model
 from storage.artifacts import Artifact, Made
 from storage.catalog import CATALOG_FILE, run_id_of
+from storage.checkpoints import read_config
 from storage.lock import hold_store
 from tasks.changes import find_changed, look_at_models
 from tasks.encode import encode
@@ -25,6 +27,7 @@ from tasks.evaluate import evaluate
 from tasks.ingest import ingest
 from tasks.pair import check_pair
 from tasks.publish import publish
+from tasks.questions import TOO_LONG, text_problems
 from tasks.rank import rank
 from tasks.ranked import write_ranked
 from tasks.readings import Ingested
@@ -194,6 +197,7 @@ def find_candidates(settings: Settings, inputs: Inputs, models: Made, engine: En
     """
     store, root = settings.store, inputs.data_root
     ingested = ingest_split(settings, inputs, engine)
+    check_texts(settings, inputs, ingested.fingerprint)
     encoded = engine.run(
         encode,
         store,
@@ -242,6 +246,16 @@ def ingest_split(settings: Settings, inputs: Inputs, engine: Engine) -> Ingested
     return ingested
 
 
+def check_texts(settings: Settings, inputs: Inputs, ingested: str) -> None:
+    """Raises ProblemsFound, before any picture is decoded, when texts that are too long for the
+    model make it more problems than allowed."""
+    folder = inputs.stage1
+    config = as_stage1(parse_config(read_config(folder), str(folder)), str(folder))
+    texts = text_problems(settings.store, ingested, config.text)
+    problems = Artifact(settings.store, "ingest", ingested).read("problems").to_pylist()
+    stop_on_problems(problems + texts, settings.allow_missing)
+
+
 def _worked(made: dict[str, Made]) -> tuple[str, ...]:
     return tuple(stage for stage, result in made.items() if not result.reused)
 
@@ -261,6 +275,7 @@ def stop_on_problems(problems: list[dict[str, str]], allowed: int) -> None:
     the consequence of another."""
     causes = sum(row["kind"] not in CONSEQUENCES for row in problems)
     others = len(problems) - causes
+    kinds = Counter(row["kind"] for row in problems)
     if causes > allowed:
         told = [f"{row['item']}: {row['kind']}: {row['message']}" for row in problems]
         if len(told) > PROBLEMS_SHOWN:
@@ -269,7 +284,9 @@ def stop_on_problems(problems: list[dict[str, str]], allowed: int) -> None:
             f"{causes} images or queries cannot be used"
             + (f", nor {others} queries that need them" if others else ""),
             item="\n          ".join(told),
-            cause="files are missing or damaged, or the tables or the layout name them otherwise",
+            cause=", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+            + "; files are missing or damaged, or the tables or the layout name them otherwise"
+            * bool(kinds.keys() - {TOO_LONG}),
             remedy="repair them (`cir-pipeline doctor` also looks beside where they should be), or "
             f"go on without: --allow-missing {causes} (then all are in the table problems of the "
             "catalog)",

@@ -16,6 +16,7 @@ from cir_core.rerank.cost import Sizes, published_flops
 from flows.engine import InProcess
 from flows.pipeline import (
     Inputs,
+    check_texts,
     ingest_split,
     problems_of,
     resolve_inputs,
@@ -141,6 +142,7 @@ def make_plan(settings: Settings, *, started: float) -> Plan:
         if not pair.reused:  # the run will only hash them
             engine.run(check_pair, store, inputs.stage1, inputs.stage2)
         ingested = ingest_split(settings, inputs, engine).fingerprint
+        check_texts(settings, inputs, ingested)
         began = time.perf_counter()
         found, left = _find(settings, inputs, pair.fingerprint, ingested)
         finding = time.perf_counter() - began

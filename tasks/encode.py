@@ -66,11 +66,10 @@ def encode(
     tokens: Keeping,
 ) -> Encoded:
     """The artifacts ``encode`` (parts embeddings-*, problems-*) and ``fuse`` (parts queries-*, and
-    unfused-* for the queries whose reference cannot be decoded).
+    unfused-* for the queries whose reference cannot be decoded, or whose text is too long).
 
     Shards that an interrupted run has committed are kept. Raises as ``open_stage1`` for a model
-    other than the one that was checked, PreflightError for a text that is too long, and as
-    ``see_images``.
+    other than the one that was checked, and as ``see_images``.
     """
     source = Artifact(store, "ingest", ingested)
     embed_identity, fuse_identity = identities(store, ingested, pair)
@@ -168,6 +167,8 @@ def _encode_shard(
     problems: list[dict[str, str]] = []
     unfused: list[dict[str, str]] = []
     for seen in images:
+        for row in sorted([*seen.rows, *seen.problems]):
+            unfused += questions.too_long.get(row, [])
         for row, problem in seen.problems.items():
             problems += [problem.row(one) for one in ids[row]]
             unfused += [

@@ -15,9 +15,12 @@ from cir_core.datasets.checkup import (
     same_bytes,
     several_files,
 )
+from cir_core.datasets.own_rows import shown
 from cir_core.errors import REMEDIES
 from cir_core.findings import Finding, State, counted, share
 from cir_core.metrics.protocols import Protocol
+from cir_core.models.config import TextConfig
+from cir_core.models.tokenizer import Tokenizer
 from cir_core.types import Benchmark, ImageId, Query, Split
 
 COMPARE = "compare the annotation files with the published ones"
@@ -61,6 +64,36 @@ def judge_queries(split: Split, benchmark: Benchmark) -> list[Finding]:
         *(finding for finding in findings if finding.found),
         *(Finding(split, "to know", "note", note) for note in benchmark.notes),
     ]
+
+
+def judge_texts(split: Split, queries: Sequence[Query], config: TextConfig) -> list[Finding]:
+    """Only what is unusual for a model's words and positions: texts that it cannot read, each query
+    once, and texts that it reads without understanding a word."""
+    tokenizer = Tokenizer(config.vocabulary)
+    texts = [query.text for query in queries]
+    strange = tokenizer.without_known_words(texts)
+    lengths = [
+        max(len(first), len(second))
+        for first, second in zip(
+            tokenizer(texts), tokenizer([query.other_text for query in queries]), strict=True
+        )
+    ]
+    too_long = [
+        f"{query.query_id}: {length} tokens"
+        for query, length in zip(queries, lengths, strict=True)
+        if length > config.positions
+    ]
+    foreign = [
+        f"{query.query_id}: {shown(query.text)}"
+        for query, is_strange in zip(queries, strange, strict=True)
+        if is_strange
+    ]
+    told = f"shorten them: the model reads {config.positions} tokens, and texts are never cut"
+    findings = [
+        counted(split, "texts too long for the model", "problem", too_long, told),
+        counted(split, "texts without a word that the model knows", "note", foreign),
+    ]
+    return [finding for finding in findings if finding.found]
 
 
 def judge_images(

@@ -1,7 +1,7 @@
 """WordPiece tokenisation with BLIP's two extra tokens, from word lists in this package."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -68,6 +68,14 @@ class Tokenizer:
             if "[UNK]" in encoding.tokens
             or (len(word) > 1 and all(len(one.removeprefix("##")) == 1 for one in encoding.tokens))
         ]
+
+    def without_known_words(self, texts: Sequence[str]) -> list[bool]:
+        """Whether a text has words, and not one that is known (see ``unknown``). Punctuation is no
+        word, but where there is nothing else."""
+        each = [list(self.words([text])) for text in texts]
+        unknown = set(self.unknown({word: None for mine in each for word in mine}))
+        named = [[word for word in mine if any(map(str.isalnum, word))] or mine for mine in each]
+        return [bool(mine) and unknown.issuperset(mine) for mine in named]
 
 
 @cache

@@ -208,6 +208,33 @@ def test_a_lost_image_is_one_problem_however_many_queries_name_it(
     ]
 
 
+def test_a_text_that_is_too_long_is_a_problem_of_its_query_alone(
+    fiq: Bench, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Told before a picture is decoded, and a miss where the query is labelled."""
+    one, two = sorted(path.name for path in (folder / "photos").iterdir())[:2]
+    texts = ("red " * 600, "is red", "\U0001f44d", "red " * 600)
+    lines = [f"photos/{one},{text},photos/{two}" for text in texts[:3]]
+    lines.append(f"photos/{two},{texts[3]},photos/{one}")
+    (folder / "queries.csv").write_text(
+        "\n".join(["reference,text,target", *lines]), encoding="utf-8"
+    )
+    store = tmp_path / "s"
+    with pytest.raises(ProblemsFound, match="2 images or queries") as caught:
+        run(fiq, folder, store)
+    assert "query-00000: text_too_long: the text has 602 tokens" in caught.value.item
+    assert "1 of 4 texts have no word of the model's vocabulary" in caplog.text
+    assert "query-00002" in caplog.text
+    assert not (store / "artifacts" / "encode").exists()
+    run(fiq, folder, store, allow_missing=2)
+    found = query(store / CATALOG_FILE, "SELECT item, kind FROM problems ORDER BY item")[1]
+    assert found == [("query-00000", "text_too_long"), ("query-00003", "text_too_long")]
+    asked = query(store / CATALOG_FILE, "SELECT DISTINCT query_id FROM rankings ORDER BY ALL")[1]
+    assert asked == [("query-00001",), ("query-00002",)]
+    counted = query(store / CATALOG_FILE, "SELECT DISTINCT n FROM recall")[1]
+    assert counted == [(4,)]
+
+
 # --- what is refused before any work
 
 

@@ -18,10 +18,17 @@ from cir_core.datasets.checkup import (
     same_bytes,
     several_files,
 )
-from cir_core.datasets.verdicts import judge_counts, judge_images, judge_protocols, judge_queries
+from cir_core.datasets.verdicts import (
+    judge_counts,
+    judge_images,
+    judge_protocols,
+    judge_queries,
+    judge_texts,
+)
 from cir_core.errors import AnnotationError
 from cir_core.findings import Finding, State, blocked, counted, exit_code_of, share
 from cir_core.metrics.protocols import PROTOCOLS
+from cir_core.models.config import DEMO_TEXT
 from cir_core.types import Benchmark, ImageId, Query, QueryId
 
 KEPT, REMOVED = PROTOCOLS["fiq-original-kept"], PROTOCOLS["fiq-original-removed"]
@@ -229,6 +236,21 @@ def test_missing_ones_that_lie_elsewhere_are_not_said_to_be_lost() -> None:
         "images/dress/a.jpg for images/a.jpg",
         "images/dress/b.jpg for images/b.jpg",
     )
+
+
+def test_texts_are_judged_by_what_a_model_reads() -> None:
+    asked = [
+        Query(QueryId("long"), "dress", ImageId("a"), "red " * 70),
+        Query(QueryId("long too"), "dress", ImageId("a"), "red", other_text="red " * 63),
+        Query(QueryId("strange"), "dress", ImageId("a"), "xqzvk"),
+        Query(QueryId("fine"), "dress", ImageId("a"), "red " * 62),
+    ]
+    too_long, strange = judge_texts("val", asked, DEMO_TEXT)
+    assert (too_long.state, too_long.found, too_long.examples) == (
+        "problem", 2, ("long: 72 tokens", "long too: 65 tokens"),
+    )  # fmt: skip
+    assert (strange.state, strange.found, strange.examples) == ("note", 1, ("strange: 'xqzvk'",))
+    assert judge_texts("val", asked[3:], DEMO_TEXT) == []
 
 
 def test_images_are_judged_compactly() -> None:

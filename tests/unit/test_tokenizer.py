@@ -134,3 +134,21 @@ def test_padding_is_zeros_on_the_right() -> None:
     assert batch.ids.tolist() == [[7, 8, 0], [9, 0, 0], [4, 5, 6]]
     assert batch.lengths.tolist() == [2, 1, 3]
     assert pad_tokens([]).ids.shape == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", False),
+        ("is red", False),
+        ("xqzvk red", False),
+        ("xqzvk", True),
+        ("xqzvk, wvqzx!", True),
+        ("\U0001f44d", True),
+        ("\U0001f44d red", False),
+        ("!", False),
+    ],
+)
+def test_a_text_without_a_known_word_is_told(text: str, expected: bool) -> None:
+    """Spelled or lost; punctuation tells nothing beside words."""
+    assert Tokenizer("demo").without_known_words([text, "is red"]) == [expected, False]
