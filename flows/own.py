@@ -1,5 +1,6 @@
 """A folder of one's own as a dataset: what its description says, and what its files' names say."""
 
+import os
 import tomllib
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -17,6 +18,7 @@ from storage.rows import TABLES
 
 DESCRIPTION = "cir-dataset.toml"
 OWN_ONLY = ("name", "images", "queries", "gallery")
+TABLE_SETTINGS = ("queries", "gallery")
 
 
 class _Description(BaseModel):
@@ -37,9 +39,10 @@ class _Description(BaseModel):
 def complete(settings: Settings) -> Settings:
     """Own data's settings with what the folder's description adds; any others as they are.
 
-    Paths of models are relative to the folder. Raises PreflightError when the folder or a file of
-    it is missing, UsageError for a wrong description, or for own data's settings beside another
-    dataset's name.
+    Paths in a description are relative to the folder. Tables that are set elsewhere, as by flags,
+    may also lie anywhere else, named from the working folder: the folder may be on a disk that
+    nobody can write to. Raises PreflightError when the folder or a file of it is missing,
+    UsageError for a wrong description, or for own data's settings beside another dataset's name.
     """
     if settings.dataset != "own":
         stray = [f"--{name}" for name in OWN_ONLY if getattr(settings, name) is not None]
@@ -53,10 +56,14 @@ def complete(settings: Settings) -> Settings:
         return settings
     require_root(settings.data_root)
     described: dict[str, Any] = _read_description(settings.data_root).model_dump(exclude_none=True)
+    for name in {"images", *TABLE_SETTINGS} & described.keys():
+        described[name] = _plain(described[name])
     for stage in {"stage1", "stage2"} & described.keys():
         described[stage] = settings.data_root / in_home(Path(described[stage]))
     missing = {name: value for name, value in described.items() if getattr(settings, name) is None}
-    return settings.model_copy(update=missing)
+    given = {name: getattr(settings, name) for name in TABLE_SETTINGS}
+    placed = {name: _place(settings.data_root, path) for name, path in given.items() if path}
+    return settings.model_copy(update=missing | placed)
 
 
 def open_dataset(settings: Settings) -> Dataset:
@@ -71,8 +78,8 @@ def open_dataset(settings: Settings) -> Dataset:
     root = settings.data_root
     layout = Layout(
         images=_plain(settings.images or "."),
-        queries=_plain(settings.queries or _only_queries(root)),
-        gallery=None if settings.gallery is None else _plain(settings.gallery),
+        queries=settings.queries or _only_queries(root),
+        gallery=settings.gallery,
         descriptions=_only_table(root, "descriptions"),
         catalogue=_only_table(root, "catalogue"),
     )
@@ -141,10 +148,25 @@ def _plain(path: str) -> str:
         raise UsageError(
             f"a path {fault}",
             item=path,
-            cause="images, queries and gallery are paths below the dataset's folder",
-            remedy="put the files there",
+            cause="images lie below the dataset's folder, and whatever else its description names",
+            remedy="put the files there, or name tables that lie elsewhere with --queries and "
+            "--gallery",
         )
     return plain
+
+
+def _place(root: Path, path: str) -> str:
+    """A table's path relative to the folder, where it is there, which counts first; absolute, where
+    it is elsewhere. One that is nowhere is told by ``_require_files``, by the place it was last
+    looked for."""
+    plain = str(PurePosixPath(path))
+    if not path_fault(plain) and (root / plain).is_file():
+        return plain
+    elsewhere, below = os.path.abspath(in_home(Path(path))), os.path.abspath(root)
+    if not path_fault(plain) and not Path(elsewhere).is_file():
+        return plain
+    is_below = Path(elsewhere).is_relative_to(below)
+    return Path(elsewhere).relative_to(below).as_posix() if is_below else elsewhere
 
 
 def _require_files(root: Path, layout: Layout) -> None:

@@ -3,6 +3,7 @@ list of a folder's images."""
 
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,13 @@ class AnnotationReader:
         if relative not in self._contents:
             self._contents[relative] = self._read(relative)
         return self._contents[relative]
+
+    def inputs(self) -> dict[str, str]:
+        """What names the files in an identity. A file that lies elsewhere (its path is absolute) is
+        called by its bytes: the same table is the same wherever it lies."""
+        return {
+            sha256 if os.path.isabs(file) else file: sha256 for file, sha256 in self.sha256.items()
+        }
 
     def _read(self, relative: str) -> Any:
         path = self._root / relative

@@ -1,5 +1,6 @@
 """Which inputs have changed since they were used? Asked when all results are written."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -46,9 +47,15 @@ def _changed_files(store: Path, ingested: Ingested) -> list[str]:
         return []
     source = Artifact(store, "ingest", ingested.fingerprint)
     images = source.read("images", ["path", "sha256"]).to_pylist()
-    used = {**source.identity()["inputs"], **{row["path"]: row["sha256"] for row in images}}
-    paths = {name: ingested.looks.root / name for name in differing if name in used}
-    return [str(path) for name, path in paths.items() if _bytes_name(path) != used[name]]
+    inputs = source.identity()["inputs"]
+    used = {**inputs, **{row["path"]: row["sha256"] for row in images}}
+    bytes_names = {name: _bytes_name(ingested.looks.root / name) for name in differing}
+    return [
+        str(ingested.looks.root / name)
+        for name, now in bytes_names.items()
+        if (name in used and now != used[name])
+        or (os.path.isabs(name) and now not in inputs)  # a table that lies elsewhere
+    ]
 
 
 def _grown_folders(ingested: Ingested) -> list[str]:

@@ -67,7 +67,7 @@ def ingest(
             "categories": list(benchmark.galleries),
             "protocol": protocol,
         },
-        inputs=annotations.sha256
+        inputs=annotations.inputs()
         | {
             "images": _digest(images.rows),
             "problems": _digest(listed),

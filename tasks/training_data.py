@@ -120,7 +120,7 @@ def _require_ingested(annotations: AnnotationReader, source: Artifact, root: Pat
     changed = [
         str(root / file)
         for file, sha256 in annotations.sha256.items()
-        if sha256 != ingested.get(file)
+        if sha256 not in (ingested.get(file), ingested.get(sha256))
     ]
     if changed:
         raise PreflightError(

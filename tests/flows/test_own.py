@@ -13,6 +13,7 @@ import pytest
 
 from cir_core.errors import AnnotationError, PreflightError, ProblemsFound, UsageError
 from flows.engine import InProcess
+from flows.own import complete
 from flows.pipeline import Run, run_pipeline
 from flows.settings import Settings, resolve
 from flows.terminal import recall_rows
@@ -281,10 +282,54 @@ def test_a_folder_without_one_table_of_queries_is_told(
         run(fiq, folder, tmp_path / "s")
 
 
-@pytest.mark.parametrize("path", ["../elsewhere.csv", "/tmp/q.csv"])
-def test_paths_lie_below_the_folder(fiq: Bench, folder: Path, tmp_path: Path, path: str) -> None:
-    with pytest.raises(UsageError, match="a path"):
+@pytest.mark.parametrize("path", ["../elsewhere.csv", "/nowhere/q.csv", "nowhere.csv"])
+def test_a_table_that_is_nowhere_is_refused(
+    fiq: Bench, folder: Path, tmp_path: Path, path: str
+) -> None:
+    """Also where one of this name lies beside the folder, which is not where it was asked for."""
+    (folder.parent / "elsewhere.csv").touch()
+    with pytest.raises(PreflightError, match="own data are not complete") as caught:
         run(fiq, folder, tmp_path / "s", queries=path)
+    assert re.search(rf"{Path(path).name} is not a file", caught.value.cause)
+
+
+def test_images_lie_below_the_folder(fiq: Bench, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a path"):
+        run(fiq, folder, tmp_path / "s", images="../photos")
+
+
+def test_a_description_names_what_lies_in_the_folder(
+    fiq: Bench, folder: Path, tmp_path: Path
+) -> None:
+    shutil.copy(folder / "queries.csv", tmp_path / "q.csv")
+    described = f"queries = {str(tmp_path / 'q.csv')!r}\n"
+    (folder / "cir-dataset.toml").write_text(described, encoding="utf-8")
+    with pytest.raises(UsageError, match="absolute path"):
+        run(fiq, folder, tmp_path / "s")
+
+
+def test_a_table_may_be_given_from_anywhere(
+    fiq: Bench, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table in the folder counts first. The same bytes are the same run wherever they lie."""
+    work = tmp_path / "work"
+    work.mkdir()
+    shutil.move(folder / "queries.csv", work / "mine.csv")
+    shutil.copy(work / "mine.csv", tmp_path / "other.csv")
+    monkeypatch.chdir(work)
+
+    def queries_of(path: str) -> str:
+        return complete(settings(fiq, folder, tmp_path / "s", queries=path)).queries or ""
+
+    assert queries_of("mine.csv") == queries_of(f"{work}/mine.csv") == str(work / "mine.csv")
+    assert queries_of("../other.csv") == str(tmp_path / "other.csv")
+    assert queries_of("../catalogue/labelled.jsonl") == "labelled.jsonl"
+    (work / "labelled.jsonl").touch()
+    assert queries_of("labelled.jsonl") == "labelled.jsonl"
+    first = run(fiq, folder, tmp_path / "s", queries="mine.csv")
+    assert first.changed == ()
+    assert run(fiq, folder, tmp_path / "s", queries="../other.csv").made == ()
+    assert query(tmp_path / "s" / CATALOG_FILE, "SELECT count(*) FROM runs")[1] == [(1,)]
 
 
 @pytest.mark.parametrize("toml", ["k = 'many'\nprotokoll = 1\n", "k = ", "stage1 = 3\n"])
