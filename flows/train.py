@@ -18,7 +18,7 @@ from flows.engine import Engine
 from flows.judge import Stage1Judge, Stage2Judge
 from flows.machine import find_device, find_workers
 from flows.own import complete, open_dataset
-from flows.pipeline import ingest_split, resolve_inputs
+from flows.pipeline import check_texts, ingest_split, resolve_inputs
 from flows.recipes import find_recipe
 from flows.settings import HomePath, Settings, demo_root, resolve
 from storage.annotations import require_root
@@ -82,7 +82,8 @@ def run_training(settings: TrainingSettings, engine: Engine) -> Path:
     goes on where it was. Returns the best model's folder.
 
     Raises UsageError, listing everything at once, for an unknown recipe or dataset, or a model that
-    is needed and not given; ProblemsFound for unusable images beyond ``allow_missing``.
+    is needed and not given; ProblemsFound for unusable images, and texts that are too long, beyond
+    ``allow_missing``.
     """
     preset = _check(settings)
     hardware = _hardware(settings)
@@ -118,6 +119,7 @@ def _train_fused(
     inputs, store = resolve_inputs(asked), asked.store
     with _leader_first(hardware) as leads, hold_store(store) if leads else nullcontext():
         ingested = ingest_split(asked, inputs, engine).fingerprint
+        check_texts(asked, inputs, ingested)
         tokens = _tokens(settings, inputs.data_root, ingested, recipe, hardware, engine)
     common = (store, inputs.data_root, inputs.dataset, ingested, tokens, settings.base)
     rest = (recipe, preset.weights, hardware)
@@ -125,7 +127,7 @@ def _train_fused(
     selection = _selection(settings, recipe)
     if settings.validate_on is not None and hardware.compute().leads:
         draws = settings.data.data_root is None
-        _ingest(_on(selection, settings.validate_on), engine, draws=draws)
+        _ingest(_on(selection, settings.validate_on), settings.base, engine, draws=draws)
     if settings.stage == "stage1":
         engine.run(train_stage1, *common, settings.out, *rest, validate=judge(selection, engine))
     else:
@@ -135,15 +137,15 @@ def _train_fused(
         _validate(settings.out / "best", judge(_on(selection, settings.validate_on), engine))
 
 
-def _ingest(validation: Settings, engine: Engine, *, draws: bool) -> None:
-    """What is measured at the end has its problems told at the start; the demo's is drawn. Which
-    model, does not matter yet."""
+def _ingest(validation: Settings, base: Path | None, engine: Engine, *, draws: bool) -> None:
+    """What is measured at the end has its problems told at the start; the demo's is drawn. The
+    base reads the texts as the model that comes of it."""
     if draws and validation.data_root is not None:
         engine.run(render_demo, validation.data_root, source_split(validation.split))
-    any_model = {"stage1": validation.store, "stage2": validation.store}
     with hold_store(validation.store):
-        inputs = resolve_inputs(validation.model_copy(update=any_model))
-        ingest_split(validation, inputs, engine)
+        inputs = resolve_inputs(validation.model_copy(update={"stage1": base, "stage2": base}))
+        ingested = ingest_split(validation, inputs, engine).fingerprint
+        check_texts(validation, inputs, ingested)
 
 
 def _validate(best: Path, judge: Stage1Judge | Stage2Judge) -> None:

@@ -3,23 +3,26 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from cir_core.datasets.listing_notes import first_few
 from cir_core.datasets.registry import Dataset
 from cir_core.datasets.selection import keep_out, training_queries
 from cir_core.errors import PreflightError
+from cir_core.models.config import TextConfig
 from cir_core.models.fusion import Stage1Model
+from cir_core.models.tokenizer import Tokenizer
 from cir_core.models.vision import VisionTransformer, normalise
 from cir_core.training.triplets import ImageTokens, Triplets
-from cir_core.types import Benchmark, CaptionRule, ImageId
+from cir_core.types import Benchmark, CaptionRule, ImageId, QueryId
 from storage.annotations import AnnotationReader
 from storage.artifacts import Artifact
 from tasks.decode import ImageFile
 from tasks.kept_tokens import KeptTokens
-from tasks.models import tokenize
 from tasks.pictures import distinct_pictures
 from tasks.pixels import image_files, load_pixels
 
@@ -58,8 +61,8 @@ def read_triplets(
     """The ingested training split without the queries that are kept out to select on.
 
     Image tokens are those of the artifact ``tokens``, or, without one, computed when asked.
-    Queries of unusable images are left out, and a log line counts them. Raises PreflightError when
-    none is left, or a text is too long.
+    Queries of unusable images are left out, and those with a wording that is longer than stage 1
+    reads: log lines count and name them. Raises PreflightError when none is left.
     """
     source = Artifact(store, "ingest", ingested)
     pictures = distinct_pictures(source.read("images"))
@@ -69,12 +72,17 @@ def read_triplets(
     row = {ImageId(one): index for index, ids in enumerate(pictures.copies) for one in ids}
     for image in _undecodable(store, tokens):
         row.pop(image, None)
-    usable = [
+    shown = [
         index
         for index, query in enumerate(first.queries)
         if query.reference_id in row and query.targets and query.targets[0] in row
     ]
-    _tell_left_out(len(first.queries) - len(usable), len(usable))
+    wordings_of = _token_ids(stage1.config.text, wordings, shown)
+    positions = stage1.config.text.positions
+    unread = {index for index in shown if max(map(len, wordings_of[index])) > positions}
+    usable = [index for index in shown if index not in unread]
+    named = [first.queries[index].query_id for index in sorted(unread)]
+    _tell_left_out(len(first.queries) - len(shown), named, len(usable))
     categories = list(first.galleries)
     queries = [first.queries[index] for index in usable]
     return Triplets(
@@ -86,7 +94,7 @@ def read_triplets(
             _rows(row, [image for image in gallery if image in row])
             for gallery in first.galleries.values()
         ],
-        token_ids=_token_ids(stage1, wordings, usable),
+        token_ids=[wordings_of[index] for index in usable],
         origin=f"{source.identity()['inputs']['images']} {tokens or 'recomputed'}",
     )
 
@@ -140,15 +148,22 @@ def _undecodable(store: Path, tokens: str | None) -> list[ImageId]:
     ]
 
 
-def _tell_left_out(left_out: int, usable: int) -> None:
+def _tell_left_out(unseen: int, unread: Sequence[QueryId], usable: int) -> None:
+    """``unseen`` are queries of unusable images, ``unread`` those whose text is too long."""
     if not usable:
         raise PreflightError(
-            "there is no training query whose images are usable",
-            cause=f"{left_out} queries name an image that is missing or broken",
+            "there is no training query that is usable",
+            cause=f"{unseen} queries name an image that is missing or broken, and the texts of "
+            f"{len(unread)} are longer than the model reads",
             remedy="check the data root: `cir-pipeline doctor`",
         )
-    if left_out:
-        _log.warning("%d training queries are left out: an image of theirs is unusable", left_out)
+    if unseen:
+        _log.warning("%d training queries are left out: an image of theirs is unusable", unseen)
+    if unread:
+        _log.warning(
+            "%d training queries are left out: their texts are longer than the model reads: %s",
+            len(unread), first_few(list(unread)),
+        )  # fmt: skip
     _log.info("training on %d queries", usable)
 
 
@@ -161,16 +176,16 @@ def _image_tokens(
 
 
 def _token_ids(
-    stage1: Stage1Model, wordings: list[Benchmark], usable: list[int]
-) -> list[list[list[int]]]:
-    """Each example's distinct wordings, in the order of the rules."""
-    texts = [
-        list(dict.fromkeys(wording.queries[index].text for wording in wordings)) for index in usable
-    ]
-    names = [str(wordings[0].queries[index].query_id) for index in usable]
-    owners = [name for name, mine in zip(names, texts, strict=True) for _ in mine]
-    ids = iter(tokenize(stage1.config.text, owners, [text for mine in texts for text in mine]))
-    return [[next(ids) for _ in mine] for mine in texts]
+    config: TextConfig, wordings: list[Benchmark], asked: Sequence[int]
+) -> dict[int, list[list[int]]]:
+    """The distinct wordings of each query that is asked, in the order of the rules, never
+    truncated."""
+    texts = {
+        index: list(dict.fromkeys(wording.queries[index].text for wording in wordings))
+        for index in asked
+    }
+    ids = iter(Tokenizer(config.vocabulary)(list(chain.from_iterable(texts.values()))))
+    return {index: [next(ids) for _ in mine] for index, mine in texts.items()}
 
 
 def _rows(row: Mapping[ImageId, int], images: Sequence[ImageId]) -> Tensor:

@@ -1,5 +1,6 @@
 """The three trainings, composed, on a few drawn garments: they run, resume, and fit together."""
 
+import json
 import logging
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -312,6 +313,37 @@ def test_a_broken_training_image_stops_or_is_left_out(
     with caplog.at_level(logging.WARNING):
         workshop.train("stage1", data=root | {"allow_missing": 5})
     assert "left out" in caplog.text
+
+
+def test_a_text_that_is_too_long_stops_or_is_left_out(
+    workshop: Workshop, caplog: pytest.LogCaptureFixture
+) -> None:
+    workshop.train("pretrain")
+    lengthened = trained_queries(workshop)[0]
+    root = workshop.folder / "store" / "data" / "demo"
+    lengthen(root / "captions" / f"cap.{lengthened.category}.train.json", lengthened)
+    tokens = workshop.folder / "store" / "artifacts" / "tokens"
+    data = {"data_root": root}
+    with pytest.raises(ProblemsFound) as caught:
+        workshop.train("stage1", data=data)
+    assert f"{lengthened.query_id}: text_too_long" in caught.value.item
+    assert not tokens.exists()
+    with caplog.at_level(logging.INFO):
+        workshop.train("stage1", data=data | {"allow_missing": 1})
+    assert "1 training queries are left out: their texts are longer" in caplog.text
+    assert f"model reads: {lengthened.query_id}\n" in caplog.text
+    assert f"training on {len(trained_queries(workshop)) - 1} queries" in caplog.text
+
+
+def lengthen(captions: Path, changed: Query) -> None:
+    entries = json.loads(captions.read_text())
+    (entry,) = (
+        one
+        for one in entries
+        if (one["candidate"], one["target"]) == (changed.reference_id, changed.targets[0])
+    )
+    entry["captions"][0] = "red " * 100
+    captions.write_text(json.dumps(entries))
 
 
 def test_a_diverged_training_keeps_its_checkpoints(
