@@ -105,7 +105,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _read_parquet(content: bytes, path: Path) -> Rows:
     try:
-        table = pq.ParquetFile(pa.BufferReader(content)).read()  # also with a column twice
+        file = pq.ParquetFile(pa.BufferReader(content))  # also with a column twice
+        table = file.read(use_threads=False)  # none of which then outlives Python's bytes
         names = _distinct(table.column_names, path)
         columns = [_values(column) for column in table.columns]
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:

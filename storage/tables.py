@@ -1,6 +1,7 @@
 """Parquet in and out: checksummed pages, layouts that suit each column. And JSON lines, out."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,12 +48,21 @@ def read_table(path: Path, columns: Sequence[str] | None = None, *, sha256: str)
     or when the file is missing or cannot be read.
     """
     try:
-        content = path.read_bytes()
+        content = _content(path)
         if hashlib.sha256(content).hexdigest() != sha256:
             raise damaged(path, "its bytes are not those that were written")
-        return pq.read_table(pa.BufferReader(content), columns=columns)
+        return pq.ParquetFile(pa.BufferReader(content)).read(columns)
     except (OSError, pa.ArrowInvalid) as error:
         raise damaged(path, str(error)) from error
+
+
+def _content(path: Path) -> pa.Buffer:
+    """In Arrow's own memory: one of its threads may be the last to let go of it, and giving back
+    Python's memory while the interpreter ends would abort the process."""
+    with path.open("rb") as file:
+        content = pa.allocate_buffer(os.fstat(file.fileno()).st_size)
+        file.readinto(memoryview(content))
+    return content
 
 
 def damaged(path: Path, cause: str) -> StoreCorrupt:

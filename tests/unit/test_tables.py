@@ -7,6 +7,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cir_core.errors import StoreCorrupt
@@ -133,6 +134,22 @@ def test_columns_that_are_not_asked_for_are_not_read(tmp_path: Path) -> None:
     write_table(tmp_path / "x.parquet", filled(schemas.CANDIDATES, 3))
     names = ["stage1_score", "query_id"]
     assert set(read(tmp_path / "x.parquet", names).column_names) == set(names)
+
+
+def test_what_is_read_is_in_arrows_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its threads may outlive the interpreter, and could not give Python's memory back then."""
+    path, held = tmp_path / "t.parquet", []
+    write_table(path, pa.table({"text": ["x" * 100_000]}))
+    sha256, before = sha256_of(path), pa.total_allocated_bytes()
+
+    class Noted(pq.ParquetFile):  # type: ignore[misc]
+        def read(self, *arguments: Any) -> pa.Table:
+            held.append(pa.total_allocated_bytes() - before)
+            return super().read(*arguments)
+
+    monkeypatch.setattr("storage.tables.pq.ParquetFile", Noted)
+    assert read_table(path, sha256=sha256).num_rows == 1
+    assert held[0] >= path.stat().st_size
 
 
 def test_rows_of_values_are_their_first_places() -> None:
