@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cir_core.models.config import Stage2Config
 from cir_core.models.fusion import Stage1Model
-from cir_core.models.reranker import BRANCHES, Stage2Model, with_prior
+from cir_core.models.reranker import BRANCHES, Stage2Model
 from cir_core.models.tokenizer import TokenBatch
 from cir_core.training.batches import drawn_ways, length_sorted_rows, steps_per_epoch
 from cir_core.training.gradients import Splits
@@ -48,7 +48,8 @@ class Stage2Batch:
 
 class Stage2Training:
     """Trains the dual encoder; stage 1 stays frozen, in eval mode (the published code leaves its
-    drop-path on)."""
+    drop-path on). The model's prior is not part of the loss: stage 1 has been trained on the same
+    triplets and ranks them far better than any others, so little would be left to learn."""
 
     splits: Splits = "rows"
 
@@ -66,11 +67,7 @@ class Stage2Training:
         self.stage1 = stage1.to(device).eval().requires_grad_(False)
         self.triplets, self.recipe, self.device = triplets, recipe, device
         self.sizes = np.array([len(gallery) for gallery in triplets.galleries])
-        embeddings = self._embed_images() if recipe.hard or model.config.prior else None
-        self.hard = (
-            self._stage1_best(embeddings) if embeddings is not None and recipe.hard else None
-        )
-        self.embeddings = embeddings if model.config.prior else None
+        self.hard = self._stage1_best(self._embed_images()) if recipe.hard else None
 
     @property
     def trained(self) -> nn.Module:
@@ -101,11 +98,7 @@ class Stage2Training:
             query_of_pair.flatten().to(self.device),
             candidate_of_pair.flatten().to(self.device),
         )
-        scores = at_least_fp32(scores).view(batch.candidates.shape)
-        if self.embeddings is None:
-            return (scores,)
-        cosines = self._cosines(z_t, self.embeddings[batch.candidates])
-        return (with_prior(scores, cosines, self.model.config.prior),)
+        return (at_least_fp32(scores).view(batch.candidates.shape),)
 
     def losses(self, batch: Stage2Batch, representations: tuple[Tensor]) -> dict[str, Tensor]:
         (scores,) = representations
@@ -118,16 +111,6 @@ class Stage2Training:
     ) -> Float[Tensor, "query token width"]:
         tokens = self.triplets.image_tokens[references].to(self.device)
         return self.stage1.fuse(texts.ids, texts.lengths, tokens)
-
-    @torch.no_grad()
-    def _cosines(
-        self,
-        z_t: Float[Tensor, "query token width"],
-        images: Float[Tensor, "query candidate embedding"],
-    ) -> Float[Tensor, "query candidate"]:
-        """In fp32 at least, under autocast too: a prior weighs differences of a hundredth."""
-        queries = at_least_fp32(self.stage1.embed_queries(z_t))
-        return (at_least_fp32(images.to(self.device)) * queries[:, None]).sum(dim=-1)
 
     def _candidates(
         self, rows: np.ndarray, rng: np.random.Generator

@@ -362,23 +362,13 @@ def scores_of(training: Stage2Training) -> tuple[Stage2Batch, Tensor]:
     return batch, scores
 
 
-@pytest.mark.parametrize("hard", [0, 2])
-def test_a_prior_adds_stage_1s_cosines_while_training(hard: int) -> None:
-    plain, weighted = tiny_stage2(), tiny_stage2()
+def test_a_prior_is_no_part_of_the_loss() -> None:
+    weighted = tiny_stage2()
     weighted.config = weighted.config.model_copy(update={"prior": 3.0})
-    data, stage1, asked = triplets(), tiny_stage1(), stage2_recipe(hard=hard, random=3)
-    batch, scores = scores_of(Stage2Training(weighted, stage1, data, asked, CPU))
-    _, without = scores_of(Stage2Training(plain, stage1, data, asked, CPU))
-    with torch.no_grad():
-        for row, candidates in enumerate(batch.candidates.tolist()):
-            text = batch.texts.ids[row : row + 1, : batch.texts.lengths[row]]
-            reference = data.image_tokens[batch.references[row : row + 1]]
-            z_t = stage1.fuse(text, batch.texts.lengths[row : row + 1], reference)
-            own = stage1.embed_queries(z_t)[0]
-            for column, candidate in enumerate(candidates):
-                image = stage1.embed_images(data.image_tokens[torch.tensor([candidate])])[0]
-                expected = without[row, column] + 3.0 * (own.double() @ image.double())
-                assert float(scores[row, column]) == pytest.approx(float(expected), abs=1e-5)
+    data, stage1, asked = triplets(), tiny_stage1(), stage2_recipe(hard=2, random=3)
+    _, scores = scores_of(Stage2Training(weighted, stage1, data, asked, CPU))
+    _, without = scores_of(Stage2Training(tiny_stage2(), stage1, data, asked, CPU))
+    assert torch.equal(scores, without)
 
 
 # tiny runs
