@@ -41,6 +41,7 @@ def test_small_is_the_demos_recipe_with_any_words_and_a_prior() -> None:
         "base.text.vocabulary": "bert-base-uncased",
         "base.text.vocabulary_size": 30524,
         "base.text.positions": 128,
+        "pretrain.epochs": 40,
         "stage2.prior": 1.0,
     }
     assert Tokenizer("bert-base-uncased").vocabulary_size == 30524
