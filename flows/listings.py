@@ -1,20 +1,36 @@
 """What the pipeline knows by name, told on the terminal: datasets and protocols."""
 
 from collections.abc import Iterable
+from textwrap import fill
 
 from cir_core.datasets.registry import Dataset
 from cir_core.metrics.protocols import Protocol
-from flows.output.tables import Column, Console, print_line, print_table
+from flows.output.tables import Console, print_line
+
+INDENT = "  "
 
 
 def print_protocols(protocols: Iterable[Protocol], console: Console) -> None:
-    """A row per protocol."""
-    columns = [
-        Column("protocol", whole=True),  # a name to copy is whole or useless
-        *map(Column, ("what it means", "measures", "published by")),
-    ]
-    rows = [[one.name, one.description, _measures(one), one.source] for one in protocols]
-    print_table(console, columns, rows, lines=True)
+    """A paragraph per protocol, its name to copy on a line of its own."""
+    for one in protocols:
+        print_line(console, one.name, "bold")
+        print_line(console, _paragraph(console, "", one.description))
+        print_line(console, _paragraph(console, "measures  ", _measures(one)))
+        print_line(console, _paragraph(console, "published by  ", one.source) + "\n")
+
+
+def _paragraph(console: Console, title: str, text: str) -> str:
+    """Indented below a heading. On a terminal its lines are broken between words."""
+    if not console.file.isatty():
+        return f"{INDENT}{title}{text}"
+    hanging = INDENT + " " * len(title)
+    return fill(
+        text,
+        console.width,
+        initial_indent=INDENT + title,
+        subsequent_indent=hanging,
+        break_on_hyphens=False,
+    )
 
 
 def _measures(protocol: Protocol) -> str:
