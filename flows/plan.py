@@ -24,13 +24,16 @@ from flows.pipeline import (
 )
 from flows.settings import Settings
 from storage.artifacts import Artifact, Identity, finished
+from storage.catalog import CATALOG_FILE, catalog_product, run_id_of
 from storage.checkpoints import read_config
 from storage.lock import hold_store
 from storage.nearest import why_missing
-from tasks import encode, evaluate, publish, rank, ranked, report, rerank, retrieve
+from tasks import encode, evaluate, rank, rerank, retrieve
 from tasks.calibrate import Sample, calibrate
 from tasks.image_tokens import Pictures
 from tasks.pair import check_pair
+from tasks.ranked import ranked_product
+from tasks.report import page_product
 from tasks.tokens import kept_images
 from tasks.workload import count_workload
 
@@ -205,13 +208,15 @@ def _find(settings: Settings, inputs: Inputs, pair: str, ingested: str) -> tuple
     )
     evaluated = found.ask(measure).fingerprint
     products = [
-        ("publish", publish.is_published, "not in a sound catalog"),
-        ("report", report.is_reported, "no sound page of this run"),
+        ("publish", catalog_product(store / CATALOG_FILE), "not in a sound catalog"),
+        ("report", page_product(store, evaluated), "no sound page of this run"),
     ]
     if inputs.dataset.writes_ranked:
-        products.append(("ranked", ranked.is_written, "no sound files of this run"))
-    for stage, is_there, why in products:
-        done = not found.lacks("evaluate") and is_there(store, evaluated)
+        products.append(("ranked", ranked_product(store, evaluated), "no sound files of this run"))
+    for stage, product, why in products:
+        done = not found.lacks("evaluate") and product.holds(
+            run_id_of(evaluated), Artifact(store, "evaluate", evaluated).content
+        )
         found.note(stage, done=done, why=why)
     to_embed = encode.shards_left(images, embedded, None) if found.lacks("encode") else []
     to_fuse = encode.shards_left(images, None, fused) if found.lacks("fuse") else []

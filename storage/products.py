@@ -37,6 +37,11 @@ class Product:
                 return sources
         return {}
 
+    def holds(self, source: str, content: str) -> bool:
+        """Whether the files are this version's, as they were written, and made of this content of
+        the source, perhaps beside others."""
+        return self.sources().get(source) == content
+
     def record(self, sources: Mapping[str, str]) -> None:
         """Write the receipt of the files as they are now. Names and digests of ``sources`` are
         words without white space."""

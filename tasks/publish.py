@@ -36,27 +36,21 @@ def publish(store: Path, evaluated: str) -> Made:
     any more, are left out with a warning. Raises StoreCorrupt when that is true of this run, or
     when its tables contradict each other.
     """
-    if is_published(store, evaluated):
+    path = store / CATALOG_FILE
+    run_id, content = run_id_of(evaluated), Artifact(store, "evaluate", evaluated).content
+    if catalog_product(path).holds(run_id, content):
         return Made(evaluated, reused=True)
     runs = dict(_readable_runs(store, evaluated))
-    path = store / CATALOG_FILE
     try:
         write_catalog(path, [run for run, _ in runs.values()])
     except BrokenRuns as error:
-        if run_id_of(evaluated) in error.faults:
+        if run_id in error.faults:
             raise
         _log.warning("left out of the catalog: %s", error)
         runs = {name: run for name, run in runs.items() if name not in error.faults}
         write_catalog(path, [run for run, _ in runs.values()])
     catalog_product(path).record({name: content for name, (_, content) in runs.items()})
     return Made(evaluated, reused=False)
-
-
-def is_published(store: Path, evaluated: str) -> bool:
-    """Whether the catalog is what was written, and has this run as it is in the store now."""
-    sources = catalog_product(store / CATALOG_FILE).sources()
-    run_id = run_id_of(evaluated)
-    return run_id in sources and sources[run_id] == Artifact(store, "evaluate", evaluated).content
 
 
 def _readable_runs(store: Path, evaluated: str) -> Iterator[tuple[str, tuple[PublishedRun, str]]]:

@@ -32,11 +32,11 @@ def write_ranked(store: Path, evaluated: str) -> Ranked:
     Queries that could not be asked have no rows; they are in the table ``problems``. Files that
     are still what was written are kept.
     """
-    product = _product(store, evaluated)
+    product = ranked_product(store, evaluated)
     lines, columns = (product.folder / file for file in FILES)
-    reused = is_written(store, evaluated)
+    artifact = Artifact(store, "evaluate", evaluated)
+    reused = product.holds(run_id_of(evaluated), artifact.content)
     if not reused:
-        artifact = Artifact(store, "evaluate", evaluated)
         table = _rows(store, artifact)
         commit(lines, lambda path: write_jsonl(path, table))
         commit(columns, lambda path: write_table(path, table))
@@ -44,13 +44,8 @@ def write_ranked(store: Path, evaluated: str) -> Ranked:
     return Ranked((lines, columns), Made(evaluated, reused))
 
 
-def is_written(store: Path, evaluated: str) -> bool:
-    """Whether both files are there, as they were written, and made of this run as it is now."""
-    made_of = {run_id_of(evaluated): Artifact(store, "evaluate", evaluated).content}
-    return _product(store, evaluated).sources() == made_of
-
-
-def _product(store: Path, evaluated: str) -> Product:
+def ranked_product(store: Path, evaluated: str) -> Product:
+    """Both files of a run; its evaluation's content is their source, by run id."""
     return Product(store / "reports" / run_id_of(evaluated), "ranked", str(VERSION), FILES)
 
 

@@ -57,12 +57,12 @@ def report(store: Path, data_root: Path, evaluated: str) -> Reported:
 
     A picture that is not what was ingested any more is not shown.
     """
-    product = _product(store, evaluated)
+    product = page_product(store, evaluated)
     page = product.folder / PAGE
-    if is_reported(store, evaluated):
-        return Reported(page, Made(evaluated, reused=True))
     run_id, catalog = run_id_of(evaluated), store / CATALOG_FILE
     artifact = Artifact(store, "evaluate", evaluated)
+    if product.holds(run_id, artifact.content):
+        return Reported(page, Made(evaluated, reused=True))
     run = _rows(catalog, f"SELECT * FROM runs WHERE run_id = '{run_id}'")[0]
     content = {
         "run": run,
@@ -87,21 +87,15 @@ def report(store: Path, data_root: Path, evaluated: str) -> Reported:
     return Reported(page, Made(evaluated, reused=False))
 
 
-def is_reported(store: Path, evaluated: str) -> bool:
-    """Whether this version's page and numbers are there, as they were written, and made of this run
-    as it is now."""
-    made_of = {run_id_of(evaluated): Artifact(store, "evaluate", evaluated).content}
-    return _product(store, evaluated).sources() == made_of
+def page_product(store: Path, evaluated: str) -> Product:
+    """The page and the numbers of a run; its evaluation's content is their source, by run id."""
+    folder = store / "reports" / run_id_of(evaluated)
+    return Product(folder, "report", str(VERSION), (PAGE, NUMBERS))
 
 
 def _album(evaluated: Artifact, root: Path) -> Album:
     ingested = evaluated.identity()["inputs"]["ingest"]
     return Album(Artifact(evaluated.store, "ingest", ingested).read("images"), root)
-
-
-def _product(store: Path, evaluated: str) -> Product:
-    folder = store / "reports" / run_id_of(evaluated)
-    return Product(folder, "report", str(VERSION), (PAGE, NUMBERS))
 
 
 def _rows(catalog: Path, sql: str) -> list[dict[str, Any]]:

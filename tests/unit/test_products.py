@@ -34,6 +34,14 @@ def test_a_product_tells_what_it_was_made_of(product: Product) -> None:
     assert product.sources() == SOURCES
 
 
+def test_a_product_holds_what_it_was_made_of_and_nothing_else(product: Product) -> None:
+    assert all(product.holds(name, content) for name, content in SOURCES.items())
+    assert not product.holds("0123456789ab", "decade")
+    assert not product.holds("c0ffee", "0123456789ab")
+    (product.folder / "index.html").write_bytes(b"")
+    assert not product.holds("0123456789ab", "c0ffee")
+
+
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "emptied": lambda path: path.write_bytes(b""),
     "flipped": lambda path: path.write_bytes(bytes([path.read_bytes()[0] ^ 1])),
