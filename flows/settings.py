@@ -1,4 +1,5 @@
-"""Settings of a run: flags over ``CIR_*`` environment over ``cir.toml`` over defaults.
+"""Settings of a run: flags over ``CIR_*`` environment over ``cir.toml`` over defaults; in the file,
+the dataset's own section over what holds for all.
 
 The only reader of the environment and of ``cir.toml``.
 """
@@ -22,12 +23,20 @@ from pydantic import (
     ValidationError,
 )
 
+from cir_core.datasets.registry import DATASETS
 from cir_core.errors import UsageError
 from cir_core.retrieval.choice import IndexKind
 from cir_core.types import Keeping, Precision, RunSplit
 
 SETTINGS_FILE = "cir.toml"
 PREFIX = "CIR_"
+SECTIONS = "datasets"
+"""The table of ``cir.toml`` whose tables are settings of one dataset each."""
+GENERAL = ("dataset", "store")
+"""What no section may set: it is found by the dataset, and one store holds the runs of all, which
+``sql`` and ``export`` ask without naming one."""
+
+NO_SETTING = "there is no such setting"
 
 
 def in_home(path: Path) -> Path:
@@ -87,33 +96,80 @@ class Resolved:
 def resolve(
     flags: Mapping[str, Any], environment: Mapping[str, str], folder: Path = Path()
 ) -> Resolved:
-    """Merge the four sources. A flag that is None or empty was not given.
+    """Merge the sources. A flag that is None or empty was not given.
 
-    Raises UsageError listing every mistake at once, with the source of each value.
+    Raises UsageError listing every mistake at once, also in sections of other datasets, with the
+    source of each value.
     """
+    general = _read_toml(folder / SETTINGS_FILE)
+    sections = general.pop(SECTIONS, {})
     layers = [
-        (SETTINGS_FILE, _read_toml(folder / SETTINGS_FILE)),
-        ("environment", _read_environment(environment)),
-        ("flag", {name: value for name, value in flags.items() if value not in (None, (), [])}),
+        (SETTINGS_FILE, with_folder(general)),
+        ("environment", with_folder(_read_environment(environment))),
+        ("flag", with_folder({k: v for k, v in flags.items() if v not in (None, (), [])})),
     ]
+    faults = _faults_of_sections(sections)
+    if not faults:
+        own_root = sections.get("own", {}).get("data_root")
+        with_folder({"dataset": general.get("dataset"), "data_root": own_root})  # one of the two
+        named = [values["dataset"] for _, values in layers if "dataset" in values]
+        dataset = str(named[-1] if named else Settings.model_fields["dataset"].default)
+        layers.insert(1, (_section(dataset), sections.get(dataset, {})))
     values: dict[str, Any] = {}
     origins = dict.fromkeys(Settings.model_fields, "default")
-    for origin, given in layers:
-        layer = with_folder(given)
+    for origin, layer in layers:
         values |= layer
         origins |= dict.fromkeys(layer, origin)
-    try:
-        return Resolved(Settings(**values), origins)
-    except ValidationError as error:
-        faults = [
-            f"{fault['loc'][0]} (from {origins[str(fault['loc'][0])]}): {fault['msg']}"
-            for fault in error.errors()
-        ]
+    faults += _faults(values, origins)
+    if faults:
         raise UsageError(
             "some settings are not usable",
             cause="; ".join(faults),
-            remedy="correct them there; `cir-pipeline run --help` tells what is allowed",
-        ) from error
+            remedy=f"correct them there; known are {', '.join(Settings.model_fields)}; "
+            "`cir-pipeline run --help` tells what is allowed",
+        )
+    return Resolved(Settings(**values), origins)
+
+
+def _section(dataset: str) -> str:
+    return f"{SETTINGS_FILE} [{SECTIONS}.{dataset}]"
+
+
+def _faults_of_sections(sections: Any) -> list[str]:
+    if not isinstance(sections, dict):
+        return [f"{SECTIONS} (from {SETTINGS_FILE}): holds sections, such as [{SECTIONS}.fiq]"]
+    return [
+        fault
+        for name, values in sections.items()
+        for fault in _faults_of_section(_section(name), name, values)
+    ]
+
+
+def _faults_of_section(title: str, name: str, values: Any) -> list[str]:
+    if name not in DATASETS:
+        return [f"{title}: no dataset is called so; known are {', '.join(DATASETS)}"]
+    if not isinstance(values, dict):
+        return [f"{title}: is no section, but {values!r}"]
+    misplaced = [
+        f"{name} (from {title}): holds for all datasets; it stands above the sections"
+        for name in GENERAL
+        if name in values
+    ]
+    own = {name: value for name, value in values.items() if name not in GENERAL}
+    return misplaced + _faults(own, dict.fromkeys(own, title))
+
+
+def _faults(values: Mapping[str, Any], origins: Mapping[str, str]) -> list[str]:
+    """What is wrong with each value, and where it comes from."""
+    try:
+        Settings(**values)
+    except ValidationError as error:
+        faults = [(str(one["loc"][0]), one["type"], one["msg"]) for one in error.errors()]
+        return [
+            f"{name} (from {origins[name]}): {NO_SETTING if kind == 'extra_forbidden' else told}"
+            for name, kind, told in faults
+        ]
+    return []
 
 
 def with_folder(values: Mapping[str, Any]) -> dict[str, Any]:

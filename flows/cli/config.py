@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.engines import configured_api
-from flows.cli.options import Json
+from flows.cli.options import Dataset, Json
 from flows.output.streams import put, put_json
 
 
@@ -15,16 +15,24 @@ def config_show(
         str | None,
         typer.Option("--config", help="A recipe (demo, small, fiq, cirr, a .toml) instead."),
     ] = None,
+    dataset: Dataset = None,
     as_json: Json = False,
 ) -> None:
-    """All settings, their values, and where each comes from; of a run, or of a training recipe."""
+    """All settings, their values, and where each comes from; of a run, perhaps of one dataset's, or
+    of a training recipe."""
+    from cir_core.errors import UsageError
     from flows.recipes import find_recipe, recipe_rows
     from flows.settings import resolve
 
+    if recipe is not None and dataset is not None:
+        raise UsageError(
+            "--config shows a recipe, --dataset the settings of a run",
+            remedy="leave one of them out",
+        )
     if recipe is not None:
         rows = recipe_rows(find_recipe(recipe))
     else:
-        resolved = resolve({}, os.environ)
+        resolved = resolve({"dataset": dataset}, os.environ)
         values = resolved.settings.model_dump(mode="json")
         rows = [(name, value, resolved.origins[name]) for name, value in values.items()]
         api = configured_api()

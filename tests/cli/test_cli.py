@@ -200,6 +200,10 @@ def test_settings_are_shown_with_their_origins(
     assert shown["dataset"] == {"value": "fiq", "from": "cir.toml"}
     assert shown["batch"] == {"value": 32, "from": "default"}
     assert "(environment)" in terminal("config", "show").out
+    with Path("cir.toml").open("a") as file:
+        file.write("[datasets.cirr]\nbatch = 4\n")
+    assert "(cir.toml [datasets.cirr])" in terminal("config", "show", "--dataset", "cirr").out
+    assert terminal("config", "show", "--dataset", "cirr", "--config", "fiq").code == 2
 
 
 # --- preflight

@@ -1,5 +1,6 @@
 """Flags over environment over cir.toml over defaults; every mistake is told at once."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,97 @@ def test_all_mistakes_are_told_at_once_with_their_sources(tmp_path: Path) -> Non
         "split (from flag)",
         "store (from cir.toml)",
     ]
+
+
+SECTIONED = """
+data_root = "/data"
+k = 10
+batch = 8
+[datasets.fiq]
+data_root = "/data/fiq"
+k = 20
+stage1 = "~/fiq"
+[datasets.own]
+k = 30
+"""
+
+
+@pytest.mark.parametrize("dataset", ["fiq", "cirr", "./catalogue", "own"])
+@pytest.mark.parametrize("source", ["flag", "environment", "cir.toml"])
+def test_a_section_holds_for_its_dataset_alone(tmp_path: Path, dataset: str, source: str) -> None:
+    """Whatever names the dataset, over the general settings and under all others."""
+    found = resolved(
+        tmp_path,
+        flags={"dataset": dataset} if source == "flag" else {},
+        environment={"CIR_DATASET": dataset} if source == "environment" else {},
+        toml=SECTIONED.replace('data_root = "/data"\n', f"dataset = {dataset!r}\n")
+        if source == "cir.toml"
+        else SECTIONED,
+    )
+    section = f"cir.toml [datasets.{found.settings.dataset}]"
+    expected = {"fiq": (20, section), "own": (30, section), "cirr": (10, "cir.toml")}
+    assert (found.settings.k, found.origins["k"]) == expected[found.settings.dataset]
+    assert (found.settings.batch, found.origins["batch"]) == (8, "cir.toml")
+    if dataset == "fiq":
+        assert found.settings.data_root == Path("/data/fiq")
+        assert found.settings.stage1 == Path.home() / "fiq"
+    if dataset == "./catalogue":
+        assert (found.settings.dataset, found.settings.data_root) == ("own", Path("catalogue"))
+
+
+def test_environment_and_flags_count_over_a_section(tmp_path: Path) -> None:
+    found = resolved(
+        tmp_path,
+        flags={"dataset": "fiq", "k": 1},
+        environment={"CIR_DATA_ROOT": "/elsewhere"},
+        toml=SECTIONED,
+    )
+    assert (found.settings.k, found.settings.data_root) == (1, Path("/elsewhere"))
+    told = [found.origins[name] for name in ("k", "data_root", "stage1")]
+    assert told == ["flag", "environment", "cir.toml [datasets.fiq]"]
+
+
+def test_without_a_named_dataset_the_default_ones_section_holds(tmp_path: Path) -> None:
+    assert resolved(tmp_path, toml="k = 3\n[datasets.demo]\nk = 4").settings.k == 4
+
+
+def test_mistakes_in_sections_are_told_at_once_whichever_dataset_is_run(tmp_path: Path) -> None:
+    toml = """
+k = 0
+[datasets]
+cirr = 3
+[datasets.fiq]
+speed = 3
+k = "many"
+store = "elsewhere"
+[datasets.fashion-iq]
+k = 5
+"""
+    with pytest.raises(UsageError) as caught:
+        resolved(tmp_path, toml=toml)
+    faults = re.split(r"; (?=\S+ \(from|cir\.toml)", caught.value.cause)
+    assert sorted(fault.split(": ")[0] for fault in faults) == [
+        "cir.toml [datasets.cirr]",
+        "cir.toml [datasets.fashion-iq]",
+        "k (from cir.toml [datasets.fiq])",
+        "k (from cir.toml)",
+        "speed (from cir.toml [datasets.fiq])",
+        "store (from cir.toml [datasets.fiq])",
+    ]
+    assert "known are demo, fiq, cirr, circo, shoes, own" in caught.value.cause
+    assert "known are dataset, data_root," in caught.value.remedy
+
+
+def test_a_file_that_names_two_roots_of_own_data_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="another one is given"):
+        resolved(tmp_path, toml='dataset = "./x"\n[datasets.own]\ndata_root = "y"')
+
+
+@pytest.mark.parametrize("toml", ["datasets = 3", "datasets = []"])
+def test_datasets_that_are_no_sections_are_refused(tmp_path: Path, toml: str) -> None:
+    with pytest.raises(UsageError, match="not usable") as caught:
+        resolved(tmp_path, toml=toml)
+    assert caught.value.cause.startswith("datasets (from cir.toml): holds sections")
 
 
 @pytest.mark.parametrize("content", [b"k = ", b"\xff\xfe", b"k = 1\nk = 2"])
