@@ -17,7 +17,7 @@ from storage.catalog import CATALOG_FILE, query, run_id_of
 from storage.products import Product
 from tasks.album import Album
 
-VERSION = 6
+VERSION = 7
 PAGE, NUMBERS = "index.html", "metrics.json"
 
 SHOWN = 7
