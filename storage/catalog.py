@@ -164,7 +164,7 @@ def _without_query(path: Path) -> Iterator[Path]:
 def query(path: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Column names and all rows of one read-only statement; raises as ``ask``."""
     with ask(path, sql) as answer:
-        return answer.columns, answer.connection.fetchall() if answer.columns else []
+        return answer.columns, list(answer.rows)
 
 
 def _insert(connection: "DuckDBPyConnection", run: PublishedRun) -> None:

@@ -1,11 +1,9 @@
 """Answers of SQL: as a table, or row by row as CSV or JSON."""
 
 import sys
-from collections.abc import Iterator
-from itertools import chain
-from typing import Any
+from itertools import chain, islice
 
-from flows.output.streams import say, write
+from flows.output.streams import expect_utf8, say, write
 from flows.output.tables import Column, open_console, print_table
 from flows.output.values import cell, csv_line, json_text, told_apart
 from flows.output.visible import visible
@@ -13,7 +11,6 @@ from storage.answers import Answer
 
 TABLE_ROWS = 1000
 """A table is drawn when all its rows are there: more are no longer for eyes."""
-BATCH = 10_000
 
 
 def print_rows(answer: Answer, limit: int | None) -> None:
@@ -27,9 +24,10 @@ def print_rows(answer: Answer, limit: int | None) -> None:
 
 
 def print_csv(answer: Answer, limit: int | None) -> None:
-    """With a heading; a column of a name that was there before gets a suffix."""
+    """As UTF-8, with a heading; a column of a name that was there before gets a suffix."""
     is_seen = sys.stdout.isatty()
-    for row in chain([told_apart(answer.columns)], _rows(answer, limit)):
+    expect_utf8()
+    for row in chain([told_apart(answer.columns)], islice(answer.rows, limit)):
         line = csv_line(row)
         write(visible(line, kept="\n") if is_seen else line)
 
@@ -37,16 +35,7 @@ def print_csv(answer: Answer, limit: int | None) -> None:
 def print_json(answer: Answer, limit: int | None) -> None:
     """A list of objects, one a line; columns as in CSV."""
     names, before = told_apart(answer.columns), "["
-    for row in _rows(answer, limit):
+    for row in islice(answer.rows, limit):
         write(before + json_text(dict(zip(names, row, strict=True))))
         before = ",\n"
     write("[]\n" if before == "[" else "]\n")
-
-
-def _rows(answer: Answer, limit: int | None) -> Iterator[tuple[Any, ...]]:
-    left = limit if limit is not None else sys.maxsize
-    while rows := answer.fetch(min(BATCH, left)):
-        yield from rows
-        left -= len(rows)
-        if not left:
-            return

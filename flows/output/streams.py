@@ -12,10 +12,12 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import IO, Any, NoReturn
 
-from cir_core.errors import OutOfSpace
+from cir_core.errors import OutOfSpace, PreflightError
 from flows.output.values import json_text
 from flows.output.visible import visible
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""A full disk, or a limit that the user has reached."""
 READER_GONE = 141
 """Exit code: as the shell tells of a program that SIGPIPE has ended (128 + 13)."""
 
@@ -70,7 +72,8 @@ def put_json(value: Any) -> None:
 
 def write(text: str, file: IO[str] | None = None) -> None:
     """To stdout, as it is. Ends the process with ``READER_GONE`` when its reader has left. Raises
-    OutOfSpace when the disk that it goes to is full."""
+    OutOfSpace when the disk that it goes to is full, PreflightError when it cannot be written for
+    another reason."""
     file = file or sys.stdout
     try:
         file.write(text)
@@ -78,12 +81,26 @@ def write(text: str, file: IO[str] | None = None) -> None:
         _give_up(error, file)
 
 
+def expect_utf8() -> None:
+    """What stdout gets from now on is UTF-8 whatever the locale says, unless it is a terminal."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
+        sys.stdout.reconfigure(encoding="utf-8", errors="cir_exact")
+
+
 @contextmanager
 def flushed() -> Iterator[None]:
     """In the end nothing is left in stdout's buffer, however the block ends; raises and ends as
-    ``write``."""
+    ``write``, also where rich has drawn on stdout itself (typer's help)."""
     try:
         yield
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # rich's way to end, by 1
+            sys.exit(READER_GONE)
+        raise
+    except OSError as error:
+        if _raised_in(error) == "rich.console":
+            _give_up(error, sys.stdout)
+        raise
     finally:
         try:
             sys.stdout.flush()
@@ -98,17 +115,23 @@ def tell_bug(
     say("".join(traceback.format_exception(kind, error, where)).rstrip("\n"))
 
 
+def _raised_in(error: OSError) -> str:
+    """The module."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return str(frames[-1].f_globals["__name__"])
+
+
 def _give_up(error: OSError, file: IO[str]) -> NoReturn:
     os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())  # Python flushes again at exit
     if error.errno == errno.EPIPE:
         sys.exit(READER_GONE)
-    if error.errno == errno.ENOSPC:
-        raise OutOfSpace(
-            "the result cannot be written to stdout",
-            cause=str(error.strerror),
-            remedy="what was made is kept: free space and run the same command again",
-        ) from error
-    raise error
+    is_full = error.errno in NO_SPACE
+    raise (OutOfSpace if is_full else PreflightError)(
+        "the result cannot be written to stdout",
+        cause=str(error.strerror),
+        remedy=f"what was made is kept: {'free space' if is_full else 'mend this'} and run the "
+        "same command again",
+    ) from error
 
 
 def _file_name_or_escape(error: UnicodeError) -> tuple[bytes, int]:

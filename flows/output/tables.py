@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from itertools import zip_longest
 
 from rich.console import Console
@@ -76,20 +77,50 @@ def print_table(
     if title:
         text, style = title if isinstance(title, tuple) else (title, "italic")
         print_line(console, text, style)
-    before = console.width
-    if not folds:
-        console.width = sum(needed) + BORDERS * len(needed) + 1  # print() takes no width above it
-    with console.capture() as drawn:
-        console.print(table, crop=False)
-    console.width = before
-    write(drawn.get(), console.file)
+    width = console.width if folds else sum(needed) + BORDERS * len(needed) + 1
+    page = _page(console, width)
+    page.print(table, crop=False)
+    _put(page, console)
 
 
 def print_line(console: Console, text: str, style: str = "") -> None:
     """A line, or several; a terminal wraps what is too long."""
-    with console.capture() as drawn:
-        console.print(_text(console, (text, style), kept="\n"), soft_wrap=True)
-    write(drawn.get(), console.file)
+    page = _page(console, console.width)
+    page.print(_text(console, (text, style), kept="\n"), soft_wrap=True)
+    _put(page, console)
+
+
+class _Drawn(StringIO):
+    """Rich draws with what its file can hold."""
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__()
+        self._encoding = encoding
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # None of any StringIO
+        return self._encoding
+
+
+def _page(console: Console, width: int) -> Console:
+    """Draws as the console would, but in memory: what cannot be written is then ``write``'s to
+    tell, where a console flushes its file by itself, and fails."""
+    system = console.color_system
+    return Console(
+        file=_Drawn(console.encoding),
+        width=width,
+        color_system=system,  # type: ignore[arg-type]  # the name of one
+        no_color=console.no_color,
+        force_terminal=console.is_terminal,
+        markup=False,
+        highlight=False,
+        emoji=False,
+    )
+
+
+def _put(page: Console, console: Console) -> None:
+    assert isinstance(page.file, _Drawn)
+    write(page.file.getvalue(), console.file)
 
 
 def _text(console: Console, cell: Cell, kept: str = "") -> Text:
