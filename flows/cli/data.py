@@ -6,11 +6,12 @@ from typing import Annotated
 import typer
 
 from flows.cli.options import DataRoot, Json, K, Stage1, Stage2, Store
+from flows.cli.texts import text
 from flows.output.streams import put_json
 
 
 def protocols(
-    dataset: Annotated[str | None, typer.Option(help="Only this dataset's.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Only this dataset's.", parser=text)] = None,
     as_json: Json = False,
 ) -> None:
     """What each recall means: the protocols by name, the first of a dataset is its default."""
@@ -55,7 +56,8 @@ def doctor(
     ] = None,
     data_root: DataRoot = None,
     split: Annotated[
-        str | None, typer.Option(help="train, val or test.", show_default="all that are there")
+        str | None,
+        typer.Option(help="train, val or test.", show_default="all that are there", parser=text),
     ] = None,
     stage1: Stage1 = None,
     stage2: Stage2 = None,

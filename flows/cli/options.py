@@ -8,6 +8,7 @@ import typer
 from cir_core import types
 from cir_core.retrieval.choice import IndexKind
 from cir_core.types import Keeping, RunSplit
+from flows.cli.texts import text
 
 DATA, MODELS, METHOD, MACHINE = "Data", "Models", "Method", "Machine"
 """Panels of a command's help."""
@@ -60,7 +61,10 @@ Split = Annotated[
 Category = Annotated[
     list[str] | None,
     typer.Option(
-        rich_help_panel=DATA, help="Only this category; may be repeated.", show_default="all"
+        rich_help_panel=DATA,
+        help="Only this category; may be repeated.",
+        show_default="all",
+        parser=text,
     ),
 ]
 Stage1 = Annotated[
@@ -81,6 +85,7 @@ Protocol = Annotated[
         rich_help_panel=METHOD,
         help="How to ask and count: see `protocols`.",
         show_default="the dataset's first",
+        parser=text,
     ),
 ]
 K = Annotated[
@@ -135,7 +140,12 @@ AllowMissing = Annotated[
 ]
 Device = Annotated[
     str | None,
-    typer.Option(rich_help_panel=MACHINE, help="cpu, cuda, cuda:1 or auto.", show_default="auto"),
+    typer.Option(
+        rich_help_panel=MACHINE,
+        help="cpu, cuda, cuda:1 or auto.",
+        show_default="auto",
+        parser=text,
+    ),
 ]
 Batch = Annotated[
     int | None,
@@ -164,6 +174,7 @@ Memory = Annotated[
         rich_help_panel=MACHINE,
         help="For scoring pairs, beside models and images: 2GiB, 500MB. Changes no score.",
         show_default="half of what is free",
+        parser=text,
     ),
 ]
 Precision = Annotated[

@@ -8,11 +8,12 @@ import typer
 
 from cir_core.submissions.formats import ExportFormat, Stage
 from flows.cli.options import Json, Store
+from flows.cli.texts import text
 from flows.output.streams import put, put_json
 
 
 def sql(
-    statement: Annotated[str, typer.Argument(help="One read-only statement.")],
+    statement: Annotated[str, typer.Argument(help="One read-only statement.", parser=text)],
     store: Store = None,
     limit: Annotated[
         int | None,
@@ -48,7 +49,9 @@ def export(
     format_: Annotated[ExportFormat, typer.Option("--format", help="What to write.")],
     run_id: Annotated[
         str | None,
-        typer.Option("--run", help="First digits of a run's id.", show_default="the only run"),
+        typer.Option(
+            "--run", help="First digits of a run's id.", show_default="the only run", parser=text
+        ),
     ] = None,
     stage: Annotated[Stage, typer.Option(help="Whose order.")] = "stage2",
     out: Annotated[
