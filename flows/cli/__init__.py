@@ -17,7 +17,7 @@ def main() -> NoReturn:
 
     try:
         with flushed():
-            app()
+            app(prog_name="cir-pipeline")
     except CirError as error:
         say(f"error: {error}")
         sys.exit(error.exit_code)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from flows.cli.completion import recipe_names
 from flows.cli.engines import configured_api
 from flows.cli.options import Dataset, Json
 from flows.output.streams import put, put_json
@@ -13,7 +14,11 @@ from flows.output.streams import put, put_json
 def config_show(
     recipe: Annotated[
         str | None,
-        typer.Option("--config", help="A recipe (demo, small, fiq, cirr, a .toml) instead."),
+        typer.Option(
+            "--config",
+            autocompletion=recipe_names,
+            help="A recipe (demo, small, fiq, cirr, a .toml) instead.",
+        ),
     ] = None,
     dataset: Dataset = None,
     as_json: Json = False,

@@ -5,13 +5,17 @@ from typing import Annotated
 
 import typer
 
+from flows.cli.completion import dataset_names
 from flows.cli.options import DataRoot, Json, K, Stage1, Stage2, Store
 from flows.cli.texts import text
 from flows.output.streams import put_json
 
 
 def protocols(
-    dataset: Annotated[str | None, typer.Option(help="Only this dataset's.", parser=text)] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(autocompletion=dataset_names, help="Only this dataset's.", parser=text),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """What each recall means: the protocols by name, the first of a dataset is its default."""
@@ -52,7 +56,12 @@ def datasets(as_json: Json = False) -> None:
 
 def doctor(
     dataset: Annotated[
-        str | None, typer.Option(help="Also check this dataset.", show_default="environment only")
+        str | None,
+        typer.Option(
+            autocompletion=dataset_names,
+            help="Also check this dataset.",
+            show_default="environment only",
+        ),
     ] = None,
     data_root: DataRoot = None,
     split: Annotated[

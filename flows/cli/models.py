@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from flows.cli.completion import recipe_names
 from flows.cli.engines import prepare_prefect, wants_prefect
 from flows.cli.options import (
     AllowMissing,
@@ -64,7 +65,11 @@ def train(
     dataset: Dataset = None,
     recipe: Annotated[
         str,
-        typer.Option("--config", help="demo, small, fiq, cirr, or a .toml file that changes one."),
+        typer.Option(
+            "--config",
+            autocompletion=recipe_names,
+            help="demo, small, fiq, cirr, or a .toml file that changes one.",
+        ),
     ] = "demo",
     data_root: DataRoot = None,
     queries: Queries = None,

@@ -8,6 +8,7 @@ import typer
 from cir_core import types
 from cir_core.retrieval.choice import IndexKind
 from cir_core.types import Keeping, RunSplit
+from flows.cli.completion import category_names, dataset_names, protocol_names
 from flows.cli.texts import text
 
 DATA, MODELS, METHOD, MACHINE = "Data", "Models", "Method", "Machine"
@@ -17,6 +18,7 @@ Dataset = Annotated[
     str | None,
     typer.Option(
         rich_help_panel=DATA,
+        autocompletion=dataset_names,
         help="A name that `datasets` lists, or the path of a folder of your own (./catalogue).",
         show_default="demo",
     ),
@@ -62,6 +64,7 @@ Category = Annotated[
     list[str] | None,
     typer.Option(
         rich_help_panel=DATA,
+        autocompletion=category_names,
         help="Only this category; may be repeated.",
         show_default="all",
         parser=text,
@@ -83,6 +86,7 @@ Protocol = Annotated[
     str | None,
     typer.Option(
         rich_help_panel=METHOD,
+        autocompletion=protocol_names,
         help="How to ask and count: see `protocols`.",
         show_default="the dataset's first",
         parser=text,

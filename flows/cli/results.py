@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from cir_core.submissions.formats import ExportFormat, Stage
+from flows.cli.completion import run_ids
 from flows.cli.options import Json, Store
 from flows.cli.texts import text
 from flows.output.streams import put, put_json
@@ -50,7 +51,11 @@ def export(
     run_id: Annotated[
         str | None,
         typer.Option(
-            "--run", help="First digits of a run's id.", show_default="the only run", parser=text
+            "--run",
+            autocompletion=run_ids,
+            help="First digits of a run's id.",
+            show_default="the only run",
+            parser=text,
         ),
     ] = None,
     stage: Annotated[Stage, typer.Option(help="Whose order.")] = "stage2",

@@ -134,6 +134,54 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("run --split ", "train val test selection"),
+        ("train st", "stage1 stage2"),
+        ("run --dataset ", "demo fiq cirr circo shoes own"),
+        ("protocols --dataset ci", "cirr circo"),
+        ("run --dataset ./ca", ""),
+        ("run --dataset shoes --protocol ", "shoes-kept shoes-removed"),
+        ("run --dataset ./catalogue --protocol ", "own-removed own-kept"),
+        ("plan --protocol ", "circo-kept-caption circo-kept-concept"),
+        ("run --dataset coco --protocol ", ""),
+        ("run --dataset fiq --category ", "dress shirt toptee"),
+        ("run --dataset own --category ", ""),
+        ("train stage1 --config f", "fiq"),
+        ("config show --config s", "small"),
+        ("export --run ", ""),
+    ],
+)
+def test_a_shell_completes_values(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, line: str, expected: str
+) -> None:
+    """Without any for paths, which the shell completes by itself, and where nothing is found."""
+    Path("cir.toml").write_text('dataset = "circo"\n')
+    assert completed(terminal, monkeypatch, line) == expected.split()
+
+
+def test_a_shell_completes_the_runs_of_the_store(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, fiq_run: Finished
+) -> None:
+    line = f"export --store {fiq_run.store} --run {fiq_run.run.run_id[:2]}"
+    assert completed(terminal, monkeypatch, line) == [fiq_run.run.run_id]
+    Path("cir.toml").write_text("speed = 3\n")
+    assert completed(terminal, monkeypatch, line) == []
+
+
+def completed(terminal: Terminal, monkeypatch: pytest.MonkeyPatch, line: str) -> list[str]:
+    """What bash is told of a line, by typer's protocol."""
+    words = f"cir-pipeline {line}"
+    with monkeypatch.context() as asking:
+        asking.setenv("_CIR_PIPELINE_COMPLETE", "complete_bash")
+        asking.setenv("COMP_WORDS", words)
+        asking.setenv("COMP_CWORD", str(len(words.split(" ")) - 1))
+        answer = terminal()
+    assert (answer.code, answer.err) == (0, "")
+    return answer.out.split()
+
+
+@pytest.mark.parametrize(
     "arguments",
     [["fly"], ["run", "--speed", "3"], ["run", "--k", "many"], ["sql"], ["convert", "only-one"]],
 )
