@@ -32,6 +32,8 @@ STORE_FORMAT = 3
 
 FINGERPRINT_DIGITS = 32
 
+_RECEIPT = ".receipt.json"
+
 _log = logging.getLogger(__name__)
 
 
@@ -153,6 +155,13 @@ class Artifact:
             and self._is_made_of(receipt["sources"])
             and self._matches(name, receipt)
         )
+
+    def committed(self, kind: str) -> set[str]:
+        """The names, without their kind, of the parts of one kind that ``has_part``; none once the
+        artifact is whole."""
+        receipts = self.folder.glob(f"{kind}-*{_RECEIPT}")
+        names = [path.name.removesuffix(_RECEIPT) for path in receipts]
+        return {name.removeprefix(f"{kind}-") for name in names if self.has_part(name)}
 
     def write_part(self, name: str, table: pa.Table) -> None:
         """Commit one part and its receipt; a part of the same name is replaced."""
@@ -293,7 +302,7 @@ class Artifact:
         return self.folder / (name if name.endswith(ARRAY_SUFFIX) else f"{name}.parquet")
 
     def _receipt(self, name: str) -> Path:
-        return self.folder / f"{name}.receipt.json"
+        return self.folder / f"{name}{_RECEIPT}"
 
     def _write_receipt(
         self, name: str, receipt: Mapping[str, Any], sources: Mapping[str, str]
@@ -312,7 +321,7 @@ def _is_ours(path: Path) -> bool:
     name = path.name
     if not path.is_file() or name.startswith("."):
         return path.is_file() and path.match(".*.tmp*")
-    return name.endswith((".receipt.json", ".damaged", ".parquet", ARRAY_SUFFIX))
+    return name.endswith((_RECEIPT, ".damaged", ".parquet", ARRAY_SUFFIX))
 
 
 def finished(store: Path, stage: str) -> list[Artifact]:

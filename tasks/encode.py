@@ -4,45 +4,42 @@ Encoding and fusing share the pass because the image tokens that a query's fusio
 when its reference is encoded; they are far too large to keep.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
 from cir_core.images import TARGET_RATIO
 from cir_core.models.fusion import Stage1Model
-from cir_core.models.tokenizer import pad_tokens
 from cir_core.ordering import require_finite
 from cir_core.types import Keeping
 from storage import schemas
 from storage.artifacts import Artifact, Identity, Made
 from storage.tables import vector_column
+from tasks.fusing import Fusion, fuse_seen
 from tasks.image_tokens import Pictures, Seen
 from tasks.kept_tokens import see_images
 from tasks.models import open_stage1
-from tasks.progress import count, shard_name, shards
+from tasks.progress import Counter, count
 from tasks.questions import Questions, read_questions
+from tasks.shards import Part, Shard, is_whole, parts, shard_name, shards
 
-VERSION = 4
+VERSION = 5
 SHARD = 256
 """Pictures per part: the unit of commit and of loss when a run is killed."""
 
-GALLERY_PARTS, QUERY_PARTS = ("embeddings", "problems"), ("queries", "unfused")
+PART = 2**11
+"""Questions per part of ``queries`` at most, where many are asked of few pictures: z_t of as many
+texts as Fashion-IQ's is 86 MiB at full size, and a minute's work of two cores."""
 
-
-class _Asked(NamedTuple):
-    """A text of a question; ``place`` is its reference's in the batch of images."""
-
-    place: int
-    question: int
-    token_ids: list[int]
+GALLERY_PARTS, QUERY_PARTS = ("embeddings", "problems"), ("unfused",)
+"""Kinds of parts of which each shard has one; ``queries`` may have several."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +65,9 @@ def encode(
     """The artifacts ``encode`` (parts embeddings-*, problems-*) and ``fuse`` (parts queries-*, and
     unfused-* for the queries whose reference cannot be decoded, or whose text is too long).
 
-    Shards that an interrupted run has committed are kept. Raises as ``open_stage1`` for a model
-    other than the one that was checked, and as ``see_images``.
+    There is one part of a kind per gallery shard, and of ``queries`` several where the shard has
+    more than ``PART`` questions. Parts that an interrupted run has committed are kept. Raises as
+    ``open_stage1`` for a model other than the one that was checked, and as ``see_images``.
     """
     source = Artifact(store, "ingest", ingested)
     embed_identity, fuse_identity = identities(store, ingested, pair)
@@ -77,21 +75,18 @@ def encode(
     gallery_done, queries_done = embedded.is_done, fused.is_done
     pictures = Pictures(store, data_root, ingested, batch, workers)
     if not (gallery_done and queries_done):
-        _encode_shards(
-            pictures,
-            source.read("queries"),
-            None if gallery_done else embedded,
-            None if queries_done else fused,
-            open_stage1(stage1, sha256=embed_identity.inputs["model"]).to(device),
-            tokens,
-        )
-    names = [shard_name(rows) for rows in shards(len(pictures.distinct), SHARD)]
-    if not gallery_done:
-        parts = [f"{kind}-{name}" for kind in GALLERY_PARTS for name in names]
-        embedded.finish(embed_identity, parts)
-    if not queries_done:
-        parts = [f"{kind}-{name}" for kind in QUERY_PARTS for name in names]
-        fused.finish(fuse_identity, parts)
+        model = open_stage1(stage1, sha256=embed_identity.inputs["model"]).to(device)
+        questions = read_questions(model.config.text, source.read("queries"), pictures.distinct)
+        missing = None if gallery_done else embedded, None if queries_done else fused
+        every = [
+            _open_shard(rows, questions, *missing) for rows in shards(len(pictures.distinct), SHARD)
+        ]
+        _encode_shards(pictures, questions, every, fused, model, tokens)
+        if not gallery_done:
+            embedded.finish(embed_identity, _names(every, GALLERY_PARTS))
+        if not queries_done:
+            names = [_name(part) for shard in every for part in shard.asked.parts]
+            fused.finish(fuse_identity, [*names, *_names(every, QUERY_PARTS)])
     return Encoded(
         gallery=Made(embed_identity.fingerprint, gallery_done),
         queries=Made(fuse_identity.fingerprint, queries_done),
@@ -111,40 +106,37 @@ def identities(store: Path, ingested: str, pair: str) -> tuple[Identity, Identit
 
 def shards_left(pictures: int, embedded: Artifact | None, fused: Artifact | None) -> list[range]:
     """The rows that have yet to be seen for the artifacts that are not None, and not whole."""
-    return [rows for rows in shards(pictures, SHARD) if _missing_parts(rows, embedded, fused)]
+    committed = fused.committed("queries") if fused else set()
+    return [
+        rows
+        for rows in shards(pictures, SHARD)
+        if _missing_parts(rows, embedded, fused) or (fused and not is_whole(committed, rows))
+    ]
 
 
-def _encode_shards(
-    pictures: Pictures,
-    asked: pa.Table,
-    embedded: Artifact | None,
-    fused: Artifact | None,
-    model: Stage1Model,
-    tokens: Keeping,
-) -> None:
-    """Write the parts that are missing; an artifact that is None is whole and not touched."""
-    questions = read_questions(model.config.text, asked, pictures.distinct)
-    ids = pictures.distinct.copies
-    missing = {rows: _missing_parts(rows, embedded, fused) for rows in shards(len(ids), SHARD)}
-    plans = {rows: pictures.plan(rows) for rows, parts in missing.items() if parts}
-    plan = list(chain.from_iterable(plans.values()))
-    with (
-        see_images(pictures, model.vision, plan, tokens=tokens) as images,
-        count("encoding", len(ids), "pictures") as counter,
-    ):
-        for rows, parts in missing.items():
-            if parts:
-                mine = islice(images, len(plans[rows]))
-                tables = _encode_shard(model, mine, ids, questions, pictures.batch)
-                for kind, artifact in parts.items():
-                    artifact.write_part(f"{kind}-{shard_name(rows)}", tables[kind])
-            counter.update(len(rows))
+class _Shard(NamedTuple):
+    """Of a shard of pictures the kinds of parts that it lacks, and where they go; and the parts of
+    the questions whose references they are."""
+
+    rows: range
+    lacks: dict[str, Artifact]
+    asked: Shard
+
+
+def _open_shard(
+    rows: range, questions: Questions, embedded: Artifact | None, fused: Artifact | None
+) -> _Shard:
+    """An artifact that is None is whole."""
+    items = questions.of_pictures(rows.start, rows.stop - 1)
+    every = parts(rows, len(items), PART)
+    missing = [part for part in every if fused and not fused.has_part(_name(part))]
+    return _Shard(rows, _missing_parts(rows, embedded, fused), Shard(items, every, missing))
 
 
 def _missing_parts(
     rows: range, embedded: Artifact | None, fused: Artifact | None
 ) -> dict[str, Artifact]:
-    """The kinds of parts that this shard lacks, and where they go."""
+    """The kinds of which a shard has one part, and lacks it."""
     owners = dict.fromkeys(GALLERY_PARTS, embedded) | dict.fromkeys(QUERY_PARTS, fused)
     return {
         kind: artifact
@@ -153,40 +145,102 @@ def _missing_parts(
     }
 
 
-def _encode_shard(
-    model: Stage1Model,
-    images: Iterable[Seen],
-    ids: list[list[str]],
+def _name(part: Part) -> str:
+    return f"queries-{part.name}"
+
+
+def _names(every: Sequence[_Shard], kinds: Iterable[str]) -> list[str]:
+    return [f"{kind}-{shard_name(shard.rows)}" for kind in kinds for shard in every]
+
+
+def _encode_shards(
+    pictures: Pictures,
     questions: Questions,
-    batch: int,
-) -> dict[str, pa.Table]:
-    """The shard's tables by kind of part: what holds for a picture holds for each of its images,
-    what holds for a question for each of its queries."""
-    gallery: list[pa.Table] = []
-    fusions: list[dict[str, Any]] = []
-    problems: list[dict[str, str]] = []
-    unfused: list[dict[str, str]] = []
+    every: Sequence[_Shard],
+    fused: Artifact,
+    model: Stage1Model,
+    tokens: Keeping,
+) -> None:
+    """Write the parts that are missing, each as soon as it is complete."""
+    ids = pictures.distinct.copies
+    left = [shard for shard in every if shard.lacks or shard.asked.missing]
+    plans = [pictures.plan(shard.rows) for shard in left]
+    total = len(ids) + len(questions)
+    to_see = sum(len(shard.rows) for shard in left)
+    to_fuse = sum(len(part.items) for shard in left for part in shard.asked.missing)
+    with (
+        see_images(pictures, model.vision, list(chain.from_iterable(plans)), tokens=tokens) as seen,
+        count("encoding", total, "pictures and questions") as counter,
+    ):
+        counter.update(total - to_see - to_fuse)
+        for shard, plan in zip(left, plans, strict=True):
+            found = _Found(model, ids, questions)
+            fusions = _fuse_shard(found, islice(seen, len(plan)), shard, pictures.batch, counter)
+            for part in shard.asked.missing:
+                rows = chain.from_iterable(islice(fusions, len(part.items)))
+                fused.write_part(_name(part), found.queries(rows))
+            deque(fusions, maxlen=0)  # pictures behind the last such question's
+            tables = found.tables()
+            for kind, artifact in shard.lacks.items():
+                artifact.write_part(f"{kind}-{shard_name(shard.rows)}", tables[kind])
+
+
+def _fuse_shard(
+    found: "_Found", images: Iterable[Seen], shard: _Shard, batch: int, counter: Counter
+) -> Iterator[list[Fusion]]:
+    """The rows of each missing question, in order; all else is noted on the way."""
     for seen in images:
+        found.note(seen)
+        counter.update(len(seen.rows) + len(seen.problems))
+        for fusions in fuse_seen(found.model, seen, found.questions, shard.asked, batch):
+            counter.update(1)
+            yield fusions
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What was found of a shard's pictures; ``ids`` are each picture's images."""
+
+    model: Stage1Model
+    ids: list[list[str]]
+    questions: Questions
+    gallery: list[pa.Table] = field(default_factory=list)
+    problems: list[dict[str, str]] = field(default_factory=list)
+    unfused: list[dict[str, str]] = field(default_factory=list)
+
+    def note(self, seen: Seen) -> None:
+        """What holds for a picture holds for each of its images."""
         for row in sorted([*seen.rows, *seen.problems]):
-            unfused += questions.too_long.get(row, [])
+            self.unfused.extend(self.questions.too_long.get(row, []))
         for row, problem in seen.problems.items():
-            problems += [problem.row(one) for one in ids[row]]
-            unfused += [
-                _unfused(query, ids[row][0])
-                for question in questions.of_picture(row)
-                for query in questions.query_ids[question]
-            ]
+            self.problems.extend(problem.row(one) for one in self.ids[row])
+            self.unfused.extend(
+                _unfused(query, self.ids[row][0])
+                for question in self.questions.of_pictures(row, row)
+                for query in self.questions.query_ids[question]
+            )
         if seen.rows:
-            gallery.append(_embed(model, [ids[row] for row in seen.rows], seen.tokens))
-            fusions += _fuse_batch(model, seen, questions, batch)
-    width = model.config.embedding
-    schema = schemas.embeddings(width)
-    return {
-        "embeddings": pa.concat_tables(gallery) if gallery else schema.empty_table(),
-        "problems": pa.Table.from_pylist(problems, schemas.PROBLEMS),
-        "queries": pa.Table.from_pylist(fusions, schemas.fused_queries(width)),
-        "unfused": pa.Table.from_pylist(unfused, schemas.PROBLEMS),
-    }
+            self.gallery.append(
+                _embed(self.model, [self.ids[row] for row in seen.rows], seen.tokens)
+            )
+
+    def queries(self, fusions: Iterable[Fusion]) -> pa.Table:
+        """What holds for a question holds for each of its queries."""
+        rows = [
+            {"query_id": query, **fusion}
+            for fusion in fusions
+            for query in self.questions.query_ids[fusion["question"]]
+        ]
+        return pa.Table.from_pylist(rows, schemas.fused_queries(self.model.config.embedding))
+
+    def tables(self) -> dict[str, pa.Table]:
+        """By kind of part."""
+        schema = schemas.embeddings(self.model.config.embedding)
+        return {
+            "embeddings": pa.concat_tables(self.gallery) if self.gallery else schema.empty_table(),
+            "problems": pa.Table.from_pylist(self.problems, schemas.PROBLEMS),
+            "unfused": pa.Table.from_pylist(self.unfused, schemas.PROBLEMS),
+        }
 
 
 def _unfused(query_id: str, reference: str) -> dict[str, str]:
@@ -205,56 +259,3 @@ def _embed(model: Stage1Model, ids: list[list[str]], image_tokens: Tensor) -> pa
     each = vectors.repeat([len(copies) for copies in ids], axis=0)
     names = list(chain.from_iterable(ids))
     return pa.table([names, vector_column(each)], schema=schemas.embeddings(vectors.shape[1]))
-
-
-@torch.inference_mode()
-def _fuse_batch(
-    model: Stage1Model, seen: Seen, questions: Questions, batch: int
-) -> list[dict[str, Any]]:
-    """The rows of all queries whose reference is in the batch; each question is fused once."""
-    asked = [
-        _Asked(place, question, token_ids)
-        for place, row in enumerate(seen.rows)
-        for question in questions.of_picture(row)
-        for token_ids in questions.texts[question]
-    ]
-    asked.sort(key=lambda one: len(one.token_ids))  # similar lengths together: less padding
-    fusions: list[dict[str, Any]] = []
-    for start in range(0, len(asked), batch):
-        fusions += _fuse(model, seen.tokens, asked[start : start + batch])
-    return [
-        {"query_id": query, **fusion}
-        for fusion in _averaged(fusions)
-        for query in questions.query_ids[fusion["question"]]
-    ]
-
-
-def _averaged(fusions: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of a question that is asked both ways share one embedding: their mean, of unit
-    length. All rows of a question are here, since they have the same reference."""
-    vectors: dict[int, list[np.ndarray]] = defaultdict(list)
-    for row in fusions:
-        vectors[row["question"]].append(row["embedding"])
-    means = {name: np.mean(both, axis=0) for name, both in vectors.items() if len(both) > 1}
-    unit = {name: mean / np.linalg.norm(mean) for name, mean in means.items()}
-    return [row | {"embedding": unit.get(row["question"], row["embedding"])} for row in fusions]
-
-
-def _fuse(model: Stage1Model, image_tokens: Tensor, asked: list[_Asked]) -> list[dict[str, Any]]:
-    texts = pad_tokens([one.token_ids for one in asked])
-    device = image_tokens.device
-    references = image_tokens[[one.place for one in asked]]
-    z_t = model.fuse(texts.ids.to(device), texts.lengths.to(device), references)
-    vectors = model.embed_queries(z_t).float().cpu().numpy()
-    require_finite(vectors, "query embeddings")
-    hidden = z_t.float().cpu().numpy()
-    return [
-        {
-            "question": one.question,
-            "embedding": vector,
-            "token_ids": one.token_ids,
-            "length": len(one.token_ids),
-            "z_t": np.ascontiguousarray(state[: len(one.token_ids)], dtype="<f4").tobytes(),
-        }
-        for one, vector, state in zip(asked, vectors, hidden, strict=True)
-    ]

@@ -25,7 +25,8 @@ from storage import schemas
 from storage.artifacts import Artifact, Identity, Made
 from tasks.ahead import prepared
 from tasks.image_tokens import Pictures, Plan, Seen, compute_tokens
-from tasks.progress import count, shard_name, shards
+from tasks.progress import count
+from tasks.shards import shard_name, shards
 from tasks.upload import Upload
 
 VERSION = 2

@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -51,14 +51,3 @@ def count(label: str, total: int, unit: str) -> Iterator[Counter]:
             yield bar
     else:
         yield _LogLines(label, total, unit)
-
-
-def shards(total: int, size: int) -> Sequence[range]:
-    """The rows 0..total in consecutive ranges of ``size``, the last one shorter; never no range,
-    so that an artifact over nothing still has its (empty) parts."""
-    return [range(start, min(start + size, total)) for start in range(0, max(total, 1), size)]
-
-
-def shard_name(rows: range) -> str:
-    """The rows in the name of a part; sorts as the rows do."""
-    return f"{rows.start:07d}-{rows.stop:07d}"

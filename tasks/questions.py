@@ -4,7 +4,6 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
@@ -26,8 +25,9 @@ TOO_LONG = "text_too_long"
 
 @dataclass(frozen=True)
 class Questions:
-    """Distinct queries, numbered in the order of their first query; those of a reference that was
-    not ingested are left out, and those with a text that is longer than the model reads.
+    """Distinct queries, numbered in the order of their references, and of their first query; those
+    of a reference that was not ingested are left out, and those with a text that is longer than the
+    model reads.
 
     ``picture`` is each question's reference, ``texts`` its token ids: of one text, or of two where
     it is asked both ways. ``query_ids`` are the queries that ask it. ``too_long`` are rows of
@@ -42,16 +42,10 @@ class Questions:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def of_picture(self, picture: int) -> list[int]:
-        """The questions whose reference it is."""
-        return self._by_picture.get(picture, [])
-
-    @cached_property
-    def _by_picture(self) -> dict[int, list[int]]:
-        found: dict[int, list[int]] = defaultdict(list)
-        for question, picture in enumerate(self.picture.tolist()):
-            found[picture].append(question)
-        return dict(found)
+    def of_pictures(self, first: int, last: int) -> range:
+        """The questions whose reference is one of these pictures or between them."""
+        start, stop = np.searchsorted(self.picture, [first, last + 1]).tolist()
+        return range(start, stop)
 
 
 def read_questions(config: TextConfig, queries: pa.Table, pictures: Distinct) -> Questions:
@@ -78,7 +72,13 @@ def read_questions(config: TextConfig, queries: pa.Table, pictures: Distinct) ->
             query_ids.append([])
         query_ids[number].append(name)
     picture = np.array([reference for reference, _, _ in numbers], dtype=np.int64)
-    return Questions(picture, asked, query_ids, too_long)
+    order = np.argsort(picture, kind="stable").tolist()
+    return Questions(
+        picture=picture[order],
+        texts=[asked[one] for one in order],
+        query_ids=[query_ids[one] for one in order],
+        too_long=too_long,
+    )
 
 
 def text_problems(store: Path, ingested: str, config: TextConfig) -> list[dict[str, str]]:

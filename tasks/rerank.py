@@ -1,7 +1,6 @@
 """Stage 2: score every candidate pair, gallery shard by gallery shard."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 
@@ -14,46 +13,29 @@ from cir_core.models.reranker import with_prior
 from cir_core.models.vision import VisionTransformer
 from cir_core.rerank.engine import RerankEngine
 from cir_core.rerank.packing import FusedQueries
-from cir_core.rerank.packing import rows_of as tokens_at
 from cir_core.rerank.scorer import Scorer
 from cir_core.types import Keeping, Precision
 from storage import schemas
 from storage.artifacts import Artifact, Identity, Made
 from storage.tables import rows_of
-from tasks.image_tokens import Pictures, Seen
+from tasks.image_tokens import Pictures, Plan, Seen
 from tasks.kept_tokens import see_images
 from tasks.models import open_stage2
-from tasks.pictures import Distinct
-from tasks.progress import count, shard_name, shards
+from tasks.progress import Counter, count
+from tasks.scoring import Pairs, Rows, pairs_of, read_rows
+from tasks.shards import Part, Shard, is_whole, parts, shards, slice_of
 
-VERSION = 6
+VERSION = 7
 SHARD = 256
 """Pictures per part, as in encoding."""
 
+PART = 2**15
+"""Questions of pictures per part at most, where many are asked of few pictures: what a killed run
+loses is 8 s of the demo's models on two cores at 4,000 pairs/s, 25 minutes at full size."""
 
-@dataclass(frozen=True)
-class _Pairs:
-    """What is scored, once: distinct pairs of a fused text and a picture, as rows into those, with
-    the number of their question and picture together, which a second text shares."""
-
-    text: np.ndarray
-    picture: np.ndarray
-    number: np.ndarray
-
-    def of_pictures(self, rows: range) -> "_Pairs":
-        mine = _within(self.picture, rows)
-        return _Pairs(self.text[mine], self.picture[mine], self.number[mine])
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """What gets the scores: every candidate of a query, once, with the number that scores it, its
-    picture, and stage 1's cosine."""
-
-    table: pa.Table
-    number: np.ndarray
-    picture: np.ndarray
-    cosine: np.ndarray
+AT_ONCE = 2**11
+"""Questions of pictures that are scored together, and then told: with 14 tokens a text, as
+Fashion-IQ's, one block of the engine on a GPU, so that no smaller blocks come of it."""
 
 
 def rerank(
@@ -72,7 +54,8 @@ def rerank(
     memory: int | None,
     precision: Precision,
 ) -> Made:
-    """The artifact ``rerank``: parts scores-<shard>, one per gallery shard.
+    """The artifact ``rerank``: parts scores-<shard>, one per gallery shard, or several where it has
+    more than ``PART`` questions of its pictures; a question's two texts are in one.
 
     Every candidate is scored, whether or not its query's target is among them; a pair that is in
     both pools is scored once, and so are copies of an image and queries that ask the same: they tie
@@ -93,27 +76,29 @@ def rerank(
     fused = _read_fused(source, table, texts)
     opened = (stage2, identity.inputs["model"])
     vision, scorer = _open(*opened, fused, torch.device(device), memory, precision)
+    of_text = table["question"].to_numpy()[texts]
+    questions = 1 + int(of_text.max(initial=0))
     found = Artifact(store, "retrieve", candidates).read("candidates")
-    rows = _read_rows(found, table, pictures.distinct)
-    questions = table["question"].to_numpy()[texts]
-    pairs = _pairs_of(rows, questions, pictures=len(pictures.distinct))
-    shares = {some: pairs.of_pictures(some) for some in shards(len(pictures.distinct), SHARD)}
-    plans = {
-        some: pictures.plan(np.unique(shares[some].picture).tolist())
-        for some in shards_left(len(pictures.distinct), artifact)
-    }
-    plan = list(chain.from_iterable(plans.values()))
+    rows = read_rows(found, table, pictures.distinct, questions=questions)
+    pairs = pairs_of(rows, of_text, questions=questions)
+    every = [_open_shard(pairs, one, artifact) for one in shards(len(pictures.distinct), SHARD)]
+    left = [shard for shard in every if shard.missing]
+    plans = [_plan(pictures, pairs, shard) for shard in left]
+    missing = sum(len(pairs.of_numbers(one.of(part))) for one in left for part in one.missing)
     with (
-        see_images(pictures, vision, plan, tokens=tokens) as images,
+        see_images(pictures, vision, list(chain.from_iterable(plans)), tokens=tokens) as images,
         count("re-ranking", len(pairs.text), "pairs") as counter,
     ):
-        for some, mine in shares.items():
-            if some in plans:
-                scores = _score_shard(scorer, islice(images, len(plans[some])), mine)
-                scored = _scores_table(rows, some, mine, scores, identity.settings["prior"])
-                artifact.write_part(_part(some), scored)
-            counter.update(len(mine.text))
-    artifact.finish(identity, map(_part, shares))
+        counter.update(len(pairs.text) - missing)
+        for shard, plan in zip(left, plans, strict=True):
+            seen = islice(images, len(plan))
+            scores = chain.from_iterable(_score_shard(scorer, seen, pairs, shard, counter))
+            for part in shard.missing:
+                mine = shard.of(part)
+                some = np.fromiter(scores, dtype=np.float32, count=len(pairs.of_numbers(mine)))
+                scored = _scores_table(rows, pairs, mine, some, identity.settings["prior"])
+                artifact.write_part(_name(part), scored)
+    artifact.finish(identity, [_name(part) for shard in every for part in shard.parts])
     return Made(identity.fingerprint, reused=False)
 
 
@@ -136,58 +121,42 @@ def identify(
 
 
 def shards_left(pictures: int, artifact: Artifact) -> list[range]:
-    """The rows of the pictures whose pairs have yet to be scored."""
-    return [rows for rows in shards(pictures, SHARD) if not artifact.has_part(_part(rows))]
+    """The rows of the shards of pictures whose pairs have yet to be scored, some or all."""
+    committed = artifact.committed("scores")
+    return [rows for rows in shards(pictures, SHARD) if not is_whole(committed, rows)]
 
 
-def _part(rows: range) -> str:
-    return f"scores-{shard_name(rows)}"
+def _plan(pictures: Pictures, pairs: Pairs, shard: Shard) -> Plan:
+    """Of the batches in which the whole shard is seen, those that something is missing of."""
+    every = pictures.plan(np.unique(pairs.picture[slice_of(shard.items)]).tolist())
+    return [some for some in every if shard.is_missing(pairs.of_pictures(some[0], some[-1])).any()]
+
+
+def _open_shard(pairs: Pairs, rows: range, artifact: Artifact) -> Shard:
+    numbers = pairs.of_pictures(rows.start, rows.stop - 1)
+    every = parts(rows, len(numbers), PART)
+    missing = [part for part in every if not artifact.has_part(_name(part))]
+    return Shard(numbers, every, missing)
+
+
+def _name(part: Part) -> str:
+    return f"scores-{part.name}"
 
 
 def _scores_table(
-    rows: _Rows, shard: range, pairs: _Pairs, scores: np.ndarray, prior: float
+    rows: Rows, pairs: Pairs, some: range, scores: np.ndarray, prior: float
 ) -> pa.Table:
     """A row per query and image; over both ways of asking, where there are two, the mean. Images
     that are copies, and queries that ask the same, read one score."""
-    numbers, place = np.unique(pairs.number, return_inverse=True)
-    mean = np.bincount(place, weights=scores) / np.bincount(place)
-    mine = np.flatnonzero(_within(rows.picture, shard))
-    each = mean[np.searchsorted(numbers, rows.number[mine])]
-    final = with_prior(each, rows.cosine[mine], prior)
-    table = rows.table.take(pa.array(mine)).append_column("stage2_score", pa.array(final))
+    number, texts = pairs.number[slice_of(some)], pairs.texts_each(some)
+    place = np.repeat(np.arange(len(some)), texts)
+    mean = np.bincount(place, weights=scores, minlength=len(some)) / texts
+    read = rows.of_numbers(number)
+    each = mean[np.searchsorted(number, rows.number[slice_of(read)])]
+    final = with_prior(each, rows.cosine[slice_of(read)], prior)
+    table = rows.table.slice(read.start, len(read))
+    table = table.append_column("stage2_score", pa.array(final))
     return table.cast(schemas.SCORES)
-
-
-def _within(pictures: np.ndarray, rows: range) -> np.ndarray:
-    inside: np.ndarray = (pictures >= rows.start) & (pictures < rows.stop)
-    return inside
-
-
-def _read_rows(candidates: pa.Table, fused: pa.Table, pictures: Distinct) -> _Rows:
-    """A candidate of both pools is one row."""
-    table = candidates.group_by(["query_id", "image_id"], use_threads=False).aggregate(
-        [("stage1_score", "first")]
-    )
-    question = fused["question"].to_numpy()[rows_of(table["query_id"], fused["query_id"])]
-    picture = pictures.of(table["image_id"])
-    number = question * len(pictures) + picture
-    cosine = table["stage1_score_first"].to_numpy()
-    return _Rows(table.select(["query_id", "image_id"]), number, picture, cosine)
-
-
-def _pairs_of(rows: _Rows, question_of_text: np.ndarray, *, pictures: int) -> _Pairs:
-    """Each question and picture once for each of the question's texts."""
-    numbers = np.unique(rows.number)
-    question, picture = np.divmod(numbers, max(1, pictures))
-    order = np.argsort(question_of_text, kind="stable")
-    sorted_questions = question_of_text[order]
-    starts = np.searchsorted(sorted_questions, question)
-    texts = np.searchsorted(sorted_questions, question, side="right") - starts
-    return _Pairs(
-        text=order[tokens_at(starts, texts)],
-        picture=np.repeat(picture, texts),
-        number=np.repeat(numbers, texts),
-    )
 
 
 def _distinct_texts(fused: pa.Table) -> np.ndarray:
@@ -229,14 +198,25 @@ def _open(
 
 
 @torch.inference_mode()
-def _score_shard(scorer: Scorer, images: Iterable[Seen], pairs: _Pairs) -> np.ndarray:
-    """Scores of one shard's pairs; image tokens are in memory for a batch of images at a time."""
-    scores = np.empty(len(pairs.text), dtype=np.float32)
+def _score_shard(
+    scorer: Scorer, images: Iterable[Seen], pairs: Pairs, shard: Shard, counter: Counter
+) -> Iterator[np.ndarray]:
+    """The missing scores of one shard's pairs, in order; image tokens are in memory for a batch of
+    images at a time.
+
+    What is scored together depends on the batch alone, not on the parts, since together with other
+    pairs a score may have other last bits: where some of it is missing, all is scored again.
+    """
     for seen in images:
         for problem in seen.problems.values():
             raise problem  # it was decoded once already, when it was encoded
-        mine = np.flatnonzero(_within(pairs.picture, range(seen.rows[0], seen.rows[-1] + 1)))
-        scores[mine] = scorer.score(
-            seen.tokens, pairs.text[mine], np.searchsorted(seen.rows, pairs.picture[mine])
-        )
-    return scores
+        batch = pairs.of_pictures(seen.rows[0], seen.rows[-1])
+        for start in range(0, len(batch), AT_ONCE):
+            some = batch[start : start + AT_ONCE]
+            missing = np.repeat(shard.is_missing(some), pairs.texts_each(some))
+            if missing.any():
+                picture = np.repeat(pairs.picture[slice_of(some)], pairs.texts_each(some))
+                text = pairs.text[slice_of(pairs.of_numbers(some))]
+                scores = scorer.score(seen.tokens, text, np.searchsorted(seen.rows, picture))
+                counter.update(int(missing.sum()))
+                yield scores[missing]

@@ -1,0 +1,229 @@
+"""Where much is asked of few pictures, a shard has parts: what a kill loses is bounded, and no
+result depends on how it is cut."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cir_core.models.fusion import Stage1Model
+from cir_core.rerank.engine import RerankEngine
+from flows.engine import InProcess
+from flows.pipeline import Run, run_pipeline
+from flows.settings import Settings
+from storage.artifacts import Artifact
+from tests.support.small_benchmarks import Bench
+
+
+@pytest.fixture(scope="module")
+def catalogue(fiq: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Own data with copies of a reference, of another image, and of a torn one, which is a
+    reference too; some queries ask the same."""
+    folder = tmp_path_factory.mktemp("parts") / "catalogue"
+    shutil.copytree(fiq.root / "images", folder)
+    images = sorted(folder.iterdir())
+    images[3].write_bytes(images[3].read_bytes()[:-40])
+    for row in (0, 2, 3):
+        shutil.copy(images[row], folder / f"copy of {images[row].name}")
+    asked = [images[0], images[3], images[4], images[0], images[20], images[9]]
+    lines = [f"{one.name},is {colour}" for colour in ("red", "blue and long") for one in asked]
+    (folder / "queries.csv").write_text("\n".join(["reference,text", *lines]))
+    return folder
+
+
+@pytest.fixture(params=["both ways", "copies"])
+def settings(
+    request: pytest.FixtureRequest, fiq: Bench, catalogue: Path, tmp_path: Path
+) -> Settings:
+    """Of a benchmark with two texts a query, and of one with copies, problems and kept tokens."""
+    store = tmp_path / "store"
+    if request.param == "both ways":
+        return fiq.settings(store, batch=3)
+    own: dict[str, Any] = {"dataset": "own", "data_root": catalogue, "categories": (), "k": 50}
+    return fiq.settings(store, batch=3, allow_missing=2, tokens="cache", **own)
+
+
+class Killed(Exception):
+    """In place of a signal."""
+
+
+def run(settings: Settings) -> Run:
+    return run_pipeline(settings, InProcess())
+
+
+def parts_of(settings: Settings, stage: str) -> dict[str, bytes]:
+    files = sorted((settings.store / "artifacts" / stage).glob("*/*.parquet"))
+    return {path.stem: path.read_bytes() for path in files}
+
+
+def rows_of(settings: Settings, stage: str, kind: str) -> list[tuple[Any, ...]]:
+    """The rows of all parts, sorted."""
+    (folder,) = (settings.store / "artifacts" / stage).iterdir()
+    table = Artifact(settings.store, stage, folder.name).read(kind)
+    rows = [tuple(map(_hashable, row.values())) for row in table.to_pylist()]
+    return sorted(rows, key=repr)
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def lose(settings: Settings, *stages: str) -> None:
+    for stage in stages:
+        shutil.rmtree(settings.store / "artifacts" / stage)
+
+
+def kill_at_part(number: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the process that would commit this one of the parts of its kind is killed."""
+    write, written = Artifact.write_part, iter(range(1000))
+
+    def deadly(artifact: Artifact, name: str, table: Any) -> None:
+        if name.startswith(f"{kind}-") and next(written) == number:
+            raise Killed
+        write(artifact, name, table)
+
+    monkeypatch.setattr(Artifact, "write_part", deadly)
+
+
+@pytest.fixture
+def fused(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many texts each call of stage 1 has fused."""
+    fuse, counted = Stage1Model.fuse, list[int]()
+
+    def counting(model: Stage1Model, ids: Any, lengths: Any, tokens: Any) -> Any:
+        counted.append(len(ids))
+        return fuse(model, ids, lengths, tokens)
+
+    monkeypatch.setattr(Stage1Model, "fuse", counting)
+    return counted
+
+
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pairs each call of the engine has scored."""
+    score, counted = RerankEngine.score, list[int]()
+
+    def counting(engine: RerankEngine, tokens: Any, query: Any, image: Any) -> np.ndarray:
+        counted.append(len(query))
+        return score(engine, tokens, query, image)
+
+    monkeypatch.setattr(RerankEngine, "score", counting)
+    return counted
+
+
+# --- fusing
+
+
+@pytest.mark.parametrize("part", [1, 7])
+def test_fusions_do_not_depend_on_how_they_are_cut(
+    settings: Settings, part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.encode.SHARD", 20)
+    monkeypatch.setattr("tasks.fusing.AT_ONCE", 3)
+    run(settings)
+    whole, encoded = parts_of(settings, "fuse"), parts_of(settings, "encode")
+    queries, ranked = rows_of(settings, "fuse", "queries"), parts_of(settings, "rank")
+    lose(settings, "encode", "fuse")
+    monkeypatch.setattr("tasks.encode.PART", part)
+    assert "fuse" in run(settings).made
+    cut = parts_of(settings, "fuse")
+    assert len(cut) > len(whole)
+    assert unfused(cut) == unfused(whole)
+    assert rows_of(settings, "fuse", "queries") == queries
+    assert parts_of(settings, "encode") == encoded
+    assert parts_of(settings, "rank") == ranked
+
+
+def unfused(parts: dict[str, bytes]) -> dict[str, bytes]:
+    return {name: content for name, content in parts.items() if name.startswith("unfused")}
+
+
+def test_fusing_goes_on_from_the_parts_that_are_there(
+    settings: Settings, fused: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.encode.PART", 3)
+    monkeypatch.setattr("tasks.fusing.AT_ONCE", 2)
+    run(settings)
+    calm, texts, encoded = parts_of(settings, "fuse"), sum(fused), parts_of(settings, "encode")
+    lose(settings, "encode", "fuse")
+    fused.clear()
+    with monkeypatch.context() as patch:
+        kill_at_part(2, "queries", patch)
+        with pytest.raises(Killed):
+            run(settings)
+    kept = parts_of(settings, "fuse")
+    assert kept.items() < calm.items()
+    assert len(kept) == 2
+    first = sum(fused)
+    run(settings)
+    assert parts_of(settings, "fuse") == calm
+    assert parts_of(settings, "encode") == encoded
+    assert sum(fused) - first < texts
+    assert sum(fused) <= texts + 2 * (3 + 2 * 2)  # a part, and what is fused together at its ends
+
+
+# --- re-ranking
+
+
+@pytest.mark.parametrize("part", [1, 17])
+def test_scores_do_not_depend_on_how_they_are_cut(
+    settings: Settings, part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.rerank.SHARD", 20)
+    monkeypatch.setattr("tasks.rerank.AT_ONCE", 8)
+    run(settings)
+    whole, ranked = rows_of(settings, "rerank", "scores"), parts_of(settings, "rank")
+    assert len(parts_of(settings, "rerank")) == 2
+    lose(settings, "rerank")
+    monkeypatch.setattr("tasks.rerank.PART", part)
+    assert "rerank" in run(settings).made
+    names = parts_of(settings, "rerank")
+    assert len(names) > 5
+    assert all("-of-" in name for name in names)
+    assert rows_of(settings, "rerank", "scores") == whole
+    assert parts_of(settings, "rank") == ranked
+
+
+def test_scoring_goes_on_from_the_parts_that_are_there(
+    settings: Settings, scored: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.rerank.PART", 10)
+    monkeypatch.setattr("tasks.rerank.AT_ONCE", 4)
+    run(settings)
+    calm, pairs, calls = parts_of(settings, "rerank"), sum(scored), max(scored)
+    assert len(calm) > 5
+    lose(settings, "rerank")
+    scored.clear()
+    with monkeypatch.context() as patch:
+        kill_at_part(4, "scores", patch)
+        with pytest.raises(Killed):
+            run(settings)
+    kept = parts_of(settings, "rerank")
+    assert kept.items() < calm.items()
+    assert len(kept) == 4
+    run(settings)
+    assert parts_of(settings, "rerank") == calm
+    texts = 2 if settings.dataset == "fiq" else 1
+    assert sum(scored) <= pairs + 10 * texts + 2 * calls
+
+
+def test_another_batch_goes_on_with_the_same_parts(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in a part is in its name."""
+    monkeypatch.setattr("tasks.rerank.PART", 10)
+    run(settings)
+    calm = rows_of(settings, "rerank", "scores")
+    lose(settings, "rerank")
+    with monkeypatch.context() as patch:
+        kill_at_part(3, "scores", patch)
+        with pytest.raises(Killed):
+            run(settings)
+    run(settings.model_copy(update={"batch": 7}))
+    again = rows_of(settings, "rerank", "scores")
+    assert [row[:2] for row in again] == [row[:2] for row in calm]
+    np.testing.assert_allclose(
+        [row[2] for row in again], [row[2] for row in calm], atol=1e-5, rtol=0
+    )
