@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 from cir_core.datasets.selection import source_split
 from cir_core.datasets.verdicts import judge_texts
@@ -42,7 +42,7 @@ def examine(resolved: Resolved, variables: Mapping[str, str], *, decode: bool) -
 
     Raises UsageError for an unknown dataset, or one that is named without a data root.
     """
-    settings = resolved.settings
+    settings = complete(resolved.settings)
     dataset = _Dataset([])
     if resolved.origins["dataset"] != "default":
         chosen = resolved.origins["split"] != "default"
@@ -52,9 +52,7 @@ def examine(resolved: Resolved, variables: Mapping[str, str], *, decode: bool) -
     return [
         *check_environment(variables),
         *check_prefect(settings, Configuration(variables)),
-        *check_models(
-            settings.stage1 or shipped_model("stage1"), settings.stage2 or shipped_model("stage2")
-        ),
+        *check_models(_model(settings, "stage1"), _model(settings, "stage2")),
         *check_store(settings.store, bytes_needed=dataset.bytes_needed),
         *dataset.findings,
     ]
@@ -90,7 +88,6 @@ def check_prefect(settings: Settings, configuration: Configuration) -> list[Find
 
 def _examine_dataset(settings: Settings, splits: Sequence[Split], *, decode: bool) -> _Dataset:
     """All splits that are there, or the named ones; own data is one table, whatever the split."""
-    settings = complete(settings)
     dataset, root = open_dataset(settings), settings.data_root
     if root is None:
         if settings.dataset != "demo":
@@ -137,15 +134,19 @@ def _needed(benchmark: Benchmark, settings: Settings, k: int, *, ranked: bool) -
 
 def _stage1(settings: Settings) -> Stage1Config | None:
     """Of the model that a run would take, if it is known and can be read."""
-    folder: Path | None = settings.stage1
-    if folder is None and settings.dataset == "demo":
-        folder = shipped_model("stage1")
+    folder = _model(settings, "stage1")
     if folder is None:
         return None
     try:
         return as_stage1(parse_config(read_config(folder), str(folder)), str(folder))
     except CheckpointRefused:
         return None  # why the model is refused is a finding of its own
+
+
+def _model(settings: Settings, stage: Literal["stage1", "stage2"]) -> Path | None:
+    """That a run would take; None where it would ask for one."""
+    given: Path | None = getattr(settings, stage)
+    return shipped_model(stage) if given is None and settings.dataset == "demo" else given
 
 
 def print_findings(findings: Sequence[Finding], console: Console) -> None:

@@ -72,8 +72,11 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def doctor(pair: Pair, tmp_path: Path) -> Doctor:
+    return asked(tmp_path, "--stage1", str(pair.stage1), "--stage2", str(pair.stage2))
+
+
+def asked(tmp_path: Path, *models: str) -> Doctor:
     def call(*arguments: object) -> Told:
-        models = ["--stage1", str(pair.stage1), "--stage2", str(pair.stage2)]
         store = ["--store", str(tmp_path / "store")]
         ended = CliRunner().invoke(app, ["doctor", *models, *store, "--json", *map(str, arguments)])
         assert ended.exception is None or isinstance(ended.exception, SystemExit), ended.exception
@@ -333,6 +336,20 @@ def test_cirr_is_checked_too(cirr: Bench, doctor: Doctor) -> None:
     assert told.code == 3  # a small copy: its counts are not the published ones
     assert told.bad() == {("val", "cirr: queries"), ("val", "cirr: gallery")}
     assert told.state("val: evaluable", "cirr-removed-subset-scored (+ 1 alike): queries") == "ok"
+
+
+def test_models_are_those_that_the_run_would_take(tmp_path: Path) -> None:
+    doctor = asked(tmp_path)
+    folder = tmp_path / "catalogue"
+    folder.mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "a.png")
+    (folder / "queries.csv").write_text("reference,text\na.png,is blue\n", encoding="utf-8")
+    told = doctor("--dataset", str(folder))
+    assert told.state("models", "stage1") == told.state("models", "stage2") == "note"
+    (folder / "cir-dataset.toml").write_text('stage1 = "none"\nstage2 = "none"\n')
+    told = doctor("--dataset", str(folder))
+    assert told.code == 4
+    assert told.state("models", "stage1") == told.state("models", "stage2") == "blocked"
 
 
 def test_own_data_is_one_table_and_its_folder(doctor: Doctor, tmp_path: Path) -> None:
