@@ -67,11 +67,15 @@ def parse_described(
     texts: dict[ImageId, list[str]] = {}
     for row in table.entries:
         texts.setdefault(names.meant(row.values["image"]), []).append(row.values["text"])
-    grouped = {names.meant(row.values["image"]): row.values.get("group") for row in table.entries}
+    of_kept_groups = {
+        names.meant(row.values["image"])
+        for row in table.entries
+        if row.values.get("group") in kept.named
+    }
     trained = {
         image: mine
         for image, mine in texts.items()
-        if image not in kept.images and grouped[image] not in kept.named
+        if image not in kept.images and image not in of_kept_groups
     }
     if catalogue is None:
         return Described(trained, None)
