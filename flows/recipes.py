@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from cir_core.errors import UsageError
 from cir_core.training.presets import PRESETS, Preset
+from flows.settings import in_home
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ def find_recipe(name: str) -> NamedRecipe:
     """
     if name in PRESETS:
         return NamedRecipe(PRESETS[name], f"preset {name}", frozenset())
-    path = Path(name)
+    path = in_home(Path(name))
     if path.suffix != ".toml":
         raise UsageError(
             f"no recipe is called {name!r}",

@@ -6,7 +6,7 @@ The only reader of the environment and of ``cir.toml``.
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -103,11 +103,13 @@ def resolve(
     """
     general = _read_toml(folder / SETTINGS_FILE)
     sections = general.pop(SECTIONS, {})
-    layers = [
-        (SETTINGS_FILE, with_folder(general)),
-        ("environment", with_folder(_read_environment(environment))),
-        ("flag", with_folder({k: v for k, v in flags.items() if v not in (None, (), [])})),
-    ]
+    layers = _with_folders(
+        [
+            (SETTINGS_FILE, general),
+            ("environment", _read_environment(environment)),
+            ("flag", {k: v for k, v in flags.items() if v not in (None, (), [])}),
+        ]
+    )
     faults = _faults_of_sections(sections)
     if not faults:
         own_root = sections.get("own", {}).get("data_root")
@@ -129,6 +131,21 @@ def resolve(
             "`cir-pipeline run --help` tells what is allowed",
         )
     return Resolved(Settings(**values), origins)
+
+
+def _with_folders(
+    layers: Sequence[tuple[str, Mapping[str, Any]]],
+) -> list[tuple[str, dict[str, Any]]]:
+    """The layers ``with_folder``; the folder of one counts unless a later one names a dataset."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    is_renamed = False
+    for origin, layer in reversed(layers):
+        values = with_folder(layer)
+        if is_renamed and values.get("dataset") != layer.get("dataset"):
+            del values["data_root"]
+        is_renamed = is_renamed or "dataset" in layer
+        found.insert(0, (origin, values))
+    return found
 
 
 def _section(dataset: str) -> str:
@@ -206,6 +223,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return {}
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UsageError(
+            f"{SETTINGS_FILE} cannot be read", item=str(path), cause=str(error.strerror)
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(
             f"{SETTINGS_FILE} is not TOML", item=str(path), cause=str(error)
@@ -217,5 +238,7 @@ def _read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     for name, value in environment.items():
         if name.startswith(PREFIX) and value:
             key = name.removeprefix(PREFIX).lower()
-            values[key] = tuple(value.split(",")) if key == "categories" else value
+            values[key] = (
+                tuple(name.strip() for name in value.split(",")) if key == "categories" else value
+            )
     return values

@@ -181,6 +181,16 @@ def test_environment_and_flags_count_over_a_section(tmp_path: Path) -> None:
     assert told == ["flag", "environment", "cir.toml [datasets.fiq]"]
 
 
+@pytest.mark.parametrize("where", ["file", "environment"])
+def test_a_folder_gives_way_to_a_dataset_that_counts_more(tmp_path: Path, where: str) -> None:
+    toml, environment = '[datasets.fiq]\ndata_root = "/data/fiq"\n', {"CIR_DATASET": "./mine"}
+    if where == "file":
+        toml, environment = f'dataset = "./mine"\n{toml}', {}
+    for dataset, root in (("demo", None), ("fiq", Path("/data/fiq"))):
+        found = resolved(tmp_path, flags={"dataset": dataset}, environment=environment, toml=toml)
+        assert (found.settings.dataset, found.settings.data_root) == (dataset, root)
+
+
 def test_without_a_named_dataset_the_default_ones_section_holds(tmp_path: Path) -> None:
     assert resolved(tmp_path, toml="k = 3\n[datasets.demo]\nk = 4").settings.k == 4
 
