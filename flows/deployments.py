@@ -30,14 +30,18 @@ as_pipeline = flow(
     flow_run_name="{dataset}-{split}",
     persist_result=False,
     validate_parameters=False,
+    retries=0,
 )
 as_training = flow(
     name="cir-training",
     flow_run_name="{stage}-{recipe}",
     persist_result=False,
     validate_parameters=False,
+    retries=0,
 )
-"""Settings check the parameters: a page sends a path, and sizes as text."""
+"""Settings check the parameters: a page sends a path, and sizes as text. A flow is not tried again,
+whatever Prefect's settings say: what failed once, as for want of disk, needs somebody, and the same
+command goes on."""
 
 _log = logging.getLogger(__name__)
 

@@ -80,8 +80,10 @@ def attempt(show: Callable[[], object]) -> None:
             show()
         except SERVER_ERRORS as error:
             fault = _first_line(error)
-    if fault:
+            _log.warning("Prefect cannot show this (%s): going on without its pages", fault)
+    else:
         _log.warning("Prefect's server is lost (%s): going on without it", fault)
+    if fault:
         get_current_settings().client.max_retries = 0
 
 

@@ -164,11 +164,15 @@ def _follow(values: Mapping[str, Any], path: tuple[str, ...]) -> Any:
 
 
 def _read_dotenv(path: Path) -> Mapping[str, Any]:
+    """Nothing where there is no such file or no text in it: Prefect itself would complain."""
     if not path.is_file():
         return {}
     from dotenv import dotenv_values  # Prefect's own reader of this file
 
-    return dotenv_values(path)
+    try:
+        return dotenv_values(path)
+    except (OSError, UnicodeDecodeError):
+        return {}
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

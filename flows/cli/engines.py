@@ -13,6 +13,8 @@ PREFECT_DEFAULTS = {
 }
 """Prefect's telemetry is off, unless somebody wants it."""
 
+LOOPBACK = "127.0.0.1,localhost"
+
 HOME = "prefect"
 """Below the store: a database of its own, that can be thrown away, for a temporary server. One in
 Prefect's common home may be of a newer Prefect, which this one cannot open."""
@@ -52,7 +54,14 @@ def prepare_prefect(store: Path) -> None:
     if api is None:
         from flows.prefect_server import start_server
 
+        _bypass_proxy()
         os.environ[URL] = start_server(home).url
+
+
+def _bypass_proxy() -> None:
+    """A server of our own is on this machine, where no proxy finds it. Both spellings are read."""
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = ",".join(filter(None, (os.environ.get(name), LOOPBACK)))
 
 
 def find_home(configuration: Configuration, store: Path) -> Path:

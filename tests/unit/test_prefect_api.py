@@ -105,6 +105,11 @@ def test_the_api_is_the_one_that_prefect_takes(
     assert not wants_prefect("in-process")
 
 
+def test_a_file_of_prefects_that_is_no_text_is_no_api() -> None:
+    Path(".env").write_bytes(b"NAME=caf\xe9\n")
+    assert engines.configured_api() is None
+
+
 def test_a_broken_profile_is_no_api() -> None:
     Path("../home/profiles.toml").write_text("active = ")
     assert engines.configured_api() is None
