@@ -81,9 +81,10 @@ def _sync(path: Path) -> None:
 
 
 def is_full(error: Exception) -> bool:
-    """Whether it says that there is no space, no inode, or no quota left. DuckDB and safetensors
-    raise types of their own, and keep only the words."""
-    numbers = (errno.ENOSPC, errno.EDQUOT)
+    """Whether it says that there is no space, no inode, or no quota left, or that a file is larger
+    than its user may make one. DuckDB and safetensors raise types of their own, and keep only the
+    words."""
+    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in numbers
     return any(os.strerror(number) in str(error) for number in numbers)

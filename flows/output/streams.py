@@ -12,12 +12,14 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import IO, Any, NoReturn
 
-from cir_core.errors import OutOfSpace, PreflightError
+from cir_core.errors import CirError, OutOfSpace, PreflightError
+from flows import LAYERS
 from flows.output.values import json_text
 from flows.output.visible import visible
+from storage.atomic import is_full
 
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""A full disk, or a limit that the user has reached."""
+DRAWING = {"rich.console", "typer._click.utils"}
+"""Modules that write to stdout themselves."""
 READER_GONE = 141
 """Exit code: as the shell tells of a program that SIGPIPE has ended (128 + 13)."""
 
@@ -48,7 +50,7 @@ def prepare_logging(*, verbose: bool) -> None:
     """Log lines to stderr, none of which can steer the terminal."""
     logging.setLogRecordFactory(_VisibleRecord)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    for layer in ("flows", "tasks", "storage", "cir_core"):
+    for layer in LAYERS:
         logging.getLogger(layer).setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
@@ -90,7 +92,8 @@ def expect_utf8() -> None:
 @contextmanager
 def flushed() -> Iterator[None]:
     """In the end nothing is left in stdout's buffer, however the block ends; raises and ends as
-    ``write``, also where rich has drawn on stdout itself (typer's help)."""
+    ``write``, also where typer writes to stdout itself (help, completion). What the block raised
+    is told before."""
     try:
         yield
     except SystemExit as ended:
@@ -98,14 +101,23 @@ def flushed() -> Iterator[None]:
             sys.exit(READER_GONE)
         raise
     except OSError as error:
-        if _raised_in(error) == "rich.console":
+        if _raised_in(error) in DRAWING:
             _give_up(error, sys.stdout)
         raise
     finally:
         try:
             sys.stdout.flush()
         except OSError as error:
+            _tell(error.__context__)
             _give_up(error, sys.stdout)
+
+
+def _tell(ended: BaseException | None) -> None:
+    """What the work ended with, and what would be lost behind the fault of a stream."""
+    if isinstance(ended, CirError):
+        say(f"error: {ended}")
+    elif isinstance(ended, Exception):
+        tell_bug(type(ended), ended, ended.__traceback__)
 
 
 def tell_bug(
@@ -125,11 +137,11 @@ def _give_up(error: OSError, file: IO[str]) -> NoReturn:
     os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())  # Python flushes again at exit
     if error.errno == errno.EPIPE:
         sys.exit(READER_GONE)
-    is_full = error.errno in NO_SPACE
-    raise (OutOfSpace if is_full else PreflightError)(
+    full = is_full(error)
+    raise (OutOfSpace if full else PreflightError)(
         "the result cannot be written to stdout",
         cause=str(error.strerror),
-        remedy=f"what was made is kept: {'free space' if is_full else 'mend this'} and run the "
+        remedy=f"what was made is kept: {'free space' if full else 'mend this'} and run the "
         "same command again",
     ) from error
 

@@ -12,16 +12,17 @@ import sys
 import termios
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import IO, Annotated, Any, get_args, get_origin, get_type_hints
 
 import duckdb
 import pytest
 from typer.models import ParameterInfo
 
-from cir_core.errors import UsageError
+from cir_core.errors import OutOfSpace, ProblemsFound, UsageError
 from flows.cli import main
 from flows.cli.app import app, config_app
 from flows.cli.texts import text
+from flows.output.streams import flushed
 from storage.catalog import CATALOG_FILE
 
 ROOT = Path(__file__).parents[2]
@@ -92,9 +93,27 @@ def test_what_cannot_be_written_ends_by_its_exit_code(
     assert ended.value.code == code
 
 
-def test_a_full_disk_is_told_and_no_bug(store: Path) -> None:
+def fail(stdout: IO[str], error: Exception) -> None:
+    with flushed():
+        stdout.write("a result")
+        raise error
+
+
+@pytest.mark.parametrize("error", [ProblemsFound("it is short"), KeyError("it is short")])
+def test_what_the_work_ended_with_is_told_though_stdout_fails_too(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open("/dev/full", "w") as full, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", full)
+        with pytest.raises(OutOfSpace):
+            fail(full, error)
+    assert "it is short" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["sql", MUCH], ["--show-completion", "bash"]])
+def test_a_full_disk_is_told_and_no_bug(store: Path, arguments: list[str]) -> None:
     with open("/dev/full", "w") as full:
-        ended = started("sql", MUCH, stdout=full, stderr=subprocess.PIPE)
+        ended = started(*arguments, stdout=full, stderr=subprocess.PIPE)
     assert ended.returncode == 8
     assert ended.stderr.startswith(b"error: the result cannot be written to stdout\n  cause:")
 
@@ -146,7 +165,8 @@ def test_on_a_narrow_terminal_cells_are_folded_and_nothing_is_lost(store: Path) 
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
     long = "".join(map(chr, range(ord("a"), ord("z") + 1))) * 2
     sql = f"SELECT '{long}' AS first, '{long.upper()}' AS second"
-    ended = started("sql", sql, stdin=terminal, stdout=terminal, stderr=terminal)
+    wide = {"COLUMNS": "", "LINES": ""}  # which would count over the terminal
+    ended = started("sql", sql, env=wide, stdin=terminal, stdout=terminal, stderr=terminal)
     os.close(terminal)
     drawn = os.read(main_end, 1 << 16).decode()
     os.close(main_end)

@@ -85,7 +85,7 @@ def test_a_failing_system_call_leaves_the_old_file_and_nothing_else(
     assert (tmp_path / "a").read_text() == "old"
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 @pytest.mark.parametrize("function", ["replace", "fsync"])
 def test_a_full_disk_is_out_of_space(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, number: int
