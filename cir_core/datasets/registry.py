@@ -58,8 +58,9 @@ class Dataset:
             labelled = sum(bool(query.targets) for query in benchmark.queries)
             raise PreflightError(
                 "no training query can be kept out to select checkpoints on",
-                cause=f"there are {labelled} queries with a target",
-                remedy="training needs more of them",
+                cause=f"there are {labelled} queries with a target, in groups or about targets too "
+                "large to spare one",
+                remedy="training needs more of them, about more images",
             )
         return selected
 

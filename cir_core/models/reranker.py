@@ -43,8 +43,7 @@ Scores = TypeVar("Scores", Tensor, np.ndarray)
 
 def with_prior(scores: Scores, cosines: Scores, prior: float) -> Scores:
     """A pair's final score: what the dual encoder says of it, plus ``prior`` (the model config's)
-    times stage 1's cosine. In training stage 2 so learns what stage 1 lacks. Prior 0 gives
-    ``scores`` themselves."""
+    times stage 1's cosine. Prior 0 gives ``scores`` themselves."""
     return scores + prior * cosines if prior else scores
 
 

@@ -26,9 +26,9 @@ def sql(
         bool, typer.Option("--allow-files", help="Let the statement read and write other files.")
     ] = False,
 ) -> None:
-    """Ask the catalog (DuckDB): tables runs, gallery, queries, target_ranks, candidates, rankings,
-    metrics, problems; views recall, mrr, mean_average_precision, coverage, rank_movement,
-    failures.
+    """Ask the catalog (DuckDB): tables runs, gallery_members, galleries, queries, target_ranks,
+    candidates, rankings, metrics, problems; views gallery, recall, mrr, mean_average_precision,
+    coverage, rank_movement, failures.
 
     Tables are for eyes; CSV and JSON hold every value exactly.
     """

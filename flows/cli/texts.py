@@ -7,8 +7,8 @@ from cir_core.errors import UsageError
 
 def text(argument: str) -> str:
     """An argument's text, whatever the locale: Python reads arguments as the locale says, which
-    under ``LC_ALL=C`` makes bytes, lone surrogates, of all that is not ASCII. For ``parser`` of
-    typer; never for paths, which are bytes.
+    makes other letters, or lone surrogates, of UTF-8 where that is another encoding. For ``parser``
+    of typer; never for paths, which are bytes.
 
     Raises UsageError when it is not UTF-8.
     """
