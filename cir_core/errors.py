@@ -24,11 +24,16 @@ class CirError(Exception):
         return _revive, (type(self), self.args), self.__dict__
 
     def __str__(self) -> str:
-        lines = [self.what]
-        lines += [f"  item:   {self.item}"] if self.item else []
-        lines += [f"  cause:  {self.cause}"] if self.cause else []
-        lines += [f"  remedy: {self.remedy}"] if self.remedy else []
-        return "\n".join(lines)
+        """What happened, and a line for each of the others that is told; of several lines, the
+        next ones stand below the first."""
+        told = (("item:", self.item), ("cause:", self.cause), ("remedy:", self.remedy))
+        lines = [f"  {name:7} {text}".replace("\n", f"\n{'':10}") for name, text in told if text]
+        return "\n".join([self.what, *lines])
+
+    @property
+    def in_a_line(self) -> str:
+        """What happened, to what, and why."""
+        return ": ".join(filter(None, (self.what, self.item, self.cause)))
 
 
 def _revive(kind: type[CirError], args: tuple[Any, ...]) -> CirError:
@@ -106,8 +111,7 @@ class ImageProblem(CirError):
 
     def row(self, image_id: str) -> dict[str, str]:
         """This problem as a row of the table ``problems``."""
-        message = ": ".join(part for part in (self.what, self.item, self.cause) if part)
-        return {"item": image_id, "kind": self.kind, "message": message}
+        return {"item": image_id, "kind": self.kind, "message": self.in_a_line}
 
 
 REMEDIES = {

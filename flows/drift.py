@@ -15,7 +15,7 @@ class InputsChanged(ProblemsFound):
             shown.append(f"... and {len(run.changed) - len(shown)} more")
         super().__init__(
             f"{len(run.changed)} inputs have changed since they were used",
-            item="\n          ".join(shown),
+            item="\n".join(shown),
             cause="something writes to them; the results are written, and stand for what was read "
             "before the change",
             remedy="run the same command again: what the change concerns is made anew",

@@ -283,7 +283,7 @@ def stop_on_problems(problems: list[dict[str, str]], allowed: int) -> None:
         raise ProblemsFound(
             f"{causes} images or queries cannot be used"
             + (f", nor {others} queries that need them" if others else ""),
-            item="\n          ".join(told),
+            item="\n".join(told),
             cause=", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
             + "; files are missing or damaged, or the tables or the layout name them otherwise"
             * bool(kinds.keys() - {TOO_LONG}),

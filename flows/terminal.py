@@ -82,7 +82,7 @@ def require_accepted(verdict: Verdict, file: Path) -> None:
         told = "1 fault" if count == 1 else f"{count:,} faults"
         raise ProblemsFound(
             f"the test server would refuse this submission: {told}",
-            item="\n          ".join([f"{file}, as {verdict.checked}", *map(str, verdict.faults)]),
+            item="\n".join([f"{file}, as {verdict.checked}", *map(str, verdict.faults)]),
             remedy="correct them; --split val checks a file for the validation split",
         )
 

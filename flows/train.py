@@ -228,11 +228,11 @@ def _check(settings: TrainingSettings) -> Preset:
     try:
         preset = find_recipe(settings.recipe).preset
     except UsageError as error:
-        faults.append(": ".join(part for part in (error.what, error.item, error.cause) if part))
+        faults.append(error.in_a_line)
     try:
         open_dataset(complete(settings.data))
     except CirError as error:
-        faults.append(": ".join(part for part in (error.what, error.item, error.cause) if part))
+        faults.append(error.in_a_line)
     if settings.data.dataset != "demo" and settings.data.data_root is None:
         faults.append(f"dataset {settings.data.dataset} needs --data-root")
     if settings.stage == "pretrain" and preset is not None and preset.pretrain is None:
@@ -263,5 +263,5 @@ def _faults_of_validation(settings: TrainingSettings) -> list[str]:
     except ValidationError:
         return [f"--validate-on {settings.validate_on} is no split: say val or test"]
     except CirError as error:
-        return [": ".join(part for part in (error.what, error.item, error.cause) if part)]
+        return [error.in_a_line]
     return []

@@ -62,7 +62,7 @@ class BrokenRuns(StoreCorrupt):
         ]
         super().__init__(
             "results contradict each other",
-            item="\n          ".join(lines),
+            item="\n".join(lines),
             cause=f"these views must be empty in {path}",
             remedy="delete artifacts/rank and artifacts/evaluate below the store and run the same "
             "command again; if this stays, it is a bug",

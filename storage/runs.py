@@ -38,7 +38,7 @@ def find_run(store: Path, name: str | None) -> Artifact:
     several = "several runs" if name is None else f"{len(matching)} runs whose id begins {name!r}"
     raise UsageError(
         f"the store has {several if matching else f'no run whose id begins {name!r}'}",
-        item="\n          ".join(_told(run) for run in matching or runs),
+        item="\n".join(_told(run) for run in matching or runs),
         remedy="name one with --run and the first digits of its id",
     )
 

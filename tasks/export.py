@@ -167,7 +167,7 @@ def _require_valid(run: _Run, name: str, verdict: Verdict) -> None:
     if verdict.faults:
         raise ProblemsFound(
             f"the server would refuse the {name} of run {run.run_id}",
-            item="\n          ".join(str(fault) for fault in verdict.faults),
+            item="\n".join(str(fault) for fault in verdict.faults),
             cause="queries or images that could not be used (see the table problems), or a "
             "gallery smaller than the answer",
             remedy="complete the dataset and run again",

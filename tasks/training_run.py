@@ -168,7 +168,7 @@ def _checkpoint(
             state.best = score
             _log.info("step %d is the best so far", state.step)
     state.validated = state.step
-    state.waited = 0 if compute.agree(better) else state.waited + 1
+    state.waited = 0 if compute.any_of(better) else state.waited + 1
     compute.accelerator.wait_for_everyone()
 
 

@@ -34,7 +34,7 @@ def refuse(file: str, faults: Sequence[str]) -> None:
         told.append(f"... and {len(faults) - FAULTS_SHOWN} more")
     raise AnnotationError(
         f"{file} cannot be used: {len(faults)} fault{'s' if len(faults) > 1 else ''}",
-        item="\n          ".join(told),
+        item="\n".join(told),
         remedy="correct the file; docs/own-data.md tells its format",
     )
 

@@ -155,7 +155,7 @@ class Compute:
         rows = self.accelerator.gather(padded).split(len(padded))
         return torch.cat([chunk[:count] for chunk, count in zip(rows, counts, strict=True)])
 
-    def agree(self, mine: bool) -> bool:
+    def any_of(self, mine: bool) -> bool:
         """Whether any process says so."""
         if self.accelerator.num_processes == 1:
             return mine
