@@ -46,11 +46,10 @@ def print_table(
     *,
     title: Cell = "",
     section_by: int | None = None,
-    lines: bool = False,
 ) -> None:
     """Each row on one line, as wide as it needs; on a terminal that is too narrow, cells are
-    folded. ``section_by``: a line is drawn where the cell of this column changes; ``lines``: below
-    every row. The title is above, in italics or its own style."""
+    folded. ``section_by``: a line is drawn where the cell of this column changes. The title is
+    above, in italics or its own style."""
     texts = [[_text(console, cell) for cell in row] for row in rows]
     heads = [(_text(console, one.heading), _text(console, one.footer)) for one in columns]
     needed = [
@@ -58,7 +57,7 @@ def print_table(
         for place, head in enumerate(heads)
     ]
     folds = console.file.isatty() and _fits(needed, columns, console.width)
-    table = Table(show_lines=lines, show_footer=any(one.footer for one in columns))
+    table = Table(show_footer=any(one.footer for one in columns))
     for column, (heading, footer), width in zip(columns, heads, needed, strict=True):
         whole = column.whole or not folds
         table.add_column(
