@@ -170,9 +170,10 @@ def _encode_shards(
     to_fuse = sum(len(part.items) for shard in left for part in shard.asked.missing)
     with (
         see_images(pictures, model.vision, list(chain.from_iterable(plans)), tokens=tokens) as seen,
-        count("encoding", total, "pictures and questions") as counter,
+        count(
+            "encoding", total, "pictures and questions", done=total - to_see - to_fuse
+        ) as counter,
     ):
-        counter.update(total - to_see - to_fuse)
         for shard, plan in zip(left, plans, strict=True):
             found = _Found(model, ids, questions)
             fusions = _fuse_shard(found, islice(seen, len(plan)), shard, pictures.batch, counter)

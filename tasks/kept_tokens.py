@@ -173,15 +173,13 @@ def _keep(
     plan = list(chain.from_iterable(plans.values()))
     with (
         compute_tokens(pictures, vision, plan) as seen,
-        count("image tokens", len(ids), "images") as counter,
+        count("image tokens", len(ids), "images", done=len(ids) - sum(map(len, plans))) as counter,
     ):
-        for rows, name in names.items():
-            if rows in plans:
-                batch = islice(seen, len(plans[rows]))
-                tokens, problems = _collect(batch, rows, ids, vision.config)
-                array, listed = _parts(name)
-                artifact.write_array(array, tokens.astype(_DTYPES[precision], copy=False))
-                artifact.write_part(listed, problems)
+        for rows, batches in plans.items():
+            tokens, problems = _collect(islice(seen, len(batches)), rows, ids, vision.config)
+            array, listed = _parts(names[rows])
+            artifact.write_array(array, tokens.astype(_DTYPES[precision], copy=False))
+            artifact.write_part(listed, problems)
             counter.update(len(rows))
     artifact.finish(identity, [part for name in names.values() for part in _parts(name)])
 

@@ -22,19 +22,25 @@ class Counter(Protocol):
 
 
 @dataclass
-class _LogLines:
+class LogLines:
+    """A counter that tells where it is every ``SECONDS_BETWEEN_LINES``."""
+
     label: str
     total: int
     unit: str
-    done: int = 0
+    done: int
+    before: int = field(init=False)
     began: float = field(default_factory=time.monotonic)
     told: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.before = self.done
 
     def update(self, n: int) -> None:
         self.done += n
         now = time.monotonic()
         if now - self.told >= SECONDS_BETWEEN_LINES:
-            rate = self.done / (now - self.began)
+            rate = (self.done - self.before) / (now - self.began)
             _log.info(
                 "%s: %d of %d %s, %.1f/s, %.0f s left",
                 self.label, self.done, self.total, self.unit, rate,
@@ -44,10 +50,10 @@ class _LogLines:
 
 
 @contextmanager
-def count(label: str, total: int, unit: str) -> Iterator[Counter]:
-    """A counter for ``total`` units of work."""
+def count(label: str, total: int, unit: str, *, done: int = 0) -> Iterator[Counter]:
+    """A counter for ``total`` units of work, of which so many were done before."""
     if sys.stderr.isatty():
-        with tqdm(total=total, desc=label, unit=f" {unit}", leave=False) as bar:
+        with tqdm(total=total, desc=label, unit=f" {unit}", leave=False, initial=done) as bar:
             yield bar
     else:
-        yield _LogLines(label, total, unit)
+        yield LogLines(label, total, unit, done)

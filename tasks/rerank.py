@@ -87,9 +87,8 @@ def rerank(
     missing = sum(len(pairs.of_numbers(one.of(part))) for one in left for part in one.missing)
     with (
         see_images(pictures, vision, list(chain.from_iterable(plans)), tokens=tokens) as images,
-        count("re-ranking", len(pairs.text), "pairs") as counter,
+        count("re-ranking", len(pairs.text), "pairs", done=len(pairs.text) - missing) as counter,
     ):
-        counter.update(len(pairs.text) - missing)
         for shard, plan in zip(left, plans, strict=True):
             seen = islice(images, len(plan))
             scores = chain.from_iterable(_score_shard(scorer, seen, pairs, shard, counter))
