@@ -10,15 +10,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
-from cir_core.errors import PreflightError
+from cir_core.errors import CheckpointRefused, PreflightError
 from cir_core.models.fusion import Stage1Model
 from cir_core.models.reranker import Stage2Model
 from cir_core.training.gradients import Compute, Objective
-from cir_core.training.loop import Progress, fit, optimiser
+from cir_core.training.loop import Progress, fit, optimiser, total_steps
 from cir_core.training.recipes import Recipe
 from storage.atomic import commit_text, make_folder
 from storage.checkpoints import model_sha256
@@ -101,7 +102,8 @@ def run_training(
     adam = optimiser(objective, recipe)
     key = json.dumps({"recipe": recipe.model_dump(mode="json", exclude=UNKEYED), **output.origin})
     state = _resume(output.folder / STATE_FILE, objective, adam, key)
-    if selection is not None and selection.is_over(state.waited):
+    steps = total_steps(recipe, len(objective))
+    if state.step < steps and selection is not None and selection.is_over(state.waited):
         _log.info("stopped early at step %d, as patience asks", state.step)
         return
     saved = time.monotonic()
@@ -194,7 +196,15 @@ def _score(scores: Scores, selection: Selection | None, step: int) -> float:
 def _resume(file: Path, objective: Objective, adam: torch.optim.AdamW, key: str) -> _State:
     if not file.is_file():
         return _State()
-    saved = torch.load(file, weights_only=True, map_location="cpu")
+    try:
+        saved = torch.load(file, weights_only=True, map_location="cpu")
+    except (RuntimeError, EOFError, UnpicklingError, KeyError) as error:
+        raise CheckpointRefused(
+            "the saved state of a training is damaged",
+            item=str(file),
+            cause=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            remedy="delete it to start anew; the best and the last model beside it stay usable",
+        ) from error
     if saved["key"] != key:
         _log.warning("recipe, models or data have changed since %s: starting anew", file)
         return _State()

@@ -215,6 +215,14 @@ def test_ctrl_c_lets_the_step_finish_and_saves(
     assert model_sha256(resumed) == model_sha256(workshop.folder / "undisturbed" / "best")
 
 
+@pytest.mark.parametrize("kept", [0, 200])
+def test_a_damaged_state_is_told_with_what_to_do(workshop: Workshop, kept: int) -> None:
+    state = workshop.train("pretrain").parent / "state.pt"
+    state.write_bytes(state.read_bytes()[:kept])
+    with pytest.raises(CheckpointRefused, match="delete it to start anew"):
+        workshop.train("pretrain")
+
+
 def test_an_ignored_ctrl_c_stays_ignored(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
