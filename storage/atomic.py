@@ -29,7 +29,7 @@ def commit(path: Path, write: Callable[[Path], None]) -> str:
         _sync(path.parent)
     except Exception as error:  # a full disk has many types; all else passes on
         if is_full(error):
-            raise out_of_space(path) from error
+            raise out_of_space(path, error) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -43,7 +43,7 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         if is_full(error):
-            raise out_of_space(path) from error
+            raise out_of_space(path, error) from error
         raise PreflightError(
             "a folder cannot be made",
             item=str(path),
@@ -90,9 +90,16 @@ def is_full(error: Exception) -> bool:
     return any(os.strerror(number) in str(error) for number in numbers)
 
 
-def out_of_space(path: Path) -> OutOfSpace:
-    """The error of a path that a full disk has no room for; it says what the disk has run out of.
-    Call it where the failure is met: later there may be room again."""
+def out_of_space(path: Path, error: Exception) -> OutOfSpace:
+    """The error of a path that a full disk, or its user's limits, have no room for; it says what
+    has run out. Call it where the failure is met: later there may be room again."""
+    if isinstance(error, OSError) and error.errno in (errno.EFBIG, errno.EDQUOT):
+        return OutOfSpace(
+            "a limit is reached",
+            item=str(path),
+            cause=f"{os.strerror(error.errno)}: of the user (quota, ulimit -f) or the file system",
+            remedy="raise it, or move the store with --store, then run the same command again",
+        )
     there = existing_part(path)
     disk = os.statvfs(there)
     cause = f"{shutil.disk_usage(there).free / 2**20:.0f} MiB are free there"

@@ -26,7 +26,7 @@ def holder_of(store: Path) -> str | None:
     Raises PreflightError where nothing can be locked.
     """
     try:
-        with (store / "lock").open() as file:
+        with (store / "lock").open(errors="replace") as file:
             if not _locked(store, file.fileno(), fcntl.LOCK_SH):
                 return file.read().strip() or "unknown"
     except FileNotFoundError:
@@ -63,7 +63,7 @@ def _open(store: Path) -> int:
         return os.open(store / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         if is_full(error):
-            raise out_of_space(store / "lock") from error
+            raise out_of_space(store / "lock", error) from error
         raise PreflightError(
             "the store cannot be written",
             item=str(store),
@@ -95,5 +95,5 @@ def _sign(store: Path, descriptor: int) -> None:
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
     except OSError as error:
         if is_full(error):
-            raise out_of_space(store / "lock") from error
+            raise out_of_space(store / "lock", error) from error
         raise

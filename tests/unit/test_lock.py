@@ -66,6 +66,12 @@ def test_the_store_is_free_after_a_failure(tmp_path: Path) -> None:
         pass
 
 
+def test_a_holder_is_told_whatever_the_lock_says(tmp_path: Path) -> None:
+    with other_holder(tmp_path):
+        (tmp_path / "lock").write_bytes(b"\xff12")
+        assert holder_of(tmp_path) == "\ufffd12"
+
+
 def test_a_shorter_process_id_replaces_a_longer_one(tmp_path: Path) -> None:
     (tmp_path / "lock").write_text("9" * 30)
     with hold_store(tmp_path):
