@@ -36,6 +36,10 @@ CATALOG_FILE = "cir.duckdb"
 RUN_ID_DIGITS = 12
 VERSION_DIGITS = 16
 
+CONTENTS_VERSION = 1
+"""Of what a run's rows are read from and how: raised when ``tasks.publish`` fills the same tables
+with something else, so that older catalogs are built anew."""
+
 
 def run_id_of(evaluated: str) -> str:
     """The short name of a run: the first digits of its evaluation's fingerprint."""
@@ -73,8 +77,9 @@ class BrokenRuns(StoreCorrupt):
 def catalog_product(path: Path) -> Product:
     """The catalog as a product of this version's tables and views; its sources are the contents of
     its runs' evaluations, by run id."""
-    version = hashlib.sha256((_sql("tables.sql") + _sql("views.sql")).encode()).hexdigest()
-    return Product(path.parent, path.name, version[:VERSION_DIGITS], (path.name,))
+    sql = hashlib.sha256((_sql("tables.sql") + _sql("views.sql")).encode()).hexdigest()
+    version = f"{CONTENTS_VERSION}-{sql[:VERSION_DIGITS]}"
+    return Product(path.parent, path.name, version, (path.name,))
 
 
 def write_catalog(path: Path, runs: Sequence[PublishedRun]) -> None:

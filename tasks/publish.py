@@ -65,7 +65,8 @@ def _readable_runs(store: Path, evaluated: str) -> Iterator[tuple[str, tuple[Pub
         except StoreCorrupt as error:
             if artifact.fingerprint == evaluated:
                 raise
-            _log.warning("run %s is left out of the catalog: %s", artifact.fingerprint, error.what)
+            told = error.in_a_line
+            _log.warning("run %s is left out of the catalog: %s", artifact.fingerprint, told)
 
 
 def _read_run(store: Path, evaluated: Artifact) -> PublishedRun:
@@ -92,10 +93,9 @@ def _read_run(store: Path, evaluated: Artifact) -> PublishedRun:
         "split": settings["split"],
         "protocol": identity["settings"]["protocol"],
         "k": identity["settings"]["k"],
-        # runs from before there was a choice do not say
-        "vector_index": retrieved.identity()["settings"].get("index", "exact"),
-        "precision": scored.identity()["settings"].get("precision", "fp32"),
-        "prior": scored.identity()["settings"].get("prior", 0.0),
+        "vector_index": retrieved.identity()["settings"]["index"],
+        "precision": scored.identity()["settings"]["precision"],
+        "prior": scored.identity()["settings"]["prior"],
         "images": images.num_rows,
         "queries": queries.num_rows,
         "problems": problems.num_rows,
