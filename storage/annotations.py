@@ -2,6 +2,7 @@
 list of a folder's images."""
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -91,10 +92,10 @@ def _decode(content: bytes, path: Path) -> Any:
     """Of a ``.txt`` file the lines, of any other the JSON."""
     try:
         text = content.decode("utf-8-sig")  # editors of Windows write a byte order mark
-        decoded = text.splitlines() if path.suffix == ".txt" else json.loads(text)
+        decoded = _lines(text) if path.suffix == ".txt" else json.loads(text)
         if _SURROGATE.search(text):
             json.dumps(decoded, ensure_ascii=False).encode()  # half a surrogate pair is no text
-    except (UnicodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, or none that Python reads
         raise AnnotationError(
             "an annotation file is not JSON text",
             item=str(path),
@@ -102,6 +103,11 @@ def _decode(content: bytes, path: Path) -> Any:
             remedy="download the file again; a saved web page is a common cause",
         ) from error
     return decoded
+
+
+def _lines(text: str) -> list[str]:
+    """Ended by line feeds, carriage returns or both; other separators are part of a name."""
+    return [line.rstrip("\n") for line in io.StringIO(text, newline=None)]
 
 
 def _is_table(path: Path) -> bool:

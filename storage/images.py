@@ -30,7 +30,7 @@ MACHINE_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Out of descriptors or memory: no image is to blame, and going on would blame all of them."""
 
 UNDECODABLE = (OSError, SyntaxError, ValueError, RuntimeError)
-"""What Pillow raises of a picture that it cannot decode, the last for AVIF alone."""
+"""What Pillow raises of a header that it cannot read, the last for AVIF alone."""
 
 
 class Folders:
@@ -189,7 +189,9 @@ def decode_image(content: bytes, relative: str) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about metadata that nobody reads here
             image.load()
-    except UNDECODABLE as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # what decoders make of damaged bytes: ZeroDivisionError, TypeError
         raise _undecodable(error, relative) from error
     return image
 

@@ -82,9 +82,10 @@ def parse_receipt(path: Path) -> dict[str, Any] | None:
     """A part's receipt; None when there is none or it is damaged."""
     try:
         receipt = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError, json.JSONDecodeError):
+    except (FileNotFoundError, IsADirectoryError, ValueError):
         return None
-    return receipt if isinstance(receipt, dict) and receipt.keys() == RECEIPT else None
+    is_receipt = isinstance(receipt, dict) and receipt.keys() == RECEIPT
+    return receipt if is_receipt and isinstance(receipt["sources"], dict) else None
 
 
 def _versions() -> dict[str, str]:

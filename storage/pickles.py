@@ -107,7 +107,7 @@ def _require_checkpoint(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             _require_sums(archive, entries)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise _refused(path, f"the archive is truncated or damaged: {error}") from error
     except OSError as error:
         raise _refused(path, f"the file cannot be read: {error}") from error

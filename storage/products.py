@@ -29,10 +29,10 @@ class Product:
         another version's, or any file's bytes are not those that were written."""
         try:
             text = self._receipt.read_text(encoding="utf-8")
-        except (FileNotFoundError, UnicodeDecodeError):
+        except (OSError, UnicodeDecodeError):
             return {}
         sources = dict(_sources_in(text))
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             if text == self._text(sources):
                 return sources
         return {}

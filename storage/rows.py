@@ -109,9 +109,9 @@ def _read_parquet(content: bytes, path: Path) -> Rows:
         table = file.read(use_threads=False)  # none of which then outlives Python's bytes
         names = _distinct(table.column_names, path)
         columns = [_values(column) for column in table.columns]
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError, LookupError) as error:
         raise AnnotationError(
-            "a table file is not the Parquet that its name says",
+            "a table file is not Parquet that can be read",
             item=str(path),
             cause=str(error),
             remedy="write it again, with text columns",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cir_core.datasets.registry import Dataset
 from cir_core.datasets.verdicts import judge_counts, judge_images, judge_protocols, judge_queries
-from cir_core.errors import AnnotationError, CirError
+from cir_core.errors import CirError, PreflightError
 from cir_core.findings import EXAMPLES, Finding, blocked
 from cir_core.metrics.protocols import Protocol
 from cir_core.types import Benchmark, Split
@@ -31,7 +31,7 @@ class _Annotations:
     split: Split
     reader: AnnotationReader
     readable: list[str]
-    faults: dict[str, AnnotationError]
+    faults: dict[str, PreflightError]
 
 
 def check_dataset(
@@ -84,13 +84,13 @@ def _read_annotations(root: Path, dataset: Dataset, split: Split) -> _Annotation
     reader = AnnotationReader(root)
     try:
         files = dataset.adapter.annotation_files(split, dataset.adapter.categories)
-    except AnnotationError as error:
+    except PreflightError as error:
         return _Annotations(split, reader, [], {split: error})
     faults = {}
     for file in files:
         try:
             reader.read(file)
-        except AnnotationError as error:
+        except PreflightError as error:
             faults[file] = error
     readable = [file for file in files if file not in faults]
     return _Annotations(split, reader, readable, faults)
@@ -103,7 +103,7 @@ def _examine(dataset: Dataset, annotations: _Annotations) -> tuple[list[Finding]
         return findings, None
     try:
         benchmark = _parse(dataset, annotations, dataset.protocols[0])
-    except AnnotationError as error:
+    except PreflightError as error:
         return [*findings, blocked(split, "annotations", error)], None
     findings += judge_counts(dataset.about, split, benchmark)
     return findings + judge_queries(split, benchmark), benchmark

@@ -81,6 +81,18 @@ def test_a_good_file_is_read_measured_and_decoded(tmp_path: Path, file_format: s
     assert image_size(content, "a.jpg") == (60, 40) == decode_image(content, "a.jpg").size
 
 
+def test_whatever_a_decoder_makes_of_damaged_bytes_is_the_pictures_problem() -> None:
+    """Strips whose place is a text: Pillow raises a TypeError."""
+    file = io.BytesIO()
+    Image.new("RGB", (40, 40)).save(file, "TIFF")
+    strips, text = struct.pack("<HH", 273, 4), struct.pack("<HH", 273, 2)
+    assert strips in file.getvalue()
+    content = file.getvalue().replace(strips, text)
+    assert image_size(content, "a.tif") == (40, 40)
+    with pytest.raises(ImageProblem, match="cannot be decoded"):
+        decode_image(content, "a.tif")
+
+
 def test_sha256_is_of_the_bytes() -> None:
     assert sha256_of_bytes(b"abc").startswith("ba7816bf8f01cfea")
 

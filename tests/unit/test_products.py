@@ -1,5 +1,6 @@
 """A product is there while every file is what was written, by this version, and only then."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -47,6 +48,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "flipped": lambda path: path.write_bytes(bytes([path.read_bytes()[0] ^ 1])),
     "longer": lambda path: path.write_bytes(path.read_bytes() + b"\n"),
     "gone": lambda path: path.unlink(),
+    "a folder": lambda path: os.mkdir(path.rename(path.with_name("moved")).with_name(path.name)),
 }
 
 

@@ -77,6 +77,25 @@ def test_a_value_under_no_name_is_a_fault_of_its_line(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("content", ["9" * 5000, "[" * 100_000])
+def test_json_that_python_does_not_read_is_refused(tmp_path: Path, content: str) -> None:
+    written(tmp_path, "split.json", content)
+    with pytest.raises(AnnotationError, match="is not JSON text"):
+        AnnotationReader(tmp_path).read("split.json")
+
+
+def test_names_in_a_list_keep_other_separators(tmp_path: Path) -> None:
+    written(tmp_path, "list.txt", "a\u2028b\r\nc\x0bd\n\ne")
+    assert AnnotationReader(tmp_path).read("list.txt") == ["a\u2028b", "c\x0bd", "", "e"]
+
+
+def test_parquet_values_that_python_cannot_hold_are_refused(tmp_path: Path) -> None:
+    far = pa.array([2**60], pa.timestamp("ms"))
+    pq.write_table(pa.table({"reference": ["a"], "when": far}), tmp_path / "q.parquet")
+    with pytest.raises(AnnotationError, match="not Parquet that can be read"):
+        read_rows(tmp_path / "q.parquet")
+
+
 def test_a_quote_that_is_never_closed_is_a_fault_of_its_line(tmp_path: Path) -> None:
     rows = read_rows(written(tmp_path, "q.csv", 'a,b\n1,2\n"3,4\n5,6\n'))
     assert [row.place for row in rows.entries if row.fault] == ["line 3"]
@@ -167,7 +186,7 @@ def test_parquet_text_that_is_not_utf8_is_kept_apart(tmp_path: Path) -> None:
 
 
 def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(AnnotationError, match="not the Parquet"):
+    with pytest.raises(AnnotationError, match="not Parquet that can be read"):
         read_rows(written(tmp_path, "q.parquet", b"PAR1"))
 
 
