@@ -107,7 +107,8 @@ def scored(store: Path, ingested: str) -> str:
 
 
 def _keep(store: Path, stage: str, inputs: dict[str, str], parts: dict[str, pa.Table]) -> str:
-    identity = Identity(stage, 1, {"k": 9}, inputs)
+    settings = {"k": 9, "index": "exact", "precision": "fp32", "prior": 0.0}
+    identity = Identity(stage, 1, settings, inputs)
     artifact = Artifact.of(store, identity)
     for name, table in parts.items():
         artifact.write_part(name, table)
