@@ -92,9 +92,9 @@ class Stage1Recipe(FusedRecipe):
 class Stage2Recipe(FusedRecipe):
     """Candidates of a query: its target; with ``in_batch`` the batch's other targets (published);
     with ``reference`` its own reference; ``hard`` of stage 1's first ``hard_from`` of the training
-    gallery; and ``random`` images of its category. In every run, but not
-    in the loss, ``prior`` times stage 1's logits (cosines over its temperature) is part of a score;
-    0 is the paper's method."""
+    gallery; and ``random`` images of its category. In every run, but not in the
+    loss, ``prior`` times stage 1's logits (cosines over its temperature) is part of a score; 0 is
+    the paper's method."""
 
     in_batch: bool = True
     reference: bool = False

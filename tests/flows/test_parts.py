@@ -75,8 +75,11 @@ def lose(settings: Settings, *stages: str) -> None:
         shutil.rmtree(settings.store / "artifacts" / stage)
 
 
-def kill_at_part(number: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the process that would commit this one of the parts of its kind is killed."""
+def run_killed_at(
+    settings: Settings, number: int, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that ends as the process that would commit this one of the parts of its kind is
+    killed."""
     write, written = Artifact.write_part, iter(range(1000))
 
     def deadly(artifact: Artifact, name: str, table: Any) -> None:
@@ -84,7 +87,10 @@ def kill_at_part(number: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> Non
             raise Killed
         write(artifact, name, table)
 
-    monkeypatch.setattr(Artifact, "write_part", deadly)
+    with monkeypatch.context() as patch:
+        patch.setattr(Artifact, "write_part", deadly)
+        with pytest.raises(Killed):
+            run(settings)
 
 
 @pytest.fixture
@@ -148,10 +154,7 @@ def test_fusing_goes_on_from_the_parts_that_are_there(
     calm, texts, encoded = parts_of(settings, "fuse"), sum(fused), parts_of(settings, "encode")
     lose(settings, "encode", "fuse")
     fused.clear()
-    with monkeypatch.context() as patch:
-        kill_at_part(2, "queries", patch)
-        with pytest.raises(Killed):
-            run(settings)
+    run_killed_at(settings, 2, "queries", monkeypatch)
     kept = parts_of(settings, "fuse")
     assert kept.items() < calm.items()
     assert len(kept) == 2
@@ -194,10 +197,7 @@ def test_scoring_goes_on_from_the_parts_that_are_there(
     assert len(calm) > 5
     lose(settings, "rerank")
     scored.clear()
-    with monkeypatch.context() as patch:
-        kill_at_part(4, "scores", patch)
-        with pytest.raises(Killed):
-            run(settings)
+    run_killed_at(settings, 4, "scores", monkeypatch)
     kept = parts_of(settings, "rerank")
     assert kept.items() < calm.items()
     assert len(kept) == 4
@@ -215,10 +215,7 @@ def test_another_batch_goes_on_with_the_same_parts(
     run(settings)
     calm = rows_of(settings, "rerank", "scores")
     lose(settings, "rerank")
-    with monkeypatch.context() as patch:
-        kill_at_part(3, "scores", patch)
-        with pytest.raises(Killed):
-            run(settings)
+    run_killed_at(settings, 3, "scores", monkeypatch)
     run(settings.model_copy(update={"batch": 7}))
     again = rows_of(settings, "rerank", "scores")
     assert [row[:2] for row in again] == [row[:2] for row in calm]
