@@ -27,12 +27,12 @@ from torch import Tensor
 
 from cir_core.datasets.demo.drawing import draw
 from cir_core.datasets.demo.garments import CATEGORIES, draw_garment
-from cir_core.models.config import DEMO_VISION, VisionConfig
-from cir_core.models.vision import VisionTransformer, normalise
+from cir_core.layers.config import DEMO_VISION, VisionConfig
+from cir_core.layers.vision import VisionTransformer, normalise
 from flows.machine import find_device, find_workers
-from storage.images import sha256_of_bytes
-from tasks.decode import ImageFile
-from tasks.pixels import batches, feed_pixels, load_pixels
+from storage.sources.images import sha256_of_bytes
+from tasks.feed.decode import ImageFile
+from tasks.feed.pixels import batches, feed_pixels, load_pixels
 
 DRAWN = 32
 """Different pictures; more images are these again."""

@@ -20,14 +20,14 @@ import typer
 from encoding import DRAWN, photo
 from full_size import TEXT, VISION
 
-from cir_core.models.config import Stage1Config, Stage2Config
-from cir_core.models.fusion import Stage1Model
-from cir_core.models.reranker import Stage2Model
-from flows.engine import InProcess
-from flows.pipeline import run_pipeline
+from cir_core.layers.config import Stage1Config, Stage2Config
+from cir_core.rerankers.dual.model import Stage2Model
+from cir_core.retrievers.blip.fusion import Stage1Model
+from flows.engines.engine import InProcess
 from flows.plan import make_plan
+from flows.run import run_pipeline
 from flows.settings import Settings
-from tasks.models import save_model
+from tasks.models.opening import save_model
 
 WORDS = (
     *("is", "a", "red", "longer", "dress", "with", "short", "sleeves"),

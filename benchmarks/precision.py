@@ -12,8 +12,8 @@ import numpy as np
 import typer
 from scipy.stats import kendalltau
 
-from flows.engine import InProcess
-from flows.pipeline import Run, run_pipeline
+from flows.engines.engine import InProcess
+from flows.run import Run, run_pipeline
 from flows.settings import Settings
 from storage.catalog import query
 

@@ -22,13 +22,13 @@ import torch
 import typer
 from full_size import TEXT, VISION
 
-from cir_core.models.config import Stage2Config
-from cir_core.models.reranker import Stage2Model
-from cir_core.rerank.cost import Load, Sizes, engine_flops, published_flops
-from cir_core.rerank.engine import RerankEngine
-from cir_core.rerank.packing import FusedQueries
-from cir_core.rerank.reference import ReferenceScorer
-from cir_core.rerank.scorer import Scorer
+from cir_core.layers.config import Stage2Config
+from cir_core.ports import Scorer
+from cir_core.rerankers.dual.cost import Load, Sizes, engine_flops, published_flops
+from cir_core.rerankers.dual.engine import RerankEngine
+from cir_core.rerankers.dual.model import Stage2Model
+from cir_core.rerankers.dual.packing import FusedQueries
+from cir_core.rerankers.plain import ReferenceScorer
 
 FASHION_IQ_LENGTHS = np.repeat(
     [*range(5, 29), 35],

@@ -20,20 +20,20 @@ import numpy as np
 import pyarrow as pa
 import typer
 
-from cir_core.retrieval.candidates import NONE_REMOVED
-from cir_core.retrieval.choice import IndexChoice
-from cir_core.retrieval.exact import ExactIndex
-from cir_core.retrieval.ranks import target_ranks
-from cir_core.retrieval.scores import Gallery
+from cir_core.search.candidates import NONE_REMOVED
+from cir_core.search.choice import IndexChoice
+from cir_core.search.exact import ExactIndex
+from cir_core.search.ranks import target_ranks
+from cir_core.search.scores import Gallery
 from storage import schemas
 from storage.artifacts import Artifact, Identity
 from storage.catalog import CATALOG_FILE
 from storage.tables import vector_column
-from tasks.evaluate import evaluate
-from tasks.publish import publish
-from tasks.rank import rank
-from tasks.ranked import write_ranked
-from tasks.retrieve import retrieve
+from tasks.results.takeaway import write_ranked
+from tasks.stages.evaluate import evaluate
+from tasks.stages.publish import publish
+from tasks.stages.rank import rank
+from tasks.stages.retrieve import retrieve
 
 app = typer.Typer(help=__doc__, add_completion=False)
 

@@ -16,21 +16,21 @@ import torch
 import typer
 from full_size import TEXT, VISION
 
-from cir_core.models.config import Stage1Config, Stage2Config
-from cir_core.models.fusion import Stage1Model
-from cir_core.models.reranker import Stage2Model
+from cir_core.layers.config import Stage1Config, Stage2Config
+from cir_core.rerankers.dual.model import Stage2Model
+from cir_core.retrievers.blip.fusion import Stage1Model
 from cir_core.training.gradients import Compute
 from cir_core.training.loop import fit, optimiser, total_steps
 from cir_core.training.presets import PRESETS
 from cir_core.training.recipes import Stage2Recipe
 from cir_core.training.stage2 import Stage2Training
 from cir_core.training.triplets import Triplets
-from flows.engine import InProcess
-from flows.pipeline import ingest_split, resolve_inputs
+from flows.engines.engine import InProcess
+from flows.run import ingest_split, resolve_inputs
 from flows.settings import Settings, shipped_model
-from tasks.models import open_stage1, open_stage2
-from tasks.tokens import encode_tokens
-from tasks.training_data import read_triplets
+from tasks.models.opening import open_stage1, open_stage2
+from tasks.stages.tokens import encode_tokens
+from tasks.training.triplets import read_triplets
 
 app = typer.Typer(help=__doc__, add_completion=False)
 

@@ -1,7 +1,7 @@
 """Which files are pictures that can be read, told by their names; and which folders are nobody's.
 
-What a file holds is decided by its content (``storage.images``); a name decides whether a user's
-folder is asked for it at all.
+What a file holds is decided by its content (``storage.sources.images``); a name decides whether a
+user's folder is asked for it at all.
 """
 
 from collections import Counter

@@ -8,23 +8,23 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from cir_core.datasets.selection import source_split
-from cir_core.datasets.verdicts import judge_texts
+from cir_core.doctor.findings import Finding, State
+from cir_core.doctor.verdicts import judge_texts
 from cir_core.errors import CheckpointRefused, UsageError
-from cir_core.findings import Finding, State
-from cir_core.footprint import PUBLISHED, Counts, Widths, bytes_needed
-from cir_core.models.config import Stage1Config
-from cir_core.models.load import as_stage1, parse_config
-from cir_core.models.tokenizer import Tokenizer
+from cir_core.families import as_stage1, parse_config
+from cir_core.layers.config import Stage1Config
+from cir_core.layers.wordpiece import Tokenizer
+from cir_core.planning.disk import PUBLISHED, Counts, Widths, bytes_needed
 from cir_core.types import Benchmark, Split
-from flows.cli.engines import find_home
-from flows.output.tables import Cell, Column, Console, print_line, print_table
+from flows.engines.choice import find_home
+from flows.engines.prefect_api import Configuration, fault_of
 from flows.own import complete, open_dataset
-from flows.prefect_api import Configuration, fault_of
 from flows.settings import Resolved, Settings, demo_root, shipped_model
-from storage.checkpoints import read_config
+from flows.views.tables import Cell, Column, Console, print_line, print_table
 from storage.lock import is_writable
-from tasks.doctor import check_dataset
-from tasks.environment import check_environment, check_models, check_store
+from storage.models.folders import read_config
+from tasks.doctor.dataset import check_dataset
+from tasks.doctor.environment import check_environment, check_models, check_store
 
 STYLES = {"ok": "green", "note": "dim", "problem": "bold yellow", "blocked": "bold red"}
 

@@ -1,7 +1,7 @@
 """Inputs that changed after they were used: told when everything is written."""
 
 from cir_core.errors import ProblemsFound
-from flows.pipeline import Run
+from flows.run import Run
 
 CHANGES_SHOWN = 10
 

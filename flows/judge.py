@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from cir_core.metrics.recall import AVERAGE
-from flows.engine import Engine
-from flows.pipeline import find_candidates, resolve_inputs, run_pipeline
+from flows.engines.engine import Engine
+from flows.run import find_candidates, resolve_inputs, run_pipeline
 from flows.settings import Settings
 from storage.artifacts import Artifact
 from storage.lock import hold_store
-from tasks.evaluate import stage1_metrics
-from tasks.pair import check_stage1
-from tasks.scores import Score, Scores
+from tasks.stages.evaluate import stage1_metrics
+from tasks.stages.pair import check_stage1
+from tasks.training.scores import Score, Scores
 
 _log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from cir_core.datasets.own import Layout, OwnData
 from cir_core.datasets.registry import Dataset, find_dataset
 from cir_core.errors import PreflightError, UsageError
 from flows.settings import Settings, in_home
-from storage.annotations import require_root
-from storage.rows import TABLES
+from storage.sources.annotations import require_root
+from storage.sources.rows import TABLES
 
 DESCRIPTION = "cir-dataset.toml"
 OWN_ONLY = ("name", "images", "queries", "gallery")

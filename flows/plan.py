@@ -9,12 +9,12 @@ from typing import Literal
 
 import numpy as np
 
-from cir_core.forecast import Effort, Left, Speeds, Workload, forecast, together
-from cir_core.models.config import Stage1Config, Stage2Config
-from cir_core.models.load import as_stage1, as_stage2, parse_config
-from cir_core.rerank.cost import Sizes, published_flops
-from flows.engine import InProcess
-from flows.pipeline import (
+from cir_core.families import as_stage1, as_stage2, parse_config
+from cir_core.layers.config import Stage1Config, Stage2Config
+from cir_core.planning.effort import Effort, Left, Speeds, Workload, forecast, together
+from cir_core.rerankers.dual.cost import Sizes, published_flops
+from flows.engines.engine import InProcess
+from flows.run import (
     Inputs,
     check_texts,
     ingest_split,
@@ -25,17 +25,17 @@ from flows.pipeline import (
 from flows.settings import Settings
 from storage.artifacts import Artifact, Identity, finished
 from storage.catalog import CATALOG_FILE, catalog_product, run_id_of
-from storage.checkpoints import read_config
+from storage.differences import why_missing
 from storage.lock import hold_store
-from storage.nearest import why_missing
-from tasks import encode, evaluate, rank, rerank, retrieve
-from tasks.calibrate import Sample, calibrate
-from tasks.image_tokens import Pictures
-from tasks.pair import check_pair
-from tasks.ranked import ranked_product
-from tasks.report import page_product
-from tasks.tokens import kept_images
-from tasks.workload import count_workload
+from storage.models.folders import read_config
+from tasks.feed.image_tokens import Pictures
+from tasks.planning.calibrate import Sample, calibrate
+from tasks.planning.workload import count_workload
+from tasks.results.report import page_product
+from tasks.results.takeaway import ranked_product
+from tasks.stages import encode, evaluate, rank, rerank, retrieve
+from tasks.stages.pair import check_pair
+from tasks.stages.tokens import kept_images
 
 State = Literal["done", "begun", "to do"]
 

@@ -25,7 +25,7 @@ from pydantic import (
 
 from cir_core.datasets.registry import DATASETS
 from cir_core.errors import UsageError
-from cir_core.retrieval.choice import IndexKind
+from cir_core.search.choice import IndexKind
 from cir_core.types import Keeping, Precision, RunSplit
 
 SETTINGS_FILE = "cir.toml"
@@ -210,7 +210,7 @@ def with_folder(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def shipped_model(stage: Literal["stage1", "stage2"]) -> Path:
     """The demo pair that comes with the package."""
-    return Path(str(resources.files("cir_core.models") / "pretrained" / "demo" / stage))
+    return Path(str(resources.files("cir_core") / "pretrained" / "demo" / stage))
 
 
 def demo_root(store: Path) -> Path:

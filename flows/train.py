@@ -14,19 +14,19 @@ from cir_core.errors import CirError, UsageError
 from cir_core.training.gradients import join_processes
 from cir_core.training.presets import Preset
 from cir_core.training.recipes import Stage1Recipe, Stage2Recipe
-from flows.engine import Engine
+from flows.engines.engine import Engine
 from flows.judge import Stage1Judge, Stage2Judge
 from flows.machine import find_device, find_workers
 from flows.own import complete, open_dataset
-from flows.pipeline import check_texts, ingest_split, resolve_inputs
 from flows.recipes import find_recipe
+from flows.run import check_texts, ingest_split, resolve_inputs
 from flows.settings import HomePath, Settings, demo_root, resolve
-from storage.annotations import require_root
 from storage.lock import hold_store
-from tasks.model_card import add_to_card
-from tasks.render import render_demo
-from tasks.tokens import encode_tokens
-from tasks.train import Hardware, pretrain, train_stage1, train_stage2
+from storage.sources.annotations import require_root
+from tasks.stages.render import render_demo
+from tasks.stages.tokens import encode_tokens
+from tasks.training.model_card import add_to_card
+from tasks.training.train import Hardware, pretrain, train_stage1, train_stage2
 
 _log = logging.getLogger(__name__)
 

@@ -37,8 +37,8 @@ RUN_ID_DIGITS = 12
 VERSION_DIGITS = 16
 
 CONTENTS_VERSION = 1
-"""Of what a run's rows are read from and how: raised when ``tasks.publish`` fills the same tables
-with something else, so that older catalogs are built anew."""
+"""Of what a run's rows are read from and how: raised when ``tasks.stages.publish`` fills the same
+tables with something else, so that older catalogs are built anew."""
 
 
 def run_id_of(evaluated: str) -> str:

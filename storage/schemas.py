@@ -122,7 +122,7 @@ METRICS = pa.schema(
         pa.field("gallery_sha256", pa.string(), nullable=False),
     ]
 )
-"""Fractions, with 95 % intervals (``cir_core.metrics.intervals``). ``stage``: stage1, stage2, or
+"""Fractions, with 95 % intervals (``cir_core.metrics.significance``). ``stage``: stage1, stage2, or
 gain (their paired difference).
 The gallery's columns are those of ``GALLERIES``; of an average, those of all galleries together."""
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from cir_core.errors import CheckpointRefused
-from cir_core.models.config import ModelConfig
-from cir_core.models.load import check_tensors, expected_shapes
+from cir_core.families import check_tensors, expected_shapes
+from cir_core.layers.config import ModelConfig
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from cir_core.checkpoints.conversion import Converted, KeyTable, rename, unwrapp
 from cir_core.checkpoints.published import FUSION, POSITION_IDS, PROJECTIONS
 from cir_core.checkpoints.sizes import Sizes
 from cir_core.errors import CheckpointRefused
-from cir_core.models.fusion import INITIAL_TEMPERATURE
-from cir_core.models.load import parse_config
+from cir_core.families import parse_config
+from cir_core.retrievers.blip.fusion import INITIAL_TEMPERATURE
 
 _BLOCK = "vision_model.encoder.layers.{layer}"
 

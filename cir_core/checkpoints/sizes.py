@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cir_core.checkpoints.conversion import KeyTable
 from cir_core.errors import CheckpointRefused
-from cir_core.models.config import (
+from cir_core.layers.config import (
     HEAD_WIDTH,
     ModelConfig,
     Stage2Config,

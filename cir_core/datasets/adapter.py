@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from cir_core.errors import AnnotationError
-from cir_core.metrics.protocols import Protocol as EvaluationProtocol
+from cir_core.protocols import Protocol as EvaluationProtocol
 from cir_core.types import Benchmark, Split
 
 ReadJson = Callable[[str], Any]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from cir_core.datasets.adapter import ReadJson, expect, field
 from cir_core.datasets.captions import join_captions
 from cir_core.errors import AnnotationError
-from cir_core.metrics.protocols import Protocol
+from cir_core.protocols import Protocol
 from cir_core.types import Benchmark, CaptionRule, ImageId, Query, QueryId, Split
 
 CAPTIONS = 2

@@ -20,7 +20,7 @@ from cir_core.datasets.own_rows import (
     targets_of,
 )
 from cir_core.errors import AnnotationError, UsageError
-from cir_core.metrics.protocols import Protocol
+from cir_core.protocols import Protocol
 from cir_core.types import Benchmark, ImageId, Listing, Query, QueryId, Row, Rows, Split
 
 CATEGORY = "own"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cir_core import protocols
 from cir_core.datasets import about
 from cir_core.datasets.about import About, Counts
 from cir_core.datasets.adapter import Adapter, ReadJson
@@ -13,8 +14,7 @@ from cir_core.datasets.own import OwnData
 from cir_core.datasets.selection import selection_queries, source_split
 from cir_core.datasets.shoes import Shoes
 from cir_core.errors import PreflightError, UsageError
-from cir_core.metrics import protocols
-from cir_core.metrics.protocols import Protocol
+from cir_core.protocols import Protocol
 from cir_core.types import Benchmark, RunSplit
 
 

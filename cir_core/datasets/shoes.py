@@ -12,7 +12,7 @@ from typing import Any
 
 from cir_core.datasets.adapter import ReadJson, expect, field
 from cir_core.errors import AnnotationError
-from cir_core.metrics.protocols import Protocol
+from cir_core.protocols import Protocol
 from cir_core.types import Benchmark, ImageId, Query, QueryId, Split
 
 CATEGORY = "shoes"

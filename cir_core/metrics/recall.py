@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from cir_core.metrics.intervals import gain_interval, mean_interval
+from cir_core.metrics.significance import gain_interval, mean_interval
 from cir_core.types import Pool
 
 GAIN = "gain"

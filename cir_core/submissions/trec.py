@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cir_core.errors import PreflightError
-from cir_core.metrics.protocols import RecallOn
+from cir_core.protocols import RecallOn
 from cir_core.types import Query
 
 DIGITS = 9

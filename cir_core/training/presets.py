@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict
 
-from cir_core.models.config import DEMO_BLIP, DEMO_MERGE_FROM, Stage1Config
+from cir_core.layers.config import DEMO_BLIP, DEMO_MERGE_FROM, Stage1Config
 from cir_core.training.recipes import PretrainRecipe, Stage1Recipe, Stage2Recipe, StoredPrecision
 from cir_core.types import CaptionRule
 

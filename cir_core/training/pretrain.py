@@ -14,10 +14,10 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cir_core.models.config import Stage1Config
-from cir_core.models.fusion import Stage1Model
-from cir_core.models.tokenizer import TokenBatch, Tokenizer, pad_tokens
-from cir_core.models.vision import normalise
+from cir_core.layers.config import Stage1Config
+from cir_core.layers.vision import normalise
+from cir_core.layers.wordpiece import TokenBatch, Tokenizer, pad_tokens
+from cir_core.retrievers.blip.fusion import Stage1Model
 from cir_core.training.batches import epoch_rows
 from cir_core.training.gradients import Splits
 from cir_core.training.losses import contrast

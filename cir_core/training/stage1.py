@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from cir_core.models.fusion import Stage1Model
-from cir_core.models.tokenizer import TokenBatch
+from cir_core.layers.wordpiece import TokenBatch
+from cir_core.retrievers.blip.fusion import Stage1Model
 from cir_core.training.batches import drawn_ways, epoch_rows, steps_per_epoch
 from cir_core.training.gradients import Splits
 from cir_core.training.losses import at_least_fp32, contrast

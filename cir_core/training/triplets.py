@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cir_core.models.tokenizer import TokenBatch, pad_tokens
+from cir_core.layers.wordpiece import TokenBatch, pad_tokens
 
 
 class ImageTokens(Protocol):

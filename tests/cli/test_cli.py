@@ -19,7 +19,7 @@ import pytest
 from flows.settings import shipped_model
 from storage.artifacts import Artifact
 from storage.catalog import query
-from storage.checkpoints import model_sha256, read_config, read_tensors, write_checkpoint
+from storage.models.folders import model_sha256, read_config, read_tensors, write_checkpoint
 from tests.support.small_benchmarks import Finished, Pair
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +42,7 @@ def terminal(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Iterator[Terminal]:
     """The console script in this process, from an empty folder and with no settings around."""
-    from flows.cli import main
+    from flows.doors.cli import main
 
     for name in [*os.environ]:
         if name.startswith("CIR_") or name == "PREFECT_API_URL":
@@ -121,7 +121,7 @@ def test_each_verb_explains_itself(terminal: Terminal, verb: str) -> None:
 def test_help_imports_nothing_heavy() -> None:
     program = (
         "import sys; sys.argv = ['cir-pipeline', 'run', '--help']\n"
-        "from flows.cli import main\n"
+        "from flows.doors.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'prefect', 'duckdb', 'pyarrow', 'numpy', 'transformers'}\n"
@@ -531,7 +531,7 @@ def test_a_wrong_choice_is_answered_with_those_that_there_are(terminal: Terminal
 def test_a_plan_takes_a_runs_options_and_makes_nothing(
     terminal: Terminal, fiq_run: Finished, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.calibrate.SECONDS", 0.02)
+    monkeypatch.setattr("tasks.planning.calibrate.SECONDS", 0.02)
     options = fiq_run.bench.arguments(fiq_run.store)
     done = terminal("plan", *options)
     assert done.code == 0, done.err
@@ -658,7 +658,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_frees_the_store(
         os.kill(os.getpid(), number)
 
     with monkeypatch.context() as patch:
-        patch.setattr("flows.pipeline.retrieve", retrieve)
+        patch.setattr("flows.run.retrieve", retrieve)
         answer = terminal("run", *own.bench.arguments(own.store))
     assert answer.code == code
     assert answer.out == ""
@@ -680,7 +680,7 @@ class At:
             os.kill(os.getpid(), int(number))
 
 sys.meta_path.insert(0, At())
-from flows.cli import main
+from flows.doors.cli import main
 sys.argv[1:] = ["sql", "SELECT 1"]
 main()
 """
@@ -711,7 +711,7 @@ def test_a_signal_amid_an_import_ends_at_once(
 
 STUBBORN = """
 import os, signal, sys
-from flows.cli.signals import end_on_signals
+from flows.doors.cli.signals import end_on_signals
 end_on_signals()
 for _ in range(2):
     try:
@@ -744,7 +744,7 @@ def test_inputs_that_changed_are_told_after_the_results(
     def find_changed(*_arguments: object) -> tuple[str, ...]:
         return ("data/a.png",)
 
-    monkeypatch.setattr("flows.pipeline.find_changed", find_changed)
+    monkeypatch.setattr("flows.run.find_changed", find_changed)
     shutil.copytree(fiq_run.store, tmp_path / "store")
     answer = terminal("run", *fiq_run.bench.arguments(tmp_path / "store"), "--json")
     assert answer.code == 3

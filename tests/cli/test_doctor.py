@@ -16,7 +16,7 @@ from cir_core.datasets import registry
 from cir_core.datasets.about import Counts
 from cir_core.datasets.fashion_iq import FashionIQ
 from cir_core.errors import UsageError
-from flows.cli.app import app
+from flows.doors.cli.app import app
 from tests.support.small_benchmarks import FIQ_CATEGORIES, FIQ_IMAGES, FIQ_QUERIES, Bench, Pair
 
 GALLERY = dict(zip(FIQ_CATEGORIES, (FIQ_IMAGES, FIQ_IMAGES + 1), strict=True))
@@ -66,7 +66,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             monkeypatch.delenv(name)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    monkeypatch.setattr("tasks.environment.MAKE_SERVER", "pass")
+    monkeypatch.setattr("tasks.doctor.environment.MAKE_SERVER", "pass")
     monkeypatch.setitem(registry.DATASETS, "fiq", SMALL)
 
 

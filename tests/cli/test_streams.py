@@ -19,14 +19,14 @@ import pytest
 from typer.models import ParameterInfo
 
 from cir_core.errors import OutOfSpace, ProblemsFound, UsageError
-from flows.cli import main
-from flows.cli.app import app, config_app
-from flows.cli.texts import text
-from flows.output.streams import flushed
+from flows.doors.cli import main
+from flows.doors.cli.app import app, config_app
+from flows.doors.cli.texts import text
+from flows.views.streams import flushed
 from storage.catalog import CATALOG_FILE
 
 ROOT = Path(__file__).parents[2]
-PROGRAM = [sys.executable, "-c", "from flows.cli import main; main()"]
+PROGRAM = [sys.executable, "-c", "from flows.doors.cli import main; main()"]
 MUCH = "SELECT range AS n, 'two words' AS t, DATE 'infinity' AS d FROM range(900)"
 PATHS_TOO = {"dataset", "queries", "images", "gallery", "recipe", "validate_on"}
 """Names or paths: bytes, as paths are."""

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from cir_core.checkpoints.published import MODEL_KEYS, convert_published
 from cir_core.errors import CheckpointRefused, NonFiniteError, UsageError
-from storage.checkpoints import write_checkpoint
-from storage.hub import require_downloaded
-from storage.pickles import read_pickle, read_safetensors
-from storage.unpickle import read_state
-from tasks.convert import convert
-from tasks.pair import check_pair
+from storage.models.folders import write_checkpoint
+from storage.models.hub import require_downloaded
+from storage.models.pickles import read_pickle, read_safetensors
+from storage.models.unpickle import read_state
+from tasks.models.convert import convert
+from tasks.stages.pair import check_pair
 from tests.support.tiny_checkpoints import save_published, tiny_stage1, tiny_stage2
 
 State = dict[str, Tensor]

@@ -19,8 +19,8 @@ from PIL import Image, PngImagePlugin
 
 from cir_core.errors import REMEDIES, ImageProblem
 from cir_core.picture_files import FORMATS
-from storage import images
-from storage.images import (
+from storage.sources import images
+from storage.sources.images import (
     MOST_BYTES,
     MOST_PIXELS,
     MOST_SIDE,
@@ -30,7 +30,7 @@ from storage.images import (
     read_image,
     sha256_of_bytes,
 )
-from storage.metadata import without_metadata
+from storage.sources.metadata import without_metadata
 
 PAGE = b"<!DOCTYPE html><html><body><h1>404 Not Found</h1></body></html>"
 
@@ -110,7 +110,7 @@ def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "images" / "b.jpg").symlink_to("gone.jpg")
     folders = Folders(tmp_path)
     assert folders.has("images/a.jpg")
-    monkeypatch.setattr("storage.images.os.listdir", None)  # a second call would raise
+    monkeypatch.setattr("storage.sources.images.os.listdir", None)  # a second call would raise
     assert folders.has("images/b.jpg")
     assert not folders.has("images/c.jpg")
     assert folders.names("images") == {"a.jpg", "b.jpg"}
@@ -124,7 +124,7 @@ def test_a_folder_that_may_be_entered_and_not_listed_is_asked_file_by_file(
     def refuse(_path: Path) -> list[str]:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr("storage.images.os.listdir", refuse)
+    monkeypatch.setattr("storage.sources.images.os.listdir", refuse)
     folders = Folders(tmp_path)
     assert folders.has("a.jpg")
     assert not folders.has("b.jpg")
@@ -291,7 +291,7 @@ def _failing_open(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def fail(*_args: Any, **_kwargs: Any) -> int:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("storage.images.os.open", fail)
+    monkeypatch.setattr("storage.sources.images.os.open", fail)
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
@@ -335,7 +335,7 @@ def test_a_disk_that_fails_at_any_other_moment(
 
     before = len(os.listdir("/proc/self/fd"))
     with monkeypatch.context() as patch:
-        patch.setattr(f"storage.images.{call}", fail)
+        patch.setattr(f"storage.sources.images.{call}", fail)
         assert problem_of_reading(tmp_path, "a.jpg").kind == "io_error"
     assert len(os.listdir("/proc/self/fd")) == before
 
@@ -349,7 +349,7 @@ def test_a_disk_that_fails_where_a_link_leads(
     def fail(*_args: Any, **_kwargs: Any) -> Any:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr("storage.images.os.path.realpath", fail)
+    monkeypatch.setattr("storage.sources.images.os.path.realpath", fail)
     with pytest.raises(ImageProblem) as caught:
         folders.read("a.jpg")
     assert caught.value.kind == "io_error"
@@ -562,7 +562,7 @@ def test_broken_metadata_hides_no_pixels() -> None:
 
 PACKED = """
 import resource, sys
-from storage.images import decode_image, image_size, read_image
+from storage.sources.images import decode_image, image_size, read_image
 from pathlib import Path
 content = read_image(Path(sys.argv[1]), "packed.png")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -583,7 +583,7 @@ def test_metadata_that_unpacks_to_much_takes_no_memory(tmp_path: Path) -> None:
 BOMB = """
 import resource, sys
 from cir_core.errors import ImageProblem
-from storage.images import decode_image, image_size, read_image
+from storage.sources.images import decode_image, image_size, read_image
 from pathlib import Path
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for call in (image_size, decode_image):

@@ -14,21 +14,21 @@ from cir_core.datasets.own import Layout, OwnData
 from cir_core.datasets.registry import Dataset, find_dataset
 from cir_core.errors import PreflightError
 from flows.drift import InputsChanged, require_unchanged
-from flows.engine import InProcess
-from flows.pipeline import run_pipeline
+from flows.engines.engine import InProcess
+from flows.run import run_pipeline
 from storage.artifacts import Artifact, Identity, Made, finished
 from storage.atomic import sha256_of
-from storage.checkpoints import (
+from storage.models.folders import (
     ModelIdentity,
     read_config,
     read_identity,
     read_tensors,
     write_checkpoint,
 )
-from tasks.changes import find_changed
-from tasks.ingest import ingest
-from tasks.pair import check_pair
-from tasks.training_data import read_triplets
+from tasks.stages.changes import find_changed
+from tasks.stages.ingest import ingest
+from tasks.stages.pair import check_pair
+from tasks.training.triplets import read_triplets
 from tests.support.small_benchmarks import Bench, Finished, Pair
 from tests.support.tiny_models import tiny_stage1
 
@@ -178,7 +178,7 @@ def test_weights_put_in_place_while_the_pair_is_checked_are_refused(
         write_over(folder)
         return name
 
-    monkeypatch.setattr("tasks.pair.read_identity", named_then_swapped)
+    monkeypatch.setattr("tasks.stages.pair.read_identity", named_then_swapped)
     store = bench.pair.stage1.parent / "store"
     with pytest.raises(PreflightError, match="model has changed"):
         check_pair(store, bench.pair.stage1, bench.pair.stage2)

@@ -9,7 +9,7 @@ import pytest
 from cir_core.errors import StoreCorrupt
 from storage.artifacts import finished
 from storage.catalog import CATALOG_FILE, query
-from tasks.export import export
+from tasks.results.export import export
 from tests.support.small_benchmarks import Finished
 
 

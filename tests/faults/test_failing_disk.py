@@ -10,7 +10,7 @@ import pytest
 
 from cir_core.errors import ImageProblem, ProblemsFound
 from storage.catalog import query
-from storage.images import read_image
+from storage.sources.images import read_image
 from tests.support.small_benchmarks import Bench, Finished
 
 BAD = "images/dress-03.jpg"
@@ -38,7 +38,7 @@ def test_a_failing_image_is_a_problem_and_the_others_go_on(
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return real(path, flags, *rest)
 
-    monkeypatch.setattr("storage.images.os.open", fail)
+    monkeypatch.setattr("storage.sources.images.os.open", fail)
     with pytest.raises(ProblemsFound, match="dress-03: io_error") as caught:
         own.run(tmp_path / "store")
     assert caught.value.exit_code == 3
@@ -58,7 +58,7 @@ def test_what_failed_after_ingest_is_tried_again_by_the_next_run(
     after the disk is well again."""
     store = tmp_path / "store"
     with monkeypatch.context() as patch:
-        patch.setattr("tasks.decode.read_image", failing)
+        patch.setattr("tasks.feed.decode.read_image", failing)
         if task == "rerank":
             shutil.copytree(fiq_run.store, store)
             shutil.rmtree(store / "artifacts" / "rerank")

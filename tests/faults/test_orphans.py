@@ -18,9 +18,9 @@ ROOT = Path(__file__).parents[2]
 PARENT = """
 import signal, sys, time
 from pathlib import Path
-from storage.images import sha256_of_bytes
-from tasks.decode import ImageFile
-from tasks.workers import decoded
+from storage.sources.images import sha256_of_bytes
+from tasks.feed.decode import ImageFile
+from tasks.feed.workers import decoded
 assert "torch" not in sys.modules, "workers would import it too"
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 root = Path(sys.argv[1])

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from cir_core.errors import PreflightError
-from flows import prefect_server
-from flows.prefect_api import fault_of
-from flows.prefect_server import LOG, start_server
+from flows.engines import prefect_server
+from flows.engines.prefect_api import fault_of
+from flows.engines.prefect_server import LOG, start_server
 from tests.support.processes import children, is_running
 
 QUICK = """
 import json, socket, sys, threading
 sys.path[:] = json.loads(sys.argv[1])
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from flows.prefect_server import _end_with_parent
+from flows.engines.prefect_server import _end_with_parent
 threading.Thread(target=_end_with_parent, daemon=True).start()
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
@@ -33,7 +33,7 @@ server.serve_forever()
 PARENT = """
 import sys, time
 from pathlib import Path
-from flows import prefect_server
+from flows.engines import prefect_server
 prefect_server.BEGIN = sys.argv[2]
 print(prefect_server.start_server(Path(sys.argv[1])).process.pid, flush=True)
 if len(sys.argv) == 3:

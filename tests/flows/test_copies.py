@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from flows.engine import InProcess
-from flows.pipeline import Run, run_pipeline
+from flows.engines.engine import InProcess
 from flows.plan import make_plan
+from flows.run import Run, run_pipeline
 from flows.settings import Settings
 from storage.artifacts import Artifact
 from storage.catalog import query
@@ -118,7 +118,7 @@ def test_copies_change_no_other_score_and_no_recall(
 def test_a_plan_counts_what_is_distinct(
     fiq: Bench, catalogue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.calibrate.SECONDS", 0.02)
+    monkeypatch.setattr("tasks.planning.calibrate.SECONDS", 0.02)
     settings = settings_of(fiq, catalogue, tmp_path, protocol="own-kept")
     before = make_plan(settings, started=0.0)
     efforts = {one.stage: one.effort for one in before.stages}

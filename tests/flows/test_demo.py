@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from cir_core.datasets.demo.world import build_split
-from cir_core.models.load import require_same_vision
+from cir_core.families import require_same_vision
 from flows.settings import shipped_model
 from storage.catalog import query
-from tasks.models import open_stage1, open_stage2
+from tasks.models.opening import open_stage1, open_stage2
 
 README = Path(__file__).parents[2] / "README.md"
 MOST_SHIPPED_BYTES = 12_000_000

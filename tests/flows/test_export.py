@@ -12,12 +12,12 @@ from rich.console import Console
 from cir_core.errors import PreflightError, ProblemsFound, UsageError
 from cir_core.submissions.formats import ExportFormat
 from cir_core.types import Benchmark
-from flows.pipeline import Run
-from flows.terminal import print_recall
+from flows.run import Run
+from flows.views.terminal import print_recall
 from storage import schemas
 from storage.catalog import run_id_of
-from tasks.check import check_submission
-from tasks.export import export
+from tasks.results.check_submission import check_submission
+from tasks.results.export import export
 from tests.support.made_runs import (
     Scores,
     circo_benchmark,

@@ -102,7 +102,7 @@ def test_kept_tokens_give_the_same_run_and_serve_the_next(
     before = file.stat().st_mtime_ns
     shutil.rmtree(tmp_path / "artifacts" / "encode")
     shutil.rmtree(tmp_path / "artifacts" / "rerank")
-    monkeypatch.setattr("tasks.decode.read_image", no_picture)
+    monkeypatch.setattr("tasks.feed.decode.read_image", no_picture)
     assert bench.run(tmp_path, tokens="auto").made == ("encode", "rerank")
     assert_same_numbers(fiq_run.bench.pair, tmp_path, fiq_run.store)
     assert file.stat().st_mtime_ns == before
@@ -115,7 +115,7 @@ def test_auto_keeps_nothing_and_recompute_does_not_look(
     shutil.copytree(fiq_run.store, tmp_path / "store")
     fiq_run.bench.run(tmp_path / "store", k=4, tokens="cache")
     assert len(kept(tmp_path / "store")) == 1
-    monkeypatch.setattr("tasks.decode.read_image", no_picture)
+    monkeypatch.setattr("tasks.feed.decode.read_image", no_picture)
     with pytest.raises(ImageProblem, match="opened again"):
         fiq_run.bench.run(tmp_path / "store", k=2, tokens="recompute")
 
@@ -144,7 +144,7 @@ def test_tokens_that_do_not_fit_are_refused_before_any_are_made(
     fiq: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr("tasks.kept_tokens.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("tasks.feed.token_cache.shutil.disk_usage", lambda _: usage)
     with pytest.raises(OutOfSpace) as refused:
         fiq.run(tmp_path, tokens="cache")
     assert "--tokens recompute" in refused.value.remedy
@@ -167,7 +167,7 @@ def test_a_broken_picture_is_the_same_problem_whoever_decodes_it(
 def test_a_killed_worker_loses_only_the_shard_in_flight(
     fiq_run: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.encode.SHARD", 4)
+    monkeypatch.setattr("tasks.stages.encode.SHARD", 4)
     write = Artifact.write_part
 
     def killing(self: Artifact, name: str, table: Any) -> None:

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from cir_core.errors import AnnotationError, PreflightError, ProblemsFound, UsageError
-from flows.engine import InProcess
+from flows.engines.engine import InProcess
 from flows.own import complete
-from flows.pipeline import Run, run_pipeline
+from flows.run import Run, run_pipeline
 from flows.settings import Settings, resolve
-from flows.terminal import recall_rows
+from flows.views.terminal import recall_rows
 from storage import schemas
 from storage.catalog import CATALOG_FILE, query
 from tests.support.small_benchmarks import FIQ_CATEGORIES, Bench

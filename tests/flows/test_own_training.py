@@ -15,7 +15,7 @@ from cir_core.datasets.demo.drawing import draw
 from cir_core.datasets.demo.garments import Garment, change, draw_garment
 from cir_core.datasets.demo.wording import description, modification_captions
 from cir_core.training import presets
-from flows.cli.app import app
+from flows.doors.cli.app import app
 from storage.catalog import query
 from tests.support.workshop import change_recipe, small_workshop
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cir_core.models.fusion import Stage1Model
-from cir_core.rerank.engine import RerankEngine
-from flows.engine import InProcess
-from flows.pipeline import Run, run_pipeline
+from cir_core.rerankers.dual.engine import RerankEngine
+from cir_core.retrievers.blip.fusion import Stage1Model
+from flows.engines.engine import InProcess
+from flows.run import Run, run_pipeline
 from flows.settings import Settings
 from storage.artifacts import Artifact
 from tests.support.small_benchmarks import Bench
@@ -125,13 +125,13 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_fusions_do_not_depend_on_how_they_are_cut(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.encode.SHARD", 20)
-    monkeypatch.setattr("tasks.fusing.AT_ONCE", 3)
+    monkeypatch.setattr("tasks.stages.encode.SHARD", 20)
+    monkeypatch.setattr("tasks.stages.fuse.AT_ONCE", 3)
     run(settings)
     whole, encoded = parts_of(settings, "fuse"), parts_of(settings, "encode")
     queries, ranked = rows_of(settings, "fuse", "queries"), parts_of(settings, "rank")
     lose(settings, "encode", "fuse")
-    monkeypatch.setattr("tasks.encode.PART", 3)
+    monkeypatch.setattr("tasks.stages.encode.PART", 3)
     assert "fuse" in run(settings).made
     cut = parts_of(settings, "fuse")
     assert len(cut) > len(whole)
@@ -148,8 +148,8 @@ def unfused(parts: dict[str, bytes]) -> dict[str, bytes]:
 def test_fusing_goes_on_from_the_parts_that_are_there(
     settings: Settings, fused: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.encode.PART", 3)
-    monkeypatch.setattr("tasks.fusing.AT_ONCE", 2)
+    monkeypatch.setattr("tasks.stages.encode.PART", 3)
+    monkeypatch.setattr("tasks.stages.fuse.AT_ONCE", 2)
     run(settings)
     calm, texts, encoded = parts_of(settings, "fuse"), sum(fused), parts_of(settings, "encode")
     lose(settings, "encode", "fuse")
@@ -172,13 +172,13 @@ def test_fusing_goes_on_from_the_parts_that_are_there(
 def test_scores_do_not_depend_on_how_they_are_cut(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.rerank.SHARD", 20)
-    monkeypatch.setattr("tasks.rerank.AT_ONCE", 8)
+    monkeypatch.setattr("tasks.stages.rerank.SHARD", 20)
+    monkeypatch.setattr("tasks.stages.rerank.AT_ONCE", 8)
     run(settings)
     whole, ranked = rows_of(settings, "rerank", "scores"), parts_of(settings, "rank")
     assert len(parts_of(settings, "rerank")) == 2
     lose(settings, "rerank")
-    monkeypatch.setattr("tasks.rerank.PART", 5)
+    monkeypatch.setattr("tasks.stages.rerank.PART", 5)
     assert "rerank" in run(settings).made
     names = parts_of(settings, "rerank")
     assert len(names) > 5
@@ -190,8 +190,8 @@ def test_scores_do_not_depend_on_how_they_are_cut(
 def test_scoring_goes_on_from_the_parts_that_are_there(
     settings: Settings, scored: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.rerank.PART", 10)
-    monkeypatch.setattr("tasks.rerank.AT_ONCE", 4)
+    monkeypatch.setattr("tasks.stages.rerank.PART", 10)
+    monkeypatch.setattr("tasks.stages.rerank.AT_ONCE", 4)
     run(settings)
     calm, pairs, calls = parts_of(settings, "rerank"), sum(scored), max(scored)
     assert len(calm) > 5
@@ -211,7 +211,7 @@ def test_another_batch_goes_on_with_the_same_parts(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is in a part is in its name."""
-    monkeypatch.setattr("tasks.rerank.PART", 10)
+    monkeypatch.setattr("tasks.stages.rerank.PART", 10)
     run(settings)
     calm = rows_of(settings, "rerank", "scores")
     lose(settings, "rerank")

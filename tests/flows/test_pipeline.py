@@ -19,13 +19,13 @@ import torch
 from PIL import Image
 
 from cir_core.errors import CheckpointRefused, PreflightError, ProblemsFound, UsageError
-from cir_core.images import prepare
-from cir_core.models.load import load_stage1, load_stage2, parse_config
-from cir_core.models.tokenizer import Tokenizer
-from cir_core.models.vision import normalise
+from cir_core.families import load_stage1, load_stage2, parse_config
+from cir_core.layers.preprocess import prepare
+from cir_core.layers.vision import normalise
+from cir_core.layers.wordpiece import Tokenizer
 from storage.artifacts import Artifact
 from storage.catalog import query
-from storage.checkpoints import read_config, read_tensors, write_checkpoint
+from storage.models.folders import read_config, read_tensors, write_checkpoint
 from tests.support.plain_hashes import plain_model_sha256
 from tests.support.small_benchmarks import (
     CIRR_IMAGES,
@@ -527,8 +527,8 @@ def scores(store: Path, run_id: str) -> Iterator[tuple[tuple[str, str, str], tup
 def test_batch_and_shard_sizes_change_no_result_and_no_name(
     ended: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int, shard: int
 ) -> None:
-    monkeypatch.setattr("tasks.encode.SHARD", shard)
-    monkeypatch.setattr("tasks.rerank.SHARD", shard)
+    monkeypatch.setattr("tasks.stages.encode.SHARD", shard)
+    monkeypatch.setattr("tasks.stages.rerank.SHARD", shard)
     run = ended.bench.run(tmp_path, batch=batch)
     assert run.run_id == ended.run.run_id
     assert fingerprints(tmp_path) == fingerprints(ended.store)
@@ -552,7 +552,7 @@ def test_another_shard_and_batch_size_keep_what_is_whole(
     made again nor touched, and what was made of the old fused queries is."""
     encoded = _contents(copied.store / "artifacts" / "encode")
     shutil.rmtree(copied.store / "artifacts" / "fuse")
-    monkeypatch.setattr("tasks.encode.SHARD", 4)
+    monkeypatch.setattr("tasks.stages.encode.SHARD", 4)
     run = copied.bench.run(copied.store, batch=3)
     below = ("retrieve", "rerank", "rank", "evaluate", "publish", "report")
     assert run.made == ("fuse", *below)

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-import tasks.encode
-import tasks.kept_tokens
-import tasks.rerank
+import tasks.feed.token_cache
+import tasks.stages.encode
+import tasks.stages.rerank
 from cir_core.errors import ProblemsFound
-from cir_core.forecast import Speeds
-from flows.engine import InProcess
-from flows.pipeline import Run, run_pipeline
+from cir_core.planning.effort import Speeds
+from flows.engines.engine import InProcess
 from flows.plan import Plan, Planned, make_plan
+from flows.run import Run, run_pipeline
 from flows.settings import Settings
 from storage.artifacts import Artifact
 from tests.support.small_benchmarks import FIQ_IMAGES, FIQ_QUERIES, Bench, Finished, K
@@ -25,7 +25,7 @@ BEFORE_SCORING = {"ingest", "pair"}
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.calibrate.SECONDS", 0.02)
+    monkeypatch.setattr("tasks.planning.calibrate.SECONDS", 0.02)
 
 
 def planned(settings: Settings) -> Plan:
@@ -198,7 +198,7 @@ SHARD = 7
 @pytest.fixture
 def sharded(fiq: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Those of a finished run in four shards."""
-    for module in (tasks.encode, tasks.rerank, tasks.kept_tokens):
+    for module in (tasks.stages.encode, tasks.stages.rerank, tasks.feed.token_cache):
         monkeypatch.setattr(module, "SHARD", SHARD)
     settings = fiq.settings(tmp_path, tokens="cache")
     run_pipeline(settings, InProcess())

@@ -19,15 +19,15 @@ from pydantic import BaseModel
 
 from cir_core.datasets.registry import DATASETS
 from cir_core.errors import PreflightError, ProblemsFound
-from flows.cli.engines import PREFECT_DEFAULTS
-from flows.deployments import cir_pipeline, cir_training, run_flow, run_training_flow
+from flows.doors.deployments import cir_pipeline, cir_training, run_flow, run_training_flow
 from flows.drift import InputsChanged
-from flows.observed import observe
+from flows.engines.choice import PREFECT_DEFAULTS
+from flows.engines.observed import observe
 from flows.settings import Settings
 from flows.train import TrainingSettings
 from storage.catalog import query
-from storage.checkpoints import model_sha256
-from tasks.evaluate import evaluate
+from storage.models.folders import model_sha256
+from tasks.stages.evaluate import evaluate
 from tests.support.processes import children
 from tests.support.small_benchmarks import Finished
 from tests.support.workshop import Workshop
@@ -72,7 +72,7 @@ def test_prefect_makes_what_the_plain_engine_makes(fiq_run: Finished, tmp_path: 
     assert str(first.report.absolute()) in artifacts["report-fiq-val"]
     assert {one.name for one in shown} == {"fiq-val"}
     assert {*shown[0].tags} == {"fiq", "fiq-original-kept", f"k={settings.k}"}
-    of_tasks = [line for line in told if line["name"] == "tasks.ingest"]
+    of_tasks = [line for line in told if line["name"] == "tasks.stages.ingest"]
     assert of_tasks
     assert all(line["task_run_id"] for line in of_tasks)
 
@@ -84,7 +84,7 @@ def test_inputs_that_changed_fail_the_flow_after_the_results(
     def find_changed(*_arguments: object) -> tuple[str, ...]:
         return ("data/a.png",)
 
-    monkeypatch.setattr("flows.pipeline.find_changed", find_changed)
+    monkeypatch.setattr("flows.run.find_changed", find_changed)
     with pytest.raises(InputsChanged) as told:
         run_flow(fiq_run.bench.settings(fiq_run.store, engine="prefect"))
     assert told.value.run.run_id == fiq_run.run.run_id
@@ -138,7 +138,7 @@ def test_a_flow_runs_where_its_worker_was_started() -> None:
 
 @pytest.mark.parametrize("deployment", runs(), ids=lambda one: str(one["name"]))
 def test_a_deployment_runs_the_flow_with_parameters_it_has(deployment: dict[str, Any]) -> None:
-    assert deployment["entrypoint"] == "flows.deployments.cir_pipeline"
+    assert deployment["entrypoint"] == "flows.doors.deployments.cir_pipeline"
     assert deployment["parameters"]["dataset"] == deployment["name"]
     assert deployment["parameters"].keys() <= inspect.signature(cir_pipeline.fn).parameters.keys()
 
@@ -239,14 +239,14 @@ def test_a_run_ends_well_though_its_server_is_killed(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The last test of this server."""
-    monkeypatch.setattr("flows.observed.PATIENCE", 0.5)
+    monkeypatch.setattr("flows.engines.observed.PATIENCE", 0.5)
 
     def evaluate_alone(*args: Any, **kwargs: Any) -> Any:
         for pid in children():
             os.kill(pid, signal.SIGKILL)
         return evaluate(*args, **kwargs)
 
-    monkeypatch.setattr("flows.pipeline.evaluate", evaluate_alone)
+    monkeypatch.setattr("flows.run.evaluate", evaluate_alone)
     run = run_flow(fiq_run.bench.settings(tmp_path / "store", engine="prefect", workers=0))
     assert rankings(run.catalog) == rankings(fiq_run.run.catalog)
     assert run.report.is_file()

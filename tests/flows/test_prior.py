@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from storage.catalog import query
-from tasks.models import open_stage1, open_stage2
+from tasks.models.opening import open_stage1, open_stage2
 from tests.support.small_benchmarks import Bench, Finished, Pair
 from tests.support.workshop import Workshop, small_workshop
 

@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from cir_core.forecast import Speeds
-from flows.engine import InProcess
-from flows.pipeline import Run, run_pipeline
+from cir_core.planning.effort import Speeds
+from flows.engines.engine import InProcess
 from flows.plan import make_plan
+from flows.run import Run, run_pipeline
 from storage.artifacts import Artifact
 from storage.catalog import CATALOG_FILE, query
 from tests.support.small_benchmarks import Bench

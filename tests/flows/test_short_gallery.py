@@ -12,11 +12,11 @@ import pytest
 from rich.console import Console
 
 from cir_core.datasets.registry import find_dataset
-from flows.pipeline import Run
-from flows.terminal import gallery_rows, print_recall, recall_markdown
+from flows.run import Run
+from flows.views.terminal import gallery_rows, print_recall, recall_markdown
 from storage.artifacts import Artifact
 from storage.catalog import query
-from tasks.ingest import ingest
+from tasks.stages.ingest import ingest
 from tests.support.small_benchmarks import FIQ_CATEGORIES, FIQ_IMAGES, Bench, Finished
 
 LOST, BROKEN = "dress-05", "toptee-00"

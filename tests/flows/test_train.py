@@ -25,20 +25,20 @@ from cir_core.errors import (
 from cir_core.training.loop import Diverged, Progress
 from cir_core.training.stage1 import Stage1Training
 from cir_core.types import Query
-from flows.engine import InProcess
+from flows.engines.engine import InProcess
 from flows.judge import Stage1Judge
-from flows.pipeline import run_pipeline
+from flows.run import run_pipeline
 from flows.settings import Settings
 from flows.train import TrainingSettings, run_training
-from storage.annotations import AnnotationReader
 from storage.catalog import query
-from storage.checkpoints import model_sha256
-from tasks import training_run
-from tasks.journal import Journal
-from tasks.kept_tokens import KeptTokens
-from tasks.models import open_stage1
-from tasks.scores import Score, Scores
-from tasks.training_data import RecomputedTokens
+from storage.models.folders import model_sha256
+from storage.sources.annotations import AnnotationReader
+from tasks.feed.token_cache import KeptTokens
+from tasks.models.opening import open_stage1
+from tasks.training import run as training_run
+from tasks.training.journal import Journal
+from tasks.training.scores import Score, Scores
+from tasks.training.triplets import RecomputedTokens
 from tests.support.tolerances import rounding, vision_sums
 from tests.support.workshop import Workshop, change_recipe
 
@@ -300,7 +300,7 @@ def test_no_room_for_image_tokens_is_told_before_work(
 ) -> None:
     workshop.train("pretrain")
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr("tasks.kept_tokens.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("tasks.feed.token_cache.shutil.disk_usage", lambda _: usage)
     with pytest.raises(OutOfSpace) as caught:
         workshop.train("stage1")
     assert "--features recompute" in caught.value.remedy

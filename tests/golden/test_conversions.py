@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from cir_core.errors import ImageProblem
-from cir_core.images import prepare, to_rgb
+from cir_core.layers.preprocess import prepare, to_rgb
 from cir_core.picture_files import FORMATS
-from storage.images import decode_image, image_size
+from storage.sources.images import decode_image, image_size
 
 GREY, COLOUR, GREY_ALPHA, COLOUR_ALPHA = 0, 2, 4, 6
 """PNG's colour types, and the channels of each: 1, 3, 2, 4."""

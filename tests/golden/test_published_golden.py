@@ -16,14 +16,14 @@ from PIL import Image
 from torch import Tensor
 
 from cir_core.datasets.captions import join_captions
-from cir_core.images import crop_centre, prepare, resize_short_side, square_pad
-from cir_core.models.fusion import Stage1Model
-from cir_core.models.load import load_stage1, load_stage2, parse_config, require_same_vision
-from cir_core.models.reranker import Stage2Model
-from cir_core.models.tokenizer import TokenBatch, Tokenizer, pad_tokens
-from cir_core.models.vision import normalise
-from storage.checkpoints import read_config, read_tensors
-from tasks.convert import convert
+from cir_core.families import load_stage1, load_stage2, parse_config, require_same_vision
+from cir_core.layers.preprocess import crop_centre, prepare, resize_short_side, square_pad
+from cir_core.layers.vision import normalise
+from cir_core.layers.wordpiece import TokenBatch, Tokenizer, pad_tokens
+from cir_core.rerankers.dual.model import Stage2Model
+from cir_core.retrievers.blip.fusion import Stage1Model
+from storage.models.folders import read_config, read_tensors
+from tasks.models.convert import convert
 from tests.support.tiny_checkpoints import (
     GOLDEN,
     MODEL_KEYS,

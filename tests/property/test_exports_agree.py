@@ -21,7 +21,7 @@ from ir_measures import AP, RR, Success
 
 from cir_core.types import Benchmark
 from storage.artifacts import Artifact
-from tasks.export import export
+from tasks.results.export import export
 from tests.support.made_runs import circo_benchmark, cirr_benchmark, random_scores, write_run
 
 IMAGES = 12

@@ -15,7 +15,7 @@ from cir_core.submissions import cirr
 from cir_core.submissions.formats import compact_json
 from cir_core.submissions.trec import unescaped
 from cir_core.types import Benchmark, ImageId, Query, QueryId
-from tasks.export import export
+from tasks.results.export import export
 from tests.support.made_runs import random_scores, write_run
 
 HOSTILE = [

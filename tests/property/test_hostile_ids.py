@@ -21,13 +21,13 @@ from cir_core.datasets.registry import find_dataset
 from storage import schemas
 from storage.artifacts import Artifact, Identity
 from storage.catalog import CATALOG_FILE, query
-from storage.rows import read_rows
+from storage.sources.rows import read_rows
 from storage.tables import vector_column
-from tasks.evaluate import evaluate
-from tasks.ingest import ingest
-from tasks.publish import publish
-from tasks.rank import rank
-from tasks.ranked import write_ranked
+from tasks.results.takeaway import write_ranked
+from tasks.stages.evaluate import evaluate
+from tasks.stages.ingest import ingest
+from tasks.stages.publish import publish
+from tasks.stages.rank import rank
 
 HOSTILE = (
     "e\u0301", "\u00e9", "A", "a", "007", "7", "NULL", "a\nb", "a\r\nb", "\t", " ", '"', "'; --",

@@ -9,10 +9,10 @@ import struct
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows.output.markdown import as_markdown
-from flows.output.tables import Column, Console, print_line, print_table
-from flows.output.values import cell, csv_line, json_text, told_apart
-from flows.output.visible import visible
+from flows.views.markdown import as_markdown
+from flows.views.tables import Column, Console, print_line, print_table
+from flows.views.values import cell, csv_line, json_text, told_apart
+from flows.views.visible import visible
 
 SIGNS = [
     "[/x]",

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cir_core.checkpoints.published import convert_published, to_published
 from cir_core.errors import CheckpointRefused
-from cir_core.models.config import (
+from cir_core.layers.config import (
     ModelConfig,
     Stage1Config,
     Stage2Config,
@@ -15,8 +15,8 @@ from cir_core.models.config import (
     VisionConfig,
     Vocabulary,
 )
-from cir_core.models.fusion import Stage1Model
-from cir_core.models.reranker import Stage2Model
+from cir_core.rerankers.dual.model import Stage2Model
+from cir_core.retrievers.blip.fusion import Stage1Model
 
 WIDTHS = st.sampled_from([64, 128, 192])
 SMALL = st.integers(1, 4)

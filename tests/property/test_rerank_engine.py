@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cir_core.errors import NonFiniteError, PreflightError
-from cir_core.models.reranker import Stage2Model
-from cir_core.rerank import engine, layers
-from cir_core.rerank.engine import RerankEngine
-from cir_core.rerank.packing import FusedQueries
-from cir_core.rerank.reference import ReferenceScorer
-from cir_core.rerank.scorer import Scorer
-from tasks.models import open_stage2
+from cir_core.ports import Scorer
+from cir_core.rerankers.dual import engine, layers
+from cir_core.rerankers.dual.engine import RerankEngine
+from cir_core.rerankers.dual.model import Stage2Model
+from cir_core.rerankers.dual.packing import FusedQueries
+from cir_core.rerankers.plain import ReferenceScorer
+from tasks.models.opening import open_stage2
 from tests.support.plain_reranker import plain_score
 from tests.support.small_benchmarks import Pair
 from tests.support.tiny_checkpoints import GOLDEN

@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cir_core.retrieval import blocks, exact, ranks, scores
-from cir_core.retrieval.candidates import NONE_REMOVED, Candidates
-from cir_core.retrieval.choice import IndexChoice, open_index
-from cir_core.retrieval.ranks import target_ranks
-from cir_core.retrieval.scores import Gallery
+from cir_core.search import blocks, exact, ranks, scores
+from cir_core.search.candidates import NONE_REMOVED, Candidates
+from cir_core.search.choice import IndexChoice
+from cir_core.search.indexes import open_index
+from cir_core.search.ranks import target_ranks
+from cir_core.search.scores import Gallery
 
 pytestmark = pytest.mark.numeric
 

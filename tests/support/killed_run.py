@@ -13,16 +13,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import tasks.encode
-import tasks.rerank
-from flows.engine import InProcess
-from flows.pipeline import run_pipeline
+import tasks.stages.encode
+import tasks.stages.rerank
+from flows.engines.engine import InProcess
+from flows.run import run_pipeline
 from flows.settings import Settings
 
 
 def main() -> None:
     settings = Settings.model_validate(json.loads(sys.argv[1]))
-    tasks.encode.SHARD = tasks.rerank.SHARD = int(sys.argv[4])
+    tasks.stages.encode.SHARD = tasks.stages.rerank.SHARD = int(sys.argv[4])
     _kill_at(settings.store, sys.argv[2], sys.argv[3])
     run_pipeline(settings, InProcess())
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cir_core.metrics.protocols import PROTOCOLS
 from cir_core.ordering import best_first
+from cir_core.protocols import PROTOCOLS
 from cir_core.types import Benchmark, ImageId, Query, QueryId
 from storage import schemas
 from storage.artifacts import Artifact, Identity
-from tasks.evaluate import evaluate
-from tasks.gallery import category_table, gallery_table
-from tasks.rank import rank
+from tasks.stages.evaluate import evaluate
+from tasks.stages.gallery import category_table, gallery_table
+from tasks.stages.rank import rank
 
 Scores = Mapping[str, np.ndarray]
 """By query id, a score for each image of its gallery, in gallery order."""

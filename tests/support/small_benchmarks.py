@@ -11,11 +11,11 @@ import numpy as np
 from cir_core.datasets.demo.drawing import draw
 from cir_core.datasets.demo.garments import CATEGORIES, Garment, change, draw_garment
 from cir_core.datasets.demo.wording import modification_captions
-from flows.engine import InProcess
-from flows.pipeline import Run, run_pipeline
+from flows.engines.engine import InProcess
+from flows.run import Run, run_pipeline
 from flows.settings import Settings
-from tasks.convert import convert
-from tasks.models import open_stage2
+from tasks.models.convert import convert
+from tasks.models.opening import open_stage2
 from tests.support.tiny_checkpoints import MODEL_KEYS, save_published, tiny_stage1, tiny_stage2
 from tests.support.tolerances import rounding, text_sums, vision_sums
 

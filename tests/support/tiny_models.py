@@ -5,9 +5,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from cir_core.models.config import Stage1Config, Stage2Config, TextConfig, VisionConfig
-from cir_core.models.fusion import Stage1Model
-from cir_core.models.reranker import Stage2Model
+from cir_core.layers.config import Stage1Config, Stage2Config, TextConfig, VisionConfig
+from cir_core.rerankers.dual.model import Stage2Model
+from cir_core.retrievers.blip.fusion import Stage1Model
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -16,7 +16,7 @@ Accuracy and Stability, 3.1), and by some √n u where errors do not conspire; u
 
 import torch
 
-from cir_core.models.config import TextConfig, VisionConfig
+from cir_core.layers.config import TextConfig, VisionConfig
 
 LAW = torch.finfo(torch.float64).eps ** 0.5
 """1.5e-8, half of a float64's digits. These models' rounding takes a third of them at most (sums of

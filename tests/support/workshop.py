@@ -9,12 +9,12 @@ import pytest
 
 from cir_core.datasets import selection
 from cir_core.datasets.demo import world
-from cir_core.models.config import DEMO_BLIP, DEMO_TEXT, DEMO_VISION
+from cir_core.layers.config import DEMO_BLIP, DEMO_TEXT, DEMO_VISION
 from cir_core.training import presets
-from flows.engine import Engine, InProcess
+from flows.engines.engine import Engine, InProcess
 from flows.settings import Settings
 from flows.train import TrainingSettings, run_training
-from tasks import training_run
+from tasks.training import run as training_run
 
 
 @dataclass(frozen=True)

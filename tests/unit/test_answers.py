@@ -11,8 +11,8 @@ import duckdb
 import pytest
 
 from cir_core.errors import PreflightError
-from flows.output.answers import print_csv, print_json, print_rows
-from flows.output.values import cell
+from flows.views.answers import print_csv, print_json, print_rows
+from flows.views.values import cell
 from storage.answers import ask
 
 TOLD = {

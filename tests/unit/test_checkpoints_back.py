@@ -12,9 +12,9 @@ from torch import Tensor
 
 from cir_core.checkpoints.published import MODEL_KEYS, Published, convert_published, to_published
 from cir_core.errors import CheckpointRefused, NonFiniteError, OutOfSpace, UsageError
-from storage.checkpoints import model_sha256
-from storage.pickles import write_pickle
-from tasks.convert import convert, convert_back
+from storage.models.folders import model_sha256
+from storage.models.pickles import write_pickle
+from tasks.models.convert import convert, convert_back
 from tests.support.small_benchmarks import Pair
 from tests.support.tiny_checkpoints import save_published, tiny_stage1, tiny_stage2
 

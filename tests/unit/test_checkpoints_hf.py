@@ -14,11 +14,11 @@ from transformers import BlipConfig, BlipForImageTextRetrieval
 
 from cir_core.checkpoints.hf_blip import convert_hf_blip
 from cir_core.errors import CheckpointRefused
-from cir_core.models.config import Stage1Config
-from cir_core.models.fusion import INITIAL_TEMPERATURE, Stage1Model
-from cir_core.models.load import load_stage1, parse_config
-from storage.checkpoints import read_config, read_tensors
-from tasks.convert import convert
+from cir_core.families import load_stage1, parse_config
+from cir_core.layers.config import Stage1Config
+from cir_core.retrievers.blip.fusion import INITIAL_TEMPERATURE, Stage1Model
+from storage.models.folders import read_config, read_tensors
+from tasks.models.convert import convert
 from tests.support.tiny_checkpoints import tiny_tensor
 from tests.support.tolerances import LAW
 

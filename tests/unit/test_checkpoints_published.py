@@ -7,12 +7,12 @@ import torch
 
 from cir_core.checkpoints.conversion import KeyTable
 from cir_core.checkpoints.published import STAGE1, STAGE2, convert_published, to_published
-from cir_core.models.config import Stage1Config, Stage2Config, TextConfig, VisionConfig
-from cir_core.models.fusion import Stage1Model
-from cir_core.models.reranker import Stage2Model
+from cir_core.layers.config import Stage1Config, Stage2Config, TextConfig, VisionConfig
+from cir_core.rerankers.dual.model import Stage2Model
+from cir_core.retrievers.blip.fusion import Stage1Model
 from storage.atomic import sha256_of
-from storage.checkpoints import read_tensors
-from tasks.convert import convert
+from storage.models.folders import read_tensors
+from tasks.models.convert import convert
 from tests.support.tiny_checkpoints import MODEL_KEYS, save_published, tiny_stage1, tiny_stage2
 
 VISION = VisionConfig(image_size=64, patch_size=16, width=128, depth=2, heads=2, mlp_width=512)

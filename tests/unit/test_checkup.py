@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from cir_core.datasets.about import FASHION_IQ, Counts
-from cir_core.datasets.checkup import (
+from cir_core.doctor.checkup import (
     Counted,
     Evaluable,
     ambiguous_queries,
@@ -18,7 +18,8 @@ from cir_core.datasets.checkup import (
     same_bytes,
     several_files,
 )
-from cir_core.datasets.verdicts import (
+from cir_core.doctor.findings import Finding, State, blocked, counted, exit_code_of, share
+from cir_core.doctor.verdicts import (
     judge_counts,
     judge_images,
     judge_protocols,
@@ -26,9 +27,8 @@ from cir_core.datasets.verdicts import (
     judge_texts,
 )
 from cir_core.errors import AnnotationError
-from cir_core.findings import Finding, State, blocked, counted, exit_code_of, share
-from cir_core.metrics.protocols import PROTOCOLS
-from cir_core.models.config import DEMO_TEXT
+from cir_core.layers.config import DEMO_TEXT
+from cir_core.protocols import PROTOCOLS
 from cir_core.types import Benchmark, ImageId, Query, QueryId
 
 KEPT, REMOVED = PROTOCOLS["fiq-original-kept"], PROTOCOLS["fiq-original-removed"]

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from cir_core import protocols
 from cir_core.datasets.circo import CIRCO
 from cir_core.errors import AnnotationError
-from cir_core.metrics import protocols
-from cir_core.metrics.protocols import Protocol
+from cir_core.protocols import Protocol
 from cir_core.types import Benchmark, Split
 
 ALONE, CONCEPT = protocols.CIRCO

@@ -7,7 +7,7 @@ import pytest
 
 from cir_core.datasets.cirr import CIRR
 from cir_core.errors import AnnotationError
-from cir_core.metrics.protocols import CIRR as PROTOCOLS
+from cir_core.protocols import CIRR as PROTOCOLS
 from cir_core.types import Benchmark, Split
 
 PROTOCOL = PROTOCOLS[0]

@@ -15,10 +15,10 @@ from cir_core.datasets.demo.garments import CATEGORIES, Garment, differences
 from cir_core.datasets.demo.wording import modification_captions, vocabulary
 from cir_core.datasets.demo.world import MOST_CHANGES, DemoSplit, build_split
 from cir_core.datasets.fashion_iq import FashionIQ
-from cir_core.metrics.protocols import DEMO
-from cir_core.models.tokenizer import Tokenizer, word_list
+from cir_core.layers.wordpiece import Tokenizer, word_list
+from cir_core.protocols import DEMO
 from cir_core.types import Benchmark, Split
-from tasks.render import render_demo
+from tasks.stages.render import render_demo
 
 UNKNOWN = 1
 """The id of [UNK]."""
@@ -240,7 +240,7 @@ def test_rendering_again_draws_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     def fail(*_args: object) -> None:
         raise AssertionError("drawn again")
 
-    monkeypatch.setattr("tasks.render.draw", fail)
+    monkeypatch.setattr("tasks.stages.render.draw", fail)
     render_demo(tmp_path, "val")
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
@@ -257,7 +257,7 @@ def test_an_interrupted_rendering_is_done_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("tasks.render.draw", interrupted)
+        patch.setattr("tasks.stages.render.draw", interrupted)
         with pytest.raises(KeyboardInterrupt):
             render_demo(tmp_path, "val")
     assert count == 1

@@ -9,7 +9,7 @@ from cir_core.datasets.descriptions import Described, parse_described
 from cir_core.datasets.near_names import ImageNames
 from cir_core.datasets.selection import KeptOut
 from cir_core.errors import AnnotationError
-from cir_core.models.tokenizer import Tokenizer
+from cir_core.layers.wordpiece import Tokenizer
 from cir_core.types import ImageId, Row, Rows
 
 NOTHING = KeptOut(frozenset(), frozenset(), frozenset(), {}, whole=True)

@@ -12,12 +12,12 @@ import pytest
 import torch
 from packaging.requirements import Requirement
 
-from cir_core.findings import Finding
+from cir_core.doctor.findings import Finding
 from flows.settings import shipped_model
-from storage.checkpoints import read_config, read_tensors, write_checkpoint
 from storage.lock import hold_store, holder_of
-from tasks import environment
-from tasks.environment import check_environment, check_models, check_store
+from storage.models.folders import read_config, read_tensors, write_checkpoint
+from tasks.doctor import environment
+from tasks.doctor.environment import check_environment, check_models, check_store
 from tests.support.small_benchmarks import Pair
 
 Usage = namedtuple("Usage", ["total", "used", "free"])
@@ -175,7 +175,9 @@ def test_a_store_that_cannot_be_locked_is_told(
 
 
 def test_a_disk_that_is_too_small_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.environment.shutil.disk_usage", lambda _path: Usage(0, 0, 5 * 2**20))
+    monkeypatch.setattr(
+        "tasks.doctor.environment.shutil.disk_usage", lambda _path: Usage(0, 0, 5 * 2**20)
+    )
     disk = by_check(check_store(tmp_path, bytes_needed=5 * 2**20 + 1))["disk, MiB: free, needed"]
     assert (disk.state, disk.found, disk.expected) == ("blocked", 5, 6)
     assert "--store" in disk.remedy

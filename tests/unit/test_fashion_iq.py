@@ -7,7 +7,7 @@ import pytest
 
 from cir_core.datasets.fashion_iq import FashionIQ
 from cir_core.errors import AnnotationError
-from cir_core.metrics.protocols import FASHION_IQ
+from cir_core.protocols import FASHION_IQ
 from cir_core.types import Benchmark, Split
 
 CAPTIONS = "captions/cap.dress.val.json"

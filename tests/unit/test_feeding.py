@@ -20,12 +20,12 @@ from PIL import Image
 
 from cir_core import errors
 from cir_core.errors import CirError, ImageProblem, PreflightError, WorkerLost
-from cir_core.images import prepare
-from storage.images import sha256_of_bytes
-from tasks.ahead import ahead, prepared
-from tasks.decode import ImageFile
-from tasks.pixels import Pixels, batches, feed_pixels, load_pixels
-from tasks.upload import Upload
+from cir_core.layers.preprocess import prepare
+from storage.sources.images import sha256_of_bytes
+from tasks.feed.decode import ImageFile
+from tasks.feed.lookahead import ahead, prepared
+from tasks.feed.pixels import Pixels, batches, feed_pixels, load_pixels
+from tasks.feed.upload import Upload
 from tests.support.processes import children
 
 SIZE = 24

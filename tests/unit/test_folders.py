@@ -8,7 +8,7 @@ import pytest
 from cir_core.errors import AnnotationError, PreflightError
 from cir_core.picture_files import FORMATS, READ, SYSTEM_FOLDERS, UNREAD
 from cir_core.types import Listing
-from storage.folders import list_images
+from storage.sources.folders import list_images
 
 
 def filled(folder: Path, *names: str) -> Path:

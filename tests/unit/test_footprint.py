@@ -1,6 +1,6 @@
 """The disk that a run takes, against the bytes of a finished one."""
 
-from cir_core.footprint import PUBLISHED, Counts, Widths, bytes_needed
+from cir_core.planning.disk import PUBLISHED, Counts, Widths, bytes_needed
 from storage.artifacts import Artifact
 from tests.support.small_benchmarks import Finished
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cir_core.forecast import (
+from cir_core.planning.effort import (
     SECONDS_PER_GALLERY,
     Effort,
     Left,
@@ -17,9 +17,9 @@ from cir_core.forecast import (
     known,
     together,
 )
-from cir_core.models.flops import fusion_flops, vision_flops
-from cir_core.rerank.cost import Load, Sizes, begin_flops, engine_flops
-from cir_core.retrieval.candidates import NONE_REMOVED
+from cir_core.rerankers.dual.cost import Load, Sizes, begin_flops, engine_flops
+from cir_core.retrievers.blip.cost import fusion_flops, vision_flops
+from cir_core.search.candidates import NONE_REMOVED
 from cir_core.types import Keeping
 from tests.support.tiny_models import stage2_config, tiny_stage1
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cir_core.images import (
+from cir_core.layers.preprocess import (
     crop_centre,
     prepare,
     resize_short_side,
@@ -17,7 +17,7 @@ from cir_core.images import (
     target_pad,
     to_rgb,
 )
-from cir_core.models.vision import normalise
+from cir_core.layers.vision import normalise
 
 pytestmark = pytest.mark.numeric
 
@@ -134,7 +134,7 @@ def test_large_pictures_are_resized_in_strips_to_the_same_bytes(
     image = noise(w, h)
     plain = crop_centre(resize_short_side(target_pad(image), size), size)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cir_core.images.STRIP_PIXELS", strip)
+        patch.setattr("cir_core.layers.preprocess.STRIP_PIXELS", strip)
         assert (prepare(image, size) == np.array(plain)).all()
 
 

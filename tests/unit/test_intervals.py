@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cir_core.metrics.intervals import Interval, gain_interval, mean_interval
+from cir_core.metrics.significance import Interval, gain_interval, mean_interval
 
 Outcome = tuple[float, np.ndarray]
 """Its probability and the values."""

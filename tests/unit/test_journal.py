@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from cir_core.training.loop import Progress
-from tasks.journal import Journal
-from tasks.scores import Score, Scores
+from tasks.training.journal import Journal
+from tasks.training.scores import Score, Scores
 
 SCORES = Scores(
     {"recall@1": Score(0.25, 0.2, 0.3, 40)}, {"recall@1": Score(-0.05, -0.09, -0.01, 40)}

@@ -4,9 +4,9 @@ import io
 
 import pytest
 
-from cir_core.metrics.protocols import PROTOCOLS
-from flows.listings import print_protocols
-from flows.output.tables import Console
+from cir_core.protocols import PROTOCOLS
+from flows.views.listings import print_protocols
+from flows.views.tables import Console
 
 
 class Screen(io.StringIO):

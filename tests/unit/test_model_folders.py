@@ -11,12 +11,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from cir_core.errors import CheckpointRefused, NonFiniteError, PreflightError
-from cir_core.models.fusion import Stage1Model
-from cir_core.models.reranker import Stage2Model
+from cir_core.rerankers.dual.model import Stage2Model
+from cir_core.retrievers.blip.fusion import Stage1Model
 from flows.settings import shipped_model
 from storage.atomic import sha256_of
-from storage.checkpoints import model_sha256
-from tasks.models import open_stage1, open_stage2, save_model
+from storage.models.folders import model_sha256
+from tasks.models.opening import open_stage1, open_stage2, save_model
 from tests.support.plain_hashes import plain_model_sha256, plain_tensors_sha256
 from tests.support.tiny_models import tiny_stage1, tiny_stage2
 

@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from cir_core.errors import CheckpointRefused, NonFiniteError
-from cir_core.models.config import Stage1Config, Stage2Config
-from cir_core.models.fusion import Stage1Model
-from cir_core.models.load import (
+from cir_core.families import (
     load_stage1,
     load_stage2,
     load_strictly,
     parse_config,
     require_same_vision,
 )
-from cir_core.models.reranker import Stage2Model
-from cir_core.models.vision import VisionTransformer
+from cir_core.layers.config import Stage1Config, Stage2Config
+from cir_core.layers.vision import VisionTransformer
+from cir_core.rerankers.dual.model import Stage2Model
+from cir_core.retrievers.blip.fusion import Stage1Model
 from tests.support.tiny_models import TEXT, VISION, fill, stage2_config, tiny_stage1, tiny_stage2
 from tests.support.tolerances import LAW
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from storage.artifacts import Artifact, Identity
-from storage.nearest import why_missing
+from storage.differences import why_missing
 
 
 def identity(**settings: object) -> Identity:

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from cir_core import protocols
 from cir_core.datasets.own import Layout, OwnData
 from cir_core.errors import AnnotationError, ImageProblem, UsageError
-from cir_core.metrics import protocols
-from cir_core.metrics.protocols import Protocol
+from cir_core.protocols import Protocol
 from cir_core.types import Benchmark, ImageId, Listing, Row, Rows
 
 REMOVED, KEPT = protocols.OWN

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cir_core.rerank.plan import plan_blocks
+from cir_core.rerankers.dual.blocks import plan_blocks
 
 PAIRS = st.lists(st.tuples(st.integers(0, 6), st.integers(1, 9)), max_size=25)
 """Candidate and tokens."""

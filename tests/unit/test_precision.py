@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cir_core.metrics.precision import (
+from cir_core.metrics.placing import (
     AllTargetRanks,
     average_precision,
     mean_average_precision,

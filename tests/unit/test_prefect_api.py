@@ -14,11 +14,11 @@ import pytest
 from prefect.settings.models.root import Settings as PrefectSettings
 
 from cir_core.errors import PreflightError
-from flows.cli import engines
-from flows.cli.config import config_show
-from flows.cli.engines import find_home, prepare_prefect, wants_prefect
 from flows.doctor import check_prefect
-from flows.prefect_api import Api, Configuration, fault_of, wait_for_answer
+from flows.doors.cli.config import config_show
+from flows.engines import choice as engines
+from flows.engines.choice import find_home, prepare_prefect, wants_prefect
+from flows.engines.prefect_api import Api, Configuration, fault_of, wait_for_answer
 from flows.settings import Settings
 
 PROFILES = """
@@ -195,10 +195,10 @@ def test_one_that_never_answers_is_given_up() -> None:
 
 def test_one_that_comes_back_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     faults = iter(["refused", "refused", ""])
-    monkeypatch.setattr("flows.prefect_api.fault_of", lambda _url, _seconds: next(faults))
-    monkeypatch.setattr("flows.prefect_api.POLL_SECONDS", 0.01)
+    monkeypatch.setattr("flows.engines.prefect_api.fault_of", lambda _url, _seconds: next(faults))
+    monkeypatch.setattr("flows.engines.prefect_api.POLL_SECONDS", 0.01)
     assert wait_for_answer("http://x/api", 1) == ""
-    monkeypatch.setattr("flows.prefect_api.fault_of", lambda _url, _seconds: "refused")
+    monkeypatch.setattr("flows.engines.prefect_api.fault_of", lambda _url, _seconds: "refused")
     assert wait_for_answer("http://x/api", 0.05) == "refused"
 
 

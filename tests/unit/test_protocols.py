@@ -4,10 +4,10 @@ from itertools import product
 
 import pytest
 
+from cir_core import protocols
 from cir_core.datasets.registry import DATASETS, Dataset
 from cir_core.errors import UsageError
-from cir_core.metrics import protocols
-from cir_core.metrics.protocols import PROTOCOLS, Protocol
+from cir_core.protocols import PROTOCOLS, Protocol
 
 
 def test_every_protocol_belongs_to_a_dataset_and_has_a_name_of_its_own() -> None:

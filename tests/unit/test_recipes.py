@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cir_core.errors import UsageError
-from cir_core.models.tokenizer import Tokenizer
+from cir_core.layers.wordpiece import Tokenizer
 from cir_core.training.presets import PRESETS
 from flows.recipes import find_recipe, recipe_rows
 

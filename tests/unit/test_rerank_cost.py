@@ -11,11 +11,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from cir_core.layers.config import Stage2Config, TextConfig, VisionConfig
 from cir_core.memory import free_memory, is_out_of_memory
-from cir_core.models.config import Stage2Config, TextConfig, VisionConfig
-from cir_core.models.reranker import Stage2Model
-from cir_core.rerank.budget import Budget
-from cir_core.rerank.cost import (
+from cir_core.ports import Scorer
+from cir_core.rerankers.dual.budget import Budget
+from cir_core.rerankers.dual.cost import (
     Load,
     Sizes,
     absorbed_rows,
@@ -23,10 +23,10 @@ from cir_core.rerank.cost import (
     engine_flops,
     published_flops,
 )
-from cir_core.rerank.engine import RerankEngine
-from cir_core.rerank.packing import FusedQueries
-from cir_core.rerank.reference import ReferenceScorer
-from cir_core.rerank.scorer import Scorer
+from cir_core.rerankers.dual.engine import RerankEngine
+from cir_core.rerankers.dual.model import Stage2Model
+from cir_core.rerankers.dual.packing import FusedQueries
+from cir_core.rerankers.plain import ReferenceScorer
 from tests.support.tiny_models import fill, tiny_stage2
 
 CPU = torch.device("cpu")
@@ -131,7 +131,7 @@ def _peak_bytes(profiled: profile, trace: Path) -> int:
 
 
 def test_without_a_setting_half_of_the_free_memory_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cir_core.rerank.budget.free_memory", lambda _device: 100 * 2**20)
+    monkeypatch.setattr("cir_core.rerankers.dual.budget.free_memory", lambda _device: 100 * 2**20)
 
     def tokens(memory: int | None) -> int:
         return Budget(

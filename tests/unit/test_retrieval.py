@@ -11,12 +11,13 @@ import pytest
 from threadpoolctl import ThreadpoolController
 
 from cir_core.errors import CirError, NonFiniteError, PreflightError, UsageError
-from cir_core.retrieval import choice as choosing
-from cir_core.retrieval.blocks import map_blocks
-from cir_core.retrieval.candidates import NONE_REMOVED, Candidates
-from cir_core.retrieval.choice import IndexChoice, IndexKind, open_index, require_available
-from cir_core.retrieval.ranks import target_ranks
-from cir_core.retrieval.scores import Gallery, error_bound, near_scores, pair_scores
+from cir_core.search import indexes
+from cir_core.search.blocks import map_blocks
+from cir_core.search.candidates import NONE_REMOVED, Candidates
+from cir_core.search.choice import IndexChoice, IndexKind
+from cir_core.search.indexes import open_index, require_available
+from cir_core.search.ranks import target_ranks
+from cir_core.search.scores import Gallery, error_bound, near_scores, pair_scores
 
 pytestmark = pytest.mark.numeric
 
@@ -167,7 +168,7 @@ def test_a_target_that_an_index_missed_comes_after_what_it_found() -> None:
     assert rank_targets(gallery, found, [0, 1, 2, 3]) == [3, 1, 3, 2]
 
 
-# --- choosing an index
+# --- indexes an index
 
 
 @pytest.mark.parametrize(
@@ -225,7 +226,7 @@ def test_few_probes_find_fewer_than_k() -> None:
 
 
 def test_without_faiss_the_install_command_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choosing, "find_spec", lambda _name: None)
+    monkeypatch.setattr(indexes, "find_spec", lambda _name: None)
     require_available(IndexChoice())
     for kind, extra in (("flat", "[cpu]"), ("ivf", "[cpu]"), ("gpu", "[gpu]")):
         with pytest.raises(PreflightError, match="FAISS, which is not installed") as refused:
@@ -242,7 +243,7 @@ def test_without_a_gpu_the_gpu_index_is_refused(
     monkeypatch: pytest.MonkeyPatch, build: Any
 ) -> None:
     monkeypatch.setitem(sys.modules, "faiss", build)
-    monkeypatch.setattr(choosing, "find_spec", lambda name: ModuleSpec(name, None))
+    monkeypatch.setattr(indexes, "find_spec", lambda name: ModuleSpec(name, None))
     with pytest.raises(PreflightError, match="FAISS finds no GPU"):
         require_available(IndexChoice("gpu"))
 

@@ -11,8 +11,8 @@ import pytest
 
 from cir_core.errors import AnnotationError
 from cir_core.types import ImageId, Listing, Row, Rows
-from storage.annotations import AnnotationReader
-from storage.rows import read_rows as rows_in
+from storage.sources.annotations import AnnotationReader
+from storage.sources.rows import read_rows as rows_in
 
 
 def written(folder: Path, name: str, content: bytes | str) -> Path:

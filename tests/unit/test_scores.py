@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.scores import Score, Scores, gap_warnings
+from tasks.training.scores import Score, Scores, gap_warnings
 
 
 def scores(recall: float, gain: tuple[float, float, float] = (0.0, -0.1, 0.1)) -> Scores:

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from cir_core import protocols
 from cir_core.datasets.shoes import Shoes
 from cir_core.errors import AnnotationError
-from cir_core.metrics import protocols
 from cir_core.types import Benchmark, Split
 
 BOOT, CLOG, PUMP, FLAT = (

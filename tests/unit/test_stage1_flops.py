@@ -8,8 +8,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from cir_core.models.config import VisionConfig
-from cir_core.models.flops import fusion_flops, vision_flops
+from cir_core.layers.config import VisionConfig
+from cir_core.retrievers.blip.cost import fusion_flops, vision_flops
 from tests.support.tiny_models import tiny_stage1
 
 

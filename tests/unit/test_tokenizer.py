@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import BertTokenizer
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
-from cir_core.models.tokenizer import Tokenizer, pad_tokens, word_list
+from cir_core.layers.wordpiece import Tokenizer, pad_tokens, word_list
 
 CLS, SEP, MASK = 101, 102, 103
 DEC, ENC = 30522, 30523
@@ -67,7 +67,7 @@ def python_reference(folder: Path) -> BertTokenizerLegacy:
 
 
 def _shipped(vocabulary: str) -> bytes:
-    file = resources.files("cir_core.models") / "vocabularies" / f"{vocabulary}.txt"
+    file = resources.files("cir_core.layers") / "vocabularies" / f"{vocabulary}.txt"
     return Path(str(file)).read_bytes()
 
 

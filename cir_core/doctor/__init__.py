@@ -1,0 +1,1 @@
+"""Facts of datasets, and what they find in a copy."""

@@ -1,0 +1,1 @@
+"""What a run takes, from counts and speeds."""

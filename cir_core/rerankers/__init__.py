@@ -1,0 +1,1 @@
+"""Families of stage 2, one a room."""

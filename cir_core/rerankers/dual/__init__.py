@@ -1,0 +1,1 @@
+"""The paper's dual encoder and the engine that runs it, candidate-major."""

@@ -1,0 +1,192 @@
+"""Scores every planned pair with stage 2, candidate-major.
+
+What pairs share is done once: layer 0's self-attention for a query, a layer's keys and values for
+an image. Texts are packed without padding, and the last layer computes only what the score reads.
+"""
+
+import logging
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cir_core.memory import is_out_of_memory
+from cir_core.ordering import require_finite
+from cir_core.rerankers.dual.blocks import Block, plan_blocks
+from cir_core.rerankers.dual.budget import Budget
+from cir_core.rerankers.dual.cost import Sizes
+from cir_core.rerankers.dual.layers import attend_images, attend_self, feed_forward, read_scores
+from cir_core.rerankers.dual.model import BRANCHES, Stage2Model
+from cir_core.rerankers.dual.packing import ByImage, FusedQueries, Texts, rows_of, starts_of
+from cir_core.rerankers.dual.precision import DTYPES, require_precision, rounded_products
+from cir_core.rerankers.dual.weights import prepare_weights
+from cir_core.types import Precision
+
+_log = logging.getLogger(__name__)
+
+
+class Begun(NamedTuple):
+    """Queries after layer 0's self-attention, packed, and the row where each of them starts."""
+
+    states: Float[Tensor, "branch token width"]
+    starts: Int[np.ndarray, " query"]
+
+
+class RerankEngine:
+    """A ``Scorer`` for one model and the queries that were fused for it.
+
+    It has copies of the model's weights on ``device``, all but the ViT's. ``memory`` bounds the
+    bytes of its work (see ``Budget``); it changes time and no score. Where memory runs out all the
+    same, blocks are halved from then on, and PreflightError is raised when one pair is too many.
+    ``precision`` changes time and scores; the score head computes in fp32 whatever it is, since
+    coarser scores would tie. Raises UsageError for a precision that the device does not have.
+    """
+
+    def __init__(
+        self,
+        model: Stage2Model,
+        queries: FusedQueries,
+        *,
+        device: torch.device,
+        memory: int | None = None,
+        precision: Precision = "fp32",
+    ) -> None:
+        require_precision(precision, device)
+        self._device, self._precision, self._dtype = device, precision, DTYPES[precision]
+        self._queries = queries
+        self._sizes = Sizes.of(model.config)
+        self._weights = prepare_weights(model, device, self._dtype)
+        self._budget = Budget(
+            memory,
+            self._sizes,
+            query_tokens=len(queries.token_ids),
+            device=device,
+            dtype=self._dtype,
+        )
+
+    @torch.inference_mode()
+    def score(
+        self,
+        image_tokens: Float[Tensor, "image patch image_width"],
+        query_of_pair: Int[np.ndarray, " pair"],
+        image_of_pair: Int[np.ndarray, " pair"],
+    ) -> Float[np.ndarray, " pair"]:
+        image_tokens = image_tokens.to(self._device, self._dtype)
+        scores = np.empty(len(query_of_pair), dtype=np.float32)
+        lengths = self._queries.lengths[query_of_pair]
+
+        def plan(pairs: Block) -> list[Block]:
+            most_tokens = self._budget.most_tokens
+            blocks = plan_blocks(image_of_pair[pairs], lengths[pairs], most_tokens)
+            return [pairs[block] for block in reversed(blocks)]
+
+        blocks = plan(np.arange(len(scores)))
+        while blocks:
+            pairs = blocks.pop()
+            found = self._try_block(image_tokens, query_of_pair[pairs], image_of_pair[pairs])
+            if found is None:  # it did not fit, and the budget is smaller now
+                blocks = plan(np.concatenate([pairs, *reversed(blocks)]))
+            else:
+                scores[pairs] = found
+        require_finite(scores, "stage 2 scores")
+        return scores
+
+    def _try_block(
+        self,
+        image_tokens: Float[Tensor, "image patch image_width"],
+        query_of_pair: Int[np.ndarray, " pair"],
+        image_of_pair: Int[np.ndarray, " pair"],
+    ) -> Float[np.ndarray, " pair"] | None:
+        """The block's scores; None when memory was too small for it, and the budget is halved."""
+        try:
+            with rounded_products(self._precision):
+                x = self._read_block(image_tokens, query_of_pair, image_of_pair)
+            return read_scores(self._weights, x).cpu().numpy()  # outside: fp32 in tf32, too
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        tokens = int(self._queries.lengths[query_of_pair].sum())
+        self._budget.halve(tokens, pairs=len(query_of_pair))
+        torch.cuda.empty_cache()  # outside of except: the failed block's tensors are free by now
+        return None
+
+    def _read_block(
+        self,
+        image_tokens: Float[Tensor, "image patch image_width"],
+        query_of_pair: Int[np.ndarray, " pair"],
+        image_of_pair: Int[np.ndarray, " pair"],
+    ) -> Float[Tensor, "branch pair width"]:
+        """What the head reads, of pairs that are sorted by the length of their texts."""
+        lengths = self._queries.lengths[query_of_pair]
+        texts = Texts(lengths, self._device)
+        rows = ByImage(np.repeat(image_of_pair, lengths), self._device)
+        x = self._begun_states(query_of_pair)
+        for number, layer in enumerate(self._weights.layers, start=1):
+            last = number == self._sizes.layers
+            if number > 1:
+                x = attend_self(layer, self._sizes, x, texts, firsts_only=last)
+            elif last:
+                x = x.index_select(1, texts.firsts)
+            if last:
+                rows = ByImage(image_of_pair, self._device)
+            x = attend_images(layer, self._sizes, x, rows, image_tokens)
+            x = feed_forward(layer, x)
+        return x
+
+    def _begun_states(
+        self, queries: Int[np.ndarray, " pair"]
+    ) -> Float[Tensor, "branch token width"]:
+        """Each pair's own copy of its query's states, pair after pair."""
+        begun = self._begin(np.unique(queries)) if self._kept is None else self._kept
+        rows = rows_of(begun.starts[queries], self._queries.lengths[queries])
+        return begun.states.index_select(1, self._put(rows))
+
+    @cached_property
+    def _kept(self) -> Begun | None:
+        """All queries, where memory has room for them."""
+        if not self._budget.keeps_queries:
+            return None
+        try:
+            return self._begin(np.arange(len(self._queries.lengths)))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        _log.warning("out of memory: queries are begun again for each block")
+        return None
+
+    def _begin(self, queries: Int[np.ndarray, " some"]) -> Begun:
+        """Layer 0's self-attention, which no candidate can change."""
+        lengths = self._queries.lengths[queries]
+        starts = np.zeros(len(self._queries.lengths), dtype=np.int64)
+        states = torch.empty(
+            BRANCHES, lengths.sum(), self._sizes.width, dtype=self._dtype, device=self._device
+        )
+        filled = 0
+        for block in plan_blocks(np.zeros_like(queries), lengths, self._budget.most_tokens):
+            starts[queries[block]] = filled + starts_of(lengths[block])
+            tokens = slice(filled, filled + int(lengths[block].sum()))
+            states[:, tokens] = self._begin_block(queries[block])
+            filled = tokens.stop
+        return Begun(states, starts)
+
+    def _begin_block(
+        self, queries: Int[np.ndarray, " some"]
+    ) -> Float[Tensor, "branch token width"]:
+        texts = Texts(self._queries.lengths[queries], self._device)
+        x, first = self._inputs(queries), self._weights.layers[0]
+        return attend_self(first, self._sizes, x, texts, firsts_only=False)
+
+    def _inputs(self, queries: Int[np.ndarray, " some"]) -> Float[Tensor, "branch token width"]:
+        """z_t for one branch and the text's embeddings for the other."""
+        lengths, weights = self._queries.lengths[queries], self._weights
+        rows = rows_of(starts_of(self._queries.lengths)[queries], lengths)
+        words = weights.word[self._put(self._queries.token_ids[rows])]
+        words += weights.position[self._put(rows_of(np.zeros_like(lengths), lengths))]
+        z_t = torch.from_numpy(self._queries.z_t[rows]).to(words)
+        return torch.stack([z_t, weights.embedding_norm(words)])
+
+    def _put(self, indices: Int[np.ndarray, " row"]) -> Int[Tensor, " row"]:
+        return torch.from_numpy(indices).to(self._device)

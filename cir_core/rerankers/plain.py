@@ -1,0 +1,56 @@
+"""The published loop: one query at a time with all of its candidates, nothing shared between pairs.
+
+Kept as the measure of what ``engine`` saves, and of whether it computes the same.
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cir_core.layers.attention import token_mask
+from cir_core.ordering import require_finite
+from cir_core.rerankers.dual.model import Stage2Model
+from cir_core.rerankers.dual.packing import FusedQueries, starts_of
+
+
+class ReferenceScorer:
+    """A ``Scorer`` that runs the model's layers in full: every layer projects every pair's image,
+    attends under the text's mask, and computes all positions, though position 0 alone is read."""
+
+    def __init__(self, model: Stage2Model, queries: FusedQueries) -> None:
+        self._model, self._queries = model, queries
+
+    @torch.inference_mode()
+    def score(
+        self,
+        image_tokens: Float[Tensor, "image patch image_width"],
+        query_of_pair: Int[np.ndarray, " pair"],
+        image_of_pair: Int[np.ndarray, " pair"],
+    ) -> Float[np.ndarray, " pair"]:
+        scores = np.empty(len(query_of_pair), dtype=np.float32)
+        for query in np.unique(query_of_pair):
+            pairs = np.flatnonzero(query_of_pair == query)
+            candidates = torch.from_numpy(image_of_pair[pairs]).to(image_tokens.device)
+            found = self._score_query(int(query), image_tokens[candidates])
+            scores[pairs] = found.float().cpu().numpy()
+        require_finite(scores, "stage 2 scores")
+        return scores
+
+    def _score_query(
+        self, query: int, candidates: Float[Tensor, "candidate patch image_width"]
+    ) -> Float[Tensor, " candidate"]:
+        model, queries, count = self._model, self._queries, len(candidates)
+        length = int(queries.lengths[query])
+        start = int(starts_of(queries.lengths)[query])
+        z_t = torch.from_numpy(queries.z_t[start : start + length]).to(candidates)
+        token_ids = torch.from_numpy(queries.token_ids[start : start + length])
+        text = model.embeddings(token_ids.to(candidates.device)[None])
+        mask = token_mask(torch.full((count,), length, device=candidates.device), length)
+        each = torch.arange(count, device=candidates.device)
+        branches = (z_t.expand(count, -1, -1), text.expand(count, -1, -1))
+        for layer in model.layers:
+            branches = layer.attend_self(branches, mask, slice(None))
+            first, second = (attention.project(candidates) for attention in layer.cross_attention)
+            branches = layer.attend_candidate(branches, (first, second), each)
+        return model.score_head(torch.cat([x[:, 0] for x in branches], dim=-1))

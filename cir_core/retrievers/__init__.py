@@ -1,0 +1,1 @@
+"""Families of stage 1, one a room."""

@@ -1,0 +1,1 @@
+"""BLIP's text encoder over a reference image, as published."""

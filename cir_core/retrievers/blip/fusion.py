@@ -1,0 +1,116 @@
+"""Stage 1, candidate filtering (section 3.2 of the paper): image tokens and text to z_t."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cir_core.layers.attention import (
+    BERT_EPSILON,
+    Attention,
+    FeedForward,
+    TextEmbeddings,
+    module_list,
+    run_layer,
+    token_mask,
+)
+from cir_core.layers.config import Stage1Config, TextConfig
+from cir_core.layers.vision import VisionTransformer
+
+INITIAL_TEMPERATURE = 0.07
+"""Of the contrastive loss; learned, and part of every published checkpoint."""
+
+
+class FusionLayer(nn.Module):
+    """Self-attention over the text, cross-attention to image tokens, feed-forward; post-norm."""
+
+    def __init__(self, text: TextConfig, image_width: int) -> None:
+        super().__init__()
+        width, heads, dropout = text.width, text.heads, text.dropout
+        self.self_attention = Attention(width, heads, width, dropout)
+        self.self_norm = nn.LayerNorm(width, eps=BERT_EPSILON)
+        self.cross_attention = Attention(width, heads, image_width, dropout)
+        self.cross_norm = nn.LayerNorm(width, eps=BERT_EPSILON)
+        self.feed_forward = FeedForward(width, text.feed_forward, dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch token width"],
+        mask: Bool[Tensor, "batch 1 1 token"],
+        image_tokens: Float[Tensor, "batch patch image_width"] | None,
+    ) -> Float[Tensor, "batch token width"]:
+        attended = self.self_attention(x, self.self_attention.project(x), mask)
+        x = self.self_norm(x + self.dropout(attended))
+        if image_tokens is not None:
+            attended = self.cross_attention(x, self.cross_attention.project(image_tokens))
+            x = self.cross_norm(x + self.dropout(attended))
+        return self.feed_forward(x)
+
+
+class FusionEncoder(nn.Module):
+    """BLIP's text encoder; without image tokens it is plain BERT (used in pre-training only).
+
+    Training may set ``checkpointing``, which trades time for memory.
+    """
+
+    def __init__(self, text: TextConfig, image_width: int) -> None:
+        super().__init__()
+        self.checkpointing = False
+        self.embeddings = TextEmbeddings(
+            text.vocabulary_size, text.width, text.positions, text.dropout
+        )
+        self.layers = module_list(FusionLayer(text, image_width) for _ in range(text.layers))
+
+    def forward(
+        self,
+        token_ids: Int[Tensor, "batch token"],
+        lengths: Int[Tensor, " batch"],
+        image_tokens: Float[Tensor, "batch patch image_width"] | None,
+    ) -> Float[Tensor, "batch token width"]:
+        """Last hidden state. Rows beyond a text's length hold no meaning: never read them."""
+        mask = token_mask(lengths, token_ids.shape[1])
+        x = self.embeddings(token_ids)
+        for layer in self.layers:
+            x = run_layer(layer, x, mask, image_tokens, again=self.checkpointing)
+        return x
+
+
+class Stage1Model(nn.Module):
+    """ViT, fusion encoder, the two projections into the shared embedding space, temperature.
+
+    Of kind ``blip`` it also carries the image-text matching head of the pre-trained base.
+    """
+
+    def __init__(self, config: Stage1Config) -> None:
+        super().__init__()
+        self.config = config
+        self.vision = VisionTransformer(config.vision)
+        self.text = FusionEncoder(config.text, config.vision.width)
+        self.vision_projection = nn.Linear(config.vision.width, config.embedding)
+        self.text_projection = nn.Linear(config.text.width, config.embedding)
+        self.temperature = nn.Parameter(torch.tensor(INITIAL_TEMPERATURE))
+        if config.kind == "blip":
+            self.matching_head = nn.Linear(config.text.width, 2)
+
+    def embed_images(
+        self, image_tokens: Float[Tensor, "image token width"]
+    ) -> Float[Tensor, "image embedding"]:
+        """Unit-length gallery embeddings from each image's [CLS] token."""
+        return functional.normalize(self.vision_projection(image_tokens[:, 0]), dim=-1)
+
+    def fuse(
+        self,
+        token_ids: Int[Tensor, "query token"],
+        lengths: Int[Tensor, " query"],
+        reference_tokens: Float[Tensor, "query patch image_width"],
+    ) -> Float[Tensor, "query token width"]:
+        """z_t: the whole last hidden state of the text over the reference's image tokens."""
+        z_t: Tensor = self.text(token_ids, lengths, reference_tokens)
+        return z_t
+
+    def embed_queries(
+        self, z_t: Float[Tensor, "query token width"]
+    ) -> Float[Tensor, "query embedding"]:
+        """Unit-length query embeddings from z_t's [ENC] position."""
+        return functional.normalize(self.text_projection(z_t[:, 0]), dim=-1)

@@ -1,0 +1,1 @@
+"""Nearest images of a query."""

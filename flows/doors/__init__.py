@@ -1,0 +1,1 @@
+"""Where people and Prefect come in."""

@@ -1,0 +1,134 @@
+"""The pipeline and a training as Prefect flows; ``prefect.yaml`` has their deployments."""
+
+import logging
+import shlex
+import socket
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext
+
+from flows.doors.cli.models import train
+from flows.doors.cli.runs import run as run_command
+from flows.doors.parameters import parameters_of
+from flows.drift import require_unchanged
+from flows.engines.engine import Prefect
+from flows.engines.observed import attempt, logs_shown, observe
+from flows.run import Run, resolve_inputs, run_pipeline
+from flows.settings import Settings, with_folder
+from flows.train import TrainingSettings, run_training
+from flows.views.terminal import recall_markdown
+
+PORT = 8000
+"""On which the reader of a report serves it to a browser."""
+
+as_pipeline = flow(
+    name="cir-pipeline",
+    flow_run_name="{dataset}-{split}",
+    persist_result=False,
+    validate_parameters=False,
+    retries=0,
+)
+as_training = flow(
+    name="cir-training",
+    flow_run_name="{stage}-{recipe}",
+    persist_result=False,
+    validate_parameters=False,
+    retries=0,
+)
+"""Settings check the parameters: a page sends a path, and sizes as text. A flow is not tried again,
+whatever Prefect's settings say: what failed once, as for want of disk, needs somebody, and the same
+command goes on."""
+
+_log = logging.getLogger(__name__)
+
+
+@parameters_of(
+    Settings,
+    run_command,
+    names={"categories": "category"},
+    told={"name": "Own data: what to call them."},
+    without=frozenset({"engine"}),
+)
+def pipeline(**values: Any) -> Run:
+    """From images and annotations to a published and reported run.
+
+    Parameters are those of ``cir-pipeline run``, and are checked by the same settings. The recall
+    table, and where the report is, stay behind as Prefect artifacts.
+    """
+    settings = Settings.model_validate(with_folder(values))
+    with logs_shown():
+        inputs = resolve_inputs(settings)
+        attempt(lambda: _tag(inputs.dataset.name, inputs.protocol, f"k={inputs.k}"))
+        run = run_pipeline(settings, Prefect())
+        made = ", ".join(run.made) or "nothing: everything was there"
+        _log.info("made %s; report: %s", made, run.report.absolute())
+        attempt(lambda: _show(settings, run))
+        require_unchanged(run)
+    return run
+
+
+@parameters_of(
+    TrainingSettings,
+    train,
+    told={"data": "What a run takes too: dataset, data_root, store, device and so on."},
+)
+def training(**values: Any) -> str:
+    """Train one model; returns the folder of the best.
+
+    Parameters are those of ``cir-pipeline train``.
+    """
+    settings = TrainingSettings.model_validate(values)
+    with logs_shown():
+        attempt(lambda: _tag(settings.data.dataset, settings.stage, f"recipe={settings.recipe}"))
+        return str(run_training(settings, Prefect()))
+
+
+cir_pipeline = as_pipeline(pipeline)
+cir_training = as_training(training)
+
+
+def run_training_flow(settings: TrainingSettings) -> str:
+    """Train here and now, observed by Prefect; raises what the training does, and PreflightError
+    when Prefect does not let it begin."""
+    return observe(as_training, training, settings.model_dump(mode="json"))
+
+
+def run_flow(settings: Settings) -> Run:
+    """Run here and now, observed by Prefect; raises what the pipeline does, and PreflightError when
+    Prefect does not let it begin."""
+    parameters = settings.model_dump(mode="json", exclude={"engine"})
+    return observe(as_pipeline, pipeline, parameters)
+
+
+def _tag(*tags: str) -> None:
+    """Beside the tags that the flow run has already."""
+    context = FlowRunContext.get()
+    if context and context.flow_run:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(context.flow_run.id, tags={*context.flow_run.tags, *tags})
+
+
+def _show(settings: Settings, run: Run) -> None:
+    key = f"{settings.dataset}-{settings.split}"
+    create_markdown_artifact(recall_markdown(settings.store, run), key=f"recall-{key}")
+    create_markdown_artifact(report_markdown(run.report), key=f"report-{key}")
+
+
+def report_markdown(report: Path) -> str:
+    """Where a report is and how to open it: no browser follows a link from a page to a file."""
+    host, path = socket.gethostname(), report.absolute()
+    folder = shlex.quote(str(path.parent))
+    return "\n".join(
+        [
+            f"The HTML report is on `{host}`:",
+            f"```\n{path}\n```",
+            "To open it from this page, run there:",
+            f"```\npython -m http.server {PORT} --bind 127.0.0.1 --directory {folder}\n```",
+            f"then follow <http://127.0.0.1:{PORT}/{path.name}>. From another machine, first",
+            f"```\nssh -L {PORT}:127.0.0.1:{PORT} {host}\n```",
+        ]
+    )

@@ -1,0 +1,148 @@
+"""Work that Prefect shows: the work itself counts, and what Prefect fails at does not stop it."""
+
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, TypeVar
+
+import httpx
+from prefect import Flow
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.exceptions import PrefectException
+from prefect.logging.handlers import APILogHandler
+from prefect.settings import get_current_settings
+
+from cir_core.errors import PreflightError
+from flows import LAYERS
+from flows.engines.prefect_api import Api, wait_for_answer
+
+PATIENCE = 20.0
+"""Seconds: a server that is started again takes 15."""
+
+SERVER_ERRORS = (httpx.HTTPError, PrefectException, RuntimeError, ValueError, OSError)
+"""No connection, an error's status, no answer within the limit, another version's answer."""
+
+MESSAGE = 160
+"""Characters: Prefect repeats the whole event, which takes a screen."""
+
+LOSS_LOGGERS = ("prefect.events.clients", "prefect._internal.concurrency")
+
+Result = TypeVar("Result")
+
+_log = logging.getLogger(__name__)
+
+
+def observe(
+    as_flow: Callable[[Callable[..., Result]], Flow[..., Result]],
+    work: Callable[..., Result],
+    parameters: dict[str, Any],
+) -> Result:
+    """Do the work as a flow, here and now; returns and raises what the work does.
+
+    When Prefect's server is lost, the work goes on: a warning tells that its pages are not whole.
+    Raises PreflightError when Prefect does not let the work begin.
+    """
+    done: Future[Result] = Future()
+
+    @wraps(work)
+    def kept(**values: Any) -> Result:
+        try:
+            result = work(**values)
+        except BaseException as error:
+            done.set_exception(error)
+            raise
+        done.set_result(result)
+        return result
+
+    logging.raiseExceptions = False  # else Prefect tells of every batch of log lines that it loses
+    for name in LOSS_LOGGERS:
+        logging.getLogger(name).addFilter(_ONE_LINE)
+    try:
+        return as_flow(kept)(**parameters)
+    except Exception as error:
+        if not done.done():
+            raise _refusal(error) from error
+        if error is done.exception():
+            raise
+        _log.warning("Prefect could not note how the run ended: %s", _first_line(error))
+    return done.result()
+
+
+def attempt(show: Callable[[], object]) -> None:
+    """Have Prefect show something, if its server is there: else a warning, and from then on no
+    more patience with it."""
+    url = get_current_settings().api.url
+    fault = wait_for_answer(url, PATIENCE) if url else ""
+    if not fault:
+        try:
+            show()
+        except SERVER_ERRORS as error:
+            fault = _first_line(error)
+            _log.warning("Prefect cannot show this (%s): going on without its pages", fault)
+    else:
+        _log.warning("Prefect's server is lost (%s): going on without it", fault)
+    if fault:
+        get_current_settings().client.max_retries = 0
+
+
+@contextmanager
+def logs_shown() -> Iterator[None]:
+    """What our loggers tell goes to the flow run's page too, and to its worker's log."""
+    context = FlowRunContext.get()
+    handler = _PageHandler(context.flow_run.id if context and context.flow_run else None)
+    loggers = [logging.getLogger(layer) for layer in LAYERS]
+    for logger in loggers:
+        if not logger.isEnabledFor(logging.INFO):
+            logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+
+
+class _PageHandler(APILogHandler):
+    """Prefect's, which asks the thread for its run, also for threads that the run started."""
+
+    def __init__(self, flow_run_id: Any) -> None:
+        super().__init__()
+        self._flow_run_id = flow_run_id
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if FlowRunContext.get() is None and TaskRunContext.get() is None:
+            record.flow_run_id = self._flow_run_id
+        super().emit(record)
+
+
+class _OneLine(logging.Filter):
+    """Of Prefect's pages about events that it cannot send, one line about the first."""
+
+    told = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        told, self.told = self.told, True
+        reason = record.getMessage()[:MESSAGE]
+        record.msg = f"Prefect's server takes no events, its pages will lack some: {reason}"
+        record.args, record.exc_info = (), None
+        return not told
+
+
+_ONE_LINE = _OneLine()
+
+
+def _refusal(error: Exception) -> PreflightError:
+    return PreflightError(
+        "Prefect does not start the flow run",
+        item=str(Api(str(get_current_settings().api.url), "as Prefect reads it")),
+        cause=_first_line(error),
+        remedy="correct what it says; --engine in-process works without Prefect",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

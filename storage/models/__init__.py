@@ -1,0 +1,1 @@
+"""Folders of models, and the files they are converted from."""

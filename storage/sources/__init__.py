@@ -1,0 +1,1 @@
+"""What users have: annotations, folders, pictures."""

@@ -1,0 +1,83 @@
+"""Image tokens, batch by batch: what the frozen ViT makes of pictures."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cir_core.errors import ImageProblem
+from cir_core.layers.vision import VisionTransformer, normalise
+from storage.artifacts import Artifact
+from tasks.feed.pictures import Distinct, distinct_pictures
+from tasks.feed.pixels import Pixels, batches, feed_pixels, image_files
+
+Plan = Sequence[Sequence[int]]
+"""Batches of pictures, by their rows; none of them empty."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A batch of pictures as the ViT sees them: ``rows`` are those of the usable ones, ``tokens``
+    theirs, on the ViT's device; ``problems`` are those of the other rows."""
+
+    rows: Sequence[int]
+    tokens: Float[Tensor, "image token width"]
+    problems: Mapping[int, ImageProblem]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of a store, images that are copies being one, and the files' root; ``batch`` and
+    ``workers`` say how they reach the ViT, and change no result."""
+
+    store: Path
+    root: Path
+    ingested: str
+    batch: int
+    workers: int
+
+    @cached_property
+    def distinct(self) -> Distinct:
+        """The ingested images by their bytes."""
+        return distinct_pictures(Artifact(self.store, "ingest", self.ingested).read("images"))
+
+    def table(self) -> pa.Table:
+        """A row for each picture, in the order that rows count: its first image's."""
+        return self.distinct.table
+
+    def images_sha256(self) -> str:
+        """Names the images by their bytes."""
+        inputs = Artifact(self.store, "ingest", self.ingested).identity()["inputs"]
+        return str(inputs["images"])
+
+    def plan(self, rows: Sequence[int]) -> Plan:
+        """These rows in batches; no rows, no batch."""
+        return batches(rows, self.batch)
+
+
+@contextmanager
+def compute_tokens(
+    pictures: Pictures, vision: VisionTransformer, plan: Plan
+) -> Iterator[Iterator[Seen]]:
+    """Each batch of the plan, in order; the next ones are decoded while the last is used. Raises as
+    ``feed_pixels``."""
+    with feed_pixels(
+        pictures.root,
+        image_files(pictures.table()),
+        plan,
+        vision.config.image_size,
+        device=vision.cls_token.device,
+        workers=pictures.workers,
+    ) as fed:
+        yield (_see(vision, pixels) for pixels in fed)
+
+
+@torch.inference_mode()
+def _see(vision: VisionTransformer, pixels: Pixels) -> Seen:
+    return Seen(pixels.rows, vision(normalise(pixels.pixels)), pixels.problems)

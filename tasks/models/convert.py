@@ -1,0 +1,138 @@
+"""Convert checkpoints of other code to model folders, and back: read, rename, write."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cir_core.checkpoints.conversion import Converted
+from cir_core.checkpoints.hf_blip import convert_hf_blip
+from cir_core.checkpoints.published import MODEL_KEYS, convert_published, to_published
+from cir_core.errors import CheckpointRefused, UsageError
+from cir_core.families import parse_config
+from cir_core.layers.config import Kind, ModelConfig
+from storage.models.folders import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    read_config,
+    read_tensors,
+    write_checkpoint,
+)
+from storage.models.hub import require_downloaded
+from storage.models.pickles import read_pickle, read_safetensors, write_pickle
+
+HF_PICKLE = "pytorch_model.bin"
+
+
+@dataclass(frozen=True)
+class ConvertedModel:
+    """A converted model on disk, and the sha256 of its weights file. ``dropped`` names what of the
+    source was left out, ``added`` what was made anew for the target."""
+
+    path: Path
+    kind: Kind
+    parameters: int
+    sha256: str
+    dropped: tuple[str, ...]
+    added: tuple[str, ...] = ()
+
+
+def convert(source: Path, out: Path, *, half: bool = False) -> ConvertedModel:
+    """A published ``.pt`` of either stage, or a Hugging Face BLIP folder, to a model folder.
+
+    ``half`` keeps the weights in fp16 on disk, rounded. Converting the same source twice writes the
+    same bytes. Raises CheckpointRefused (and writes nothing) when anything about the source is not
+    as declared, NonFiniteError when a weight is too large for fp16, and UsageError when ``out``
+    holds another kind or size of model, or is the source itself, or the source is a model folder.
+    """
+    if source.resolve() == out.resolve():
+        raise UsageError(
+            "a conversion cannot overwrite its source",
+            item=str(out),
+            remedy="name another output folder",
+        )
+    converted = _read(source)
+    _require_room(out, converted.config)
+    dtype = torch.float16 if half else torch.float32
+    digest = write_checkpoint(out, converted.config.model_dump(), converted.tensors, dtype=dtype)
+    return ConvertedModel(
+        path=out,
+        kind=converted.config.kind,
+        parameters=sum(tensor.numel() for tensor in converted.tensors.values()),
+        sha256=digest,
+        dropped=converted.dropped,
+    )
+
+
+def convert_back(model: Path, out: Path) -> ConvertedModel:
+    """A model folder of either stage to a published ``.pt``, which the authors' code loads.
+
+    ``convert`` reads it back to the same tensors, bit for bit; the file holds fp32 whatever the
+    folder does. Raises CheckpointRefused (and writes nothing) when the folder is no whole model,
+    or one that the format cannot express, and UsageError when ``out`` is there already.
+    """
+    if out.exists():
+        raise UsageError(
+            "a published checkpoint is never overwritten",
+            item=str(out),
+            cause="it may be the only copy, with an optimiser's state that cannot be made again",
+            remedy="name a file that is not there yet",
+        )
+    config = parse_config(read_config(model), str(model))
+    tensors = read_tensors(model)
+    published = to_published(config, tensors, str(model))
+    return ConvertedModel(
+        path=out,
+        kind=config.kind,
+        parameters=sum(tensor.numel() for tensor in tensors.values()),
+        sha256=write_pickle(out, published.content),
+        dropped=published.dropped,
+        added=published.added,
+    )
+
+
+def _require_room(out: Path, config: ModelConfig) -> None:
+    """A model may be converted again, over itself; anything else there must not vanish."""
+    if not (out / CONFIG_FILE).exists():
+        return
+    try:
+        present = parse_config(read_config(out), str(out))
+    except CheckpointRefused:
+        present = None  # not a model of ours, so not this one
+    if present != config:
+        raise UsageError(
+            "the output folder holds something else",
+            item=str(out),
+            cause=f"its {CONFIG_FILE} is not that of a {config.kind} model of these sizes",
+            remedy="name another output folder, or remove this one",
+        )
+
+
+def _read(source: Path) -> Converted:
+    if source.is_dir():
+        return _read_hf(source)
+    model = read_pickle(source, MODEL_KEYS)
+    return convert_published(model.tensors, str(source))
+
+
+def _read_hf(folder: Path) -> Converted:
+    config = read_config(folder)
+    if "kind" in config:  # ours say it, Hugging Face's say "model_type"
+        raise UsageError(
+            "the source is a model folder already",
+            item=str(folder),
+            remedy="add --to published to convert it back, and name a .pt file to write",
+        )
+    files = [folder / file for file in (WEIGHTS_FILE, HF_PICKLE) if (folder / file).exists()]
+    if not files:
+        raise CheckpointRefused(
+            "a Hugging Face folder has no weights",
+            item=str(folder),
+            cause=f"neither {WEIGHTS_FILE} nor {HF_PICKLE} is there",
+            remedy="download the folder again, whole; weights in several files are not supported",
+        )
+    weights = files[0]
+    is_pickle = weights.name == HF_PICKLE
+    tensors = read_pickle(weights).tensors if is_pickle else read_safetensors(weights)
+    require_downloaded(weights)
+    return convert_hf_blip(tensors, config, str(folder))

@@ -1,0 +1,268 @@
+"""One self-contained HTML page a run: the numbers, the SQL behind them, and pictures of queries."""
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from cir_core.metrics.recall import AVERAGE, MICRO
+from cir_core.protocols import PROTOCOLS
+from storage.artifacts import Artifact, Made
+from storage.atomic import commit_text
+from storage.catalog import CATALOG_FILE, query, run_id_of
+from storage.products import Product
+from tasks.results.album import Album
+
+VERSION = 7
+PAGE, NUMBERS = "index.html", "metrics.json"
+
+SHOWN = 7
+"""Candidates per stage and sample query."""
+
+SAMPLES = {
+    "Re-ranking gained most": "places_gained > 0 ORDER BY places_gained DESC",
+    "Re-ranking lost most": "places_gained < 0 ORDER BY places_gained",
+    "Lost in stage 1": "NOT is_candidate ORDER BY stage1_rank DESC NULLS LAST",
+    "Right in both stages": "stage1_rank = 1 AND stage2_rank = 1 ORDER BY length(text) DESC",
+}
+SAMPLES_EACH = 4
+
+UNLABELLED = "Queries without label"
+UNLABELLED_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Reported:
+    """The page, and whether it was there already."""
+
+    page: Path
+    made: Made
+
+
+@dataclass(frozen=True)
+class _Picture:
+    image_id: str
+    source: str
+    is_target: bool
+    score: str
+
+
+def report(store: Path, data_root: Path, evaluated: str) -> Reported:
+    """Write ``<store>/reports/<run>/index.html`` and ``metrics.json`` from the catalog. Files that
+    are still what was written are kept.
+
+    A picture that is not what was ingested any more is not shown.
+    """
+    product = page_product(store, evaluated)
+    page = product.folder / PAGE
+    run_id, catalog = run_id_of(evaluated), store / CATALOG_FILE
+    artifact = Artifact(store, "evaluate", evaluated)
+    if product.holds(run_id, artifact.content):
+        return Reported(page, Made(evaluated, reused=True))
+    run = _rows(catalog, f"SELECT * FROM runs WHERE run_id = '{run_id}'")[0]
+    content = {
+        "run": run,
+        "protocol": PROTOCOLS[run["protocol"]],
+        "galleries": _galleries(catalog, run),
+        "recalls": _recall_tables(catalog, run),
+        "cirr_average": _cirr_average(catalog, run),
+        "places": _places(catalog, run),
+        "coverage": _coverage(catalog, run),
+        "problems": _rows(catalog, f"SELECT * FROM problems WHERE run_id = '{run_id}' LIMIT 50"),
+        "samples": _samples(catalog, run_id, _album(artifact, data_root)),
+        "made_with": artifact.made_with(),
+    }
+    commit_text(page, _template().render(content))
+    tables = {
+        name: _rows(catalog, f"SELECT * FROM {name} WHERE run_id = '{run_id}'")
+        for name in ("galleries", "problems", "metrics")
+    }
+    summary = {"report_version": VERSION, "run": run} | tables
+    commit_text(product.folder / NUMBERS, json.dumps(summary, indent=1, default=str) + "\n")
+    product.record({run_id: artifact.content})
+    return Reported(page, Made(evaluated, reused=False))
+
+
+def page_product(store: Path, evaluated: str) -> Product:
+    """The page and the numbers of a run; its evaluation's content is their source, by run id."""
+    folder = store / "reports" / run_id_of(evaluated)
+    return Product(folder, "report", str(VERSION), (PAGE, NUMBERS))
+
+
+def _album(evaluated: Artifact, root: Path) -> Album:
+    ingested = evaluated.identity()["inputs"]["ingest"]
+    return Album(Artifact(evaluated.store, "ingest", ingested).read("images"), root)
+
+
+def _rows(catalog: Path, sql: str) -> list[dict[str, Any]]:
+    columns, rows = query(catalog, sql)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def _galleries(catalog: Path, run: dict[str, Any]) -> dict[str, Any]:
+    """What was searched, by category."""
+    sql = (
+        "SELECT category, images, missing, sha256 FROM galleries\n"
+        f"WHERE run_id = '{run['run_id']}' ORDER BY category"
+    )
+    return {"sql": sql, "rows": _rows(catalog, sql)}
+
+
+def _recall_tables(catalog: Path, run: dict[str, Any]) -> list[dict[str, Any]]:
+    """One table per pool, in the categories' order, with the SQL that gives its numbers."""
+    run_id = run["run_id"]
+    tables = []
+    for pool, metric in (("gallery", "recall"), ("subset", "recall_subset")):
+        sql = (
+            "SELECT category, k, stage1, stage2, gain, n FROM recall\n"
+            f"WHERE run_id = '{run_id}' AND pool = '{pool}' ORDER BY category, k"
+        )
+        recall = {(row["category"], row["k"]): row for row in _rows(catalog, sql)}
+        if not recall:
+            continue
+        gain_sql = (
+            "SELECT category, k, value, ci_low, ci_high, gallery_images FROM metrics\n"
+            f"WHERE run_id = '{run_id}' AND stage = 'gain' AND metric = '{metric}'"
+        )
+        gains = _rows(catalog, gain_sql)
+        names = sorted(
+            {category for category, _ in recall}, key=lambda name: (name in (AVERAGE, MICRO), name)
+        )
+        tables.append(
+            {
+                "pool": pool,
+                "ks": sorted({k for _, k in recall}),
+                "categories": names,
+                "recall": recall,
+                "gain": {(row["category"], row["k"]): row for row in gains},
+                "published": {name: _published(run["protocol"], name, metric) for name in names},
+                "sql": f"{sql};\n\n{gain_sql}",
+            }
+        )
+    return tables
+
+
+def _places(catalog: Path, run: dict[str, Any]) -> dict[str, Any]:
+    """Measures of where targets rank: MRR, and mAP where the protocol has it."""
+    sql = (
+        "SELECT metric, k, category, stage, value, ci_low, ci_high FROM metrics\n"
+        f"WHERE run_id = '{run['run_id']}' AND metric IN ('mrr', 'map')\n"
+        "ORDER BY metric, k, category"
+    )
+    table: dict[tuple[str, int, str], dict[str, Any]] = {}
+    for row in _rows(catalog, sql):
+        table.setdefault((row["metric"], row["k"], row["category"]), {})[row["stage"]] = row
+    return {"sql": sql, "rows": table}
+
+
+def _cirr_average(catalog: Path, run: dict[str, Any]) -> dict[str, Any] | None:
+    """CIRR's headline number, beside the published; None for other datasets."""
+    sql = (
+        "SELECT stage, value FROM metrics\n"
+        f"WHERE run_id = '{run['run_id']}' AND metric = 'cirr_average' ORDER BY stage"
+    )
+    rows = _rows(catalog, sql)
+    if not rows:
+        return None
+    published = [
+        {"label": one.label, "source": one.source, "value": value}
+        for one in PROTOCOLS[run["protocol"]].published
+        for (_, metric, _), value in one.values.items()
+        if metric == "cirr_average"
+    ]
+    return {"rows": rows, "published": published, "sql": sql}
+
+
+def _published(protocol: str, category: str, metric: str) -> list[dict[str, Any]]:
+    """Other people's numbers for a category, in percent by k."""
+    rows = []
+    for published in PROTOCOLS[protocol].published:
+        recall = {
+            k: value
+            for (name, kind, k), value in published.values.items()
+            if (name, kind) == (category, metric)
+        }
+        if recall:
+            rows.append({"label": published.label, "source": published.source, "recall": recall})
+    return rows
+
+
+def _coverage(catalog: Path, run: dict[str, Any]) -> dict[str, Any]:
+    sql = (
+        "SELECT category, k, coverage, n FROM coverage\n"
+        f"WHERE run_id = '{run['run_id']}' ORDER BY category, k"
+    )
+    rows = _rows(catalog, sql)
+    return {
+        "sql": sql,
+        "ks": sorted({row["k"] for row in rows}),
+        "categories": sorted({row["category"] for row in rows}),
+        "value": {(row["category"], row["k"]): row["coverage"] for row in rows},
+    }
+
+
+def _samples(catalog: Path, run_id: str, album: Album) -> list[dict[str, Any]]:
+    groups = []
+    for title, sql in _sample_sql(run_id).items():
+        queries = _rows(catalog, sql)
+        for row in queries:
+            row["targets"] = row["targets"] or []
+            row["reference"] = _picture(album, row["reference_id"])
+            row["target_pictures"] = [_picture(album, image) for image in row["targets"][:2]]
+            for stage, rank, score in (
+                ("stage1", "stage1_rank", "stage1_score"),
+                ("stage2", "rank", "stage2_score"),
+            ):
+                top = _rows(catalog, _top_sql(run_id, row["query_id"], rank, score))
+                row[stage] = [
+                    _picture(album, one["image_id"], row["targets"], f"{one['score']:.3f}")
+                    for one in top
+                ]
+        if queries:
+            groups.append({"title": title, "sql": sql, "queries": queries})
+    return groups
+
+
+def _top_sql(run_id: str, query_id: str, rank: str, score: str) -> str:
+    """A query's first candidates by a stage's rank."""
+    quoted = query_id.replace("'", "''")
+    return (
+        f"SELECT image_id, {score} AS score FROM rankings WHERE run_id = '{run_id}' "
+        f"AND query_id = '{quoted}' AND pool = 'gallery' ORDER BY {rank} LIMIT {SHOWN}"
+    )
+
+
+def _picture(
+    album: Album, image_id: str, targets: Collection[str] = (), score: str = ""
+) -> _Picture:
+    return _Picture(image_id, album.thumbnail(image_id), image_id in targets, score)
+
+
+def _sample_sql(run_id: str) -> dict[str, str]:
+    """The statement that chooses each group's queries."""
+    statements = {}
+    for title, condition in SAMPLES.items():
+        where, _, order = condition.partition(" ORDER BY ")
+        statements[title] = (
+            "SELECT query_id, category, reference_id, text, targets, stage1_rank, stage2_rank\n"
+            f"FROM rank_movement WHERE run_id = '{run_id}' AND pool = 'gallery' AND {where}\n"
+            f"ORDER BY {order}, query_id LIMIT {SAMPLES_EACH}"
+        )
+    statements[UNLABELLED] = (
+        "SELECT query_id, category, reference_id, text, targets\n"
+        f"FROM queries WHERE run_id = '{run_id}' AND targets IS NULL\n"
+        f"ORDER BY query_id LIMIT {UNLABELLED_SHOWN}"
+    )
+    return statements
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    text = (resources.files("tasks.results") / "report.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(text)

@@ -1,0 +1,190 @@
+"""Rankings and labels to metrics under the dataset's protocol."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cir_core.metrics.galleries import SearchedGallery, searched, together
+from cir_core.metrics.placing import (
+    AllTargetRanks,
+    mean_average_precision,
+    reciprocal_rank_metrics,
+)
+from cir_core.metrics.recall import (
+    Metric,
+    TargetRanks,
+    cirr_average,
+    coverage_metrics,
+    recall_metrics,
+)
+from cir_core.protocols import Protocol
+from cir_core.types import Pool
+from storage import schemas
+from storage.artifacts import Artifact, Identity, Made
+from tasks.stages.gallery import categories_by_gallery, usable_images
+from tasks.stages.protocol import protocol_of
+
+VERSION = 4
+
+NEVER = np.iinfo(np.int32).max
+"""Rank of a target that no ranking can contain: a miss at every k."""
+
+
+def evaluate(store: Path, ingested: str, candidates: str, rankings: str) -> Made:
+    """The artifact ``evaluate``: parts metrics and galleries. Queries without label are left out;
+    queries that could not be asked, or whose target is not in the gallery, count as misses."""
+    retrieved = Artifact(store, "retrieve", candidates)
+    k = retrieved.identity()["settings"]["k"]
+    identity = identify(store, ingested, candidates, rankings, k=k)
+    artifact = Artifact.of(store, identity)
+    if artifact.is_done:
+        return Made(identity.fingerprint, reused=True)
+    source = Artifact(store, "ingest", ingested)
+    protocol = protocol_of(source)
+    queries = source.read("queries").sort_by("query_id")
+    labelled = queries.filter(pc.is_valid(queries["targets"]))
+    targets = retrieved.read("targets")
+    ranked = Artifact(store, "rank", rankings).read("rankings")
+    metrics = _metrics(protocol, k, labelled, targets, ranked)
+    encoded = Artifact(store, "encode", retrieved.identity()["inputs"]["encode"])
+    galleries = _galleries(source, encoded)
+    rows = [
+        {"protocol": protocol.name, **asdict(metric), **_of_gallery(metric.category, galleries)}
+        for metric in metrics
+    ]
+    artifact.write_part("metrics", pa.Table.from_pylist(rows, schemas.METRICS))
+    described = [asdict(gallery) for gallery in galleries.values()]
+    artifact.write_part("galleries", pa.Table.from_pylist(described, schemas.GALLERIES))
+    artifact.finish(identity, ["metrics", "galleries"])
+    return Made(identity.fingerprint, reused=False)
+
+
+def identify(store: Path, ingested: str, candidates: str, rankings: str, *, k: int) -> Identity:
+    """What names the artifact ``evaluate``; ``k`` is the candidates'."""
+    protocol = protocol_of(Artifact(store, "ingest", ingested)).name
+    return Identity(
+        stage="evaluate",
+        version=VERSION,
+        settings={"protocol": protocol, "k": k},
+        inputs={"ingest": ingested, "retrieve": candidates, "rank": rankings},
+    )
+
+
+def stage1_metrics(store: Path, ingested: str, candidates: str) -> list[Metric]:
+    """What ``evaluate`` says of stage 1, before there is a stage 2; nothing is written."""
+    source = Artifact(store, "ingest", ingested)
+    protocol = protocol_of(source)
+    retrieved = Artifact(store, "retrieve", candidates)
+    queries = source.read("queries").sort_by("query_id")
+    labelled = queries.filter(pc.is_valid(queries["targets"]))
+    found = retrieved.read("candidates")
+    unchanged = found.append_column("rank", found["stage1_rank"])
+    k = retrieved.identity()["settings"]["k"]
+    metrics = _metrics(protocol, k, labelled, retrieved.read("targets"), unchanged)
+    return [metric for metric in metrics if metric.stage == "stage1"]
+
+
+def _galleries(source: Artifact, encoded: Artifact) -> dict[str, SearchedGallery]:
+    """By category, in order; a gallery that several categories have is hashed once."""
+    usable = usable_images(source, encoded)
+    sha256_of = dict(zip(usable["image_id"].to_pylist(), usable["sha256"].to_pylist(), strict=True))
+    members = source.read("gallery").sort_by("position")
+    found: dict[str, SearchedGallery] = {}
+    for name, categories in categories_by_gallery(source).items():
+        images = members.filter(pc.equal(members["gallery"], name))["image_id"].to_pylist()
+        one = searched(name, images, sha256_of)
+        found |= {category: replace(one, category=category) for category in categories}
+    return {category: found[category] for category in source.identity()["settings"]["categories"]}
+
+
+def _of_gallery(category: str, galleries: dict[str, SearchedGallery]) -> dict[str, int | str]:
+    """A metric's columns about the gallery: its category's, or of an average all together."""
+    one = galleries.get(category) or together(category, list(galleries.values()))
+    return {
+        "gallery_images": one.images,
+        "gallery_missing": one.missing,
+        "gallery_sha256": one.sha256,
+    }
+
+
+def _metrics(
+    protocol: Protocol, k: int, queries: pa.Table, targets: pa.Table, rankings: pa.Table
+) -> list[Metric]:
+    if not queries.num_rows:
+        return []
+    asked = queries
+    if protocol.recall_on == "first":
+        first = pc.list_slice(queries["targets"], 0, 1)
+        asked = queries.set_column(queries.schema.get_field_index("targets"), "targets", first)
+    gallery = _target_ranks(asked, targets, rankings, "gallery")
+    metrics = recall_metrics(gallery, ks=protocol.ks, pool="gallery")
+    metrics += coverage_metrics(gallery, k=k)
+    metrics += reciprocal_rank_metrics(gallery)
+    if protocol.map_ks:
+        every = _all_target_ranks(queries, targets, rankings)
+        metrics += mean_average_precision(every, ks=protocol.map_ks)
+    if protocol.subset_ks:
+        subset = _target_ranks(queries, targets, rankings, "subset")
+        metrics += recall_metrics(
+            subset, ks=protocol.subset_ks, pool="subset", metric="recall_subset"
+        )
+        metrics += cirr_average(gallery, subset)
+    return metrics
+
+
+def _target_ranks(
+    queries: pa.Table, targets: pa.Table, rankings: pa.Table, pool: Pool
+) -> TargetRanks:
+    """Best target's rank per query under both stages; in the gallery pool, a target that is no
+    candidate keeps stage 1's rank."""
+    labels = _labels(queries)
+    keys = ["query_id", "image_id"]
+    mine = rankings.filter(pc.equal(rankings["pool"], pool)).join(labels, keys, join_type="inner")
+    named = targets.join(labels, keys, join_type="inner")
+    stage1 = _best(mine if pool == "subset" else named, "stage1_rank")
+    stage2 = _best(mine, "rank")
+    ids = queries["query_id"].to_pylist()
+    outside = {} if pool == "subset" else stage1
+    return TargetRanks(
+        category=queries["category"].to_pylist(),
+        stage1=np.array([stage1.get(query, NEVER) for query in ids]),
+        stage2=np.array([stage2.get(query, outside.get(query, NEVER)) for query in ids]),
+    )
+
+
+def _all_target_ranks(queries: pa.Table, targets: pa.Table, rankings: pa.Table) -> AllTargetRanks:
+    """Ranks of every target in the gallery; one that is no candidate keeps stage 1's rank."""
+    keys = ["query_id", "image_id"]
+    reranked = rankings.filter(pc.equal(rankings["pool"], "gallery")).select([*keys, "rank"])
+    joined = _labels(queries).join(targets, keys).join(reranked, keys)
+    stage1 = pc.fill_null(joined["stage1_rank"], NEVER)
+    stage2 = pc.coalesce(joined["rank"], stage1)
+    ranks: dict[str, list[tuple[int, int]]] = {}
+    for query, before, after in zip(
+        joined["query_id"].to_pylist(), stage1.to_pylist(), stage2.to_pylist(), strict=True
+    ):
+        ranks.setdefault(query, []).append((before, after))
+    columns = [np.array(ranks[query]).T for query in queries["query_id"].to_pylist()]
+    return AllTargetRanks(
+        category=queries["category"].to_pylist(),
+        stage1=[before for before, _ in columns],
+        stage2=[after for _, after in columns],
+    )
+
+
+def _labels(queries: pa.Table) -> pa.Table:
+    """A row per query and target."""
+    return pa.table(
+        {
+            "query_id": queries["query_id"].take(pc.list_parent_indices(queries["targets"])),
+            "image_id": pc.list_flatten(queries["targets"]),
+        }
+    )
+
+
+def _best(table: pa.Table, column: str) -> dict[str, int]:
+    best = table.group_by("query_id").aggregate([(column, "min")])
+    return dict(zip(best["query_id"].to_pylist(), best[f"{column}_min"].to_pylist(), strict=True))

@@ -1,0 +1,85 @@
+"""What stage 2 scores, once, in which parts, and which candidates read it.
+
+A number is a picture and a question, ``picture * questions + question``: what has one score.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from cir_core.rerankers.dual.packing import rows_of as tokens_at
+from storage.tables import rows_of, taken
+from tasks.feed.pictures import Distinct
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What is scored: of each number, ascending, its picture, and a pair for every text of its
+    question. Its pairs are the neighbours in ``text`` from its ``start`` to the next one's."""
+
+    number: np.ndarray
+    picture: np.ndarray
+    start: np.ndarray
+    text: np.ndarray
+
+    def of_pictures(self, first: int, last: int) -> range:
+        """Where the numbers of these pictures and those between them stand."""
+        start, stop = np.searchsorted(self.picture, [first, last + 1]).tolist()
+        return range(start, stop)
+
+    def of_numbers(self, some: range) -> range:
+        """The pairs of these numbers."""
+        return range(int(self.start[some.start]), int(self.start[some.stop]))
+
+    def texts_each(self, some: range) -> np.ndarray:
+        """How many pairs each of these numbers has."""
+        each: np.ndarray = np.diff(self.start[some.start : some.stop + 1])
+        return each
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What gets the scores: every candidate of a query, once, with the number that scores it,
+    ascending, and stage 1's cosine."""
+
+    table: pa.Table
+    number: np.ndarray
+    cosine: np.ndarray
+
+    def of_numbers(self, numbers: np.ndarray) -> range:
+        """Where the rows of neighbouring numbers stand."""
+        if not len(numbers):
+            return range(0)
+        start, stop = np.searchsorted(self.number, [numbers[0], numbers[-1] + 1]).tolist()
+        return range(start, stop)
+
+
+def read_rows(candidates: pa.Table, fused: pa.Table, pictures: Distinct, *, questions: int) -> Rows:
+    """A candidate of both pools is one row. ``fused`` says which question a query asks, of so many
+    ``questions``."""
+    table = candidates.group_by(["query_id", "image_id"], use_threads=False).aggregate(
+        [("stage1_score", "first")]
+    )
+    question = fused["question"].to_numpy()[rows_of(table["query_id"], fused["query_id"])]
+    number = pictures.of(table["image_id"]) * questions + question
+    order = np.argsort(number, kind="stable")
+    ids = [taken(table[name], order) for name in ("query_id", "image_id")]
+    cosine = table["stage1_score_first"].to_numpy()[order]
+    return Rows(pa.table(ids, names=["query_id", "image_id"]), number[order], cosine)
+
+
+def pairs_of(rows: Rows, question_of_text: np.ndarray, *, questions: int) -> Pairs:
+    """Each picture and question once for each of the question's texts."""
+    numbers = np.unique(rows.number)
+    picture, question = np.divmod(numbers, questions)
+    order = np.argsort(question_of_text, kind="stable")
+    sorted_questions = question_of_text[order]
+    starts = np.searchsorted(sorted_questions, question)
+    texts = np.searchsorted(sorted_questions, question, side="right") - starts
+    return Pairs(
+        number=numbers,
+        picture=picture,
+        start=np.append(0, np.cumsum(texts)),
+        text=order[tokens_at(starts, texts)],
+    )

@@ -1,0 +1,1 @@
+"""Training, from triplets to model folders."""

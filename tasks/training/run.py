@@ -1,0 +1,259 @@
+"""One training from start to end: resumed, told, validated, stopped early, and saved as best and
+last."""
+
+import json
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from cir_core.errors import CheckpointRefused, PreflightError
+from cir_core.rerankers.dual.model import Stage2Model
+from cir_core.retrievers.blip.fusion import Stage1Model
+from cir_core.training.gradients import Compute, Objective
+from cir_core.training.loop import Progress, fit, optimiser, total_steps
+from cir_core.training.recipes import Recipe
+from storage.atomic import commit_text, make_folder
+from storage.models.folders import model_sha256
+from storage.models.pickles import write_pickle
+from tasks.models.opening import save_model
+from tasks.training.journal import Journal
+from tasks.training.model_card import CARD_FILE, add_to_card, card_text
+from tasks.training.scores import Scores, gap_warnings
+
+STATE_FILE = "state.pt"
+"""What resumes a training, beside the models that it writes."""
+
+SAVE_SECONDS = 120
+"""Most work that a killed training loses."""
+
+UNKEYED = {"patience"}
+"""Of a recipe: what changes no weights, only how long is trained."""
+
+Validate = Callable[[Path], Scores]
+"""Runs the pipeline over the selection queries with the model in this folder."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How the best checkpoint is found: the highest score of this name, asked every so many epochs
+    and at the end, or until ``patience`` validations found none better. ``compares``: see
+    ``gap_warnings``."""
+
+    validate: Validate
+    every: int
+    by: str
+    patience: int | None = None
+    compares: bool = False
+
+    def is_over(self, waited: int) -> bool:
+        """After this many validations without a better one."""
+        return self.patience is not None and waited >= self.patience
+
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a training writes: checkpoints ``best`` and ``last``, their precision on disk, and
+    what the model cards tell of the data."""
+
+    folder: Path
+    dtype: torch.dtype
+    origin: dict[str, str]
+    card: str
+
+
+@dataclass
+class _State:
+    """How far a training is, the best checkpoint so far, and how many validations since found none
+    better."""
+
+    step: int = 0
+    best: float = float("-inf")
+    validated: int = 0
+    waited: int = 0
+
+
+def run_training(
+    objective: Objective,
+    model: Stage1Model | Stage2Model,
+    recipe: Recipe,
+    compute: Compute,
+    output: Output,
+    selection: Selection | None,
+) -> None:
+    """Train to the end, from where an earlier run in the folder stopped, if it had the same recipe
+    and the same origin (models it starts from, data); otherwise from the start.
+
+    Without ``selection`` the last checkpoint is the best. Ctrl-C and SIGTERM let the step finish
+    and save. Raises Diverged (both checkpoints stay), PreflightError.
+    """
+    make_folder(output.folder)
+    adam = optimiser(objective, recipe)
+    key = json.dumps({"recipe": recipe.model_dump(mode="json", exclude=UNKEYED), **output.origin})
+    state = _resume(output.folder / STATE_FILE, objective, adam, key)
+    steps = total_steps(recipe, len(objective))
+    if state.step < steps and selection is not None and selection.is_over(state.waited):
+        _log.info("stopped early at step %d, as patience asks", state.step)
+        return
+    saved = time.monotonic()
+    with Journal(output.folder, state.step, leads=compute.leads) as journal, _patience() as asked:
+        for progress in fit(objective, recipe, adam, compute, first_step=state.step):
+            journal.step(progress)
+            state.step = progress.step
+            if _is_milestone(progress, selection):
+                _checkpoint(model, recipe, compute, output, selection, state, journal)
+            due = time.monotonic() - saved > SAVE_SECONDS or progress.step == progress.steps
+            if compute.leads and (due or asked or state.validated == state.step):
+                _save_state(output.folder / STATE_FILE, objective, adam, key, state)
+                saved = time.monotonic()
+            if asked or (state.step < progress.steps and _stops(output, selection, state, journal)):
+                break
+
+
+def _stops(output: Output, selection: Selection | None, state: _State, journal: Journal) -> bool:
+    """Whether selection has waited long enough; the journal and both model cards then say so."""
+    if selection is None or not selection.is_over(state.waited):
+        return False
+    reason = f"no better selection {selection.by} in {state.waited} validations"
+    journal.stopped(state.step, reason)
+    if journal.leads:
+        for name in ("best", "last"):
+            add_to_card(output.folder / name, f"Stopped early, after step {state.step}: {reason}.")
+    return True
+
+
+def _is_milestone(progress: Progress, selection: Selection | None) -> bool:
+    if progress.step == progress.steps:
+        return True
+    if selection is None or progress.epoch is None:
+        return False
+    return progress.epoch % selection.every == 0
+
+
+def _checkpoint(
+    model: Stage1Model | Stage2Model,
+    recipe: Recipe,
+    compute: Compute,
+    output: Output,
+    selection: Selection | None,
+    state: _State,
+    journal: Journal,
+) -> None:
+    """Write ``last``, run it on the selection queries, and keep it as ``best`` if it is."""
+    better = False
+    if compute.leads:
+        last = output.folder / "last"
+        save_model(model, last, dtype=output.dtype)
+        scores = selection.validate(last) if selection is not None else Scores({})
+        accuracy = journal.validation(state.step, scores)
+        about = (output.card, output.origin, recipe, state.step, scores, accuracy)
+        commit_text(last / CARD_FILE, card_text(*about, model_sha256(last)))
+        score = _score(scores, selection, state.step)
+        if selection is not None:
+            _warn(scores, selection, state.best, accuracy)
+        better = score > state.best
+        if better:
+            best = output.folder / "best"
+            save_model(model, best, dtype=output.dtype)
+            commit_text(best / CARD_FILE, (last / CARD_FILE).read_text(encoding="utf-8"))
+            state.best = score
+            _log.info("step %d is the best so far", state.step)
+    state.validated = state.step
+    state.waited = 0 if compute.any_of(better) else state.waited + 1
+    compute.accelerator.wait_for_everyone()
+
+
+def _warn(scores: Scores, selection: Selection, best: float, accuracy: float | None) -> None:
+    by, compares = selection.by, selection.compares
+    for told in gap_warnings(scores, by, best=best, accuracy=accuracy, compares=compares):
+        _log.warning("%s", told)
+
+
+def _score(scores: Scores, selection: Selection | None, step: int) -> float:
+    """What decides: the selected metric, or, where nothing is measured, that it is later."""
+    if selection is None:
+        return float(step)
+    if selection.by not in scores.metrics:
+        raise PreflightError(
+            f"validation does not measure {selection.by!r}",
+            cause=f"it measures {', '.join(scores.metrics)}",
+            remedy="set selected_by in the recipe to one of these",
+        )
+    return scores.metrics[selection.by].value
+
+
+def _resume(file: Path, objective: Objective, adam: torch.optim.AdamW, key: str) -> _State:
+    if not file.is_file():
+        return _State()
+    try:
+        saved = torch.load(file, weights_only=True, map_location="cpu")
+    except (RuntimeError, EOFError, UnpicklingError, KeyError) as error:
+        raise CheckpointRefused(
+            "the saved state of a training is damaged",
+            item=str(file),
+            cause=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            remedy="delete it to start anew; the best and the last model beside it stay usable",
+        ) from error
+    if saved["key"] != key:
+        _log.warning("recipe, models or data have changed since %s: starting anew", file)
+        return _State()
+    objective.trained.load_state_dict(saved["model"])
+    adam.load_state_dict(saved["optimiser"])
+    waited = saved.get("waited", 0)  # earlier versions did not count
+    state = _State(saved["step"], saved["best"], saved["validated"], waited)
+    _log.info("resuming after step %d", state.step)
+    return state
+
+
+def _save_state(
+    file: Path, objective: Objective, adam: torch.optim.AdamW, key: str, state: _State
+) -> None:
+    content: dict[str, Any] = {
+        "model": objective.trained.state_dict(),
+        "optimiser": adam.state_dict(),
+        "key": key,
+        "step": state.step,
+        "best": state.best,
+        "validated": state.validated,
+        "waited": state.waited,
+    }
+    write_pickle(file, content)
+
+
+@contextmanager
+def _patience() -> Iterator[list[int]]:
+    """Signals that ask to stop, noted instead of acted on: a step is not torn in two. On leaving,
+    the first one is raised again for whoever handled it before; a second one acts at once. What
+    is ignored, as in the background of a shell, stays ignored."""
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield asked  # a worker's thread: signals go to the main one
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: one for number, one in handlers.items() if one != signal.SIG_IGN}
+
+    def note(number: int, _frame: object) -> None:
+        asked.append(number)
+        signal.signal(number, before[signal.Signals(number)])
+        _log.warning("stopping after this step; once more stops at once")
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if asked:
+        signal.raise_signal(asked[0])

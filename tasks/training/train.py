@@ -1,0 +1,154 @@
+"""Train the base model, stage 1 and stage 2: data and models in, checkpoints out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cir_core.datasets.registry import Dataset
+from cir_core.families import require_same_vision
+from cir_core.layers.config import Stage1Config, Stage2Config
+from cir_core.retrievers.blip.fusion import Stage1Model
+from cir_core.training.gradients import Compute
+from cir_core.training.losses import TEMPERATURE_RANGE
+from cir_core.training.pretrain import Pretraining
+from cir_core.training.recipes import (
+    FusedRecipe,
+    PretrainRecipe,
+    Stage1Recipe,
+    Stage2Recipe,
+    StoredPrecision,
+)
+from cir_core.training.stage1 import Stage1Training
+from cir_core.training.stage2 import Stage2Training, stage2_from_base
+from storage.models.folders import model_sha256
+from tasks.models.opening import open_stage1
+from tasks.training.described import read_described
+from tasks.training.run import Output, Selection, Validate, run_training
+from tasks.training.triplets import read_triplets
+
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a training runs on; changes no result. ``device`` is cpu or cuda, ``precision`` fp32 or
+    bf16 (autocast), ``micro_batch`` the rows at a time."""
+
+    device: str
+    precision: str = "fp32"
+    micro_batch: int | None = None
+
+    def compute(self) -> Compute:
+        return Compute.on(self.device, precision=self.precision, micro_batch=self.micro_batch)
+
+
+def pretrain(
+    root: Path,
+    dataset: Dataset,
+    protocol: str,
+    out: Path,
+    config: Stage1Config,
+    recipe: PretrainRecipe,
+    weights: StoredPrecision,
+    hardware: Hardware,
+) -> None:
+    """The base model of both stages, from the dataset's described images."""
+    compute = hardware.compute()
+    data = read_described(root, dataset, protocol, config.text, config.vision.image_size)
+    training = Pretraining(config, data, recipe, compute.device)
+    output = Output(
+        folder=out,
+        dtype=_DTYPES[weights],
+        origin={"config": config.model_dump_json(), "data": data.digest()},
+        card=f"Base model of both stages, pre-trained on {len(training)} described images.",
+    )
+    run_training(training, training.model, recipe, compute, output, None)
+
+
+def train_stage1(
+    store: Path,
+    root: Path,
+    dataset: Dataset,
+    ingested: str,
+    tokens: str | None,
+    base: Path,
+    out: Path,
+    recipe: Stage1Recipe,
+    weights: StoredPrecision,
+    hardware: Hardware,
+    *,
+    validate: Validate,
+) -> None:
+    """Stage 1 from the pre-trained base, on the ingested training split."""
+    compute, base_sha256 = hardware.compute(), model_sha256(base)
+    source = open_stage1(base, sha256=base_sha256)
+    model = Stage1Model(source.config.model_copy(update={"kind": "stage1"}))
+    state = source.state_dict()
+    model.load_state_dict({name: state[name] for name in model.state_dict()})
+    triplets = read_triplets(store, root, dataset, ingested, tokens, source, recipe.captions)
+    output = Output(
+        folder=out,
+        dtype=_DTYPES[weights],
+        origin={"base": base_sha256, "data": triplets.digest()},
+        card=f"Stage 1 (candidate filtering), trained on {len(triplets)} queries.",
+    )
+    training = Stage1Training(model, triplets, recipe, compute.device)
+    selection = _selection(validate, recipe)
+    run_training(training, model, recipe, compute, output, selection)
+
+
+def train_stage2(
+    store: Path,
+    root: Path,
+    dataset: Dataset,
+    ingested: str,
+    tokens: str | None,
+    base: Path,
+    stage1: Path,
+    out: Path,
+    merge_from: int,
+    recipe: Stage2Recipe,
+    weights: StoredPrecision,
+    hardware: Hardware,
+    *,
+    validate: Validate,
+) -> None:
+    """Stage 2 from the pre-trained base, over the z_t of the finished stage 1.
+
+    Raises CheckpointRefused when the two hold another ViT or other words.
+    """
+    compute = hardware.compute()
+    models = {"base": model_sha256(base), "stage1": model_sha256(stage1)}
+    first = open_stage1(stage1, sha256=models["stage1"])
+    source = open_stage1(base, sha256=models["base"])
+    require_same_vision(first, source)
+    config = Stage2Config(
+        kind="stage2",
+        vision=source.config.vision,
+        text=source.config.text,
+        merge_from=merge_from,
+        prior=recipe.prior / first.temperature.clamp(*TEMPERATURE_RANGE).item(),
+    )
+    torch.manual_seed(recipe.seed)
+    model = stage2_from_base(source, config)
+    triplets = read_triplets(store, root, dataset, ingested, tokens, first, recipe.captions)
+    output = Output(
+        folder=out,
+        dtype=_DTYPES[weights],
+        origin={
+            **models,
+            "config": config.model_dump_json(),
+            "data": triplets.digest(),
+        },
+        card=f"Stage 2 (re-ranking), trained on {len(triplets)} queries.",
+    )
+    training = Stage2Training(model, first, triplets, recipe, compute.device)
+    selection = _selection(validate, recipe, compares=not recipe.in_batch)
+    run_training(training, model, recipe, compute, output, selection)
+
+
+def _selection(validate: Validate, recipe: FusedRecipe, *, compares: bool = False) -> Selection:
+    return Selection(
+        validate, recipe.validate_every, recipe.selected_by, recipe.patience, compares=compares
+    )
