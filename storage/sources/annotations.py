@@ -84,7 +84,7 @@ def _missing(path: Path) -> AnnotationError:
         "an annotation file is missing",
         item=str(path),
         cause="the data root does not have the published layout, or is another folder",
-        remedy="see the README for the layout; point --data-root at the folder that holds it",
+        remedy="docs/benchmarks.md shows the layout; point --data-root at the folder that holds it",
     )
 
 

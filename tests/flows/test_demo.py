@@ -1,4 +1,5 @@
-"""The embedded default, for real: the shipped models on the drawn dataset, and what README says."""
+"""The embedded default, for real: the shipped models on the drawn dataset, and what the documents
+say of it."""
 
 import json
 import re
@@ -16,7 +17,8 @@ from flows.settings import shipped_model
 from storage.catalog import query
 from tasks.models.opening import open_stage1, open_stage2
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README, COOKBOOK = ROOT / "README.md", ROOT / "docs" / "sql.md"
 MOST_SHIPPED_BYTES = 12_000_000
 TOLERANCE = 0.005
 """Of a recall. Other processors round differently, and a near-tie may fall the other way."""
@@ -80,9 +82,9 @@ def test_the_shipped_pair_is_small_and_holds_one_visual_encoder() -> None:
     require_same_vision(open_stage1(folders[0]), open_stage2(folders[1]))
 
 
-def readme_examples() -> list[tuple[str, list[list[str]]]]:
-    """Each SQL statement of the README with the cells of the table printed below it."""
-    blocks = re.findall(r"```sql\n(.*?)```\s*```text\n(.*?)```", README.read_text(), re.DOTALL)
+def sql_examples() -> list[tuple[str, list[list[str]]]]:
+    """Each SQL statement of docs/sql.md with the cells of the table printed below it."""
+    blocks = re.findall(r"```sql\n(.*?)```\s*```text\n(.*?)```", COOKBOOK.read_text(), re.DOTALL)
     return [(sql.strip(), cells_of(printed)) for sql, printed in blocks]
 
 
@@ -91,12 +93,12 @@ def cells_of(printed: str) -> list[list[str]]:
     return [[cell.strip() for cell in re.split("[┃│]", line)[1:-1]] for line in lines]
 
 
-def test_the_readme_shows_five_queries() -> None:
-    assert len(readme_examples()) == 5
+def test_each_query_of_the_cookbook_is_shown_with_its_answer() -> None:
+    assert len(sql_examples()) == COOKBOOK.read_text().count("```sql") == 5
 
 
-@pytest.mark.parametrize(("sql", "printed"), readme_examples())
-def test_the_readme_shows_what_its_queries_print(
+@pytest.mark.parametrize(("sql", "printed"), sql_examples())
+def test_the_cookbook_shows_what_its_queries_print(
     demo: DemoRun, sql: str, printed: list[list[str]]
 ) -> None:
     columns, rows = query(demo.store / "cir.duckdb", sql)

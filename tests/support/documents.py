@@ -27,10 +27,15 @@ class Block:
     file: str | None
 
 
+def prose(text: str) -> str:
+    """The text with its blocks blanked out, every other character in its place."""
+    return _FENCE.sub(lambda fence: re.sub(r"[^\n]", " ", fence[0]), text)
+
+
 def blocks(text: str) -> Iterator[Block]:
     """Every fenced block, from the top down. A ``#`` within a block is no heading."""
-    prose = _FENCE.sub(lambda fence: re.sub(r"[^\n]", " ", fence[0]), text)
-    headings = [(found.start(), _FILE.search(found[0])) for found in _HEADING.finditer(prose)]
+    told = _HEADING.finditer(prose(text))
+    headings = [(heading.start(), _FILE.search(heading[0])) for heading in told]
     for fence in _FENCE.finditer(text):
         names = [name for start, name in headings if start < fence.start()]
         file = names[-1][1] if names and names[-1] else None
