@@ -18,8 +18,9 @@ from cir_core.planning.disk import PUBLISHED, Counts, Widths, bytes_needed
 from cir_core.types import Benchmark, Split
 from flows.engines.choice import find_home
 from flows.engines.prefect_api import Configuration, fault_of
+from flows.origins import Resolved
 from flows.own import complete, open_dataset
-from flows.settings import Resolved, Settings, demo_root, shipped_model
+from flows.settings import Settings, demo_root, shipped_model
 from flows.views.tables import Cell, Column, Console, print_line, print_table
 from storage.lock import is_writable
 from storage.models.folders import read_config

@@ -1,16 +1,9 @@
-"""Settings of a run: flags over ``CIR_*`` environment over ``cir.toml`` over defaults; in the file,
-the dataset's own section over what holds for all.
-
-The only reader of the environment and of ``cir.toml``.
-"""
+"""What a run and a training are asked to do: every setting, declared once (see ``flows.about``)."""
 
 import os
-import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -20,23 +13,12 @@ from pydantic import (
     Field,
     NonNegativeInt,
     PositiveInt,
-    ValidationError,
 )
 
-from cir_core.datasets.registry import DATASETS
-from cir_core.errors import UsageError
 from cir_core.search.choice import IndexKind
 from cir_core.types import Keeping, Precision, RunSplit
-
-SETTINGS_FILE = "cir.toml"
-PREFIX = "CIR_"
-SECTIONS = "datasets"
-"""The table of ``cir.toml`` whose tables are settings of one dataset each."""
-GENERAL = ("dataset", "store")
-"""What no section may set: it is found by the dataset, and one store holds the runs of all, which
-``sql`` and ``export`` ask without naming one."""
-
-NO_SETTING = "there is no such setting"
+from flows.about import DATA, MACHINE, METHOD, MODELS, About
+from flows.suggestions import category_names, dataset_names, protocol_names
 
 
 def in_home(path: Path) -> Path:
@@ -48,164 +30,188 @@ HomePath = Annotated[Path, AfterValidator(in_home)]
 """A path in which ``~`` is the home folder: a shell expands it in ``--store ~/x``, and neither in
 ``--store=~/x`` nor in a file or the environment."""
 
+DECLARED = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+"""Checks of values are built when the first value is checked: ``--help`` needs none."""
+
 
 class Settings(BaseModel):
-    """What one run is asked to do, as typed; ``resolve_inputs`` of the pipeline completes it.
+    """What one run is asked to do, as typed; ``resolve_inputs`` of the pipeline completes it."""
 
-    ``dataset``, ``split``, ``categories``, ``protocol``, ``k``, ``index``, ``nlist``, ``nprobe``,
-    ``precision``, the two models and, of own data, ``name``, ``images``, ``queries`` and
-    ``gallery`` change results; the others do not.
-    """
+    model_config = DECLARED
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    dataset: str = "demo"
-    data_root: HomePath | None = None
-    name: str | None = None
-    images: str | None = None
-    queries: str | None = None
-    gallery: str | None = None
-    split: RunSplit = "val"
-    categories: tuple[str, ...] = ()
-    stage1: HomePath | None = None
-    stage2: HomePath | None = None
-    protocol: str | None = None
-    k: PositiveInt | None = None
-    index: IndexKind = "exact"
-    nlist: PositiveInt | None = None
-    nprobe: PositiveInt | None = None
-    store: HomePath = Path("cir-store")
-    allow_missing: NonNegativeInt = 0
-    device: str = "auto"
-    batch: PositiveInt = 32
-    workers: NonNegativeInt | None = None
-    tokens: Keeping = "auto"
-    memory: Annotated[ByteSize, Field(gt=0)] | None = None
-    precision: Precision = "fp32"
-    engine: Literal["auto", "in-process", "prefect"] = "auto"
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """Settings and where each value came from."""
-
-    settings: Settings
-    origins: dict[str, str]
-
-
-def resolve(
-    flags: Mapping[str, Any], environment: Mapping[str, str], folder: Path = Path()
-) -> Resolved:
-    """Merge the sources. A flag that is None or empty was not given.
-
-    Raises UsageError listing every mistake at once, also in sections of other datasets, with the
-    source of each value.
-    """
-    general = _read_toml(folder / SETTINGS_FILE)
-    sections = general.pop(SECTIONS, {})
-    layers = _with_folders(
-        [
-            (SETTINGS_FILE, general),
-            ("environment", _read_environment(environment)),
-            ("flag", {k: v for k, v in flags.items() if v not in (None, (), [])}),
-        ]
+    dataset: Annotated[
+        str,
+        About(
+            "A name that `datasets` lists, or the path of a folder of your own (./catalogue).",
+            DATA,
+            changes_results=True,
+            values=dataset_names,
+            may_be_path=True,
+        ),
+    ] = "demo"
+    data_root: Annotated[
+        HomePath | None,
+        About(
+            "Folder with the published layout (not needed for demo).", DATA, changes_results=False
+        ),
+    ] = None
+    queries: Annotated[
+        str | None,
+        About(
+            "Own data: the file of queries.",
+            DATA,
+            changes_results=True,
+            default="queries.csv, .jsonl, ...",
+            may_be_path=True,
+        ),
+    ] = None
+    images: Annotated[
+        str | None,
+        About(
+            "Own data: the folder of images.",
+            DATA,
+            changes_results=True,
+            default="all below",
+            may_be_path=True,
+        ),
+    ] = None
+    gallery: Annotated[
+        str | None,
+        About(
+            "Own data: a list of the images to search.",
+            DATA,
+            changes_results=True,
+            default="all images",
+            may_be_path=True,
+        ),
+    ] = None
+    name: Annotated[
+        str | None, About("Own data: what to call them.", DATA, changes_results=True, default="own")
+    ] = None
+    split: Annotated[
+        RunSplit,
+        About(
+            "train, val, test (CIRR's test1), or selection: the part of train kept out of "
+            "training.",
+            DATA,
+            changes_results=True,
+        ),
+    ] = "val"
+    categories: Annotated[
+        tuple[str, ...],
+        About(
+            "Only this category; may be repeated.",
+            DATA,
+            changes_results=True,
+            default="all",
+            flags=("--category",),
+            values=category_names,
+        ),
+    ] = ()
+    stage1: Annotated[
+        HomePath | None,
+        About("Stage 1 model folder.", MODELS, changes_results=True, default="shipped for demo"),
+    ] = None
+    stage2: Annotated[
+        HomePath | None,
+        About("Stage 2 model folder.", MODELS, changes_results=True, default="shipped for demo"),
+    ] = None
+    protocol: Annotated[
+        str | None,
+        About(
+            "How to ask and count: see `protocols`.",
+            METHOD,
+            changes_results=True,
+            default="the dataset's first",
+            values=protocol_names,
+        ),
+    ] = None
+    k: Annotated[
+        PositiveInt | None,
+        About(
+            "Candidates per query.",
+            METHOD,
+            changes_results=True,
+            default="the dataset's",
+            flags=("-k", "--k"),
+        ),
+    ] = None
+    index: Annotated[
+        IndexKind,
+        About(
+            "How stage 1 searches: exact; or by FAISS: flat, ivf (approximate), gpu.",
+            METHOD,
+            changes_results=True,
+        ),
+    ] = "exact"
+    nlist: Annotated[
+        PositiveInt | None,
+        About(
+            "Lists of an ivf index.", METHOD, changes_results=True, default="by the gallery's size"
+        ),
+    ] = None
+    nprobe: Annotated[
+        PositiveInt | None,
+        About(
+            "Lists that a query looks through.", METHOD, changes_results=True, default="one in 16"
+        ),
+    ] = None
+    store: Annotated[
+        HomePath, About("Where everything made is kept.", MACHINE, changes_results=False)
+    ] = Path("cir-store")
+    allow_missing: Annotated[
+        NonNegativeInt,
+        About("Go on with this many unusable images or queries.", DATA, changes_results=False),
+    ] = 0
+    device: Annotated[str, About("cpu, cuda, cuda:1 or auto.", MACHINE, changes_results=False)] = (
+        "auto"
     )
-    faults = _faults_of_sections(sections)
-    if not faults:
-        own_root = sections.get("own", {}).get("data_root")
-        with_folder({"dataset": general.get("dataset"), "data_root": own_root})  # one of the two
-        named = [values["dataset"] for _, values in layers if "dataset" in values]
-        dataset = str(named[-1] if named else Settings.model_fields["dataset"].default)
-        layers.insert(1, (_section(dataset), sections.get(dataset, {})))
-    values: dict[str, Any] = {}
-    origins = dict.fromkeys(Settings.model_fields, "default")
-    for origin, layer in layers:
-        values |= layer
-        origins |= dict.fromkeys(layer, origin)
-    faults += _faults(values, origins)
-    if faults:
-        raise UsageError(
-            "some settings are not usable",
-            cause="; ".join(faults),
-            remedy=f"correct them there; known are {', '.join(Settings.model_fields)}; "
-            "`cir-pipeline run --help` tells what is allowed",
-        )
-    return Resolved(Settings(**values), origins)
-
-
-def _with_folders(
-    layers: Sequence[tuple[str, Mapping[str, Any]]],
-) -> list[tuple[str, dict[str, Any]]]:
-    """The layers ``with_folder``; the folder of one counts unless a later one names a dataset."""
-    found: list[tuple[str, dict[str, Any]]] = []
-    is_renamed = False
-    for origin, layer in reversed(layers):
-        values = with_folder(layer)
-        if is_renamed and values.get("dataset") != layer.get("dataset"):
-            del values["data_root"]
-        is_renamed = is_renamed or "dataset" in layer
-        found.insert(0, (origin, values))
-    return found
-
-
-def _section(dataset: str) -> str:
-    return f"{SETTINGS_FILE} [{SECTIONS}.{dataset}]"
-
-
-def _faults_of_sections(sections: Any) -> list[str]:
-    if not isinstance(sections, dict):
-        return [f"{SECTIONS} (from {SETTINGS_FILE}): holds sections, such as [{SECTIONS}.fiq]"]
-    return [
-        fault
-        for name, values in sections.items()
-        for fault in _faults_of_section(_section(name), name, values)
-    ]
-
-
-def _faults_of_section(title: str, name: str, values: Any) -> list[str]:
-    if name not in DATASETS:
-        return [f"{title}: no dataset is called so; known are {', '.join(DATASETS)}"]
-    if not isinstance(values, dict):
-        return [f"{title}: is no section, but {values!r}"]
-    misplaced = [
-        f"{name} (from {title}): holds for all datasets; it stands above the sections"
-        for name in GENERAL
-        if name in values
-    ]
-    own = {name: value for name, value in values.items() if name not in GENERAL}
-    return misplaced + _faults(own, dict.fromkeys(own, title))
-
-
-def _faults(values: Mapping[str, Any], origins: Mapping[str, str]) -> list[str]:
-    """What is wrong with each value, and where it comes from."""
-    try:
-        Settings(**values)
-    except ValidationError as error:
-        faults = [(str(one["loc"][0]), one["type"], one["msg"]) for one in error.errors()]
-        return [
-            f"{name} (from {origins[name]}): {NO_SETTING if kind == 'extra_forbidden' else told}"
-            for name, kind, told in faults
-        ]
-    return []
-
-
-def with_folder(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of settings, in which a dataset that is a path becomes own data with this data root.
-
-    A path is what holds a separator or begins with a dot or ``~``; whether there is such a folder
-    is not asked. Raises UsageError when another data root is given beside it.
-    """
-    dataset = values.get("dataset")
-    if not isinstance(dataset, str) or not (os.sep in dataset or dataset.startswith((".", "~"))):
-        return dict(values)
-    root = values.get("data_root")
-    if root is not None and Path(root) != Path(dataset):
-        raise UsageError(
-            "a folder of your own is its data root, and another one is given",
-            item=f"{dataset} and {root}",
-            remedy=f"leave out the data root, or pass --dataset own --data-root {root}",
-        )
-    return dict(values) | {"dataset": "own", "data_root": dataset}
+    batch: Annotated[
+        PositiveInt, About("Images per forward pass.", MACHINE, changes_results=False)
+    ] = 32
+    workers: Annotated[
+        NonNegativeInt | None,
+        About(
+            "Processes that decode images ahead of the model; 0: none, in turn with it.",
+            MACHINE,
+            changes_results=False,
+            default="GPU: cores but one, at most 16; CPU: one per 8 cores, at least 1",
+        ),
+    ] = None
+    tokens: Annotated[
+        Keeping,
+        About(
+            "cache: keep image tokens in the store and read them, for repeated re-ranking; "
+            "recompute: a ViT pass each time; auto: read what is kept already.",
+            MACHINE,
+            changes_results=False,
+        ),
+    ] = "auto"
+    memory: Annotated[
+        Annotated[ByteSize, Field(gt=0)] | None,
+        About(
+            "For scoring pairs, beside models and images: 2GiB, 500MB. Changes no score.",
+            MACHINE,
+            changes_results=False,
+            default="half of what is free",
+        ),
+    ] = None
+    precision: Annotated[
+        Precision,
+        About(
+            "In which stage 2 computes: fp32, bf16; on a GPU also tf32, fp16. Changes scores.",
+            MODELS,
+            changes_results=True,
+        ),
+    ] = "fp32"
+    engine: Annotated[
+        Literal["auto", "in-process", "prefect"],
+        About(
+            "in-process or prefect; auto takes Prefect when a Prefect API is configured.",
+            MACHINE,
+            changes_results=False,
+        ),
+    ] = "auto"
 
 
 def shipped_model(stage: Literal["stage1", "stage2"]) -> Path:
@@ -216,29 +222,3 @@ def shipped_model(stage: Literal["stage1", "stage2"]) -> Path:
 def demo_root(store: Path) -> Path:
     """Where the demo dataset is drawn."""
     return store / "data" / "demo"
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UsageError(
-            f"{SETTINGS_FILE} cannot be read", item=str(path), cause=str(error.strerror)
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"{SETTINGS_FILE} is not TOML", item=str(path), cause=str(error)
-        ) from error
-
-
-def _read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for name, value in environment.items():
-        if name.startswith(PREFIX) and value:
-            key = name.removeprefix(PREFIX).lower()
-            values[key] = (
-                tuple(name.strip() for name in value.split(",")) if key == "categories" else value
-            )
-    return values

@@ -1,13 +1,12 @@
 """Training, composed: which data, which recipe, which model comes from which, how it is judged."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import ValidationError
 
 from cir_core.datasets.selection import source_split
 from cir_core.errors import CirError, UsageError
@@ -20,7 +19,8 @@ from flows.machine import find_device, find_workers
 from flows.own import complete, open_dataset
 from flows.recipes import find_recipe
 from flows.run import check_texts, ingest_split, resolve_inputs
-from flows.settings import HomePath, Settings, demo_root, resolve
+from flows.settings import Settings, demo_root
+from flows.training_settings import TrainingSettings
 from storage.lock import hold_store
 from storage.sources.annotations import require_root
 from tasks.stages.render import render_demo
@@ -32,49 +32,6 @@ _log = logging.getLogger(__name__)
 
 VALIDATION_FOLDER = "validation"
 """Below a training's output: the store of its validation runs, which SQL can ask."""
-
-
-class TrainingSettings(BaseModel):
-    """What one training is asked to do.
-
-    ``data`` says which dataset, where, and with what store and device. ``base`` is the pre-trained
-    model that stages 1 and 2 start from; ``stage1`` the finished stage 1 whose z_t stage 2 reads.
-    ``validate_on`` is what the best model is measured on at the end, and never chosen by: a split,
-    or of own data a file of queries.
-    ``features``: image tokens are kept in the store, or computed again in every step. ``precision``
-    and ``micro_batch`` (rows of a batch at a time) change time and memory only.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    stage: Literal["pretrain", "stage1", "stage2"]
-    out: HomePath
-    recipe: str = "demo"
-    data: Settings = Settings()
-    base: HomePath | None = None
-    stage1: HomePath | None = None
-    validate_on: str | None = None
-    features: Literal["cache", "recompute"] = "cache"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    micro_batch: PositiveInt | None = None
-
-
-def parse_training(
-    flags: Mapping[str, Any], environment: Mapping[str, str], **values: Any
-) -> TrainingSettings:
-    """The flags that a run has too, resolved as a run's, and the training's own ``values``.
-
-    Raises UsageError listing every mistake at once.
-    """
-    data = resolve(flags, environment).settings
-    try:
-        return TrainingSettings(data=data, **values)
-    except ValidationError as error:
-        raise UsageError(
-            "some training settings are not usable",
-            cause="; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors()),
-            remedy="`cir-pipeline train --help` tells what is allowed",
-        ) from error
 
 
 def run_training(settings: TrainingSettings, engine: Engine) -> Path:

@@ -11,15 +11,15 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 
-from flows.doors.cli.models import train
-from flows.doors.cli.runs import run as run_command
 from flows.doors.parameters import parameters_of
 from flows.drift import require_unchanged
 from flows.engines.engine import Prefect
 from flows.engines.observed import attempt, logs_shown, observe
+from flows.origins import with_folder
 from flows.run import Run, resolve_inputs, run_pipeline
-from flows.settings import Settings, with_folder
-from flows.train import TrainingSettings, run_training
+from flows.settings import Settings
+from flows.train import run_training
+from flows.training_settings import TrainingSettings
 from flows.views.terminal import recall_markdown
 
 PORT = 8000
@@ -46,13 +46,7 @@ command goes on."""
 _log = logging.getLogger(__name__)
 
 
-@parameters_of(
-    Settings,
-    run_command,
-    names={"categories": "category"},
-    told={"name": "Own data: what to call them."},
-    without=frozenset({"engine"}),
-)
+@parameters_of(Settings, without=frozenset({"engine"}))
 def pipeline(**values: Any) -> Run:
     """From images and annotations to a published and reported run.
 
@@ -71,11 +65,7 @@ def pipeline(**values: Any) -> Run:
     return run
 
 
-@parameters_of(
-    TrainingSettings,
-    train,
-    told={"data": "What a run takes too: dataset, data_root, store, device and so on."},
-)
+@parameters_of(TrainingSettings)
 def training(**values: Any) -> str:
     """Train one model; returns the folder of the best.
 

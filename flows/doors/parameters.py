@@ -1,61 +1,38 @@
-"""A flow's parameters, from the settings that it takes and the options of the command beside it."""
+"""A flow's parameters, from the settings that it takes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from inspect import Parameter, Signature, getdoc
-from typing import Any, TypeVar, get_type_hints
+from typing import TypeVar
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
+
+from flows.about import Setting, settings_of
 
 Result = TypeVar("Result")
 
 
 def parameters_of(
-    settings: type[BaseModel],
-    command: Callable[..., object],
-    *,
-    names: Mapping[str, str] | None = None,
-    told: Mapping[str, str] | None = None,
-    without: frozenset[str] = frozenset(),
+    settings: type[BaseModel], *, without: frozenset[str] = frozenset()
 ) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
     """Give a function of any keywords the signature of these settings, and in its docstring an
-    ``Args`` section of what the command's help tells: Prefect makes its form of both.
-
-    ``names`` are the command's where they differ, ``told`` descriptions of what it does not have.
-    """
-    types = get_type_hints(settings, include_extras=True)
-    fields = {name: one for name, one in settings.model_fields.items() if name not in without}
-    signature = Signature(
-        [
-            Parameter(
-                name,
-                Parameter.KEYWORD_ONLY,
-                annotation=types[name],
-                default=Parameter.empty if field.is_required() else field.default,
-            )
-            for name, field in fields.items()
-        ]
-    )
-    options = get_type_hints(command, include_extras=True)
-    descriptions = {
-        name: _help(options[(names or {}).get(name, name)], field)
-        for name, field in fields.items()
-        if name not in (told or {})
-    } | dict(told or {})
-    lines = [f"    {name}: {descriptions[name]}" for name in fields]
+    ``Args`` section of what is told of them: Prefect makes its form of both."""
+    declared = [one for one in settings_of(settings) if one.name not in without]
 
     def with_parameters(work: Callable[..., Result]) -> Callable[..., Result]:
-        work.__signature__ = signature  # type: ignore[attr-defined]
+        work.__signature__ = Signature([_parameter(one) for one in declared])  # type: ignore[attr-defined]
+        lines = [f"    {one.name}: {_description(one)}" for one in declared]
         work.__doc__ = "\n".join([getdoc(work) or "", "", "Args:", *lines])
         return work
 
     return with_parameters
 
 
-def _help(option: Any, field: FieldInfo) -> str:
-    """What the terminal tells of an option, and a default that only words can tell."""
-    (about,) = option.__metadata__
-    has_words = isinstance(about.show_default, str) and not field.is_required()
-    if has_words and field.default in (None, ()):
-        return f"{about.help} Default: {about.show_default}."
-    return str(about.help)
+def _parameter(setting: Setting) -> Parameter:
+    default = Parameter.empty if setting.is_required else setting.default
+    return Parameter(setting.name, Parameter.KEYWORD_ONLY, annotation=setting.type, default=default)
+
+
+def _description(setting: Setting) -> str:
+    """The help, and a default that only words can tell."""
+    about = setting.about
+    return about.help if about.default is None else f"{about.help} Default: {about.default}."

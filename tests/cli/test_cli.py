@@ -244,9 +244,13 @@ def test_settings_are_shown_with_their_origins(
     monkeypatch.setenv("CIR_K", "9")
     Path("cir.toml").write_text('dataset = "fiq"\n')
     shown = json.loads(terminal("config", "show", "--json").out)
-    assert shown["k"] == {"value": 9, "from": "environment"}
-    assert shown["dataset"] == {"value": "fiq", "from": "cir.toml"}
-    assert shown["batch"] == {"value": 32, "from": "default"}
+    told = {name: tuple(shown[name].values()) for name in ("k", "dataset", "batch")}
+    assert told == {
+        "k": (9, "environment", True),
+        "dataset": ("fiq", "cir.toml", True),
+        "batch": (32, "default", False),
+    }
+    assert [*shown["k"]] == ["value", "from", "changes_results"]
     assert "(environment)" in terminal("config", "show").out
     with Path("cir.toml").open("a") as file:
         file.write("[datasets.cirr]\nbatch = 4\n")

@@ -13,9 +13,10 @@ import pytest
 
 from cir_core.errors import AnnotationError, PreflightError, ProblemsFound, UsageError
 from flows.engines.engine import InProcess
+from flows.origins import resolve
 from flows.own import complete
 from flows.run import Run, run_pipeline
-from flows.settings import Settings, resolve
+from flows.settings import Settings
 from flows.views.terminal import recall_rows
 from storage import schemas
 from storage.catalog import CATALOG_FILE, query

@@ -24,7 +24,7 @@ from flows.drift import InputsChanged
 from flows.engines.choice import PREFECT_DEFAULTS
 from flows.engines.observed import observe
 from flows.settings import Settings
-from flows.train import TrainingSettings
+from flows.training_settings import TrainingSettings
 from storage.catalog import query
 from storage.models.folders import model_sha256
 from tasks.stages.evaluate import evaluate

@@ -29,7 +29,8 @@ from flows.engines.engine import InProcess
 from flows.judge import Stage1Judge
 from flows.run import run_pipeline
 from flows.settings import Settings
-from flows.train import TrainingSettings, run_training
+from flows.train import run_training
+from flows.training_settings import TrainingSettings
 from storage.catalog import query
 from storage.models.folders import model_sha256
 from storage.sources.annotations import AnnotationReader

@@ -13,7 +13,8 @@ from cir_core.layers.config import DEMO_BLIP, DEMO_TEXT, DEMO_VISION
 from cir_core.training import presets
 from flows.engines.engine import Engine, InProcess
 from flows.settings import Settings
-from flows.train import TrainingSettings, run_training
+from flows.train import run_training
+from flows.training_settings import TrainingSettings
 from tasks.training import run as training_run
 
 

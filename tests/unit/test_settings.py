@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from cir_core.errors import UsageError
-from flows.settings import Resolved, Settings, resolve
+from flows.origins import Resolved, resolve
+from flows.settings import Settings
 
 SOURCES = ("flag", "environment", "cir.toml", "default")
 

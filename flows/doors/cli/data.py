@@ -1,20 +1,23 @@
 """``datasets``, ``protocols`` and ``doctor``: what can be run on, and whether it can."""
 
 import os
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from flows.doors.cli.completion import dataset_names
-from flows.doors.cli.options import DataRoot, Json, K, Stage1, Stage2, Store
+from flows.doors.cli.completion import completion_of
+from flows.doors.cli.options import Json, flags_of, takes
 from flows.doors.cli.texts import text
+from flows.suggestions import dataset_names
 from flows.views.streams import put_json
+
+_COMPLETION = completion_of(dataset_names)
 
 
 def protocols(
     dataset: Annotated[
         str | None,
-        typer.Option(autocompletion=dataset_names, help="Only this dataset's.", parser=text),
+        typer.Option(autocompletion=_COMPLETION, help="Only this dataset's.", parser=text),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -54,28 +57,25 @@ def datasets(as_json: Json = False) -> None:
     print_datasets(DATASETS.values(), open_console())
 
 
+@takes(flags_of("data_root", "stage1", "stage2", "k", "store"))
 def doctor(
     dataset: Annotated[
         str | None,
         typer.Option(
-            autocompletion=dataset_names,
+            autocompletion=_COMPLETION,
             help="Also check this dataset.",
             show_default="environment only",
         ),
     ] = None,
-    data_root: DataRoot = None,
     split: Annotated[
         str | None,
         typer.Option(help="train, val or test.", show_default="all that are there", parser=text),
     ] = None,
-    stage1: Stage1 = None,
-    stage2: Stage2 = None,
-    k: K = None,
-    store: Store = None,
     decode: Annotated[
         bool, typer.Option("--decode", help="Decode every image too: slow, finds broken ones.")
     ] = False,
     as_json: Json = False,
+    **flags: Any,
 ) -> None:
     """Expected and found: environment, models, store, and a dataset's files, counts and images.
 
@@ -85,18 +85,10 @@ def doctor(
 
     from cir_core.doctor.findings import exit_code_of
     from flows.doctor import examine, print_findings
-    from flows.settings import resolve
+    from flows.origins import resolve
     from flows.views.tables import open_console
 
-    flags = {
-        "dataset": dataset,
-        "data_root": data_root,
-        "split": split,
-        "stage1": stage1,
-        "stage2": stage2,
-        "k": k,
-        "store": store,
-    }
+    flags |= {"dataset": dataset, "split": split}
     findings = examine(resolve(flags, os.environ), os.environ, decode=decode)
     code = exit_code_of(findings)
     if as_json:

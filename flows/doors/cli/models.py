@@ -2,26 +2,20 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from flows.doors.cli.completion import recipe_names
-from flows.doors.cli.options import (
-    AllowMissing,
-    Batch,
-    DataRoot,
-    Dataset,
-    Device,
-    Engine,
-    Gallery,
-    Images,
-    Queries,
-    Store,
-    Workers,
-)
+from flows.doors.cli.options import flags_of, options_of, takes
 from flows.engines.choice import prepare_prefect, wants_prefect
+from flows.training_settings import TrainingSettings
 from flows.views.streams import put, say
+
+DATA = (
+    "dataset", "data_root", "queries", "images", "gallery",
+    "store", "allow_missing", "device", "batch", "workers", "engine",
+)  # fmt: skip
+"""Settings of a run that a training takes from the terminal: those of its data and its machine."""
 
 
 def convert(
@@ -55,91 +49,16 @@ def convert(
     put(str(made.path))
 
 
-def train(
-    stage: Annotated[
-        Literal["pretrain", "stage1", "stage2"], typer.Argument(help="What to train.")
-    ],
-    out: Annotated[
-        Path, typer.Option(help="Folder to write: models best and last, and what resumes.")
-    ],
-    dataset: Dataset = None,
-    recipe: Annotated[
-        str,
-        typer.Option(
-            "--config",
-            autocompletion=recipe_names,
-            help="demo, small, fiq, cirr, or a .toml file that changes one.",
-        ),
-    ] = "demo",
-    data_root: DataRoot = None,
-    queries: Queries = None,
-    images: Images = None,
-    gallery: Gallery = None,
-    base: Annotated[
-        Path | None, typer.Option(help="Pre-trained model that stage 1 and 2 start from.")
-    ] = None,
-    stage1: Annotated[
-        Path | None, typer.Option(help="Finished stage 1, whose z_t stage 2 reads.")
-    ] = None,
-    validate_on: Annotated[
-        str | None,
-        typer.Option(
-            help="In the end, measure the best model on a split, or own data's file of queries.",
-            show_default="nothing",
-        ),
-    ] = None,
-    features: Annotated[
-        Literal["cache", "recompute"],
-        typer.Option(
-            help="cache: image tokens are kept in the store; recompute: a ViT pass every time."
-        ),
-    ] = "cache",
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 on a GPU that has it.")
-    ] = "auto",
-    micro_batch: Annotated[
-        int | None,
-        typer.Option(help="Rows of a batch at a time; same result.", show_default="all", min=1),
-    ] = None,
-    store: Store = None,
-    allow_missing: AllowMissing = None,
-    device: Device = None,
-    batch: Batch = None,
-    workers: Workers = None,
-    engine: Engine = None,
-) -> None:
+@takes(options_of(TrainingSettings, without="data"), flags_of(*DATA))
+def train(**values: Any) -> None:
     """Train the base model, stage 1 or stage 2; interrupted, the same command goes on.
 
     Several GPUs: `accelerate launch .venv/bin/cir-pipeline train ...`.
     """
-    from flows.train import parse_training, run_training
+    from flows.origins import parse_training
 
-    flags = {
-        "dataset": dataset,
-        "data_root": data_root,
-        "queries": queries,
-        "images": images,
-        "gallery": gallery,
-        "store": store,
-        "allow_missing": allow_missing,
-        "device": device,
-        "batch": batch,
-        "workers": workers,
-        "engine": engine,
-    }
-    settings = parse_training(
-        flags,
-        os.environ,
-        stage=stage,
-        recipe=recipe,
-        out=out,
-        base=base,
-        stage1=stage1,
-        validate_on=validate_on,
-        features=features,
-        precision=precision,
-        micro_batch=micro_batch,
-    )
+    flags = {name: values.pop(name) for name in DATA}
+    settings = parse_training(flags, os.environ, **values)
     if wants_prefect(settings.data.engine):
         prepare_prefect(settings.data.store)
         from flows.doors.deployments import run_training_flow
@@ -147,5 +66,6 @@ def train(
         put(str(run_training_flow(settings)))
         return
     from flows.engines.engine import InProcess
+    from flows.train import run_training
 
     put(str(run_training(settings, InProcess())))

@@ -1,200 +1,94 @@
-"""Options that several commands share."""
+"""A command's options, made of the settings that it takes."""
 
-from pathlib import Path
-from typing import Annotated, Literal
+import inspect
+from collections.abc import Callable
+from inspect import Parameter
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import typer
+from annotated_types import Gt
+from pydantic import BaseModel, ByteSize
 
-from cir_core import types
-from cir_core.search.choice import IndexKind
-from cir_core.types import Keeping, RunSplit
-from flows.doors.cli.completion import category_names, dataset_names, protocol_names
+from flows.about import Setting, settings_of
+from flows.doors.cli.completion import completion_of
 from flows.doors.cli.texts import text
+from flows.settings import Settings
 
-DATA, MODELS, METHOD, MACHINE = "Data", "Models", "Method", "Machine"
-"""Panels of a command's help."""
-
-Dataset = Annotated[
-    str | None,
-    typer.Option(
-        rich_help_panel=DATA,
-        autocompletion=dataset_names,
-        help="A name that `datasets` lists, or the path of a folder of your own (./catalogue).",
-        show_default="demo",
-    ),
-]
-DataRoot = Annotated[
-    Path | None,
-    typer.Option(
-        rich_help_panel=DATA, help="Folder with the published layout (not needed for demo)."
-    ),
-]
-Queries = Annotated[
-    str | None,
-    typer.Option(
-        rich_help_panel=DATA,
-        help="Own data: the file of queries.",
-        show_default="queries.csv, .jsonl, ...",
-    ),
-]
-Images = Annotated[
-    str | None,
-    typer.Option(
-        rich_help_panel=DATA, help="Own data: the folder of images.", show_default="all below"
-    ),
-]
-Gallery = Annotated[
-    str | None,
-    typer.Option(
-        rich_help_panel=DATA,
-        help="Own data: a list of the images to search.",
-        show_default="all images",
-    ),
-]
-Split = Annotated[
-    RunSplit | None,
-    typer.Option(
-        rich_help_panel=DATA,
-        help="train, val, test (CIRR's test1), or selection: the part of train kept out of "
-        "training.",
-        show_default="val",
-    ),
-]
-Category = Annotated[
-    list[str] | None,
-    typer.Option(
-        rich_help_panel=DATA,
-        autocompletion=category_names,
-        help="Only this category; may be repeated.",
-        show_default="all",
-        parser=text,
-    ),
-]
-Stage1 = Annotated[
-    Path | None,
-    typer.Option(
-        rich_help_panel=MODELS, help="Stage 1 model folder.", show_default="shipped for demo"
-    ),
-]
-Stage2 = Annotated[
-    Path | None,
-    typer.Option(
-        rich_help_panel=MODELS, help="Stage 2 model folder.", show_default="shipped for demo"
-    ),
-]
-Protocol = Annotated[
-    str | None,
-    typer.Option(
-        rich_help_panel=METHOD,
-        autocompletion=protocol_names,
-        help="How to ask and count: see `protocols`.",
-        show_default="the dataset's first",
-        parser=text,
-    ),
-]
-K = Annotated[
-    int | None,
-    typer.Option(
-        "-k",
-        "--k",
-        rich_help_panel=METHOD,
-        help="Candidates per query.",
-        show_default="the dataset's",
-    ),
-]
-Index = Annotated[
-    IndexKind | None,
-    typer.Option(
-        rich_help_panel=METHOD,
-        help="How stage 1 searches: exact; or by FAISS: flat, ivf (approximate), gpu.",
-        show_default="exact",
-    ),
-]
-NList = Annotated[
-    int | None,
-    typer.Option(
-        "--nlist",
-        rich_help_panel=METHOD,
-        help="Lists of an ivf index.",
-        show_default="by the gallery's size",
-    ),
-]
-NProbe = Annotated[
-    int | None,
-    typer.Option(
-        "--nprobe",
-        rich_help_panel=METHOD,
-        help="Lists that a query looks through.",
-        show_default="one in 16",
-    ),
-]
-Store = Annotated[
-    Path | None,
-    typer.Option(
-        rich_help_panel=MACHINE, help="Where everything made is kept.", show_default="cir-store"
-    ),
-]
-AllowMissing = Annotated[
-    int | None,
-    typer.Option(
-        rich_help_panel=DATA,
-        help="Go on with this many unusable images or queries.",
-        show_default="0",
-    ),
-]
-Device = Annotated[
-    str | None,
-    typer.Option(
-        rich_help_panel=MACHINE,
-        help="cpu, cuda, cuda:1 or auto.",
-        show_default="auto",
-        parser=text,
-    ),
-]
-Batch = Annotated[
-    int | None,
-    typer.Option(rich_help_panel=MACHINE, help="Images per forward pass.", show_default="32"),
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        rich_help_panel=MACHINE,
-        help="Processes that decode images ahead of the model; 0: none, in turn with it.",
-        show_default="GPU: cores but one, at most 16; CPU: one per 8 cores, at least 1",
-    ),
-]
-Tokens = Annotated[
-    Keeping | None,
-    typer.Option(
-        rich_help_panel=MACHINE,
-        help="cache: keep image tokens in the store and read them, for repeated re-ranking; "
-        "recompute: a ViT pass each time; auto: read what is kept already.",
-        show_default="auto",
-    ),
-]
-Memory = Annotated[
-    str | None,
-    typer.Option(
-        rich_help_panel=MACHINE,
-        help="For scoring pairs, beside models and images: 2GiB, 500MB. Changes no score.",
-        show_default="half of what is free",
-        parser=text,
-    ),
-]
-Precision = Annotated[
-    types.Precision | None,
-    typer.Option(
-        rich_help_panel=MODELS,
-        help="In which stage 2 computes: fp32, bf16; on a GPU also tf32, fp16. Changes scores.",
-        show_default="fp32",
-    ),
-]
-Engine = Annotated[
-    Literal["auto", "in-process", "prefect"] | None,
-    typer.Option(
-        rich_help_panel=MACHINE,
-        help="in-process or prefect; auto takes Prefect when a Prefect API is configured.",
-        show_default="auto",
-    ),
-]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def takes(*options: list[Parameter]) -> Callable[[Command], Command]:
+    """Give a command these options in place of its keywords that may have any name."""
+
+    def with_options(command: Command) -> Command:
+        own = inspect.signature(command).parameters.values()
+        parameters = [one for one in own if one.kind is not Parameter.VAR_KEYWORD]
+        parameters = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in parameters]
+        parameters += [one for group in options for one in group]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {one.name: one.annotation for one in parameters}
+        return command
+
+    return with_options
+
+
+def flags_of(*names: str, settings: type[BaseModel] = Settings) -> list[Parameter]:
+    """Options for those settings, or for all, that other sources tell too: one that is not given
+    is None, and ``flows.origins.resolve`` checks them together."""
+    known = {one.name: one for one in settings_of(settings)}
+    return [_flag(known[name]) for name in names or known]
+
+
+def options_of(settings: type[BaseModel], *, without: str) -> list[Parameter]:
+    """Options for settings that the terminal alone tells, with their own defaults."""
+    return [_option(one) for one in settings_of(settings) if one.name != without]
+
+
+def _flag(setting: Setting) -> Parameter:
+    words = setting.default_words or True
+    return _parameter(setting, typer.Option(*setting.about.flags, show_default=words), None)
+
+
+def _option(setting: Setting) -> Parameter:
+    default = Parameter.empty if setting.is_required else setting.default
+    if setting.about.positional:
+        return _parameter(setting, typer.Argument(), default)
+    words = setting.about.default or True
+    least = next((int(one) + 1 for one in _above(setting.type)), None)
+    told = typer.Option(*setting.about.flags, show_default=words, min=least)
+    return _parameter(setting, told, default)
+
+
+def _parameter(setting: Setting, told: Any, default: Any) -> Parameter:
+    """``told``: what typer is told of an option or an argument, completed by what it is about."""
+    about, typed = setting.about, _typed(setting.type)
+    told.help = about.help
+    told.rich_help_panel = about.panel
+    told.autocompletion = completion_of(about.values) if about.values else None
+    told.parser = text if typed in (str, list[str]) and not about.may_be_path else None
+    if default is None:
+        typed |= None
+    return Parameter(
+        setting.name, Parameter.KEYWORD_ONLY, annotation=Annotated[typed, told], default=default
+    )
+
+
+def _typed(annotation: Any) -> Any:
+    """The type that typer reads from the terminal, for a setting's, whose checks come later."""
+    if get_origin(annotation) is Annotated:
+        return _typed(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        (typed,) = [_typed(one) for one in get_args(annotation) if one is not type(None)]
+        return typed
+    if annotation is ByteSize:
+        return str
+    return list[str] if annotation == tuple[str, ...] else annotation
+
+
+def _above(annotation: Any) -> list[Any]:
+    """Bounds that a value lies above, of however nested a type."""
+    inner = [bound for one in get_args(annotation) for bound in _above(one)]
+    return [annotation.gt] if isinstance(annotation, Gt) else inner

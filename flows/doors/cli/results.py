@@ -2,20 +2,20 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from cir_core.submissions.formats import ExportFormat, Stage
 from flows.doors.cli.completion import run_ids
-from flows.doors.cli.options import Json, Store
+from flows.doors.cli.options import Json, flags_of, takes
 from flows.doors.cli.texts import text
 from flows.views.streams import put, put_json
 
 
+@takes(flags_of("store"))
 def sql(
     statement: Annotated[str, typer.Argument(help="One read-only statement.", parser=text)],
-    store: Store = None,
     limit: Annotated[
         int | None,
         typer.Option(min=1, help="Rows at most.", show_default="1000 of a table, all of the rest"),
@@ -25,6 +25,7 @@ def sql(
     allow_files: Annotated[
         bool, typer.Option("--allow-files", help="Let the statement read and write other files.")
     ] = False,
+    **flags: Any,
 ) -> None:
     """Ask the catalog (DuckDB): tables runs, gallery_members, galleries, queries, target_ranks,
     candidates, rankings, metrics, problems; views gallery, recall, mrr, mean_average_precision,
@@ -33,19 +34,20 @@ def sql(
     Tables are for eyes; CSV and JSON hold every value exactly.
     """
     from cir_core.errors import UsageError
-    from flows.settings import resolve
+    from flows.origins import resolve
     from flows.views.answers import print_csv, print_json, print_rows
     from storage.answers import ask
     from storage.catalog import CATALOG_FILE
 
     if as_csv and as_json:
         raise UsageError("--csv and --json are two forms", remedy="leave one of them out")
-    settings = resolve({"store": store}, os.environ).settings
+    settings = resolve(flags, os.environ).settings
     form = print_csv if as_csv else print_json if as_json else print_rows
     with ask(settings.store / CATALOG_FILE, statement, files=allow_files) as answer:
         form(answer, limit)
 
 
+@takes(flags_of("store"))
 def export(
     format_: Annotated[ExportFormat, typer.Option("--format", help="What to write.")],
     run_id: Annotated[
@@ -63,15 +65,16 @@ def export(
         Path | None,
         typer.Option(help="Folder to write into.", show_default="STORE/exports/RUN"),
     ] = None,
-    store: Store = None,
     as_json: Json = False,
+    **flags: Any,
 ) -> None:
     """Write a finished run's rankings: for CIRR's or CIRCO's test server, as a TREC run with qrels,
     or as a table with a row per query and candidate."""
-    from flows.settings import in_home, resolve
+    from flows.origins import resolve
+    from flows.settings import in_home
     from tasks.results.export import export as export_task
 
-    settings = resolve({"store": store}, os.environ).settings
+    settings = resolve(flags, os.environ).settings
     folder = None if out is None else in_home(out)
     exported = export_task(settings.store, format_, run=run_id, stage=stage, folder=folder)
     if as_json:

@@ -1,115 +1,23 @@
 """``run`` and ``rerank``: everything from images to the report. ``plan``: what that takes."""
 
-import inspect
 import os
 from typing import Any
 
 import typer
 
-from flows.doors.cli.options import (
-    AllowMissing,
-    Batch,
-    Category,
-    DataRoot,
-    Dataset,
-    Device,
-    Engine,
-    Gallery,
-    Images,
-    Index,
-    Json,
-    K,
-    Memory,
-    NList,
-    NProbe,
-    Precision,
-    Protocol,
-    Queries,
-    Split,
-    Stage1,
-    Stage2,
-    Store,
-    Tokens,
-    Workers,
-)
+from flows.doors.cli.options import Json, flags_of, takes
 from flows.engines.choice import prepare_prefect, wants_prefect
 from flows.views.streams import put, put_json, say
 
 
-def run(
-    dataset: Dataset = None,
-    data_root: DataRoot = None,
-    queries: Queries = None,
-    images: Images = None,
-    gallery: Gallery = None,
-    split: Split = None,
-    category: Category = None,
-    stage1: Stage1 = None,
-    stage2: Stage2 = None,
-    protocol: Protocol = None,
-    k: K = None,
-    index: Index = None,
-    nlist: NList = None,
-    nprobe: NProbe = None,
-    store: Store = None,
-    allow_missing: AllowMissing = None,
-    device: Device = None,
-    batch: Batch = None,
-    workers: Workers = None,
-    tokens: Tokens = None,
-    memory: Memory = None,
-    precision: Precision = None,
-    engine: Engine = None,
-    as_json: Json = False,
-) -> None:
+@takes(flags_of())
+def run(as_json: Json = False, **flags: Any) -> None:
     """Everything from images to the report, making only what is missing.
 
     Without options: the embedded demo, with its own data and trained models.
     """
-    _run(_flags(locals()), as_json=as_json)
-
-
-def plan(**options: Any) -> None:
-    """What a run with the same options would find and make, and how long that takes.
-
-    Checks the models and ingests the split, as a run does (the demo is
-    drawn), then times samples of the rest; nothing else is made. Ends
-    with 8 when the disk is too small for what is left.
-    """
-    import time
-
-    from cir_core.errors import OutOfSpace
-    from flows.plan import make_plan
-    from flows.settings import resolve
-    from flows.views.tables import open_console
-    from flows.views.terminal import plan_summary, print_plan
-
-    settings = resolve(_flags(options), os.environ).settings
-    made = make_plan(settings, started=time.process_time())  # CPU time since python started
-    if options["as_json"]:
-        put_json(plan_summary(made))
-    else:
-        print_plan(made, open_console())
-    if not made.fits:
-        raise typer.Exit(OutOfSpace.exit_code)
-
-
-# Typer reads options from a signature: a plan takes those of the run that it plans.
-plan.__signature__ = inspect.signature(run)  # type: ignore[attr-defined]
-plan.__annotations__ = run.__annotations__
-
-
-def _flags(options: dict[str, Any]) -> dict[str, Any]:
-    """Settings by name, of a command's options."""
-    flags = dict(options)
-    del flags["as_json"]
-    flags["categories"] = tuple(flags.pop("category") or ())
-    return flags
-
-
-def _run(flags: dict[str, Any], *, as_json: bool) -> None:
     from flows.drift import require_unchanged
-    from flows.settings import resolve
+    from flows.origins import resolve
 
     settings = resolve(flags, os.environ).settings
     if wants_prefect(settings.engine):
@@ -121,6 +29,32 @@ def _run(flags: dict[str, Any], *, as_json: bool) -> None:
         result = run_pipeline(settings, InProcess())
     _tell(result, settings, as_json=as_json)
     require_unchanged(result)
+
+
+@takes(flags_of())
+def plan(as_json: Json = False, **flags: Any) -> None:
+    """What a run with the same options would find and make, and how long that takes.
+
+    Checks the models and ingests the split, as a run does (the demo is
+    drawn), then times samples of the rest; nothing else is made. Ends
+    with 8 when the disk is too small for what is left.
+    """
+    import time
+
+    from cir_core.errors import OutOfSpace
+    from flows.origins import resolve
+    from flows.plan import make_plan
+    from flows.views.tables import open_console
+    from flows.views.terminal import plan_summary, print_plan
+
+    settings = resolve(flags, os.environ).settings
+    made = make_plan(settings, started=time.process_time())  # CPU time since python started
+    if as_json:
+        put_json(plan_summary(made))
+    else:
+        print_plan(made, open_console())
+    if not made.fits:
+        raise typer.Exit(OutOfSpace.exit_code)
 
 
 def _tell(result: Any, settings: Any, *, as_json: bool) -> None:

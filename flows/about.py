@@ -1,0 +1,83 @@
+"""How a setting is declared: once, in its class, beside its type and its default.
+
+Everything that knows settings is made of the declarations: the terminal's options, the parameters
+of Prefect's flows, ``config show`` and ``docs/settings.md``.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, get_type_hints
+
+from pydantic import BaseModel
+
+DATA, MODELS, METHOD, MACHINE = "Data", "Models", "Method", "Machine"
+"""Panels of a command's help."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What there is to know of a setting beside its name, type and default.
+
+    ``changes_results`` is false of all that only says where, how fast and how far: such a setting
+    never enters the name of an artifact. ``default`` tells a default that only words can tell.
+    ``panel`` groups a command's help; without one, a setting is among the command's own options.
+    ``flags`` are the terminal's where these are not the name's, and a ``positional`` one has none.
+    ``values`` are what a shell completes where the type does not list them, of the dataset that the
+    settings name (None where they are not usable). ``may_be_path`` is for a text that may name a
+    file: its bytes are kept as they are typed, and all other texts are read as UTF-8.
+    """
+
+    help: str
+    panel: str | None = None
+    _: KW_ONLY
+    changes_results: bool
+    default: str | None = None
+    flags: tuple[str, ...] = ()
+    positional: bool = False
+    values: Callable[[str | None], Iterable[str]] | None = None
+    may_be_path: bool = False
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One declaration, as the doors read it: ``type`` with all that checks a value."""
+
+    name: str
+    type: Any
+    about: About
+    is_required: bool
+    default: Any
+
+    @property
+    def default_words(self) -> str | None:
+        """The default, for people; None where there is nothing to tell."""
+        if self.about.default is not None or self.default in (None, ()):
+            return self.about.default
+        return str(self.default)
+
+
+def settings_of(model: type[BaseModel]) -> tuple[Setting, ...]:
+    """All settings of a class, in its order. Raises TypeError for a field without ``About``."""
+    types = get_type_hints(model, include_extras=True)
+    return tuple(
+        Setting(
+            name,
+            types[name],
+            _about(name, field.metadata),
+            field.is_required(),
+            None if field.is_required() else field.get_default(call_default_factory=True),
+        )
+        for name, field in model.model_fields.items()
+    )
+
+
+def knobs_of(model: type[BaseModel]) -> tuple[str, ...]:
+    """Names of the settings that change no result, and enter no artifact's name."""
+    return tuple(one.name for one in settings_of(model) if not one.about.changes_results)
+
+
+def _about(name: str, metadata: Iterable[Any]) -> About:
+    for one in metadata:
+        if isinstance(one, About):
+            return one
+    raise TypeError(f"setting {name!r} is declared without About")
