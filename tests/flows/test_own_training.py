@@ -1,9 +1,6 @@
 """The walk of docs/training.md through a training on one's own pictures, as it is written there."""
 
 import csv
-import re
-import shlex
-from collections.abc import Iterator
 from itertools import permutations
 from pathlib import Path
 
@@ -17,24 +14,11 @@ from cir_core.datasets.demo.wording import description, modification_captions
 from cir_core.training import presets
 from flows.doors.cli.app import app
 from storage.catalog import query
+from tests.support.documents import ROOT, blocks, commands, section
 from tests.support.workshop import change_recipe, small_workshop
 
-WALK = Path(__file__).parents[2] / "docs" / "training.md"
+WALK = ROOT / "docs" / "training.md"
 GROUPS, SIZE = 40, 3
-
-
-def blocks(language: str) -> Iterator[str]:
-    """The walk's code in this language."""
-    (walk,) = re.findall(r"^## On your own pictures\n(.*?)^## ", WALK.read_text(), re.M | re.S)
-    yield from re.findall(rf"```{language}\n(.*?)```", walk, re.S)
-
-
-def commands() -> Iterator[list[str]]:
-    for block in blocks("sh"):
-        for line in block.replace("\\\n", " ").splitlines():
-            name, *arguments = shlex.split(line)
-            assert name == "cir-pipeline"
-            yield arguments
 
 
 def draw_catalogue(folder: Path) -> None:
@@ -74,9 +58,11 @@ def test_the_walk_leads_from_a_folder_and_a_table_to_recall_on_what_was_held_out
     monkeypatch.setitem(presets.PRESETS, "small", presets.small(presets.PRESETS["demo"]))
     monkeypatch.chdir(tmp_path)
     draw_catalogue(tmp_path / "catalogue")
-    for program in blocks("python"):
-        exec(compile(program, str(WALK), "exec"), {})
-    walked = list(commands())
+    walk = section(WALK.read_text("utf-8"), "## On your own pictures")
+    for block in blocks(walk):
+        if block.language == "python":
+            exec(compile(block.code, str(WALK), "exec"), {})
+    walked = list(commands(walk))
     assert [arguments[:2] for arguments in walked[:3]] == [
         ["train", "pretrain"], ["train", "stage1"], ["train", "stage2"]
     ]  # fmt: skip

@@ -7,6 +7,7 @@ the lines that it keeps and removes.
 """
 
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,24 @@ def blocks(text: str) -> Iterator[Block]:
         names = [name for start, name in headings if start < fence.start()]
         file = names[-1][1] if names and names[-1] else None
         yield Block(fence[1], fence[2], text.count("\n", 0, fence.start(2)) + 1, file)
+
+
+def section(text: str, heading: str) -> str:
+    """What stands below a heading (``## Images``), up to the next of its level or a higher one."""
+    level, _, _ = heading.partition(" ")
+    start = text.index(f"\n{heading}\n") + len(heading) + 2
+    end = re.search(rf"^#{{1,{len(level)}}} ", prose(text)[start:], re.MULTILINE)
+    return text[start : start + end.start()] if end else text[start:]
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The words of each ``cir-pipeline`` command in the shell blocks."""
+    for block in blocks(text):
+        if block.language == "sh":
+            for line in block.code.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                if words and Path(words[0]).name == "cir-pipeline":
+                    yield words[1:]
 
 
 def place(block: Block, root: Path) -> None:

@@ -1,7 +1,6 @@
 """The documents name what is there: files, headings, modules, commands and their options."""
 
 import re
-import shlex
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 import typer.main
 
 from flows.doors.cli.app import app
-from tests.support.documents import ROOT, blocks, prose
+from tests.support.documents import ROOT, blocks, commands, prose
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 TOP = ("benchmarks", "cir_core", "docs", "flows", "storage", "tasks", "tests")
@@ -65,19 +64,9 @@ def test_every_file_and_module_that_is_named_is_there(document: Path) -> None:
                 assert find_spec(name), name
 
 
-def commands(document: Path) -> Iterator[list[str]]:
-    """The words of each ``cir-pipeline`` command in the document's shell blocks."""
-    for block in blocks(document.read_text("utf-8")):
-        if block.language == "sh":
-            for line in block.code.replace("\\\n", " ").splitlines():
-                words = shlex.split(line, comments=True)
-                if words and Path(words[0]).name == "cir-pipeline":
-                    yield words[1:]
-
-
 @every_document
 def test_every_command_that_is_shown_can_be_given(document: Path) -> None:
-    for words in commands(document):
+    for words in commands(document.read_text("utf-8")):
         command = typer.main.get_command(app)
         while hasattr(command, "commands"):
             command = command.commands[words.pop(0)]
