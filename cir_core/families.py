@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cir_core.errors import CheckpointRefused, NonFiniteError
 from cir_core.layers.config import ModelConfig, Stage1Config, Stage2Config
+from cir_core.layers.shapes import shapes_alone
 from cir_core.rerankers.dual.model import Stage2Model
 from cir_core.retrievers.blip.fusion import Stage1Model
 
@@ -90,7 +91,7 @@ def check_tensors(
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Every tensor of the config's model by name; takes no memory for them."""
-    with torch.device("meta"):
+    with shapes_alone():
         model: nn.Module = (
             Stage1Model(config) if isinstance(config, Stage1Config) else Stage2Model(config)
         )
