@@ -49,9 +49,22 @@ class Setting:
     default: Any
 
     @property
+    def is_record(self) -> bool:
+        """Whether it holds other settings, as a training's those of its data: the terminal takes
+        these instead."""
+        return isinstance(self.default, BaseModel)
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The terminal's; a positional setting and a record have none."""
+        if self.about.positional or self.is_record:
+            return ()
+        return self.about.flags or (f"--{self.name.replace('_', '-')}",)
+
+    @property
     def default_words(self) -> str | None:
         """The default, for people; None where there is nothing to tell."""
-        if self.about.default is not None or self.default in (None, ()):
+        if self.about.default is not None or self.default in (None, ()) or self.is_record:
             return self.about.default
         return str(self.default)
 

@@ -186,11 +186,15 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for name, value in environment.items():
-        if name.startswith(PREFIX) and value:
-            key = name.removeprefix(PREFIX).lower()
-            values[key] = (
-                tuple(name.strip() for name in value.split(",")) if key == "categories" else value
-            )
-    return values
+    given = {
+        name.removeprefix(PREFIX).lower(): value
+        for name, value in environment.items()
+        if name.startswith(PREFIX) and value
+    }
+    several = {
+        name for name, one in Settings.model_fields.items() if isinstance(one.default, tuple)
+    }
+    return {
+        name: tuple(part.strip() for part in value.split(",")) if name in several else value
+        for name, value in given.items()
+    }

@@ -49,7 +49,7 @@ def convert(
     put(str(made.path))
 
 
-@takes(options_of(TrainingSettings, without="data"), flags_of(*DATA))
+@takes(options_of(TrainingSettings), flags_of(*DATA))
 def train(**values: Any) -> None:
     """Train the base model, stage 1 or stage 2; interrupted, the same command goes on.
 

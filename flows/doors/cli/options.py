@@ -42,14 +42,14 @@ def flags_of(*names: str, settings: type[BaseModel] = Settings) -> list[Paramete
     return [_flag(known[name]) for name in names or known]
 
 
-def options_of(settings: type[BaseModel], *, without: str) -> list[Parameter]:
+def options_of(settings: type[BaseModel]) -> list[Parameter]:
     """Options for settings that the terminal alone tells, with their own defaults."""
-    return [_option(one) for one in settings_of(settings) if one.name != without]
+    return [_option(one) for one in settings_of(settings) if not one.is_record]
 
 
 def _flag(setting: Setting) -> Parameter:
     words = setting.default_words or True
-    return _parameter(setting, typer.Option(*setting.about.flags, show_default=words), None)
+    return _parameter(setting, typer.Option(*setting.flags, show_default=words), None)
 
 
 def _option(setting: Setting) -> Parameter:
@@ -58,7 +58,7 @@ def _option(setting: Setting) -> Parameter:
         return _parameter(setting, typer.Argument(), default)
     words = setting.about.default or True
     least = next((int(one) + 1 for one in _above(setting.type)), None)
-    told = typer.Option(*setting.about.flags, show_default=words, min=least)
+    told = typer.Option(*setting.flags, show_default=words, min=least)
     return _parameter(setting, told, default)
 
 
