@@ -14,10 +14,11 @@ from cir_core.errors import CheckpointRefused, UsageError
 from cir_core.families import as_stage1, parse_config
 from cir_core.layers.config import Stage1Config
 from cir_core.layers.wordpiece import Tokenizer
-from cir_core.planning.disk import PUBLISHED, Counts, Widths, bytes_needed
+from cir_core.planning.disk import PUBLISHED, Counts, Widths
 from cir_core.types import Benchmark, Split
 from flows.engines.choice import find_home
 from flows.engines.prefect_api import Configuration, fault_of
+from flows.graph import STAGES
 from flows.origins import Resolved
 from flows.own import complete, open_dataset
 from flows.settings import Settings, demo_root, shipped_model
@@ -130,7 +131,7 @@ def _needed(benchmark: Benchmark, settings: Settings, k: int, *, ranked: bool) -
         kept=images if settings.tokens == "cache" else 0,
         ranked=pairs if ranked else 0,
     )
-    return bytes_needed(counts, widths)
+    return sum(stage.disk(counts, widths) for stage in STAGES)
 
 
 def _stage1(settings: Settings) -> Stage1Config | None:

@@ -8,9 +8,10 @@ from typing import Any
 
 from cir_core.metrics.recall import AVERAGE
 from flows.engines.engine import Engine
-from flows.run import find_candidates, resolve_inputs, run_pipeline
+from flows.graph import filtering_of
+from flows.inputs import resolve_inputs
+from flows.run import find_candidates, ingest_split, run_pipeline
 from flows.settings import Settings
-from storage.artifacts import Artifact
 from storage.lock import hold_store
 from tasks.stages.evaluate import stage1_metrics
 from tasks.stages.pair import check_stage1
@@ -28,13 +29,15 @@ class Stage1Judge:
 
     def __call__(self, model: Path) -> Scores:
         settings = self.settings.model_copy(update={"stage1": model, "stage2": model})
-        inputs, store = resolve_inputs(settings), settings.store
+        inputs = resolve_inputs(settings)
+        store = inputs.store
         with hold_store(store):
-            checked = self.engine.run(check_stage1, store, model)
-            found = find_candidates(settings, inputs, checked, self.engine)
-            metrics = self.engine.run(
-                stage1_metrics, store, found.ingested.fingerprint, found.candidates.fingerprint
-            )
+            checked = self.engine.run(check_stage1, store, model).view
+            ingested = ingest_split(settings, inputs, self.engine).ingested
+            filtering = filtering_of(inputs, ingested, checked)
+            find_candidates(settings, inputs, ingested, filtering, self.engine)
+            candidates = filtering.retrieve.made
+            metrics = self.engine.run(stage1_metrics, ingested, candidates)
         return Scores(_scores(map(asdict, metrics), "stage1"))
 
 
@@ -51,7 +54,7 @@ class Stage2Judge:
         run = run_pipeline(settings, self.engine)
         if run.changed:
             _log.warning("inputs have changed since they were used: %s", ", ".join(run.changed))
-        metrics = Artifact(settings.store, "evaluate", run.evaluated).read("metrics").to_pylist()
+        metrics = run.evaluated.read("metrics").to_pylist()
         return Scores(_scores(metrics, "stage2"), _scores(metrics, "gain"))
 
 

@@ -5,37 +5,25 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from cir_core.datasets.registry import Dataset
 from cir_core.datasets.selection import source_split
-from cir_core.errors import ProblemsFound, UsageError
+from cir_core.errors import ProblemsFound
 from cir_core.families import as_stage1, parse_config
-from cir_core.rerankers.dual.precision import require_precision
-from cir_core.search.choice import IndexChoice, count_lists
-from cir_core.search.indexes import require_available
+from cir_core.search.choice import count_lists
 from flows.engines.engine import Engine
-from flows.machine import find_device, find_workers
-from flows.own import complete, open_dataset
-from flows.settings import Settings, demo_root, shipped_model
-from storage.artifacts import Artifact, Made
-from storage.catalog import CATALOG_FILE, run_id_of
+from flows.graph import Filtering, graph_of
+from flows.inputs import Inputs, resolve_inputs
+from flows.settings import Settings
 from storage.lock import hold_store
 from storage.models.folders import read_config
-from tasks.results.report import report
-from tasks.results.takeaway import write_ranked
+from storage.views import Evaluated, Ingested
+from tasks.results.report import Report
+from tasks.results.takeaway import Takeaway
 from tasks.stages.changes import find_changed, look_at_models
-from tasks.stages.encode import encode
-from tasks.stages.evaluate import evaluate
-from tasks.stages.ingest import ingest
+from tasks.stages.ingest import Reading, ingest
 from tasks.stages.pair import check_pair
-from tasks.stages.publish import publish
+from tasks.stages.publish import Publish
 from tasks.stages.questions import TOO_LONG, text_problems
-from tasks.stages.rank import rank
-from tasks.stages.readings import Ingested
 from tasks.stages.render import render_demo
-from tasks.stages.rerank import rerank
-from tasks.stages.retrieve import retrieve
 
 PROBLEMS_SHOWN = 10
 
@@ -46,39 +34,11 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """Settings with every choice made; without ``categories``, all are meant."""
-
-    dataset: Dataset
-    data_root: Path
-    categories: tuple[str, ...]
-    stage1: Path
-    stage2: Path
-    protocol: str
-    k: int
-    index: IndexChoice
-    device: str
-    workers: int
-
-
-@dataclass(frozen=True)
-class Found:
-    """What stage 1 leaves: its artifacts, and how many problems images and queries had."""
-
-    ingested: Ingested
-    gallery: Made
-    queries: Made
-    candidates: Made
-    problems: int
-
-
-@dataclass(frozen=True)
 class Run:
     """What a run leaves: its name, its files, the stages that had work to do, and which inputs have
     changed since they were used."""
 
-    run_id: str
-    evaluated: str
+    evaluated: Evaluated
     catalog: Path
     report: Path
     problems: int
@@ -86,45 +46,9 @@ class Run:
     made: tuple[str, ...]
     changed: tuple[str, ...] = ()
 
-
-def resolve_inputs(settings: Settings) -> Inputs:
-    """Fill in what the dataset implies: the demo brings its data and its models, own data may
-    describe themselves.
-
-    Raises UsageError when a data root or a model is needed and not given, all at once, or when the
-    index cannot be meant; PreflightError when it needs FAISS or a GPU that is not there.
-    """
-    settings = complete(settings)
-    dataset = open_dataset(settings)
-    is_demo = settings.dataset == "demo"
-    missing = [
-        f"--{name.replace('_', '-')}"
-        for name in ("data_root", "stage1", "stage2")
-        if getattr(settings, name) is None and not is_demo
-    ]
-    if missing:
-        raise UsageError(
-            f"dataset {settings.dataset} needs {', '.join(missing)}",
-            cause="only the demo brings its own images and models",
-            remedy="see `cir-pipeline run --help`; convert published checkpoints with "
-            "`cir-pipeline convert`",
-        )
-    device = find_device(settings.device)
-    index = IndexChoice(settings.index, settings.nlist, settings.nprobe)
-    require_available(index)
-    require_precision(settings.precision, torch.device(device))
-    return Inputs(
-        dataset=dataset,
-        data_root=settings.data_root or demo_root(settings.store),
-        categories=settings.categories,
-        stage1=settings.stage1 or shipped_model("stage1"),
-        stage2=settings.stage2 or shipped_model("stage2"),
-        protocol=dataset.protocol(settings.protocol).name,
-        k=settings.k or dataset.k,
-        index=index,
-        device=device,
-        workers=find_workers(settings.workers, device),
-    )
+    @property
+    def run_id(self) -> str:
+        return self.evaluated.run_id
 
 
 def run_pipeline(settings: Settings, engine: Engine) -> Run:
@@ -135,138 +59,78 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
     have problems than ``allow_missing``; what was made until then stays and is used next time.
     """
     inputs = resolve_inputs(settings)
-    store, root = settings.store, inputs.data_root
-    with hold_store(store):
+    with hold_store(inputs.store):
         looks = look_at_models(stage1=inputs.stage1, stage2=inputs.stage2)
-        pair = engine.run(check_pair, store, inputs.stage1, inputs.stage2)
-        found = find_candidates(settings, inputs, pair, engine)
-        ingested, candidates = found.ingested.fingerprint, found.candidates.fingerprint
-        scored = engine.run(
-            rerank,
-            store,
-            root,
-            ingested,
-            found.queries.fingerprint,
-            candidates,
-            pair.fingerprint,
-            inputs.stage2,
-            device=inputs.device,
-            batch=settings.batch,
-            workers=inputs.workers,
-            tokens=settings.tokens,
-            memory=settings.memory,
-            precision=settings.precision,
-        )
-        ranked = engine.run(rank, store, ingested, candidates, scored.fingerprint)
-        evaluated = engine.run(evaluate, store, ingested, candidates, ranked.fingerprint)
-        published = engine.run(publish, store, evaluated.fingerprint)
-        reported = engine.run(report, store, root, evaluated.fingerprint)
-        ranked_files = (
-            engine.run(write_ranked, store, evaluated.fingerprint)
-            if inputs.dataset.writes_ranked
-            else None
-        )
-        changed = engine.run(find_changed, store, found.ingested, pair.fingerprint, looks)
-    made = {
-        "ingest": found.ingested,
-        "encode": found.gallery,
-        "fuse": found.queries,
-        "retrieve": found.candidates,
-        "rerank": scored,
-        "rank": ranked,
-        "evaluate": evaluated,
-        "publish": published,
-        "report": reported.made,
-    }
-    if ranked_files:
-        made["ranked"] = ranked_files.made
+        pair = engine.run(check_pair, inputs.store, inputs.stage1, inputs.stage2).view
+        reading = ingest_split(settings, inputs, engine)
+        ingested = reading.ingested
+        made = ("ingest",) * (not reading.reused)
+        graph = graph_of(inputs, ingested, pair)
+        made += find_candidates(settings, inputs, ingested, graph.filtering, engine)
+        for stage in (graph.rerank, graph.rank, graph.evaluate):
+            made += engine.make(stage, inputs.machine)
+        for output in graph.outputs:
+            made += engine.write(output)
+        changed = engine.run(find_changed, reading, pair, looks)
+    files = {type(output): output.files for output in graph.outputs}
     return Run(
-        run_id=run_id_of(evaluated.fingerprint),
-        evaluated=evaluated.fingerprint,
-        catalog=store / CATALOG_FILE,
-        report=reported.page,
-        problems=found.problems,
-        ranked=ranked_files.files if ranked_files else (),
-        made=_worked(made),
+        evaluated=graph.evaluate.made,
+        catalog=files[Publish][0],
+        report=files[Report][0],
+        problems=len(problems_of(ingested, graph.filtering)),
+        ranked=files.get(Takeaway, ()),
+        made=made,
         changed=changed,
     )
 
 
-def find_candidates(settings: Settings, inputs: Inputs, models: Made, engine: Engine) -> Found:
-    """Stage 1: from annotations and images to candidates. The caller holds the store; ``models``
-    is the artifact that says which stage 1 was checked. Raises ProblemsFound as ``run_pipeline``.
-    """
-    store, root = settings.store, inputs.data_root
-    ingested = ingest_split(settings, inputs, engine)
-    check_texts(settings, inputs, ingested.fingerprint)
-    encoded = engine.run(
-        encode,
-        store,
-        root,
-        ingested.fingerprint,
-        models.fingerprint,
-        inputs.stage1,
-        device=inputs.device,
-        batch=settings.batch,
-        workers=inputs.workers,
-        tokens=settings.tokens,
-    )
-    problems = problems_of(
-        store, ingested.fingerprint, encoded.gallery.fingerprint, encoded.queries.fingerprint
-    )
+def find_candidates(
+    settings: Settings, inputs: Inputs, ingested: Ingested, filtering: Filtering, engine: Engine
+) -> tuple[str, ...]:
+    """Stage 1: from images and queries to candidates; the stages that had anything to do. The
+    caller holds the store. Raises ProblemsFound as ``run_pipeline``."""
+    check_texts(settings, inputs, ingested)
+    made = engine.make(filtering.first_pass, inputs.machine)
+    problems = problems_of(ingested, filtering)
     stop_on_problems(problems, settings.allow_missing)
     if problems:
         _log.warning("going on with %d problems: gallery or queries are short", len(problems))
-    retrieved = engine.run(
-        retrieve,
-        store,
-        ingested.fingerprint,
-        encoded.gallery.fingerprint,
-        encoded.queries.fingerprint,
-        k=inputs.k,
-        index=inputs.index,
-    )
-    return Found(ingested, encoded.gallery, encoded.queries, retrieved, len(problems))
+    return made + engine.make(filtering.retrieve, inputs.machine)
 
 
-def ingest_split(settings: Settings, inputs: Inputs, engine: Engine) -> Ingested:
+def ingest_split(settings: Settings, inputs: Inputs, engine: Engine) -> Reading:
     """The split's images, gallery and queries; the demo draws its own first. Raises UsageError when
     a gallery is too small for the index."""
-    store, root = settings.store, inputs.data_root
+    root = inputs.data_root
     if settings.dataset == "demo" and settings.data_root is None:
         engine.run(render_demo, root, source_split(settings.split))
-    ingested = engine.run(
-        ingest, store, root, inputs.dataset, settings.split, inputs.categories, inputs.protocol
-    )
-    problems = Artifact(store, "ingest", ingested.fingerprint).read("problems").to_pylist()
+    asked = (inputs.dataset, settings.split, inputs.categories, inputs.protocol)
+    reading = engine.run(ingest, inputs.store, root, *asked)
+    problems = reading.ingested.read("problems").to_pylist()
     stop_on_problems(problems, settings.allow_missing)
     if inputs.index.kind == "ivf":
-        gallery = Artifact(store, "ingest", ingested.fingerprint).read("gallery")
+        gallery = reading.ingested.read("gallery")
         for images in Counter(gallery["gallery"].to_pylist()).values():
             count_lists(images, inputs.index)  # hours before the index is made
-    return ingested
+    return reading
 
 
-def check_texts(settings: Settings, inputs: Inputs, ingested: str) -> None:
+def check_texts(settings: Settings, inputs: Inputs, ingested: Ingested) -> None:
     """Raises ProblemsFound, before any picture is decoded, when texts that are too long for the
     model make it more problems than allowed."""
     folder = inputs.stage1
     config = as_stage1(parse_config(read_config(folder), str(folder)), str(folder))
-    texts = text_problems(settings.store, ingested, config.text)
-    problems = Artifact(settings.store, "ingest", ingested).read("problems").to_pylist()
+    texts = text_problems(ingested, config.text)
+    problems = ingested.read("problems").to_pylist()
     stop_on_problems(problems + texts, settings.allow_missing)
 
 
-def _worked(made: dict[str, Made]) -> tuple[str, ...]:
-    return tuple(stage for stage, result in made.items() if not result.reused)
-
-
-def problems_of(store: Path, ingested: str, gallery: str, queries: str) -> list[dict[str, str]]:
+def problems_of(ingested: Ingested, filtering: Filtering) -> list[dict[str, str]]:
     """Of images and queries, once all images have been decoded."""
     tables = (
-        Artifact(store, "ingest", ingested).read("problems"),
-        Artifact(store, "encode", gallery).read("problems"),
-        Artifact(store, "fuse", queries).read("unfused"),
+        ingested.read("problems"),
+        filtering.encode.made.read("problems"),
+        filtering.fuse.made.read("unfused"),
     )
     return [row for table in tables for row in table.to_pylist()]
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,17 +15,19 @@ from cir_core.training.gradients import join_processes
 from cir_core.training.presets import Preset
 from cir_core.training.recipes import Stage1Recipe, Stage2Recipe
 from flows.engines.engine import Engine
+from flows.inputs import Inputs, resolve_inputs
 from flows.judge import Stage1Judge, Stage2Judge
 from flows.machine import find_device, find_workers
 from flows.own import complete, open_dataset
 from flows.recipes import find_recipe
-from flows.run import check_texts, ingest_split, resolve_inputs
+from flows.run import check_texts, ingest_split
 from flows.settings import Settings, demo_root
 from flows.training_settings import TrainingSettings
 from storage.lock import hold_store
 from storage.sources.annotations import require_root
+from storage.views import Ingested, KeptTokens
 from tasks.stages.render import render_demo
-from tasks.stages.tokens import encode_tokens
+from tasks.stages.tokens import tokens_of
 from tasks.training.model_card import add_to_card
 from tasks.training.train import Hardware, pretrain, train_stage1, train_stage2
 
@@ -61,8 +64,10 @@ def _pretrain(
             engine.run(render_demo, root, "train")
     require_root(root)
     described = (root, dataset, dataset.protocol(data.protocol).name)
-    values = (preset.base, preset.pretrain, preset.weights)
-    engine.run(pretrain, *described, settings.out, *values, hardware)
+    base, recipe = preset.base, preset.pretrain
+    assert base is not None, "_check asks"
+    assert recipe is not None, "_check asks"
+    engine.run(pretrain, *described, settings.out, base, recipe, preset.weights, hardware)
 
 
 def _train_fused(
@@ -75,21 +80,26 @@ def _train_fused(
     )
     inputs, store = resolve_inputs(asked), asked.store
     with _leader_first(hardware) as leads, hold_store(store) if leads else nullcontext():
-        ingested = ingest_split(asked, inputs, engine).fingerprint
+        ingested = ingest_split(asked, inputs, engine).ingested
         check_texts(asked, inputs, ingested)
-        tokens = _tokens(settings, inputs.data_root, ingested, recipe, hardware, engine)
-    common = (store, inputs.data_root, inputs.dataset, ingested, tokens, settings.base)
-    rest = (recipe, preset.weights, hardware)
+        tokens = _tokens(settings, inputs, ingested, recipe, hardware, engine)
+    data = (inputs.data_root, inputs.dataset, ingested, tokens)
+    base, out, rest = inputs.stage1, settings.out, (preset.weights, hardware)
     judge = Stage1Judge if settings.stage == "stage1" else Stage2Judge
     selection = _selection(settings, recipe)
     if settings.validate_on is not None and hardware.compute().leads:
         draws = settings.data.data_root is None
         _ingest(_on(selection, settings.validate_on), settings.base, engine, draws=draws)
     if settings.stage == "stage1":
-        engine.run(train_stage1, *common, settings.out, *rest, validate=judge(selection, engine))
+        judge1 = Stage1Judge(selection, engine)
+        engine.run(train_stage1, *data, base, out, preset.stage1, *rest, validate=judge1)
     else:
-        models = (settings.stage1, settings.out, preset.merge_from)
-        engine.run(train_stage2, *common, *models, *rest, validate=judge(selection, engine))
+        first, merge_from = settings.stage1, preset.merge_from
+        assert first is not None, "_check asks"
+        judge2, recipe2 = Stage2Judge(selection, engine), preset.stage2
+        engine.run(
+            train_stage2, *data, base, first, out, merge_from, recipe2, *rest, validate=judge2
+        )
     if settings.validate_on is not None and hardware.compute().leads:
         _validate(settings.out / "best", judge(_on(selection, settings.validate_on), engine))
 
@@ -101,7 +111,7 @@ def _ingest(validation: Settings, base: Path | None, engine: Engine, *, draws: b
         engine.run(render_demo, validation.data_root, source_split(validation.split))
     with hold_store(validation.store):
         inputs = resolve_inputs(validation.model_copy(update={"stage1": base, "stage2": base}))
-        ingested = ingest_split(validation, inputs, engine).fingerprint
+        ingested = ingest_split(validation, inputs, engine).ingested
         check_texts(validation, inputs, ingested)
 
 
@@ -122,25 +132,19 @@ def _on(selection: Settings, where: str) -> Settings:
 
 def _tokens(
     settings: TrainingSettings,
-    root: Path,
-    ingested: str,
+    inputs: Inputs,
+    ingested: Ingested,
     recipe: Stage1Recipe | Stage2Recipe,
     hardware: Hardware,
     engine: Engine,
-) -> str | None:
+) -> KeptTokens | None:
     if settings.features == "recompute":
         return None
-    return engine.run(
-        encode_tokens,
-        settings.data.store,
-        root,
-        ingested,
-        settings.base,
-        precision=recipe.tokens,
-        device=hardware.device,
-        batch=settings.data.batch,
-        workers=find_workers(settings.data.workers, hardware.device),
-    ).fingerprint
+    workers = find_workers(settings.data.workers, hardware.device)
+    machine = replace(inputs.machine, device=hardware.device, workers=workers)
+    stage = tokens_of(ingested, inputs.stage1, inputs.data_root, recipe.tokens)
+    engine.make(stage, machine)
+    return stage.made
 
 
 def _selection(settings: TrainingSettings, recipe: Stage1Recipe | Stage2Recipe) -> Settings:

@@ -61,14 +61,6 @@ class Identity:
         return manifests.digest(self.as_json())[:FINGERPRINT_DIGITS]
 
 
-@dataclass(frozen=True)
-class Made:
-    """What a task hands to the next: an artifact's name, and whether it was there already."""
-
-    fingerprint: str
-    reused: bool
-
-
 class Artifact:
     """One artifact: parts are committed one by one, the manifest makes it whole.
 
@@ -85,7 +77,8 @@ class Artifact:
         *,
         inputs: Mapping[str, str] | None = None,
     ) -> None:
-        self.store, self.stage, self.fingerprint = store, stage, fingerprint
+        self.store, self.fingerprint = store, fingerprint
+        self.stage: str = stage
         self.folder = store / "artifacts" / stage / fingerprint
         self._inputs = inputs
 
@@ -156,12 +149,14 @@ class Artifact:
             and self._matches(name, receipt)
         )
 
-    def committed(self, kind: str) -> set[str]:
-        """The names, without their kind, of the parts of one kind that ``has_part``; none once the
-        artifact is whole."""
-        receipts = self.folder.glob(f"{kind}-*{_RECEIPT}")
-        names = [path.name.removesuffix(_RECEIPT) for path in receipts]
-        return {name.removeprefix(f"{kind}-") for name in names if self.has_part(name)}
+    def lacks(self, name: str) -> bool:
+        """Whether a part has yet to be made."""
+        return not self.is_whole and not self.has_part(name)
+
+    def begun(self) -> list[str]:
+        """The names of the parts that an interrupted run has committed, by their receipts alone;
+        none once the artifact is whole."""
+        return sorted(path.name.removesuffix(_RECEIPT) for path in self.folder.glob(f"*{_RECEIPT}"))
 
     def write_part(self, name: str, table: pa.Table) -> None:
         """Commit one part and its receipt; a part of the same name is replaced."""

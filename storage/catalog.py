@@ -33,17 +33,11 @@ STORAGE_VERSION = "v1.0.0"
 """Of the database file: old enough that every DuckDB 1.x and 2.x client opens it."""
 
 CATALOG_FILE = "cir.duckdb"
-RUN_ID_DIGITS = 12
 VERSION_DIGITS = 16
 
 CONTENTS_VERSION = 1
 """Of what a run's rows are read from and how: raised when ``tasks.stages.publish`` fills the same
 tables with something else, so that older catalogs are built anew."""
-
-
-def run_id_of(evaluated: str) -> str:
-    """The short name of a run: the first digits of its evaluation's fingerprint."""
-    return evaluated[:RUN_ID_DIGITS]
 
 
 @dataclass(frozen=True)

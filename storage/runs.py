@@ -3,25 +3,35 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pyarrow as pa
 
 from cir_core.errors import PreflightError, StoreCorrupt, UsageError
-from storage.artifacts import Artifact, finished, left_out
-from storage.catalog import run_id_of
+from storage import artifacts
+from storage.store import Store
+from storage.views import Evaluated
 
 _log = logging.getLogger(__name__)
 
 
-def find_run(store: Path, name: str | None) -> Artifact:
+def finished(store: Store) -> list[Evaluated]:
+    """The runs that are this version's and have a manifest to be believed, by name."""
+    return [Evaluated(store, one.fingerprint) for one in artifacts.finished(store, Evaluated.stage)]
+
+
+def left_out(store: Store) -> list[Evaluated]:
+    """Other versions' runs, and damaged ones."""
+    return [Evaluated(store, one.fingerprint) for one in artifacts.left_out(store, Evaluated.stage)]
+
+
+def find_run(store: Store, name: str | None) -> Evaluated:
     """The evaluation of the run whose id begins with ``name``; without a name, of the only run.
 
     Raises PreflightError when the store has no finished run, and UsageError, with a list of the
     runs to choose from, when none or several match. A run that this version cannot read is left out
     with a warning, and raises StoreCorrupt when it is named.
     """
-    runs, others = finished(store, "evaluate"), left_out(store, "evaluate")
+    runs, others = finished(store), left_out(store)
     warn_of(others)
     named = [run for run in others if name and run.fingerprint.startswith(name)]
     if named and not any(run.fingerprint.startswith(name or "") for run in runs):
@@ -44,7 +54,7 @@ def find_run(store: Path, name: str | None) -> Artifact:
 
 
 @contextmanager
-def read_as_ours(run: Artifact) -> Iterator[None]:
+def read_as_ours(run: Evaluated) -> Iterator[None]:
     """Raises StoreCorrupt, naming the run, where reading it does not find what this version
     writes: another one may have had other inputs, settings, protocols or columns."""
     try:
@@ -53,7 +63,7 @@ def read_as_ours(run: Artifact) -> Iterator[None]:
         raise _unreadable(run, f"{type(error).__name__}: {error}") from error
 
 
-def _unreadable(run: Artifact, cause: str) -> StoreCorrupt:
+def _unreadable(run: Evaluated, cause: str) -> StoreCorrupt:
     return StoreCorrupt(
         "a run was made by another version, or is damaged",
         item=str(run.folder),
@@ -62,14 +72,14 @@ def _unreadable(run: Artifact, cause: str) -> StoreCorrupt:
     )
 
 
-def warn_of(others: list[Artifact]) -> None:
+def warn_of(others: list[Evaluated]) -> None:
     """One warning that names runs which are left out; none when there are none."""
     if others:
-        names = ", ".join(run_id_of(run.fingerprint) for run in others)
+        names = ", ".join(run.run_id for run in others)
         _log.warning("left out, made by another version or damaged: runs %s", names)
 
 
-def _told(run: Artifact) -> str:
+def _told(run: Evaluated) -> str:
     settings = run.identity()["settings"]
     told = f"{settings.get('protocol')}, K = {settings.get('k')}"
-    return f"{run_id_of(run.fingerprint)}  {told}, made {run.created_at()}"
+    return f"{run.run_id}  {told}, made {run.created_at()}"

@@ -138,30 +138,32 @@ GALLERIES = pa.schema(
 members' bytes and ids in gallery order (``cir_core.metrics.galleries``)."""
 
 
-def embeddings(width: int) -> pa.Schema:
-    """Gallery embeddings of a model whose embeddings have this width."""
-    return pa.schema(
-        [
-            pa.field("image_id", pa.string(), nullable=False),
-            pa.field("embedding", pa.list_(pa.float32(), width), nullable=False),
-        ]
-    )
+EMBEDDINGS = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("embedding", pa.list_(pa.float32()), nullable=False),
+    ]
+)
+"""Gallery embeddings; here and in FUSED_QUERIES a list of the model's width, ``of_width``."""
+
+FUSED_QUERIES = pa.schema(
+    [
+        pa.field("query_id", pa.string(), nullable=False),
+        pa.field("embedding", pa.list_(pa.float32()), nullable=False),
+        pa.field("question", pa.int64(), nullable=False),
+        pa.field("token_ids", pa.list_(pa.int32()), nullable=False),
+        pa.field("length", pa.int32(), nullable=False),
+        pa.field("z_t", pa.binary(), nullable=False),
+    ]
+)
+"""Query embeddings and z_t; ``z_t`` is row-major little-endian float32 [length, width].
+
+A query that is asked both ways has two rows, with the same, averaged, embedding. Queries with the
+same reference, byte by byte, and the same texts are one ``question``, in order of their first, and
+have the same rows."""
 
 
-def fused_queries(embedding_width: int) -> pa.Schema:
-    """Query embeddings and z_t; ``z_t`` is row-major little-endian float32 [length, width].
-
-    A query that is asked both ways has two rows, with the same, averaged, embedding. Queries with
-    the same reference, byte by byte, and the same texts are one ``question``, in order of their
-    first, and have the same rows.
-    """
-    return pa.schema(
-        [
-            pa.field("query_id", pa.string(), nullable=False),
-            pa.field("embedding", pa.list_(pa.float32(), embedding_width), nullable=False),
-            pa.field("question", pa.int64(), nullable=False),
-            pa.field("token_ids", pa.list_(pa.int32()), nullable=False),
-            pa.field("length", pa.int32(), nullable=False),
-            pa.field("z_t", pa.binary(), nullable=False),
-        ]
-    )
+def of_width(schema: pa.Schema, width: int) -> pa.Schema:
+    """With embeddings of a model whose embeddings have this width."""
+    place = schema.get_field_index("embedding")
+    return schema.set(place, schema.field(place).with_type(pa.list_(pa.float32(), width)))

@@ -1,19 +1,31 @@
 """What is committed at a time: shards of pictures, in parts where much is asked of few pictures."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
+
+from storage.arrays import ARRAY_SUFFIX
+
+PICTURES = 256
+"""Of a shard: the unit of commit, of loss when a run is killed, and of what workers share."""
+
+WHOLE = ""
+"""The shard of a stage that has no other."""
+
+_SPLIT = re.compile(r"(?P<shard>.+)-(?P<start>\d{10})-(?P<stop>\d{10})-of-(?P<total>\d+)")
 
 
 @dataclass(frozen=True)
 class Part:
-    """Of the items that a shard of pictures has, in an order that nothing but the inputs decides,
-    the ``items`` from so many to so many, ``of`` all. So a name tells what is in a part, however
-    many parts there are, and whatever ``--batch`` is when an interrupted run goes on."""
+    """Of the items that a shard has, in an order that nothing but the inputs decides, the ``items``
+    from so many to so many, ``of`` all. So a name tells what is in a part, however many parts
+    there are, and whatever ``--batch`` is when an interrupted run goes on."""
 
-    rows: range
+    shard: str
     items: range
     of: int
 
@@ -21,8 +33,8 @@ class Part:
     def name(self) -> str:
         """The shard's, and where it is split, which of how many items."""
         if len(self.items) == self.of:
-            return shard_name(self.rows)
-        return f"{shard_name(self.rows)}-{_digits(self.items, 10)}-of-{self.of}"
+            return self.shard
+        return f"{self.shard}-{_digits(self.items, 10)}-of-{self.of}"
 
 
 @dataclass(frozen=True)
@@ -50,33 +62,69 @@ class Shard:
         return found
 
 
-def shards(total: int, size: int) -> Sequence[range]:
-    """The rows 0..total in consecutive ranges of ``size``, the last one shorter; never no range,
-    so that an artifact over nothing still has its (empty) parts."""
+class Place(NamedTuple):
+    """What a committed part's name tells: its kind, its shard, and how much of that it holds."""
+
+    kind: str
+    shard: str
+    start: int = 0
+    share: float = 1.0
+
+
+def place_of(name: str) -> Place:
+    """Of a part's name, with its kind."""
+    kind, _, rest = name.removesuffix(ARRAY_SUFFIX).partition("-")
+    split = _SPLIT.fullmatch(rest)
+    if split is None:
+        return Place(kind, rest)
+    start, stop, total = (int(split[of]) for of in ("start", "stop", "total"))
+    return Place(kind, split["shard"], start, (stop - start) / total)
+
+
+def part_name(kind: str, shard: str) -> str:
+    """Of the one part of this kind that a shard has."""
+    return f"{kind}-{shard}" if shard else kind
+
+
+def ranges(total: int, size: int) -> Sequence[range]:
+    """0..total in consecutive ranges of ``size``, the last one shorter; never no range, so that an
+    artifact over nothing still has its (empty) parts."""
     return [range(start, min(start + size, total)) for start in range(0, max(total, 1), size)]
 
 
-def parts(rows: range, items: int, size: int) -> list[Part]:
+def shards_of(pictures: int) -> list[str]:
+    """The names of the shards of so many pictures."""
+    return [_digits(rows, 7) for rows in ranges(pictures, PICTURES)]
+
+
+def rows_in(shard: str) -> range:
+    """The pictures of a shard."""
+    start, _, stop = shard.partition("-")
+    return range(int(start), int(stop))
+
+
+def parts(shard: str, items: int, size: int) -> list[Part]:
     """Those of a shard with so many items, ``size`` each; of no items, one."""
-    return [Part(rows, some, items) for some in shards(items, size)]
+    return [Part(shard, some, items) for some in ranges(items, size)]
 
 
-def shard_name(rows: range) -> str:
-    """The rows in the name of a part; sorts as the rows do."""
-    return _digits(rows, 7)
+def shares_left(
+    committed: Iterable[str], shards: Sequence[str], kinds: Iterable[str]
+) -> dict[str, float]:
+    """How much of each shard is not in these parts, of the kind that lacks most; the shards of
+    which nothing is left are not in it."""
+    done = {(kind, shard): 0.0 for kind in kinds for shard in shards}
+    for place in map(place_of, committed):
+        if (place.kind, place.shard) in done:
+            done[place.kind, place.shard] += place.share
+    left = dict.fromkeys(shards, 0.0)
+    for (_, shard), share in done.items():
+        left[shard] = max(left[shard], 1 - share)
+    return {shard: share for shard, share in left.items() if share > ROUNDING}
 
 
-def is_whole(names: Iterable[str], rows: range) -> bool:
-    """Whether all of a shard is in parts of these names, among others'."""
-    shard, reached, total = shard_name(rows), 0, -1
-    for name in sorted(names):
-        if name == shard:
-            return True
-        if name.startswith(f"{shard}-"):
-            start, stop, _, of = name.removeprefix(f"{shard}-").split("-")
-            total = int(of)
-            reached = int(stop) if int(start) == reached else reached
-    return reached == total
+ROUNDING = 1e-9
+"""Of a sum of shares: a part holds a ten-thousandth of its shard or more."""
 
 
 def slice_of(some: range, base: int = 0) -> slice:

@@ -1,14 +1,16 @@
-"""What a run has yet to do, counted, and how long that takes at measured speeds."""
+"""What a run has yet to do, counted, and how long that takes at measured speeds. Each stage says
+what of this is its own."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass
+from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from cir_core.layers.config import Stage1Config, Stage2Config
-from cir_core.planning.disk import FLOAT, Counts, Widths, bytes_by_stage
-from cir_core.rerankers.dual.cost import Load, Sizes, begin_flops, engine_flops
+from cir_core.planning.disk import FLOAT, Counts, Widths
+from cir_core.rerankers.dual.cost import Load, Sizes, begin_flops, engine_flops, published_flops
 from cir_core.retrievers.blip.cost import fusion_flops, vision_flops
 from cir_core.search.candidates import NONE_REMOVED
 from cir_core.types import Keeping
@@ -16,30 +18,8 @@ from cir_core.types import Keeping
 KEPT_SECONDS_PER_BYTE = 1e-9
 """Reading kept image tokens: measured 0.6 ms to read and 1.1 ms to check 1.7 MiB on one core."""
 
-SECONDS_PER_PAIR = {
-    "retrieve": 0.3e-6,
-    "rerank": 1.5e-6,
-    "rank": 1.9e-6,
-    "evaluate": 0.2e-6,
-    "publish": 2.4e-6,
-    "report": 0.2e-6,
-    "ranked": 8e-6,
-}
-"""Tables in and out, measured with two million pairs (docs/performance.md)."""
-
-SECONDS_PER_GALLERY = 0.05
-"""Two parts are committed for each; categories that share one count once."""
-
-SECONDS_PER_RUN = 0.4
-"""A run's small tables into the catalog, which holds all runs of the store."""
-
 ALMOST_CERTAIN = 1 - 1e-12
 """Of a chance: its logarithm can be taken back."""
-
-PAGE_SECONDS = 1.0
-PICTURES = 256
-"""A report's queries and their thumbnails, for which whole pictures are decoded: 16 queries with 16
-pictures each. The demo's page takes 1.4 s."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +48,9 @@ class Expected:
     load: Load
     seen: Float[np.ndarray, " image"]
 
-    def of_images(self, chosen: Bool[np.ndarray, " image"]) -> "Expected":
-        return Expected(self.load.of_images(chosen), self.seen[chosen])
+    def of_images(self, share: Float[np.ndarray, " image"]) -> "Expected":
+        """So much of what each image asks for."""
+        return Expected(self.load.of_images(share), self.seen * (share > 0))
 
     @property
     def pairs(self) -> float:
@@ -158,13 +139,14 @@ class Speeds:
 
 @dataclass(frozen=True)
 class Left:
-    """What of a run has yet to be done: its stages, and of the long ones the pictures that they
-    have yet to see; the tokens of ``kept`` are there. The catalog already holds other ``runs``."""
+    """What of a run has yet to be done: its ``stages``; of those over pictures, how much of what
+    each picture asks for (1: all, 0 where a stage is done); the tokens of ``kept`` pictures are
+    there. The catalog already holds other ``runs``."""
 
     stages: frozenset[str]
-    encoded: Bool[np.ndarray, " image"]
-    fused: Bool[np.ndarray, " image"]
-    scored: Bool[np.ndarray, " image"]
+    encoded: Float[np.ndarray, " picture"]
+    fused: Float[np.ndarray, " picture"]
+    scored: Float[np.ndarray, " picture"]
     kept: int = 0
     runs: int = 0
 
@@ -187,96 +169,101 @@ def together(efforts: Iterable[Effort]) -> Effort:
     return Effort(*map(sum, zip(*every, strict=True)))
 
 
-def forecast(
-    work: Workload,
-    left: Left,
-    stage1: Stage1Config,
-    stage2: Stage2Config,
-    speeds: Speeds,
-    tokens: Keeping,
-) -> dict[str, Effort]:
-    """The effort of each stage that is left, but for ingest, which a plan does itself. Where image
-    tokens are to be kept, a stage ``tokens`` comes before the others.
+@dataclass(frozen=True)
+class Forecast:
+    """What the stages count with: the work of the split, what is left of it, the models, and this
+    machine's speeds. Ranks of targets beyond the K candidates are nowhere in it, since their number
+    is not known: they take as long again as the search at most."""
 
-    Ranks of targets beyond the K candidates are not in it, since their number is not known: they
-    take as long again as the search at most.
-    """
-    lengths, widths = work.lengths, Widths.of(stage1)
-    fused = left.fused[work.references]
-    scored = work.expected.of_images(left.scored)
-    passed, again = int((left.encoded | left.fused).sum()), round(scored.images)
-    keeping = tokens == "cache" and bool(passed or again)
-    to_keep = work.pictures - left.kept if keeping else 0
-    reading = keeping or (tokens == "auto" and left.kept == work.pictures)
+    work: Workload
+    left: Left
+    stage1: Stage1Config
+    stage2: Stage2Config
+    speeds: Speeds
+    tokens: Keeping
 
-    def compute(images: int) -> Effort:
-        seconds = speeds.feed + images * speeds.image if images else 0.0
-        return Effort(images, flops=images * vision_flops(stage1.vision), seconds=seconds)
+    @property
+    def widths(self) -> Widths:
+        return Widths.of(self.stage1)
 
-    def read(images: int) -> Effort:
-        return Effort(images, seconds=images * KEPT_SECONDS_PER_BYTE * FLOAT * widths.image)
+    @property
+    def passed(self) -> int:
+        """Pictures that stage 1 sees."""
+        return int(((self.left.encoded > 0) | (self.left.fused > 0)).sum())
 
-    see = read if reading else compute
-    seen = see(passed)
-    if passed:
-        seen = replace(seen, seconds=seen.seconds + speeds.open_stage1)
-    fusing = fusion_flops(stage1, lengths[fused])
-    sizes = Sizes.of(stage2)
-    scoring = round(begin_flops(sizes, lengths) + engine_flops(sizes, scored.load))
-    efforts = {
-        "tokens": compute(to_keep),
-        "encode": seen,
-        "fuse": Effort(
-            queries=round(work.queries * fused.mean()) if len(fused) else 0,
-            flops=fusing,
-            seconds=fusing * speeds.fusion,
-        ),
-        "retrieve": Effort(
-            queries=work.queries,
-            pairs=work.candidates,
-            flops=2 * stage1.embedding * work.compared,
-            seconds=work.images * speeds.index
-            + work.compared * speeds.search
-            + work.galleries * SECONDS_PER_GALLERY,
-        ),
-        "rerank": together(
-            [
-                see(again),
-                Effort(
-                    queries=work.queries,
-                    pairs=round(scored.pairs),
-                    flops=scoring,
-                    seconds=speeds.open_stage2 + scoring * speeds.scoring,
-                ),
-            ]
-        ),
-        "rank": Effort(pairs=work.candidates),
-        "evaluate": Effort(pairs=work.candidates),
-        "publish": Effort(
-            pairs=(left.runs + 1) * work.candidates, seconds=(left.runs + 1) * SECONDS_PER_RUN
-        ),
-        "report": Effort(pairs=work.candidates, seconds=PAGE_SECONDS + PICTURES * speeds.picture),
-        "ranked": Effort(pairs=work.candidates),
-    }
-    if "encode" not in left.stages:  # the pass is for the queries alone
-        efforts["fuse"] = together([seen, efforts["fuse"]])
-    disk = bytes_by_stage(
-        Counts(
-            images=round(left.encoded.mean() * work.images) if work.pictures else 0,
-            queries=efforts["fuse"].queries,
-            tokens=int(lengths[fused].sum()),
-            pairs=work.candidates,
-            kept=to_keep,
-            ranked=work.candidates,
-        ),
-        widths,
-    )
-    return {
-        stage: replace(
-            effort,
-            bytes=disk.get(stage, 0),
-            seconds=effort.seconds + SECONDS_PER_PAIR.get(stage, 0.0) * effort.pairs,
+    @cached_property
+    def scored(self) -> Expected:
+        """The pairs that are left."""
+        return self.work.expected.of_images(self.left.scored)
+
+    @cached_property
+    def fused(self) -> Float[np.ndarray, " text"]:
+        """How much of each text is left to fuse."""
+        return self.left.fused[self.work.references]
+
+    @property
+    def queries(self) -> int:
+        """That are left to fuse."""
+        return round(self.work.queries * self.fused.mean()) if len(self.fused) else 0
+
+    @property
+    def to_keep(self) -> int:
+        """Pictures whose tokens are yet to be kept."""
+        keeps = self.tokens == "cache" and (self.passed or round(self.scored.images))
+        return self.work.pictures - self.left.kept if keeps else 0
+
+    @property
+    def counts(self) -> Counts:
+        encoded = self.left.encoded
+        return Counts(
+            images=round(encoded.mean() * self.work.images) if len(encoded) else 0,
+            queries=self.queries,
+            tokens=round(float((self.work.lengths * self.fused).sum())),
+            pairs=self.work.candidates,
+            kept=self.to_keep,
+            ranked=self.work.candidates,
         )
-        for stage, effort in efforts.items()
-        if stage in left.stages or (stage == "tokens" and to_keep)
-    }
+
+    def compute(self, pictures: int) -> Effort:
+        """Decode pictures, and have the ViT see them."""
+        seconds = self.speeds.feed + pictures * self.speeds.image if pictures else 0.0
+        flops = pictures * vision_flops(self.stage1.vision)
+        return Effort(pictures, flops=flops, seconds=seconds)
+
+    def see(self, pictures: int) -> Effort:
+        """Their image tokens: read where they are kept, computed elsewhere."""
+        all_kept = self.tokens == "auto" and self.left.kept == self.work.pictures
+        if self.tokens != "cache" and not all_kept:
+            return self.compute(pictures)
+        read = FLOAT * self.widths.image * pictures
+        return Effort(pictures, seconds=read * KEPT_SECONDS_PER_BYTE)
+
+    def first_pass(self) -> Effort:
+        """Stage 1's look at the pictures, for gallery and queries together."""
+        opened = Effort(seconds=self.speeds.open_stage1 if self.passed else 0.0)
+        return together([self.see(self.passed), opened])
+
+    def fusing(self) -> Effort:
+        """Of the texts that are left."""
+        flops = fusion_flops(self.stage1, self.work.lengths[self.fused > 0])
+        return Effort(queries=self.queries, flops=flops, seconds=flops * self.speeds.fusion)
+
+    def scoring(self) -> Effort:
+        """Of the pairs that are left, and of their images."""
+        sizes, pairs = Sizes.of(self.stage2), self.scored
+        flops = round(begin_flops(sizes, self.work.lengths) + engine_flops(sizes, pairs.load))
+        scored = Effort(
+            queries=self.work.queries,
+            pairs=round(pairs.pairs),
+            flops=flops,
+            seconds=self.speeds.open_stage2 + flops * self.speeds.scoring,
+        )
+        return together([self.see(round(pairs.images)), scored])
+
+    def published_flops(self) -> int:
+        """What the published loop would spend on the pairs that are left."""
+        return round(published_flops(Sizes.of(self.stage2), self.scored.load))
+
+    def tables(self) -> Effort:
+        """A row for each candidate."""
+        return Effort(pairs=self.work.candidates)

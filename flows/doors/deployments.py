@@ -15,8 +15,9 @@ from flows.doors.parameters import parameters_of
 from flows.drift import require_unchanged
 from flows.engines.engine import Prefect
 from flows.engines.observed import attempt, logs_shown, observe
+from flows.inputs import resolve_inputs
 from flows.origins import with_folder
-from flows.run import Run, resolve_inputs, run_pipeline
+from flows.run import Run, run_pipeline
 from flows.settings import Settings
 from flows.train import run_training
 from flows.training_settings import TrainingSettings
@@ -104,7 +105,7 @@ def _tag(*tags: str) -> None:
 
 def _show(settings: Settings, run: Run) -> None:
     key = f"{settings.dataset}-{settings.split}"
-    create_markdown_artifact(recall_markdown(settings.store, run), key=f"recall-{key}")
+    create_markdown_artifact(recall_markdown(run), key=f"recall-{key}")
     create_markdown_artifact(report_markdown(run.report), key=f"report-{key}")
 
 

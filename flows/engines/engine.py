@@ -2,44 +2,74 @@
 
 import logging
 import time
-from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import ParamSpec, TypeVar
 
+from tasks.machine import Machine
+from tasks.stages.output import Output, make_output
+from tasks.stages.stage import Pass, make, make_here
+
+Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
 _log = logging.getLogger(__name__)
 
 
-class Engine(Protocol):
+class Engine(ABC):
     """Runs one task to its end and returns its result; exceptions pass through."""
 
-    def run(self, task: Callable[..., Result], *args: Any, **kwargs: Any) -> Result: ...
+    @abstractmethod
+    def observe(self, name: str, work: Callable[[], Result]) -> Result:
+        """Do the work, under this name."""
+
+    def run(
+        self, task: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs
+    ) -> Result:
+        """One task, under the function's name."""
+        return self.observe(task.__name__, partial(task, *args, **kwargs))
+
+    def make(self, made: Pass, machine: Machine) -> tuple[str, ...]:
+        """What is missing of a pass; the names of the stages that had anything to do."""
+        return self.observe(made.name, partial(make, made, machine, self.each))
+
+    def write(self, output: Output) -> tuple[str, ...]:
+        """An output's files, if they are missing; its name if they were."""
+        return self.observe(output.name, partial(make_output, output))
+
+    def each(self, made: Pass, shards: Sequence[str], machine: Machine) -> Iterable[str]:
+        """See ``tasks.stages.stage.Each``."""
+        return make_here(made, shards, machine)
 
 
-class InProcess:
+class InProcess(Engine):
     """Plain calls; ``seconds`` tells how long each task took, by its name, the last time."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
-    def run(self, task: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
+    def observe(self, name: str, work: Callable[[], Result]) -> Result:
         began = time.perf_counter()
-        result = task(*args, **kwargs)
-        self.seconds[task.__name__] = time.perf_counter() - began
-        _log.debug("%s took %.1f s", task.__name__, self.seconds[task.__name__])
+        result = work()
+        self.seconds[name] = time.perf_counter() - began
+        _log.debug("%s took %.1f s", name, self.seconds[name])
         return result
 
 
-class Prefect:
+class Prefect(Engine):
     """Each task is a Prefect task run of the surrounding flow run.
 
     Nothing is cached or persisted by Prefect: our manifests alone decide what is done, and they
     notice a missing file or other weights, which Prefect's keys do not.
     """
 
-    def run(self, task: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
-        from prefect import task as prefect_task
+    def observe(self, name: str, work: Callable[[], Result]) -> Result:
+        from prefect import task
         from prefect.cache_policies import NO_CACHE
 
-        settings = prefect_task(name=task.__name__, cache_policy=NO_CACHE, persist_result=False)
-        return settings(task)(*args, **kwargs)
+        @task(name=name, cache_policy=NO_CACHE, persist_result=False)
+        def observed() -> Result:
+            return work()
+
+        return observed()

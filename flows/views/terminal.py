@@ -14,7 +14,6 @@ from flows.plan import Plan
 from flows.run import Run
 from flows.views.markdown import as_markdown
 from flows.views.tables import Column, Console, print_line, print_table
-from storage.artifacts import Artifact
 
 PLAN_HEADER = ["stage", "state", "images", "queries", "pairs", "FLOP", "disk", "time"]
 MILLIONS = 10_000_000
@@ -24,7 +23,7 @@ make a plan wider than a terminal."""
 HEADER = ["category", "metric", "stage 1", "stage 2", "gain [95 %]"]
 
 
-def recall_rows(store: Path, run: Run) -> list[list[str]]:
+def recall_rows(run: Run) -> list[list[str]]:
     """Stage 1 against stage 2 under ``HEADER``, in percent: a row per category and metric. Micro
     averages and MRR are left to the report and to SQL."""
     return [
@@ -33,12 +32,12 @@ def recall_rows(store: Path, run: Run) -> list[list[str]]:
             _title(metric, k),
             *(_cell(stages.get(name), name) for name in ("stage1", "stage2", "gain")),
         ]
-        for (category, metric, k), stages in _metrics(store, run).items()
+        for (category, metric, k), stages in _metrics(run).items()
         if category != MICRO and metric != "mrr"
     ]
 
 
-def recall_summary(store: Path, run: Run) -> list[dict[str, Any]]:
+def recall_summary(run: Run) -> list[dict[str, Any]]:
     """All metrics for programs, as fractions: one object per category, metric and k (0 where
     there is none), with ``value``, ``ci_low`` and ``ci_high`` of stage1, stage2 and gain, each
     where it is measured, and ``n``, the queries behind them."""
@@ -47,14 +46,14 @@ def recall_summary(store: Path, run: Run) -> list[dict[str, Any]]:
         {"category": category, "metric": metric, "k": k}
         | {stage: {name: row[name] for name in numbers} for stage, row in stages.items()}
         | {"n": next(iter(stages.values()))["n"]}
-        for (category, metric, k), stages in _metrics(store, run).items()
+        for (category, metric, k), stages in _metrics(run).items()
     ]
 
 
-def _metrics(store: Path, run: Run) -> dict[tuple[str, str, int], dict[str, dict[str, Any]]]:
+def _metrics(run: Run) -> dict[tuple[str, str, int], dict[str, dict[str, Any]]]:
     """Rows of the table ``metrics`` by category, metric and k, and then by stage; the categories
     in their order."""
-    rows = Artifact(store, "evaluate", run.evaluated).read("metrics").to_pylist()
+    rows = run.evaluated.read("metrics").to_pylist()
     found: dict[tuple[str, str, int], dict[str, dict[str, Any]]] = {}
     for row in rows:
         found.setdefault((row["category"], row["metric"], row["k"]), {})[row["stage"]] = row
@@ -62,16 +61,16 @@ def _metrics(store: Path, run: Run) -> dict[tuple[str, str, int], dict[str, dict
     return dict(sorted(found.items(), key=lambda item: places[item[0][0]]))
 
 
-def print_recall(store: Path, run: Run, console: Console) -> None:
+def print_recall(run: Run, console: Console) -> None:
     """The table for people."""
-    rows = recall_rows(store, run)
+    rows = recall_rows(run)
     if not rows:
         print_line(console, "The queries have no labels: rankings are made, nothing is measured.")
-        print_line(console, f"export them: {_export_command(store, run)}")
+        print_line(console, f"export them: {_export_command(run)}")
     else:
         columns = [Column(name, right=name not in ("category", "metric")) for name in HEADER]
-        print_table(console, columns, rows, title=_protocol(store, run), section_by=0)
-    for line in gallery_lines(store, run):
+        print_table(console, columns, rows, title=_protocol(run), section_by=0)
+    for line in gallery_lines(run):
         print_line(console, line)
 
 
@@ -87,25 +86,22 @@ def require_accepted(verdict: Verdict, file: Path) -> None:
         )
 
 
-def _export_command(store: Path, run: Run) -> str:
-    evaluated = Artifact(store, "evaluate", run.evaluated).identity()
-    source = Artifact(store, "ingest", evaluated["inputs"]["ingest"]).identity()
-    words = ["cir-pipeline", "export", "--format", format_of(source["settings"]["dataset"])]
-    return shlex.join([*words, "--run", run.run_id, "--store", str(store)])
+def _export_command(run: Run) -> str:
+    format_ = format_of(run.evaluated.ingested.setting("dataset"))
+    words = ["cir-pipeline", "export", "--format", format_, "--run", run.run_id]
+    return shlex.join([*words, "--store", str(run.evaluated.store)])
 
 
-def gallery_rows(store: Path, run: Run) -> list[dict[str, Any]]:
+def gallery_rows(run: Run) -> list[dict[str, Any]]:
     """What was searched, by category: images, missing, sha256."""
-    rows: list[dict[str, Any]] = (
-        Artifact(store, "evaluate", run.evaluated).read("galleries").to_pylist()
-    )
+    rows: list[dict[str, Any]] = run.evaluated.read("galleries").to_pylist()
     return rows
 
 
-def gallery_lines(store: Path, run: Run) -> list[str]:
+def gallery_lines(run: Run) -> list[str]:
     """What was searched, and loudly what could not be."""
     lines = []
-    for gallery in gallery_rows(store, run):
+    for gallery in gallery_rows(run):
         images, missing = gallery["images"], gallery["missing"]
         short = f"SHORT: {images} of {images + missing}" if missing else f"{images}"
         lines.append(f"gallery {gallery['category']}: {short} images, {gallery['sha256'][:16]}")
@@ -116,12 +112,12 @@ def gallery_lines(store: Path, run: Run) -> list[str]:
     return lines
 
 
-def recall_markdown(store: Path, run: Run) -> str:
+def recall_markdown(run: Run) -> str:
     """The table for Prefect's artifact page."""
-    lines = [f"**{as_markdown(_protocol(store, run))}**", ""]
+    lines = [f"**{as_markdown(_protocol(run))}**", ""]
     lines += [_markdown_row(HEADER), "|" + " --- |" * len(HEADER)]
-    lines += [_markdown_row(row) for row in recall_rows(store, run)]
-    told = [f"- {as_markdown(line)}" for line in gallery_lines(store, run)]
+    lines += [_markdown_row(row) for row in recall_rows(run)]
+    told = [f"- {as_markdown(line)}" for line in gallery_lines(run)]
     return "\n".join([*lines, "", *told])
 
 
@@ -129,9 +125,9 @@ def _markdown_row(cells: list[str]) -> str:
     return "| " + " | ".join(map(as_markdown, cells)) + " |"
 
 
-def _protocol(store: Path, run: Run) -> str:
-    settings = Artifact(store, "evaluate", run.evaluated).identity()["settings"]
-    return f"Recall in %, protocol {settings['protocol']}, K = {settings['k']}"
+def _protocol(run: Run) -> str:
+    protocol, k = run.evaluated.setting("protocol"), run.evaluated.setting("k")
+    return f"Recall in %, protocol {protocol}, K = {k}"
 
 
 def _title(metric: str, k: int) -> str:

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from cir_core.errors import ImageProblem
 from cir_core.layers.vision import VisionTransformer, normalise
-from storage.artifacts import Artifact
+from storage.views import Ingested
 from tasks.feed.pictures import Distinct, distinct_pictures
 from tasks.feed.pixels import Pixels, batches, feed_pixels, image_files
+from tasks.machine import Machine
 
 Plan = Sequence[Sequence[int]]
 """Batches of pictures, by their rows; none of them empty."""
@@ -33,32 +34,25 @@ class Seen:
 
 @dataclass(frozen=True)
 class Pictures:
-    """The pictures of a store, images that are copies being one, and the files' root; ``batch`` and
-    ``workers`` say how they reach the ViT, and change no result."""
+    """The pictures of an ingested split, images that are copies being one, and the files' root;
+    ``machine`` says how they reach the ViT, and changes no result."""
 
-    store: Path
+    ingested: Ingested
     root: Path
-    ingested: str
-    batch: int
-    workers: int
+    machine: Machine
 
     @cached_property
     def distinct(self) -> Distinct:
         """The ingested images by their bytes."""
-        return distinct_pictures(Artifact(self.store, "ingest", self.ingested).read("images"))
+        return distinct_pictures(self.ingested.read("images"))
 
     def table(self) -> pa.Table:
         """A row for each picture, in the order that rows count: its first image's."""
         return self.distinct.table
 
-    def images_sha256(self) -> str:
-        """Names the images by their bytes."""
-        inputs = Artifact(self.store, "ingest", self.ingested).identity()["inputs"]
-        return str(inputs["images"])
-
     def plan(self, rows: Sequence[int]) -> Plan:
         """These rows in batches; no rows, no batch."""
-        return batches(rows, self.batch)
+        return batches(rows, self.machine.batch)
 
 
 @contextmanager
@@ -73,7 +67,7 @@ def compute_tokens(
         plan,
         vision.config.image_size,
         device=vision.cls_token.device,
-        workers=pictures.workers,
+        workers=pictures.machine.workers,
     ) as fed:
         yield (_see(vision, pixels) for pixels in fed)
 

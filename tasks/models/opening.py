@@ -10,9 +10,16 @@ import torch
 
 from cir_core.errors import PreflightError
 from cir_core.families import load_stage1, load_stage2, parse_config
+from cir_core.layers.vision import VisionTransformer
 from cir_core.rerankers.dual.model import Stage2Model
 from cir_core.retrievers.blip.fusion import Stage1Model
-from storage.models.folders import WEIGHTS_FILE, Checkpoint, read_checkpoint, write_checkpoint
+from storage.models.folders import (
+    WEIGHTS_FILE,
+    Checkpoint,
+    read_checkpoint,
+    read_config,
+    write_checkpoint,
+)
 
 
 def save_model(
@@ -45,6 +52,12 @@ def open_stage2(folder: Path, *, sha256: str | None = None) -> Stage2Model:
     """Stage 2 in eval mode. Raises as ``open_stage1``."""
     read = _read(folder, sha256)
     return load_stage2(parse_config(read.config, str(folder)), read.tensors, str(folder))
+
+
+def open_vision(folder: Path) -> VisionTransformer:
+    """The visual encoder of either stage. Raises as ``open_stage1``."""
+    kind = parse_config(read_config(folder), str(folder)).kind
+    return (open_stage2 if kind == "stage2" else open_stage1)(folder).vision
 
 
 def _read(folder: Path, sha256: str | None) -> Checkpoint:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +12,9 @@ import torch
 from torch import Tensor
 
 from cir_core.layers.vision import VisionTransformer
-from cir_core.layers.wordpiece import pad_tokens
 from cir_core.planning.effort import Speeds
+from cir_core.ports import Scorer
 from cir_core.rerankers.dual.cost import Load, Sizes, engine_flops
-from cir_core.rerankers.dual.engine import RerankEngine
 from cir_core.rerankers.dual.model import Stage2Model
 from cir_core.rerankers.dual.packing import FusedQueries
 from cir_core.retrievers.blip.cost import fusion_flops
@@ -25,9 +25,14 @@ from cir_core.search.indexes import open_index
 from cir_core.search.scores import QUERIES_AT_ONCE, Gallery
 from cir_core.types import Precision
 from tasks.feed.decode import load_crop
-from tasks.feed.image_tokens import Pictures, compute_tokens
+from tasks.feed.image_tokens import Pictures, Seen, compute_tokens
 from tasks.feed.pixels import image_files
 from tasks.models.opening import open_stage1, open_stage2
+from tasks.shards import Part, Shard
+from tasks.stages.fuse import fuse_each
+from tasks.stages.questions import Questions
+from tasks.stages.rerank import open_scorer, score_shard
+from tasks.stages.scoring import Pairs
 
 SECONDS = 1.5
 """For each speed, after its warm-up: long enough to even out a busy machine's moods, a few percent
@@ -58,14 +63,7 @@ class Sample:
 
 
 def calibrate(
-    pictures: Pictures,
-    stage1: Path,
-    stage2: Path,
-    sample: Sample,
-    *,
-    device: str,
-    memory: int | None,
-    precision: Precision,
+    pictures: Pictures, stage1: Path, stage2: Path, sample: Sample, *, precision: Precision
 ) -> Speeds:
     """Open both models and time a sample of each part, by the code that runs it; nothing is
     written. Takes a second or two for each of four parts, or as long as a few images and pairs take
@@ -76,8 +74,9 @@ def calibrate(
     not timed is 0. Raises as ``open_stage1`` and ``feed_pixels``.
     """
     _log.info("timing samples of the run")
+    machine = pictures.machine
     began = time.perf_counter()
-    first = open_stage1(stage1).to(device)
+    first = open_stage1(stage1).to(machine.device)
     speeds = Speeds(open_stage1=time.perf_counter() - began)
     rows = _drawn(pictures.table().num_rows)
     if not rows:
@@ -88,15 +87,16 @@ def calibrate(
     if sample.gallery:
         index, search = _time_search(sample, first.config.embedding)
         speeds = replace(speeds, index=index, search=search)
-    if not (sample.token_ids and len(seen)):
+    if not (sample.token_ids and len(seen.rows)):
         return speeds
-    speeds = replace(speeds, fusion=_time_fusion(first, sample, seen))
+    speeds = replace(speeds, fusion=_time_fusion(first, sample, seen, machine.batch))
     del first  # both models at once would take twice the memory of the run
     began = time.perf_counter()
     second = open_stage2(stage2)
-    engine = _engine(second, sample, device, memory, precision)
+    sizes = Sizes.of(second.config)
+    scorer = open_scorer(second, _random_queries(second, sample), machine, precision)
     opened = time.perf_counter() - began
-    return replace(speeds, open_stage2=opened, scoring=_time_scoring(second, engine, sample, seen))
+    return replace(speeds, open_stage2=opened, scoring=_time_scoring(sizes, scorer, sample, seen))
 
 
 def _drawn(images: int) -> list[int]:
@@ -110,29 +110,31 @@ def _drawn(images: int) -> list[int]:
 
 def _see_sample(
     pictures: Pictures, vision: VisionTransformer, rows: list[int]
-) -> tuple[float, float, Tensor]:
-    """Seconds until the first image, seconds of each further one, and some images' tokens.
+) -> tuple[float, float, Seen]:
+    """Seconds until the first image, seconds of each further one, and some images.
 
-    Batches double in size up to the run's. Images are seen until the time is up; the tokens of the
-    last batch are what is left.
+    Batches double in size up to the run's. Images are seen until the time is up; the last batch is
+    what is left.
     """
-    sizes = _doubling(pictures.batch)
+    sizes = _doubling(pictures.machine.batch)
     plan, start = [], 0
     while start < len(rows):
         plan.append(rows[start : start + next(sizes)])
         start += len(plan[-1])
     began = time.perf_counter()
     with compute_tokens(pictures, vision, plan) as images:
-        last = next(images).tokens
+        last = next(images)
         fed = time.perf_counter()
         count = 0
         for batch, seen in zip(plan[1:], images, strict=True):
             count += len(batch)
-            last = seen.tokens if len(seen.tokens) else last
-            _wait(last)
+            last = seen if seen.rows else last
+            _wait(last.tokens)
             if time.perf_counter() - fed > SECONDS:
                 break
-        return fed - began, (time.perf_counter() - fed) / count, last.clone()
+        tokens = last.tokens.clone()  # what it is in is used again
+        found = Seen(range(len(tokens)), tokens, {})
+        return fed - began, (time.perf_counter() - fed) / count, found
 
 
 def _time_pictures(pictures: Pictures, size: int, rows: list[int]) -> float:
@@ -148,48 +150,46 @@ def _time_pictures(pictures: Pictures, size: int, rows: list[int]) -> float:
     return spent[-1] / len(spent)
 
 
-def _time_fusion(model: Stage1Model, sample: Sample, images: Tensor) -> float:
+def _time_fusion(model: Stage1Model, sample: Sample, seen: Seen, batch: int) -> float:
     texts = sorted(sample.token_ids, key=len)
 
     @torch.inference_mode()
     def fuse(count: int) -> int:
         some = [texts[row] for row in np.linspace(0, len(texts) - 1, count).astype(int)]
-        padded = pad_tokens(some)
-        device = images.device
-        references = images[torch.arange(count, device=device) % len(images)]
-        z_t = model.fuse(padded.ids.to(device), padded.lengths.to(device), references)
-        _wait(model.embed_queries(z_t))
-        return fusion_flops(model.config, padded.lengths.numpy())
+        questions = Questions(
+            picture=np.arange(count) % len(seen.rows),
+            texts=[[token_ids] for token_ids in some],
+            query_ids=[[""]] * count,
+            too_long={},
+        )
+        fuse_each(model, seen, questions, range(count), batch)
+        return fusion_flops(model.config, np.array([len(token_ids) for token_ids in some]))
 
-    return _seconds_each(fuse, most=len(images))
+    return _seconds_each(fuse, most=batch)
 
 
-def _engine(
-    model: Stage2Model, sample: Sample, device: str, memory: int | None, precision: Precision
-) -> RerankEngine:
+def _random_queries(model: Stage2Model, sample: Sample) -> FusedQueries:
     rng, width = np.random.default_rng(0), model.config.text.width
     z_t = [rng.standard_normal((len(ids), width), dtype=np.float32) for ids in sample.token_ids]
-    queries = FusedQueries.of(z_t, list(sample.token_ids))
-    return RerankEngine(
-        model, queries, device=torch.device(device), memory=memory, precision=precision
-    )
+    return FusedQueries.of(z_t, list(sample.token_ids))
 
 
-def _time_scoring(
-    model: Stage2Model, engine: RerankEngine, sample: Sample, images: Tensor
-) -> float:
-    rng, sizes = np.random.default_rng(0), Sizes.of(model.config)
+def _time_scoring(sizes: Sizes, scorer: Scorer, sample: Sample, seen: Seen) -> float:
+    rng, images = np.random.default_rng(0), len(seen.rows)
     lengths = np.array([len(ids) for ids in sample.token_ids])
-    engine.score(images[:1], np.zeros(1, dtype=int), np.zeros(1, dtype=int))  # begins the queries
     each = min(sample.pairs_per_image, MOST_PAIRS)
 
-    def score(pairs: int) -> float:
-        image = np.arange(pairs) // each % len(images)
-        query = rng.integers(0, len(lengths), len(image))
-        engine.score(images, query, image)
-        return engine_flops(sizes, Load.of(lengths[query], image, images=len(images)))
+    def score(count: int) -> float:
+        picture = np.sort(np.arange(count) // each % images)
+        text = rng.integers(0, len(lengths), count)
+        pairs = Pairs(np.arange(count), picture, np.arange(count + 1), text)
+        part = Part("sample", range(count), count)
+        shard = Shard(part.items, [part], [part])
+        deque(score_shard(scorer, [seen], pairs, shard, _Silent()), maxlen=0)
+        return engine_flops(sizes, Load.of(lengths[text], picture, images=images))
 
-    return _seconds_each(score, most=each * len(images))
+    score(1)  # begins the queries
+    return _seconds_each(score, most=each * images)
 
 
 def _time_search(sample: Sample, width: int) -> tuple[float, float]:
@@ -228,6 +228,12 @@ def _seconds_each(work: Callable[[int], float], *, most: int) -> float:
         else:
             took, done = took + spent, done + units
     return took / done
+
+
+class _Silent:
+    """A counter that tells nobody."""
+
+    def update(self, n: int) -> None: ...
 
 
 def _doubling(most: int) -> Iterator[int]:

@@ -1,7 +1,6 @@
 """What an ingested split asks of both stages, counted from its tables."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,32 +10,29 @@ from cir_core.layers.config import TextConfig
 from cir_core.planning.effort import Expected, Pool, Workload, expect, known
 from cir_core.rerankers.dual.cost import Load
 from cir_core.search.candidates import NONE_REMOVED
-from storage.artifacts import Artifact
 from storage.tables import rows_of
+from storage.views import Encoded, Ingested, Retrieved
 from tasks.feed.pictures import Distinct, distinct_pictures
 from tasks.stages.gallery import categories_by_gallery, usable_images
-from tasks.stages.protocol import protocol_of
 from tasks.stages.questions import Questions, read_questions
 
 
 def count_workload(
-    store: Path,
-    ingested: str,
+    source: Ingested,
     text: TextConfig,
     *,
     k: int,
-    encoded: str | None,
-    candidates: str | None,
+    encoded: Encoded | None,
+    candidates: Retrieved | None,
 ) -> Workload:
     """Of the images and queries that can be used: could be decoded, too, where ``encoded`` tells.
     Pairs are counted from stage 1's ``candidates`` where it has chosen, and expected otherwise.
     Raises PreflightError as ``tokenize``."""
-    source = Artifact(store, "ingest", ingested)
-    removes_reference = protocol_of(source).removes_reference
+    removes_reference = source.protocol.removes_reference
     images = source.read("images")
     usable = images
     if encoded is not None:
-        usable = usable_images(source, Artifact(store, "encode", encoded))
+        usable = usable_images(source, encoded)
     pictures = distinct_pictures(images)
     queries = source.read("queries")
     queries = queries.filter(pc.is_in(queries["reference_id"], usable["image_id"].combine_chunks()))
@@ -57,7 +53,7 @@ def count_workload(
         pools.append(_asked_once(pool, mine["way"].to_numpy()))
     expected = expect(pools, len(pictures))
     if candidates is not None:
-        table = Artifact(store, "retrieve", candidates).read("candidates")
+        table = candidates.read("candidates")
         candidates_expected, expected = table.num_rows, _chosen(table, texts, pictures)
     once = texts.take(pa.array(np.unique(texts["way"].to_numpy(), return_index=True)[1]))
     return Workload(

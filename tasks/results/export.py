@@ -19,11 +19,11 @@ from cir_core.submissions.faults import Verdict
 from cir_core.submissions.formats import ExportFormat, Stage, compact_json
 from cir_core.submissions.trec import qrel_lines, run_lines
 from cir_core.types import Benchmark, ImageId, Pool, Query, QueryId
-from storage.artifacts import Artifact
 from storage.atomic import commit, commit_text
-from storage.catalog import run_id_of
 from storage.runs import find_run, read_as_ours
+from storage.store import Store
 from storage.tables import write_jsonl, write_table
+from storage.views import Evaluated
 from tasks.results.ranking_rows import ranking_rows
 
 _log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class Exported:
 
 
 def export(
-    store: Path,
+    store: Store,
     format_: ExportFormat,
     *,
     run: str | None = None,
@@ -91,21 +91,19 @@ class _Run:
         )
 
 
-def _read_run(evaluated: Artifact) -> _Run:
+def _read_run(evaluated: Evaluated) -> _Run:
     evaluated.require_current()
-    identity, store = evaluated.identity(), evaluated.store
-    source = Artifact(store, "ingest", identity["inputs"]["ingest"])
-    settings = source.identity()["settings"]
+    source = evaluated.ingested
     return _Run(
-        run_id=run_id_of(evaluated.fingerprint),
-        dataset=settings["dataset"],
-        split=settings["split"],
-        protocol=PROTOCOLS[settings["protocol"]].name,
-        k=identity["settings"]["k"],
+        run_id=evaluated.run_id,
+        dataset=source.setting("dataset"),
+        split=source.setting("split"),
+        protocol=source.protocol.name,
+        k=evaluated.setting("k"),
         queries=source.read("queries"),
         gallery=source.read("gallery").sort_by("position"),
         categories=source.read("categories"),
-        rankings=Artifact(store, "rank", identity["inputs"]["rank"]).read("rankings"),
+        rankings=evaluated.ranked.read("rankings"),
     )
 
 

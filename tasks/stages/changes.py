@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cir_core.errors import CirError
-from storage.artifacts import Artifact
 from storage.atomic import sha256_of
 from storage.models.folders import CONFIG_FILE, WEIGHTS_FILE, model_sha256
 from storage.sources.folders import list_images
 from storage.sources.looks import Looks
-from tasks.stages.readings import Ingested
+from storage.views import Pair
+from tasks.stages.ingest import Reading
 
 
 def look_at_models(**folders: Path) -> dict[str, Looks]:
@@ -22,46 +22,42 @@ def look_at_models(**folders: Path) -> dict[str, Looks]:
     return looks
 
 
-def find_changed(
-    store: Path, ingested: Ingested, pair: str, models: Mapping[str, Looks]
-) -> tuple[str, ...]:
+def find_changed(reading: Reading, pair: Pair, models: Mapping[str, Looks]) -> tuple[str, ...]:
     """Images, annotation files and model weights that no longer hold what the results are made of,
     and folders to which an image came that the gallery lacks; paths, each once.
 
     Asks the system how each file looks (100,000 in two to three seconds) and reads only those that
     look otherwise than before they were used.
     """
-    changed = [*_changed_files(store, ingested), *_grown_folders(ingested)]
-    names = Artifact(store, "pair", pair).identity()["inputs"]
+    changed = [*_changed_files(reading), *_grown_folders(reading)]
     changed += [
         str(look.root / WEIGHTS_FILE)
         for stage, look in models.items()
-        if look.differing() and _model_name(look.root) != names[stage]
+        if look.differing() and _model_name(look.root) != pair.digest(stage)
     ]
     return tuple(changed)
 
 
-def _changed_files(store: Path, ingested: Ingested) -> list[str]:
-    differing = ingested.looks.differing()
+def _changed_files(reading: Reading) -> list[str]:
+    differing = reading.looks.differing()
     if not differing:
         return []
-    source = Artifact(store, "ingest", ingested.fingerprint)
-    images = source.read("images", ["path", "sha256"]).to_pylist()
-    inputs = source.identity()["inputs"]
+    images = reading.ingested.read("images", ["path", "sha256"]).to_pylist()
+    inputs = reading.ingested.identity()["inputs"]
     used = {**inputs, **{row["path"]: row["sha256"] for row in images}}
-    bytes_names = {name: _bytes_name(ingested.looks.root / name) for name in differing}
+    bytes_names = {name: _bytes_name(reading.looks.root / name) for name in differing}
     return [
-        str(ingested.looks.root / name)
+        str(reading.looks.root / name)
         for name, now in bytes_names.items()
         if (name in used and now != used[name])
         or (os.path.isabs(name) and now not in inputs)  # a table that lies elsewhere
     ]
 
 
-def _grown_folders(ingested: Ingested) -> list[str]:
+def _grown_folders(reading: Reading) -> list[str]:
     grown = []
-    for folder, images in ingested.searched.items():
-        path, known = ingested.looks.root / folder, frozenset(images)
+    for folder, images in reading.searched.items():
+        path, known = reading.looks.root / folder, frozenset(images)
         try:
             came = sum(image not in known for image in list_images(path).images)
         except CirError as error:

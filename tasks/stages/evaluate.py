@@ -1,7 +1,9 @@
 """Rankings and labels to metrics under the dataset's protocol."""
 
-from dataclasses import asdict, replace
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,74 +22,87 @@ from cir_core.metrics.recall import (
     coverage_metrics,
     recall_metrics,
 )
+from cir_core.planning.disk import Counts, Widths
+from cir_core.planning.effort import Effort, Forecast
 from cir_core.protocols import Protocol
 from cir_core.types import Pool
 from storage import schemas
-from storage.artifacts import Artifact, Identity, Made
+from storage.views import Encoded, Evaluated, Ingested, Ranked, Retrieved
+from tasks.machine import Machine
 from tasks.stages.gallery import categories_by_gallery, usable_images
-from tasks.stages.protocol import protocol_of
-
-VERSION = 4
+from tasks.stages.stage import Product, Stage, Work
 
 NEVER = np.iinfo(np.int32).max
 """Rank of a target that no ranking can contain: a miss at every k."""
 
 
-def evaluate(store: Path, ingested: str, candidates: str, rankings: str) -> Made:
-    """The artifact ``evaluate``: parts metrics and galleries. Queries without label are left out;
+@dataclass(frozen=True)
+class Evaluate(Stage[Evaluated]):
+    """Parts metrics and galleries; ``k`` is the candidates'. Queries without label are left out;
     queries that could not be asked, or whose target is not in the gallery, count as misses."""
-    retrieved = Artifact(store, "retrieve", candidates)
-    k = retrieved.identity()["settings"]["k"]
-    identity = identify(store, ingested, candidates, rankings, k=k)
-    artifact = Artifact.of(store, identity)
-    if artifact.is_done:
-        return Made(identity.fingerprint, reused=True)
-    source = Artifact(store, "ingest", ingested)
-    protocol = protocol_of(source)
-    queries = source.read("queries").sort_by("query_id")
-    labelled = queries.filter(pc.is_valid(queries["targets"]))
-    targets = retrieved.read("targets")
-    ranked = Artifact(store, "rank", rankings).read("rankings")
-    metrics = _metrics(protocol, k, labelled, targets, ranked)
-    encoded = Artifact(store, "encode", retrieved.identity()["inputs"]["encode"])
-    galleries = _galleries(source, encoded)
-    rows = [
-        {"protocol": protocol.name, **asdict(metric), **_of_gallery(metric.category, galleries)}
-        for metric in metrics
-    ]
-    artifact.write_part("metrics", pa.Table.from_pylist(rows, schemas.METRICS))
-    described = [asdict(gallery) for gallery in galleries.values()]
-    artifact.write_part("galleries", pa.Table.from_pylist(described, schemas.GALLERIES))
-    artifact.finish(identity, ["metrics", "galleries"])
-    return Made(identity.fingerprint, reused=False)
+
+    ingested: Ingested
+    encoded: Encoded
+    candidates: Retrieved
+    ranked: Ranked
+    k: int
+
+    makes = Evaluated
+    version = 4
+    seconds_per_pair = 0.2e-6
+
+    def settings(self) -> Mapping[str, Any]:
+        return {"protocol": self.ingested.protocol.name, "k": self.k}
+
+    def inputs(self) -> Mapping[str, str]:
+        return {
+            "ingest": self.ingested.fingerprint,
+            "retrieve": self.candidates.fingerprint,
+            "rank": self.ranked.fingerprint,
+        }
+
+    @contextmanager
+    def open(self, machine: Machine) -> Iterator[Work]:
+        yield self._evaluate
+
+    @staticmethod
+    def effort(forecast: Forecast) -> Effort:
+        return forecast.tables()
+
+    @staticmethod
+    def disk(counts: Counts, widths: Widths) -> int:
+        """Some rows a category."""
+        return 0
+
+    def _evaluate(self, _shards: Sequence[str]) -> Iterator[Product]:
+        protocol, galleries = self.ingested.protocol, _galleries(self.ingested, self.encoded)
+        targets, rankings = self.candidates.read("targets"), self.ranked.read("rankings")
+        metrics = _metrics(protocol, self.k, _labelled(self.ingested), targets, rankings)
+        rows = [
+            {"protocol": protocol.name, **asdict(metric), **_of_gallery(metric.category, galleries)}
+            for metric in metrics
+        ]
+        described = [asdict(gallery) for gallery in galleries.values()]
+        view = self.made
+        yield Product(view, "metrics", pa.Table.from_pylist(rows, schemas.METRICS))
+        yield Product(view, "galleries", pa.Table.from_pylist(described, schemas.GALLERIES))
 
 
-def identify(store: Path, ingested: str, candidates: str, rankings: str, *, k: int) -> Identity:
-    """What names the artifact ``evaluate``; ``k`` is the candidates'."""
-    protocol = protocol_of(Artifact(store, "ingest", ingested)).name
-    return Identity(
-        stage="evaluate",
-        version=VERSION,
-        settings={"protocol": protocol, "k": k},
-        inputs={"ingest": ingested, "retrieve": candidates, "rank": rankings},
-    )
-
-
-def stage1_metrics(store: Path, ingested: str, candidates: str) -> list[Metric]:
-    """What ``evaluate`` says of stage 1, before there is a stage 2; nothing is written."""
-    source = Artifact(store, "ingest", ingested)
-    protocol = protocol_of(source)
-    retrieved = Artifact(store, "retrieve", candidates)
-    queries = source.read("queries").sort_by("query_id")
-    labelled = queries.filter(pc.is_valid(queries["targets"]))
-    found = retrieved.read("candidates")
+def stage1_metrics(ingested: Ingested, candidates: Retrieved) -> list[Metric]:
+    """What ``Evaluate`` says of stage 1, before there is a stage 2; nothing is written."""
+    found = candidates.read("candidates")
     unchanged = found.append_column("rank", found["stage1_rank"])
-    k = retrieved.identity()["settings"]["k"]
-    metrics = _metrics(protocol, k, labelled, retrieved.read("targets"), unchanged)
+    k, targets = candidates.setting("k"), candidates.read("targets")
+    metrics = _metrics(ingested.protocol, k, _labelled(ingested), targets, unchanged)
     return [metric for metric in metrics if metric.stage == "stage1"]
 
 
-def _galleries(source: Artifact, encoded: Artifact) -> dict[str, SearchedGallery]:
+def _labelled(ingested: Ingested) -> pa.Table:
+    queries = ingested.read("queries").sort_by("query_id")
+    return queries.filter(pc.is_valid(queries["targets"]))
+
+
+def _galleries(source: Ingested, encoded: Encoded) -> dict[str, SearchedGallery]:
     """By category, in order; a gallery that several categories have is hashed once."""
     usable = usable_images(source, encoded)
     sha256_of = dict(zip(usable["image_id"].to_pylist(), usable["sha256"].to_pylist(), strict=True))
@@ -97,7 +112,7 @@ def _galleries(source: Artifact, encoded: Artifact) -> dict[str, SearchedGallery
         images = members.filter(pc.equal(members["gallery"], name))["image_id"].to_pylist()
         one = searched(name, images, sha256_of)
         found |= {category: replace(one, category=category) for category in categories}
-    return {category: found[category] for category in source.identity()["settings"]["categories"]}
+    return {category: found[category] for category in source.setting("categories")}
 
 
 def _of_gallery(category: str, galleries: dict[str, SearchedGallery]) -> dict[str, int | str]:

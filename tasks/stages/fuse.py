@@ -1,25 +1,151 @@
 """z_t and the embedding of every question whose reference has been seen."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
 from cir_core.layers.wordpiece import pad_tokens
 from cir_core.ordering import require_finite
+from cir_core.planning.disk import FLOAT, Counts, Widths
+from cir_core.planning.effort import Effort, Forecast, together
 from cir_core.retrievers.blip.fusion import Stage1Model
-from tasks.feed.image_tokens import Seen
-from tasks.shards import Shard
-from tasks.stages.questions import Questions
+from storage import schemas
+from storage.views import Fused
+from tasks.feed.image_tokens import Pictures, Seen
+from tasks.progress import Counter
+from tasks.shards import Part, Shard, part_name, parts, rows_in
+from tasks.stages.first_pass import Begun, PassStage
+from tasks.stages.questions import Questions, read_questions
+from tasks.stages.stage import Product
+
+PART = 2**11
+"""Questions per part of ``queries`` at most, where many are asked of few pictures: z_t of as many
+texts as Fashion-IQ's is 86 MiB at full size, and a minute's work of two cores."""
 
 AT_ONCE = 2**11
 """Questions whose texts are sorted by length together, for less padding; one part's."""
 
 Fusion = dict[str, Any]
 """A row of the table ``queries``, but for the query."""
+
+
+@dataclass(frozen=True)
+class Fuse(PassStage[Fused]):
+    """Parts queries-<shard>, or several where a shard has more than ``PART`` questions; and
+    unfused-<shard> for the queries whose reference cannot be decoded, or whose text is too long."""
+
+    makes = Fused
+
+    def inputs(self) -> Mapping[str, str]:
+        return {**super().inputs(), "texts": self.ingested.digest("texts")}
+
+    @staticmethod
+    def effort(forecast: Forecast) -> Effort:
+        """Where gallery embeddings are there, the pass is for the queries alone."""
+        fusing = forecast.fusing()
+        if "encode" in forecast.left.stages:
+            return fusing
+        return together([forecast.first_pass(), fusing])
+
+    @staticmethod
+    def disk(counts: Counts, widths: Widths) -> int:
+        return FLOAT * (widths.embedding * counts.queries + widths.text * counts.tokens)
+
+    def begin(self, model: Stage1Model, pictures: Pictures) -> Begun:
+        view, queries = self.made, self.ingested.read("queries")
+        questions = read_questions(model.config.text, queries, pictures.distinct)
+
+        def for_shard(shard: str) -> _Fusing | None:
+            rows = rows_in(shard)
+            items = questions.of_pictures(rows.start, rows.stop - 1)
+            every = parts(shard, len(items), PART)
+            missing = [part for part in every if view.lacks(_name(part))]
+            unfused = part_name("unfused", shard)
+            if not missing and not view.lacks(unfused):
+                return None
+            asked = Shard(items, every, missing)
+            return _Fusing(view, model, pictures, questions, asked, unfused, [*missing])
+
+        return Begun(len(questions), for_shard)
+
+
+def _name(part: Part) -> str:
+    return part_name("queries", part.name)
+
+
+@dataclass(frozen=True)
+class _Fusing:
+    """Of the questions of a shard's pictures: the rows of those that are not in a part yet, and the
+    parts that are still to come."""
+
+    view: Fused
+    model: Stage1Model
+    pictures: Pictures
+    questions: Questions
+    shard: Shard
+    unfused_part: str
+    coming: list[Part]
+    fused: list[list[Fusion]] = field(default_factory=list)
+    unfused: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def asked(self) -> int:
+        return sum(len(part.items) for part in self.shard.missing)
+
+    def look(self, seen: Seen, counter: Counter) -> Iterator[Product]:
+        self._note(seen)
+        batch = self.pictures.machine.batch
+        for fusions in fuse_seen(self.model, seen, self.questions, self.shard, batch):
+            counter.update(1)
+            self.fused.append(fusions)
+            if len(self.fused) == len(self.coming[0].items):
+                yield self._next_part()
+
+    def close(self) -> Iterator[Product]:
+        if self.coming:  # of no question
+            yield self._next_part()
+        if self.view.lacks(self.unfused_part):
+            unfused = pa.Table.from_pylist(self.unfused, schemas.PROBLEMS)
+            yield Product(self.view, self.unfused_part, unfused)
+
+    def _next_part(self) -> Product:
+        """What holds for a question holds for each of its queries."""
+        rows = [
+            {"query_id": query, **fusion}
+            for fusion in chain.from_iterable(self.fused)
+            for query in self.questions.query_ids[fusion["question"]]
+        ]
+        self.fused.clear()
+        schema = schemas.of_width(schemas.FUSED_QUERIES, self.model.config.embedding)
+        table = pa.Table.from_pylist(rows, schema)
+        return Product(self.view, _name(self.coming.pop(0)), table)
+
+    def _note(self, seen: Seen) -> None:
+        """The queries that cannot be asked."""
+        for row in sorted([*seen.rows, *seen.problems]):
+            self.unfused.extend(self.questions.too_long.get(row, []))
+        for row in seen.problems:
+            reference = self.pictures.distinct.copies[row][0]
+            self.unfused.extend(
+                _unfused(query, reference)
+                for question in self.questions.of_pictures(row, row)
+                for query in self.questions.query_ids[question]
+            )
+
+
+def _unfused(query_id: str, reference: str) -> dict[str, str]:
+    return {
+        "item": query_id,
+        "kind": "reference_unusable",
+        "message": f"{reference} cannot be decoded",
+    }
 
 
 class _Asked(NamedTuple):
@@ -47,11 +173,11 @@ def fuse_seen(
         some = here[start : start + AT_ONCE]
         missing = shard.is_missing(some)
         if missing.any():
-            fused = _fuse_each(model, seen, questions, some, batch)
+            fused = fuse_each(model, seen, questions, some, batch)
             yield from (fused[one] for one in np.array(some)[missing].tolist())
 
 
-def _fuse_each(
+def fuse_each(
     model: Stage1Model, seen: Seen, questions: Questions, some: range, batch: int
 ) -> dict[int, list[Fusion]]:
     """By question; all rows of a question are here, since they have the same reference."""

@@ -5,7 +5,7 @@ import pyarrow.compute as pc
 
 from cir_core.types import Benchmark
 from storage import schemas
-from storage.artifacts import Artifact
+from storage.views import Encoded, Ingested
 
 
 def gallery_table(benchmark: Benchmark) -> pa.Table:
@@ -27,7 +27,7 @@ def category_table(benchmark: Benchmark) -> pa.Table:
     return pa.table({"category": list(named), "gallery": list(named.values())}, schemas.CATEGORIES)
 
 
-def categories_by_gallery(ingested: Artifact) -> dict[str, list[str]]:
+def categories_by_gallery(ingested: Ingested) -> dict[str, list[str]]:
     """The categories that are asked of each gallery; both in their order."""
     grouped: dict[str, list[str]] = {}
     for row in ingested.read("categories").to_pylist():
@@ -35,7 +35,7 @@ def categories_by_gallery(ingested: Artifact) -> dict[str, list[str]]:
     return grouped
 
 
-def usable_images(ingested: Artifact, encoded: Artifact) -> pa.Table:
+def usable_images(ingested: Ingested, encoded: Encoded) -> pa.Table:
     """Rows of the table ``images``, without those that were ingested and could not be decoded:
     these are no more usable than the ones that are missing."""
     images = ingested.read("images")

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,38 +16,94 @@ from cir_core.datasets.ids import twins
 from cir_core.datasets.registry import Dataset
 from cir_core.doctor.checkup import several_files
 from cir_core.errors import UsageError
+from cir_core.planning.disk import Counts, Widths
+from cir_core.planning.effort import Effort, Forecast
 from cir_core.types import Benchmark, ImageId, Query, RunSplit
 from storage import schemas
-from storage.artifacts import Artifact, Identity
 from storage.sources.annotations import AnnotationReader, require_root
 from storage.sources.images import Folders
+from storage.sources.looks import Looks
+from storage.store import Store
+from storage.views import Ingested
+from tasks.machine import Machine
 from tasks.stages.gallery import category_table, gallery_table
-from tasks.stages.readings import Ingested
 from tasks.stages.scan import Images, scan_images
-
-VERSION = 5
+from tasks.stages.stage import Product, Stage, Work, make, make_here
 
 EXAMPLES_SHOWN = 5
+
+ROW_BYTES = 200
+"""Of an image or a query: ids, a path, a hash, a text."""
 
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Ingest(Stage[Ingested]):
+    """Parts images, gallery, categories, queries, problems, as the protocol wants them; of the
+    named categories, or of all. A gallery that several categories have is kept once. The input
+    ``texts`` names what the queries ask, whatever their gallery.
+
+    A split must be read before this can be named (``read_split``): only the bytes of its files say
+    whether they changed. A bad image is a row of ``problems``; whether that is one too many is
+    decided by the flow.
+    """
+
+    named: Mapping[str, Any]
+    read: Mapping[str, str]
+    tables: Callable[[], Mapping[str, pa.Table]]
+
+    makes = Ingested
+    version = 5
+
+    def settings(self) -> Mapping[str, Any]:
+        return self.named
+
+    def inputs(self) -> Mapping[str, str]:
+        return self.read
+
+    @contextmanager
+    def open(self, machine: Machine) -> Iterator[Work]:
+        yield self._tables
+
+    @staticmethod
+    def effort(forecast: Forecast) -> Effort:
+        """Its time is the last reading's."""
+        return Effort(images=forecast.work.images, queries=forecast.work.queries)
+
+    @staticmethod
+    def disk(counts: Counts, widths: Widths) -> int:
+        return ROW_BYTES * (counts.images + counts.queries)
+
+    def _tables(self, _shards: Sequence[str]) -> Iterator[Product]:
+        for kind, table in self.tables().items():
+            yield Product(self.made, kind, table)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What ingesting hands on beside its artifact: how each annotation file and image looked before
+    it was read, and the folders all of whose images are in the gallery."""
+
+    ingested: Ingested
+    reused: bool
+    looks: Looks
+    searched: Mapping[str, tuple[ImageId, ...]]
+
+
 def ingest(
-    store: Path,
+    store: Store,
     data_root: Path,
     dataset: Dataset,
     split: RunSplit,
     categories: Sequence[str],
     protocol: str,
-) -> Ingested:
-    """The artifact ``ingest``: parts images, gallery, categories, queries, problems, as the
-    protocol wants them; of the named categories, or of all. A gallery that several categories have
-    is kept once. Its input ``texts`` names what the queries ask, whatever their gallery.
+) -> Reading:
+    """Read a split, and make its artifact ``ingest`` if that is not there.
 
-    Image files are always read and hashed, since only their bytes can say whether they changed.
-    Raises UsageError for an unknown category, PreflightError for a missing folder, and
-    AnnotationError for a missing or malformed annotation file. A bad image is a row of
-    ``problems``; whether that is one too many is decided by the flow.
+    Image files are always read and hashed. Raises UsageError for an unknown category,
+    PreflightError for a missing folder, and AnnotationError for a missing or malformed annotation
+    file.
     """
     adapter = dataset.adapter
     categories = _choose(adapter, dataset.name, categories)
@@ -58,42 +116,41 @@ def ingest(
     images = scan_images(folders, benchmark.files, looks=annotations.looks)
     listed = [problem.row(problem.item) for problem in benchmark.problems] + images.problems
     gallery, categories_of = gallery_table(benchmark), category_table(benchmark)
-    identity = Identity(
-        stage="ingest",
-        version=VERSION,
-        settings={
+
+    def tables() -> dict[str, pa.Table]:
+        problems = listed + _query_problems(benchmark, images)
+        _log.info(
+            "ingested %d images, %d queries, %d problems",
+            len(images.rows), len(benchmark.queries), len(problems),
+        )  # fmt: skip
+        return {
+            "images": pa.Table.from_pylist(images.rows, schemas.IMAGES),
+            "gallery": gallery,
+            "categories": categories_of,
+            "queries": _queries_table(benchmark.queries),
+            "problems": pa.Table.from_pylist(problems, schemas.PROBLEMS),
+        }
+
+    stage = Ingest(
+        store,
+        named={
             "dataset": dataset.name,
             "split": split,
             "categories": list(benchmark.galleries),
             "protocol": protocol,
         },
-        inputs=annotations.inputs()
+        read=annotations.inputs()
         | {
             "images": _digest(images.rows),
             "problems": _digest(listed),
             "gallery": _digest(gallery.to_pylist() + categories_of.to_pylist()),
             "texts": _digest(_asked(benchmark)),
         },
+        tables=tables,
     )
-    artifact = Artifact.of(store, identity)
-    reused = artifact.is_done
-    made = Ingested(
-        identity.fingerprint, reused, annotations.looks, _searched(annotations, benchmark)
-    )
-    if reused:
-        return made
-    problems = listed + _query_problems(benchmark, images)
-    artifact.write_part("images", pa.Table.from_pylist(images.rows, schemas.IMAGES))
-    artifact.write_part("gallery", gallery)
-    artifact.write_part("categories", categories_of)
-    artifact.write_part("queries", _queries_table(benchmark.queries))
-    artifact.write_part("problems", pa.Table.from_pylist(problems, schemas.PROBLEMS))
-    artifact.finish(identity, ["images", "gallery", "categories", "queries", "problems"])
-    _log.info(
-        "ingested %d images, %d queries, %d problems",
-        len(images.rows), len(benchmark.queries), len(problems),
-    )  # fmt: skip
-    return made
+    reused = not make(stage, Machine(), make_here)
+    searched = _searched(annotations, benchmark)
+    return Reading(stage.made, reused, annotations.looks, searched)
 
 
 def _searched(

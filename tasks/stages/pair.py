@@ -1,29 +1,31 @@
 """Are these two models a pair? Asked before any work, since stage 2 is met hours later."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from cir_core.families import as_stage1, as_stage2, parse_config, require_same_vision
-from storage.artifacts import Artifact, Identity, Made
+from storage.artifacts import Identity
 from storage.models.folders import read_identity
+from storage.store import Store
+from storage.views import Made, Pair
 from tasks.models.opening import open_stage1, open_stage2
 
 VERSION = 2
 
 
-def check_stage1(store: Path, stage1: Path) -> Made:
+def check_stage1(store: Store, stage1: Path) -> Made[Pair]:
     """The artifact ``pair`` of a stage 1 that is asked alone, as while it trains. Raises as
     ``check_pair``."""
     sha256 = read_identity(stage1).sha256
-    identity = Identity("pair", VERSION, settings={}, inputs={"stage1": sha256})
-    artifact = Artifact.of(store, identity)
-    if artifact.is_done:
-        return Made(identity.fingerprint, reused=True)
-    open_stage1(stage1, sha256=sha256)
-    artifact.finish(identity, [])
-    return Made(identity.fingerprint, reused=False)
+
+    def check() -> None:
+        open_stage1(stage1, sha256=sha256)
+
+    return _checked(store, {}, {"stage1": sha256}, check)
 
 
-def check_pair(store: Path, stage1: Path, stage2: Path) -> Made:
+def check_pair(store: Store, stage1: Path, stage2: Path) -> Made[Pair]:
     """The artifact ``pair``, without parts: its manifest says that both models were loaded
     strictly, are finite, and hold the same visual encoder, tensor by tensor. Its inputs name the
     models' bytes, and whoever opens one of them later insists on that name; its settings name the
@@ -36,12 +38,22 @@ def check_pair(store: Path, stage1: Path, stage2: Path) -> Made:
     as_stage1(parse_config(first.config, str(stage1)), str(stage1))
     prior = as_stage2(parse_config(second.config, str(stage2)), str(stage2)).prior
     weights = {"stage1": first.sha256, "stage2": second.sha256}
-    identity = Identity("pair", VERSION, settings={"prior": prior}, inputs=weights)
-    artifact = Artifact.of(store, identity)
-    if artifact.is_done:
-        return Made(identity.fingerprint, reused=True)
-    require_same_vision(
-        open_stage1(stage1, sha256=first.sha256), open_stage2(stage2, sha256=second.sha256)
-    )
-    artifact.finish(identity, [])
-    return Made(identity.fingerprint, reused=False)
+
+    def check() -> None:
+        require_same_vision(
+            open_stage1(stage1, sha256=first.sha256), open_stage2(stage2, sha256=second.sha256)
+        )
+
+    return _checked(store, {"prior": prior}, weights, check)
+
+
+def _checked(
+    store: Store, settings: Mapping[str, Any], weights: Mapping[str, str], check: Callable[[], None]
+) -> Made[Pair]:
+    identity = Identity("pair", VERSION, settings, weights)
+    pair = Pair.named(store, identity)
+    reused = pair.is_done
+    if not reused:
+        check()
+        pair.finish(identity, [])
+    return Made(pair, reused)

@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +13,7 @@ from cir_core.datasets.listing_notes import first_few
 from cir_core.datasets.own_rows import shown
 from cir_core.layers.config import TextConfig
 from cir_core.layers.wordpiece import Tokenizer
-from storage.artifacts import Artifact
+from storage.views import Ingested
 from tasks.feed.pictures import Distinct, distinct_pictures
 
 _log = logging.getLogger(__name__)
@@ -81,13 +80,12 @@ def read_questions(config: TextConfig, queries: pa.Table, pictures: Distinct) ->
     )
 
 
-def text_problems(store: Path, ingested: str, config: TextConfig) -> list[dict[str, str]]:
+def text_problems(ingested: Ingested, config: TextConfig) -> list[dict[str, str]]:
     """What encoding will find of the ingested queries' texts, as rows of ``problems``: those that
     are longer than the model reads. Warns of texts that it reads and does not understand."""
-    source = Artifact(store, "ingest", ingested)
-    queries = source.read("queries")
+    queries = ingested.read("queries")
     _tell_foreign(config, queries)
-    asked = read_questions(config, queries, distinct_pictures(source.read("images")))
+    asked = read_questions(config, queries, distinct_pictures(ingested.read("images")))
     return list(chain.from_iterable(asked.too_long.values()))
 
 

@@ -1,6 +1,9 @@
-"""Candidates and their scores to rankings."""
+"""Retrieved and their scores to rankings."""
 
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -8,17 +11,19 @@ import pyarrow.compute as pc
 
 from cir_core.errors import StoreCorrupt
 from cir_core.ordering import grouped_best_first
+from cir_core.planning.disk import Counts, Widths
+from cir_core.planning.effort import Effort, Forecast
 from cir_core.protocols import Subset
 from storage import schemas
-from storage.artifacts import Artifact, Identity, Made
 from storage.tables import rows_of
-from tasks.stages.protocol import protocol_of
+from storage.views import Ingested, Ranked, Retrieved, Scored
+from tasks.machine import Machine
+from tasks.stages.stage import Product, Stage, Work
 
-VERSION = 2
 
-
-def rank(store: Path, ingested: str, candidates: str, scores: str) -> Made:
-    """The artifact ``rank``: part rankings, every candidate with both stages' ranks and scores.
+@dataclass(frozen=True)
+class Rank(Stage[Ranked]):
+    """The part rankings: every candidate with both stages' ranks and scores.
 
     Within a query and pool, candidates are ordered by stage 2's score, ties by gallery position.
     Where the protocol takes a subset from the main order, its members that are candidates come
@@ -26,35 +31,50 @@ def rank(store: Path, ingested: str, candidates: str, scores: str) -> Made:
 
     Raises StoreCorrupt when a candidate has no score.
     """
-    identity = identify(store, ingested, candidates, scores)
-    artifact = Artifact.of(store, identity)
-    if artifact.is_done:
-        return Made(identity.fingerprint, reused=True)
-    source = Artifact(store, "ingest", ingested)
-    table = (
-        Artifact(store, "retrieve", candidates)
-        .read("candidates")
-        .join(Artifact(store, "rerank", scores).read("scores"), ["query_id", "image_id"])
-        .join(source.read("queries").select(["query_id", "category"]), "query_id")
-        .join(source.read("categories"), "category")
-        .join(source.read("gallery"), ["gallery", "image_id"])
-    )
-    if table["stage2_score"].null_count:
-        raise StoreCorrupt(
-            f"{table['stage2_score'].null_count} candidates have no score",
-            item=str(Artifact(store, "rerank", scores).folder),
-            remedy="delete this folder and run the same command again",
+
+    ingested: Ingested
+    candidates: Retrieved
+    scored: Scored
+
+    makes = Ranked
+    version = 2
+    seconds_per_pair = 1.9e-6
+
+    def settings(self) -> Mapping[str, Any]:
+        return {"subset": self.ingested.protocol.subset}
+
+    def inputs(self) -> Mapping[str, str]:
+        return {"retrieve": self.candidates.fingerprint, "rerank": self.scored.fingerprint}
+
+    @contextmanager
+    def open(self, machine: Machine) -> Iterator[Work]:
+        yield self._rank
+
+    @staticmethod
+    def effort(forecast: Forecast) -> Effort:
+        return forecast.tables()
+
+    @staticmethod
+    def disk(counts: Counts, widths: Widths) -> int:
+        """The columns of the candidates, 16 bytes, a score and a rank more. zstd about halves this,
+        which is not counted upon."""
+        return 24 * counts.pairs
+
+    def _rank(self, _shards: Sequence[str]) -> Iterator[Product]:
+        table = (
+            self.candidates.read("candidates")
+            .join(self.scored.read("scores"), ["query_id", "image_id"])
+            .join(self.ingested.read("queries").select(["query_id", "category"]), "query_id")
+            .join(self.ingested.read("categories"), "category")
+            .join(self.ingested.read("gallery"), ["gallery", "image_id"])
         )
-    artifact.write_part("rankings", _ranked(table, identity.settings["subset"]))
-    artifact.finish(identity, ["rankings"])
-    return Made(identity.fingerprint, reused=False)
-
-
-def identify(store: Path, ingested: str, candidates: str, scores: str) -> Identity:
-    """What names the artifact ``rank``."""
-    subset = protocol_of(Artifact(store, "ingest", ingested)).subset
-    inputs = {"retrieve": candidates, "rerank": scores}
-    return Identity("rank", VERSION, {"subset": subset}, inputs)
+        if table["stage2_score"].null_count:
+            raise StoreCorrupt(
+                f"{table['stage2_score'].null_count} candidates have no score",
+                item=str(self.scored.folder),
+                remedy="delete this folder and run the same command again",
+            )
+        yield Product(self.made, "rankings", _ranked(table, self.ingested.protocol.subset))
 
 
 def _ranked(table: pa.Table, subset: Subset) -> pa.Table:

@@ -1,8 +1,11 @@
 """Stage 2: score every candidate pair, gallery shard by gallery shard."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,24 +13,26 @@ import pyarrow.compute as pc
 import torch
 
 from cir_core.layers.vision import VisionTransformer
+from cir_core.planning.disk import Counts, Widths
+from cir_core.planning.effort import Effort, Forecast
 from cir_core.ports import Scorer
 from cir_core.rerankers.dual.engine import RerankEngine
-from cir_core.rerankers.dual.model import with_prior
+from cir_core.rerankers.dual.model import Stage2Model, with_prior
 from cir_core.rerankers.dual.packing import FusedQueries
-from cir_core.types import Keeping, Precision
+from cir_core.types import Precision
 from storage import schemas
-from storage.artifacts import Artifact, Identity, Made
 from storage.tables import rows_of
+from storage.views import Fused, KeptTokens, Retrieved, Scored
 from tasks.feed.image_tokens import Pictures, Plan, Seen
 from tasks.feed.token_cache import see_images
+from tasks.machine import Machine
 from tasks.models.opening import open_stage2
 from tasks.progress import Counter, count
-from tasks.shards import Part, Shard, is_whole, parts, shards, slice_of
+from tasks.shards import Part, Shard, part_name, parts, rows_in, slice_of
+from tasks.stages.over_pictures import OverPictures
 from tasks.stages.scoring import Pairs, Rows, pairs_of, read_rows
-
-VERSION = 7
-SHARD = 256
-"""Pictures per part, as in encoding."""
+from tasks.stages.stage import Product, Work
+from tasks.stages.tokens import find_kept
 
 PART = 2**15
 """Questions of pictures per part at most, where many are asked of few pictures: what a killed run
@@ -38,91 +43,102 @@ AT_ONCE = 2**11
 Fashion-IQ's, one block of the engine on a GPU, so that no smaller blocks come of it."""
 
 
-def rerank(
-    store: Path,
-    data_root: Path,
-    ingested: str,
-    queries: str,
-    candidates: str,
-    pair: str,
-    stage2: Path,
-    *,
-    device: str,
-    batch: int,
-    workers: int,
-    tokens: Keeping,
-    memory: int | None,
-    precision: Precision,
-) -> Made:
-    """The artifact ``rerank``: parts scores-<shard>, one per gallery shard, or several where it has
-    more than ``PART`` questions of its pictures; a question's two texts are in one.
+@dataclass(frozen=True)
+class Rerank(OverPictures[Scored]):
+    """Parts scores-<shard>, one per shard of pictures, or several where it has more than ``PART``
+    questions of its pictures; a question's two texts are in one.
 
     Every candidate is scored, whether or not its query's target is among them; a pair that is in
     both pools is scored once, and so are copies of an image and queries that ask the same: they tie
-    exactly. A score is final: stage 2's prior, if it has one, is part of it.
-    Stage 2 must hold stage 1's visual encoder (``check_pair``). ``memory`` bounds the bytes that
-    scoring takes beside models and image tokens. Raises as ``open_stage2`` for a model other than
-    the one that was checked, NonFiniteError for a score that is not finite, PreflightError when
-    memory is too small.
+    exactly. A score is final: the ``prior`` of stage 2 is part of it.
+    The model is a stage 2, which must hold stage 1's visual encoder (``check_pair``). Raises as
+    ``open_stage2`` for another one, NonFiniteError for a score that is not finite, PreflightError
+    when memory is too small.
     """
-    identity = identify(store, ingested, queries, candidates, pair, precision=precision)
-    artifact = Artifact.of(store, identity)
-    if artifact.is_done:
-        return Made(identity.fingerprint, reused=True)
-    pictures = Pictures(store, data_root, ingested, batch, workers)
-    source = Artifact(store, "fuse", queries)
-    table = source.read("queries", columns=["query_id", "question", "token_ids", "length"])
-    texts = _distinct_texts(table)
-    fused = _read_fused(source, table, texts)
-    opened = (stage2, identity.inputs["model"])
-    vision, scorer = _open(*opened, fused, torch.device(device), memory, precision)
-    of_text = table["question"].to_numpy()[texts]
-    questions = 1 + int(of_text.max(initial=0))
-    found = Artifact(store, "retrieve", candidates).read("candidates")
-    rows = read_rows(found, table, pictures.distinct, questions=questions)
-    pairs = pairs_of(rows, of_text, questions=questions)
-    every = [_open_shard(pairs, one, artifact) for one in shards(len(pictures.distinct), SHARD)]
-    left = [shard for shard in every if shard.missing]
-    plans = [_plan(pictures, pairs, shard) for shard in left]
-    missing = sum(len(pairs.of_numbers(one.of(part))) for one in left for part in one.missing)
-    with (
-        see_images(pictures, vision, list(chain.from_iterable(plans)), tokens=tokens) as images,
-        count("re-ranking", len(pairs.text), "pairs", done=len(pairs.text) - missing) as counter,
-    ):
-        for shard, plan in zip(left, plans, strict=True):
-            seen = islice(images, len(plan))
-            scores = chain.from_iterable(_score_shard(scorer, seen, pairs, shard, counter))
-            for part in shard.missing:
-                mine = shard.of(part)
-                some = np.fromiter(scores, dtype=np.float32, count=len(pairs.of_numbers(mine)))
-                scored = _scores_table(rows, pairs, mine, some, identity.settings["prior"])
-                artifact.write_part(_name(part), scored)
-    artifact.finish(identity, [_name(part) for shard in every for part in shard.parts])
-    return Made(identity.fingerprint, reused=False)
+
+    fused: Fused
+    candidates: Retrieved
+    prior: float
+    precision: Precision
+
+    makes = Scored
+    version = 7
+    seconds_per_pair = 1.5e-6
+
+    def settings(self) -> Mapping[str, Any]:
+        return {"precision": self.precision, "prior": self.prior}
+
+    def inputs(self) -> Mapping[str, str]:
+        return {
+            "retrieve": self.candidates.fingerprint,
+            "fuse": self.fused.fingerprint,
+            "ingest": self.ingested.fingerprint,
+            "model": self.model,
+        }
+
+    @contextmanager
+    def open(self, machine: Machine) -> Iterator[Work]:
+        pictures = Pictures(self.ingested, self.root, machine)
+        table = self.fused.read("queries", columns=["query_id", "question", "token_ids", "length"])
+        texts = _distinct_texts(table)
+        model = open_stage2(self.folder, sha256=self.model)
+        queries = _read_fused(self.fused, table, texts)
+        scorer = open_scorer(model, queries, machine, self.precision)
+        vision = model.vision.to(machine.device)
+        del model  # the scorer has its own copy of the dual encoder
+        kept = find_kept(pictures, vision, self.folder)
+        of_text = table["question"].to_numpy()[texts]
+        questions = 1 + int(of_text.max(initial=0))
+        candidates = self.candidates.read("candidates")
+        rows = read_rows(candidates, table, pictures.distinct, questions=questions)
+        pairs = pairs_of(rows, of_text, questions=questions)
+        yield partial(self._score, pictures, vision, kept, scorer, rows, pairs)
+
+    @staticmethod
+    def effort(forecast: Forecast) -> Effort:
+        return forecast.scoring()
+
+    @staticmethod
+    def disk(counts: Counts, widths: Widths) -> int:
+        """Two ids of 4 bytes (indices into a dictionary) and a score of 4. zstd about halves this,
+        which is not counted upon."""
+        return 12 * counts.pairs
+
+    def _score(
+        self,
+        pictures: Pictures,
+        vision: VisionTransformer,
+        kept: KeptTokens | None,
+        scorer: Scorer,
+        rows: Rows,
+        pairs: Pairs,
+        shards: Sequence[str],
+    ) -> Iterator[Product]:
+        view = self.made
+        left = [_open_shard(pairs, shard, view) for shard in shards]
+        plans = [_plan(pictures, pairs, shard) for shard in left]
+        missing = sum(len(pairs.of_numbers(one.of(part))) for one in left for part in one.missing)
+        total = len(pairs.text)
+        with (
+            see_images(pictures, vision, list(chain.from_iterable(plans)), kept) as images,
+            count("re-ranking", total, "pairs", done=total - missing) as counter,
+        ):
+            for shard, plan in zip(left, plans, strict=True):
+                seen = islice(images, len(plan))
+                scores = chain.from_iterable(score_shard(scorer, seen, pairs, shard, counter))
+                for part in shard.missing:
+                    mine = shard.of(part)
+                    some = np.fromiter(scores, dtype=np.float32, count=len(pairs.of_numbers(mine)))
+                    scored = _scores_table(rows, pairs, mine, some, self.prior)
+                    yield Product(view, _name(part), scored)
 
 
-def identify(
-    store: Path, ingested: str, queries: str, candidates: str, pair: str, *, precision: Precision
-) -> Identity:
-    """What names the artifact ``rerank``."""
-    checked = Artifact(store, "pair", pair).identity()
-    return Identity(
-        stage="rerank",
-        version=VERSION,
-        settings={"precision": precision, "prior": checked["settings"]["prior"]},
-        inputs={
-            "retrieve": candidates,
-            "fuse": queries,
-            "ingest": ingested,
-            "model": checked["inputs"]["stage2"],
-        },
-    )
-
-
-def shards_left(pictures: int, artifact: Artifact) -> list[range]:
-    """The rows of the shards of pictures whose pairs have yet to be scored, some or all."""
-    committed = artifact.committed("scores")
-    return [rows for rows in shards(pictures, SHARD) if not is_whole(committed, rows)]
+def open_scorer(
+    model: Stage2Model, queries: FusedQueries, machine: Machine, precision: Precision
+) -> Scorer:
+    """Stage 2, ready to score these queries."""
+    device = torch.device(machine.device)
+    return RerankEngine(model, queries, device=device, memory=machine.memory, precision=precision)
 
 
 def _plan(pictures: Pictures, pairs: Pairs, shard: Shard) -> Plan:
@@ -131,15 +147,15 @@ def _plan(pictures: Pictures, pairs: Pairs, shard: Shard) -> Plan:
     return [some for some in every if shard.is_missing(pairs.of_pictures(some[0], some[-1])).any()]
 
 
-def _open_shard(pairs: Pairs, rows: range, artifact: Artifact) -> Shard:
+def _open_shard(pairs: Pairs, shard: str, view: Scored) -> Shard:
+    rows = rows_in(shard)
     numbers = pairs.of_pictures(rows.start, rows.stop - 1)
-    every = parts(rows, len(numbers), PART)
-    missing = [part for part in every if not artifact.has_part(_name(part))]
-    return Shard(numbers, every, missing)
+    every = parts(shard, len(numbers), PART)
+    return Shard(numbers, every, [part for part in every if view.lacks(_name(part))])
 
 
 def _name(part: Part) -> str:
-    return f"scores-{part.name}"
+    return part_name("scores", part.name)
 
 
 def _scores_table(
@@ -158,17 +174,17 @@ def _scores_table(
     return table.cast(schemas.SCORES)
 
 
-def _distinct_texts(fused: pa.Table) -> np.ndarray:
+def _distinct_texts(queries: pa.Table) -> np.ndarray:
     """The rows of each question's first query."""
-    first = rows_of(fused["question"], fused["question"])
-    is_first = pc.equal(fused["query_id"], fused["query_id"].take(pa.array(first)))
+    first = rows_of(queries["question"], queries["question"])
+    is_first = pc.equal(queries["query_id"], queries["query_id"].take(pa.array(first)))
     return np.flatnonzero(is_first.to_numpy())
 
 
-def _read_fused(source: Artifact, table: pa.Table, texts: np.ndarray) -> FusedQueries:
+def _read_fused(fused: Fused, table: pa.Table, texts: np.ndarray) -> FusedQueries:
     """z_t is most of it: beside the store's column, which is not kept, there is one copy."""
     lengths = table["length"].to_numpy()[texts].astype(np.int64)
-    states = source.read("queries", columns=["z_t"])["z_t"]
+    states = fused.read("queries", columns=["z_t"])["z_t"]
     token_ids = table["token_ids"].take(pa.array(texts)).to_pylist()
     if not len(texts):
         return FusedQueries.of([], token_ids)
@@ -181,23 +197,8 @@ def _read_fused(source: Artifact, table: pa.Table, texts: np.ndarray) -> FusedQu
     return FusedQueries(z_t, np.concatenate(token_ids, dtype=np.int64), lengths)
 
 
-def _open(
-    stage2: Path,
-    sha256: str,
-    queries: FusedQueries,
-    device: torch.device,
-    memory: int | None,
-    precision: Precision,
-) -> tuple[VisionTransformer, Scorer]:
-    """Both halves of stage 2; the engine has its own copy of the dual encoder, so the model's does
-    not stay."""
-    model = open_stage2(stage2, sha256=sha256)
-    engine = RerankEngine(model, queries, device=device, memory=memory, precision=precision)
-    return model.vision.to(device), engine
-
-
 @torch.inference_mode()
-def _score_shard(
+def score_shard(
     scorer: Scorer, images: Iterable[Seen], pairs: Pairs, shard: Shard, counter: Counter
 ) -> Iterator[np.ndarray]:
     """The missing scores of one shard's pairs, in order; image tokens are in memory for a batch of

@@ -1,25 +1,33 @@
 """Stage 1's candidates: K per query from its gallery, and all members of its subset."""
 
 import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cir_core.planning.disk import Counts, Widths
+from cir_core.planning.effort import Effort, Forecast
 from cir_core.search.candidates import NONE_REMOVED, Candidates, best_of
 from cir_core.search.choice import IndexChoice
 from cir_core.search.indexes import open_index
 from cir_core.search.ranks import target_ranks
 from cir_core.search.scores import Gallery, pair_scores
 from storage import schemas
-from storage.artifacts import Artifact, Identity, Made
 from storage.tables import rows_of, taken, vectors_of
+from storage.views import Encoded, Fused, Ingested, Retrieved
+from tasks.machine import Machine
+from tasks.shards import part_name
 from tasks.stages.gallery import categories_by_gallery
-from tasks.stages.protocol import protocol_of
+from tasks.stages.stage import Product, Stage, Work
 
-VERSION = 3
+SECONDS_PER_GALLERY = 0.05
+"""Two parts are committed for each; categories that share one count once."""
 
 POOLS = "gallery", "subset"
 """In the order in which a query's rows stand."""
@@ -65,54 +73,82 @@ class _Search:
         return queries[images >= 0], images[images >= 0]
 
 
-def retrieve(
-    store: Path, ingested: str, gallery: str, queries: str, *, k: int, index: IndexChoice
-) -> Made:
-    """The artifact ``retrieve``: parts candidates-<number> and targets-<number>, one of each per
-    gallery, since its own name may be no file's. A gallery that several categories have is searched
-    once, for the queries of all of them.
+@dataclass(frozen=True)
+class Retrieve(Stage[Retrieved]):
+    """Parts candidates-<number> and targets-<number>, one of each per gallery, since its own name
+    may be no file's. A gallery that several categories have is searched once, for the queries of
+    all of them.
 
     Whether a query's own reference may be a candidate is the protocol's choice. A gallery with
     fewer than ``k`` other images gives all it has, and a log line says so; an approximate index may
     find fewer, too. Queries whose reference could not be encoded have no candidates.
     """
-    identity = identify(store, ingested, gallery, queries, k=k, index=index)
-    artifact = Artifact.of(store, identity)
-    if artifact.is_done:
-        return Made(identity.fingerprint, reused=True)
-    source = Artifact(store, "ingest", ingested)
-    removes_reference = identity.settings["removes_reference"]
-    images = _vectors(Artifact(store, "encode", gallery), "embeddings", "image_id")
-    asked = _vectors(Artifact(store, "fuse", queries), "queries", "query_id")
-    members, questions = source.read("gallery"), source.read("queries")
-    names = []
-    for number, (name, categories) in enumerate(categories_by_gallery(source).items()):
-        mine = images.with_one(_within(members, "gallery", [name]), "image_id")["image_id"]
-        usable = asked.with_one(_within(questions, "category", categories), "query_id")
-        most = len(mine) - removes_reference
-        if k > most:
-            _log.warning("K=%d is larger than the gallery %s: %d images", k, name, most)
-        work = _Search(mine, usable, Gallery(images.of(mine)), asked.of(usable["query_id"]))
-        candidates, targets = f"candidates-{number:05d}", f"targets-{number:05d}"
-        tables = _search(work, k, index, removes_reference=removes_reference)
-        for part, table in zip((candidates, targets), tables, strict=True):
-            artifact.write_part(part, table)
-        names += [candidates, targets]
-    artifact.finish(identity, names)
-    return Made(identity.fingerprint, reused=False)
 
+    ingested: Ingested
+    encoded: Encoded
+    fused: Fused
+    k: int
+    index: IndexChoice
 
-def identify(
-    store: Path, ingested: str, gallery: str, queries: str, *, k: int, index: IndexChoice
-) -> Identity:
-    """What names the artifact ``retrieve``."""
-    removes_reference = protocol_of(Artifact(store, "ingest", ingested)).removes_reference
-    return Identity(
-        stage="retrieve",
-        version=VERSION,
-        settings={"k": k, "removes_reference": removes_reference, **index.settings()},
-        inputs={"ingest": ingested, "encode": gallery, "fuse": queries},
-    )
+    makes = Retrieved
+    version = 3
+    seconds_per_pair = 0.3e-6
+
+    def settings(self) -> Mapping[str, Any]:
+        removes_reference = self.ingested.protocol.removes_reference
+        return {"k": self.k, "removes_reference": removes_reference, **self.index.settings()}
+
+    def inputs(self) -> Mapping[str, str]:
+        return {
+            "ingest": self.ingested.fingerprint,
+            "encode": self.encoded.fingerprint,
+            "fuse": self.fused.fingerprint,
+        }
+
+    def shards(self) -> Sequence[str]:
+        return [f"{number:05d}" for number in range(len(categories_by_gallery(self.ingested)))]
+
+    @contextmanager
+    def open(self, machine: Machine) -> Iterator[Work]:
+        images = _vectors(self.encoded, "embeddings", "image_id")
+        asked = _vectors(self.fused, "queries", "query_id")
+        yield partial(self._search_each, images, asked)
+
+    @staticmethod
+    def effort(forecast: Forecast) -> Effort:
+        work, speeds = forecast.work, forecast.speeds
+        return Effort(
+            queries=work.queries,
+            pairs=work.candidates,
+            flops=2 * forecast.stage1.embedding * work.compared,
+            seconds=work.images * speeds.index
+            + work.compared * speeds.search
+            + work.galleries * SECONDS_PER_GALLERY,
+        )
+
+    @staticmethod
+    def disk(counts: Counts, widths: Widths) -> int:
+        """Two ids of 4 bytes (indices into a dictionary), a rank and a score of 4. zstd about
+        halves this, which is not counted upon."""
+        return 16 * counts.pairs
+
+    def _search_each(
+        self, images: _Vectors, asked: _Vectors, shards: Sequence[str]
+    ) -> Iterator[Product]:
+        view, removes_reference = self.made, self.ingested.protocol.removes_reference
+        members, questions = self.ingested.read("gallery"), self.ingested.read("queries")
+        galleries = list(categories_by_gallery(self.ingested).items())
+        for shard in shards:
+            name, categories = galleries[int(shard)]
+            mine = images.with_one(_within(members, "gallery", [name]), "image_id")["image_id"]
+            usable = asked.with_one(_within(questions, "category", categories), "query_id")
+            most = len(mine) - removes_reference
+            if self.k > most:
+                _log.warning("K=%d is larger than the gallery %s: %d images", self.k, name, most)
+            work = _Search(mine, usable, Gallery(images.of(mine)), asked.of(usable["query_id"]))
+            tables = _search(work, self.k, self.index, removes_reference=removes_reference)
+            for kind, table in zip(view.holds, tables, strict=True):
+                yield Product(view, part_name(kind, shard), table)
 
 
 def _search(
@@ -163,7 +199,7 @@ def _candidates(work: _Search, gallery: Candidates, subset: Candidates) -> pa.Ta
     return pa.table(columns, schema=schemas.CANDIDATES)
 
 
-def _vectors(artifact: Artifact, kind: str, key: str) -> _Vectors:
+def _vectors(artifact: Encoded | Fused, kind: str, key: str) -> _Vectors:
     table = artifact.read(kind, columns=[key, "embedding"])
     return _Vectors(table[key], vectors_of(table["embedding"]))
 

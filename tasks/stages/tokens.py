@@ -1,30 +1,161 @@
-"""The frozen ViT's image tokens, kept: what training reads every epoch, computed once."""
+"""The frozen ViT's image tokens, kept: what training reads every epoch, and repeated re-ranking
+each time, computed once."""
 
+import hashlib
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
+from cir_core.errors import OutOfSpace
+from cir_core.layers.config import VisionConfig
+from cir_core.layers.preprocess import TARGET_RATIO
+from cir_core.layers.vision import VisionTransformer
+from cir_core.planning.disk import FLOAT, Counts, Widths
+from cir_core.planning.effort import Effort, Forecast
 from cir_core.training.recipes import StoredPrecision
-from storage.artifacts import Made
-from tasks.feed.image_tokens import Pictures
-from tasks.feed.token_cache import count_kept, keep_tokens
-from tasks.models.opening import open_stage1
+from storage import schemas
+from storage.arrays import ARRAY_SUFFIX
+from storage.store import Store
+from storage.views import Ingested, KeptTokens
+from tasks.feed.image_tokens import Pictures, Seen, compute_tokens
+from tasks.feed.pictures import distinct_pictures
+from tasks.machine import Machine
+from tasks.models.opening import open_vision
+from tasks.progress import count
+from tasks.shards import part_name, rows_in, shards_of
+from tasks.stages.stage import Product, Stage, Work
+
+_DTYPES = {"fp32": np.float32, "fp16": np.float16}
+
+_log = logging.getLogger(__name__)
 
 
-def encode_tokens(
-    store: Path,
-    data_root: Path,
-    ingested: str,
-    stage1: Path,
-    *,
-    precision: StoredPrecision,
-    device: str,
-    batch: int,
-    workers: int,
-) -> Made:
-    """The artifact ``tokens`` of stage 1's ViT, as ``keep_tokens`` makes it."""
-    pictures = Pictures(store, data_root, ingested, batch, workers)
-    return keep_tokens(pictures, open_stage1(stage1).vision.to(device), precision=precision)
+@dataclass(frozen=True)
+class Tokens(Stage[KeptTokens]):
+    """Arrays tokens-<shard> [image, token, width], a row for every picture, and problems-<shard>
+    with the images that cannot be decoded (their rows are 0).
+
+    The models of both stages share a ViT, and so these tokens: they are named by the ``vision``,
+    not by the model in the ``folder``. Of all pictures, not of candidates alone: encoding needs
+    all, and so another K, protocol, text or stage 2 finds what it needs. A run reads fp32, since
+    fp16 would change scores. Raises OutOfSpace, before it starts, when the disk cannot hold them.
+    """
+
+    ingested: Ingested
+    vision: str
+    folder: Path
+    root: Path
+    precision: StoredPrecision = "fp32"
+
+    makes = KeptTokens
+    version = 2
+    unit = "images"
+
+    def settings(self) -> Mapping[str, Any]:
+        return {"target_ratio": TARGET_RATIO, "precision": self.precision}
+
+    def inputs(self) -> Mapping[str, str]:
+        return {"images": self.ingested.digest("images"), "vision": self.vision}
+
+    def size(self, shard: str) -> int:
+        return len(rows_in(shard))
+
+    def shards(self) -> Sequence[str]:
+        return shards_of(len(distinct_pictures(self.ingested.read("images"))))
+
+    @contextmanager
+    def open(self, machine: Machine) -> Iterator[Work]:
+        vision = open_vision(self.folder).to(machine.device)
+        yield partial(self._keep, Pictures(self.ingested, self.root, machine), vision)
+
+    @staticmethod
+    def effort(forecast: Forecast) -> Effort:
+        return forecast.compute(forecast.to_keep)
+
+    @staticmethod
+    def disk(counts: Counts, widths: Widths) -> int:
+        return FLOAT * widths.image * counts.kept
+
+    def _keep(
+        self, pictures: Pictures, vision: VisionTransformer, shards: Sequence[str]
+    ) -> Iterator[Product]:
+        plans = {shard: pictures.plan(rows_in(shard)) for shard in shards}
+        images = sum(len(rows_in(shard)) for shard in shards)
+        _announce(self.store, vision.config, images, self.precision)
+        total, view = len(pictures.distinct), self.made
+        with (
+            compute_tokens(pictures, vision, list(chain.from_iterable(plans.values()))) as seen,
+            count("image tokens", total, "images", done=total - images) as counter,
+        ):
+            for shard, batches in plans.items():
+                mine = islice(seen, len(batches))
+                tokens, problems = _collect(mine, rows_in(shard), pictures, vision.config)
+                array = tokens.astype(_DTYPES[self.precision], copy=False)
+                yield Product(view, part_name("tokens", shard) + ARRAY_SUFFIX, array)
+                yield Product(view, part_name("problems", shard), problems)
+                counter.update(len(rows_in(shard)))
 
 
-def kept_images(pictures: Pictures, stage1: Path) -> int:
-    """Of how many images a run finds kept tokens, see ``count_kept``."""
-    return count_kept(pictures, open_stage1(stage1).vision)
+def tokens_of(ingested: Ingested, folder: Path, root: Path, precision: StoredPrecision) -> Tokens:
+    """What is kept of a model's ViT."""
+    vision = open_vision(folder)
+    return Tokens(ingested.store, ingested, _name_of(vision), folder, root, precision)
+
+
+def find_kept(pictures: Pictures, vision: VisionTransformer, folder: Path) -> KeptTokens | None:
+    """The tokens that a run may read: those of the folder's ViT, in fp32, if they are there and
+    wanted."""
+    if pictures.machine.tokens == "recompute":
+        return None
+    ingested = pictures.ingested
+    kept = Tokens(ingested.store, ingested, _name_of(vision), folder, pictures.root).made
+    return kept if kept.is_done else None
+
+
+def _name_of(vision: VisionTransformer) -> str:
+    """sha256 of the ViT alone, its sizes included: what the tokens depend on."""
+    digest = hashlib.sha256(vision.config.model_dump_json().encode())
+    for tensor in vision.state_dict().values():
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _collect(
+    batches: Iterator[Seen], rows: range, pictures: Pictures, config: VisionConfig
+) -> tuple[np.ndarray, pa.Table]:
+    ids = pictures.distinct.copies
+    tokens = np.zeros((len(rows), config.tokens, config.width), dtype=np.float32)
+    problems = []
+    for seen in batches:
+        tokens[np.array(seen.rows, dtype=int) - rows.start] = seen.tokens.float().cpu().numpy()
+        problems += [problem.row(one) for row, problem in seen.problems.items() for one in ids[row]]
+    return tokens, pa.Table.from_pylist(problems, schemas.PROBLEMS)
+
+
+def _announce(store: Store, config: VisionConfig, images: int, precision: StoredPrecision) -> None:
+    width = np.dtype(_DTYPES[precision]).itemsize
+    needed = images * config.tokens * config.width * width
+    store.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(store).free
+    told = (
+        f"{needed / 2**30:.2f} GiB ({images} images x {config.tokens} tokens x {config.width} in "
+        f"{precision}) of {free / 2**30:.1f} GiB free"
+    )
+    if needed > free:
+        raise OutOfSpace(
+            "the image tokens do not fit on the disk",
+            item=str(store),
+            cause=told,
+            remedy="free space, move the store with --store, or compute them again each time: "
+            "--tokens recompute, in training --features recompute",
+        )
+    _log.info("keeping image tokens: %s", told)

@@ -22,6 +22,7 @@ from cir_core.training.recipes import (
 from cir_core.training.stage1 import Stage1Training
 from cir_core.training.stage2 import Stage2Training, stage2_from_base
 from storage.models.folders import model_sha256
+from storage.views import Ingested, KeptTokens
 from tasks.models.opening import open_stage1
 from tasks.training.described import read_described
 from tasks.training.run import Output, Selection, Validate, run_training
@@ -67,11 +68,10 @@ def pretrain(
 
 
 def train_stage1(
-    store: Path,
     root: Path,
     dataset: Dataset,
-    ingested: str,
-    tokens: str | None,
+    ingested: Ingested,
+    tokens: KeptTokens | None,
     base: Path,
     out: Path,
     recipe: Stage1Recipe,
@@ -86,7 +86,7 @@ def train_stage1(
     model = Stage1Model(source.config.model_copy(update={"kind": "stage1"}))
     state = source.state_dict()
     model.load_state_dict({name: state[name] for name in model.state_dict()})
-    triplets = read_triplets(store, root, dataset, ingested, tokens, source, recipe.captions)
+    triplets = read_triplets(root, dataset, ingested, tokens, source, recipe.captions)
     output = Output(
         folder=out,
         dtype=_DTYPES[weights],
@@ -99,11 +99,10 @@ def train_stage1(
 
 
 def train_stage2(
-    store: Path,
     root: Path,
     dataset: Dataset,
-    ingested: str,
-    tokens: str | None,
+    ingested: Ingested,
+    tokens: KeptTokens | None,
     base: Path,
     stage1: Path,
     out: Path,
@@ -132,7 +131,7 @@ def train_stage2(
     )
     torch.manual_seed(recipe.seed)
     model = stage2_from_base(source, config)
-    triplets = read_triplets(store, root, dataset, ingested, tokens, first, recipe.captions)
+    triplets = read_triplets(root, dataset, ingested, tokens, first, recipe.captions)
     output = Output(
         folder=out,
         dtype=_DTYPES[weights],

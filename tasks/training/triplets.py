@@ -19,12 +19,12 @@ from cir_core.layers.wordpiece import Tokenizer
 from cir_core.retrievers.blip.fusion import Stage1Model
 from cir_core.training.triplets import ImageTokens, Triplets
 from cir_core.types import Benchmark, CaptionRule, ImageId, QueryId
-from storage.artifacts import Artifact
 from storage.sources.annotations import AnnotationReader
+from storage.views import Ingested, KeptTokens
 from tasks.feed.decode import ImageFile
 from tasks.feed.pictures import distinct_pictures
 from tasks.feed.pixels import image_files, load_pixels
-from tasks.feed.token_cache import KeptTokens
+from tasks.feed.token_cache import TokenCache
 
 _log = logging.getLogger(__name__)
 
@@ -50,11 +50,10 @@ class RecomputedTokens:
 
 
 def read_triplets(
-    store: Path,
     data_root: Path,
     dataset: Dataset,
-    ingested: str,
-    tokens: str | None,
+    source: Ingested,
+    tokens: KeptTokens | None,
     stage1: Stage1Model,
     captions: Sequence[CaptionRule],
 ) -> Triplets:
@@ -64,13 +63,12 @@ def read_triplets(
     Queries of unusable images are left out, and those with a wording that is longer than stage 1
     reads: log lines count and name them. Raises PreflightError when none is left.
     """
-    source = Artifact(store, "ingest", ingested)
     pictures = distinct_pictures(source.read("images"))
     files = image_files(pictures.table)
     wordings = _parse(data_root, dataset, source, captions)
     first = wordings[0]
     row = {ImageId(one): index for index, ids in enumerate(pictures.copies) for one in ids}
-    for image in _undecodable(store, tokens):
+    for image in _undecodable(tokens):
         row.pop(image, None)
     shown = [
         index
@@ -86,7 +84,7 @@ def read_triplets(
     categories = list(first.galleries)
     queries = [first.queries[index] for index in usable]
     return Triplets(
-        image_tokens=_image_tokens(store, data_root, files, tokens, stage1),
+        image_tokens=_image_tokens(data_root, files, tokens, stage1),
         reference=_rows(row, [query.reference_id for query in queries]),
         target=_rows(row, [query.targets[0] for query in queries]),
         category=torch.tensor([categories.index(query.category) for query in queries]),
@@ -95,12 +93,12 @@ def read_triplets(
             for gallery in first.galleries.values()
         ],
         token_ids=[wordings_of[index] for index in usable],
-        origin=f"{source.identity()['inputs']['images']} {tokens or 'recomputed'}",
+        origin=f"{source.digest('images')} {tokens.fingerprint if tokens else 'recomputed'}",
     )
 
 
 def _parse(
-    root: Path, dataset: Dataset, source: Artifact, captions: Sequence[CaptionRule]
+    root: Path, dataset: Dataset, source: Ingested, captions: Sequence[CaptionRule]
 ) -> list[Benchmark]:
     """The split once per caption rule; query by query they differ in the text alone."""
     settings = source.identity()["settings"]
@@ -122,7 +120,7 @@ def _tell_kept_out(split: Benchmark) -> None:
     _log.info("to select on, %d of %d %s are kept out", len(kept.groups), groups, what)
 
 
-def _require_ingested(annotations: AnnotationReader, source: Artifact, root: Path) -> None:
+def _require_ingested(annotations: AnnotationReader, source: Ingested, root: Path) -> None:
     """Raises PreflightError naming the files that no longer hold what was ingested."""
     ingested = source.identity()["inputs"]
     changed = [
@@ -139,13 +137,10 @@ def _require_ingested(annotations: AnnotationReader, source: Artifact, root: Pat
         )
 
 
-def _undecodable(store: Path, tokens: str | None) -> list[ImageId]:
+def _undecodable(tokens: KeptTokens | None) -> list[ImageId]:
     if tokens is None:
         return []
-    return [
-        ImageId(one)
-        for one in Artifact(store, "tokens", tokens).read("problems")["item"].to_pylist()
-    ]
+    return [ImageId(one) for one in tokens.read("problems")["item"].to_pylist()]
 
 
 def _tell_left_out(unseen: int, unread: Sequence[QueryId], usable: int) -> None:
@@ -168,11 +163,11 @@ def _tell_left_out(unseen: int, unread: Sequence[QueryId], usable: int) -> None:
 
 
 def _image_tokens(
-    store: Path, root: Path, files: list[ImageFile], tokens: str | None, stage1: Stage1Model
+    root: Path, files: list[ImageFile], tokens: KeptTokens | None, stage1: Stage1Model
 ) -> ImageTokens:
     if tokens is None:
         return RecomputedTokens(root, files, stage1.vision)
-    return KeptTokens(store, tokens)
+    return TokenCache(tokens)
 
 
 def _token_ids(

@@ -16,7 +16,8 @@ from cir_core.errors import PreflightError
 from flows.drift import InputsChanged, require_unchanged
 from flows.engines.engine import InProcess
 from flows.run import run_pipeline
-from storage.artifacts import Artifact, Identity, Made, finished
+from storage import views
+from storage.artifacts import finished
 from storage.atomic import sha256_of
 from storage.models.folders import (
     ModelIdentity,
@@ -26,7 +27,7 @@ from storage.models.folders import (
     write_checkpoint,
 )
 from tasks.stages.changes import find_changed
-from tasks.stages.ingest import ingest
+from tasks.stages.ingest import Reading, ingest
 from tasks.stages.pair import check_pair
 from tasks.training.triplets import read_triplets
 from tests.support.small_benchmarks import Bench, Finished, Pair
@@ -47,15 +48,13 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
-def made_of(store: Path, made: Made) -> dict[str, str]:
-    inputs: dict[str, str] = Artifact(store, "ingest", made.fingerprint).identity()["inputs"]
+def made_of(made: Reading) -> dict[str, str]:
+    inputs: dict[str, str] = made.ingested.identity()["inputs"]
     return inputs
 
 
-def targets(store: Path, made: Made) -> list[list[str]]:
-    found: list[list[str]] = (
-        Artifact(store, "ingest", made.fingerprint).read("queries")["targets"].to_pylist()
-    )
+def targets(made: Reading) -> list[list[str]]:
+    found: list[list[str]] = made.ingested.read("queries")["targets"].to_pylist()
     return found
 
 
@@ -81,7 +80,7 @@ def own(then: Callable[[], object] = lambda: None) -> Dataset:
     return replace(find_dataset("own"), adapter=Meddling(then))
 
 
-def ingested(store: Path, root: Path, dataset: Dataset, split: Any = "val") -> Made:
+def ingested(store: Path, root: Path, dataset: Dataset, split: Any = "val") -> Reading:
     return ingest(store, root, dataset, split, (), "own-removed")
 
 
@@ -92,11 +91,11 @@ def test_labels_corrected_while_they_are_parsed_have_another_name(root: Path) ->
     store, table = root.parent / "store", root / "queries.csv"
     old = sha256_of(table)
     first = ingested(store, root, own(lambda: table.write_text(CORRECTED)))
-    assert targets(store, first) == [["b.png"]]
-    assert made_of(store, first)["queries.csv"] == old
+    assert targets(first) == [["b.png"]]
+    assert made_of(first)["queries.csv"] == old
     second = ingested(store, root, own())
-    assert targets(store, second) == [["c.png"]]
-    assert second.fingerprint != first.fingerprint
+    assert targets(second) == [["c.png"]]
+    assert second.ingested != first.ingested
     assert not second.reused
 
 
@@ -105,7 +104,7 @@ def test_a_picture_that_comes_to_the_folder_is_another_gallery(root: Path) -> No
     first = ingested(store, root, own())
     (root / "d.png").write_bytes((root / "a.png").read_bytes())
     second = ingested(store, root, own())
-    assert made_of(store, second)["gallery"] != made_of(store, first)["gallery"]
+    assert made_of(second)["gallery"] != made_of(first)["gallery"]
 
 
 def test_a_training_refuses_annotations_that_were_not_ingested(root: Path) -> None:
@@ -114,7 +113,7 @@ def test_a_training_refuses_annotations_that_were_not_ingested(root: Path) -> No
     made = ingested(store, root, own(), "train")
     table.write_text(table.read_text().replace("c.png", "b.png"))
     with pytest.raises(PreflightError, match="changed since they were ingested") as caught:
-        read_triplets(store, root, own(), made.fingerprint, None, tiny_stage1(), ["first"])
+        read_triplets(root, own(), made.ingested, None, tiny_stage1(), ["first"])
     assert caught.value.item == str(table)
 
 
@@ -128,9 +127,9 @@ class Then(InProcess):
         super().__init__()
         self.then = then
 
-    def run(self, task: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        result = super().run(task, *args, **kwargs)
-        self.then.get(task.__name__, lambda: None)()
+    def observe(self, name: str, work: Callable[[], Any]) -> Any:
+        result = super().observe(name, work)
+        self.then.get(name, lambda: None)()
         return result
 
 
@@ -276,9 +275,8 @@ def test_a_picture_that_comes_is_told_where_the_folder_is_the_gallery(
     store = root.parent / "store"
     dataset = replace(find_dataset("own"), adapter=OwnData(Layout(gallery=gallery)))
     made = ingest(store, root, dataset, "val", (), "own-removed")
-    pair = Identity("pair", 0, settings={}, inputs={})
-    Artifact.of(store, pair).finish(pair, [])
-    assert find_changed(store, made, pair.fingerprint, {}) == ()
+    pair = views.Pair(store, "of no models")
+    assert find_changed(made, pair, {}) == ()
     shutil.copy(root / "a.png", root / "f.png")
-    told = find_changed(store, made, pair.fingerprint, {})
+    told = find_changed(made, pair, {})
     assert told == (() if gallery else (f"{root} (images that came: 1)",))

@@ -84,8 +84,7 @@ def parts(store: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def in_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.stages.encode.SHARD", SHARD)
-    monkeypatch.setattr("tasks.stages.rerank.SHARD", SHARD)
+    monkeypatch.setattr("tasks.shards.PICTURES", SHARD)
 
 
 @pytest.mark.usefixtures("in_shards")

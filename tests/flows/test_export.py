@@ -15,7 +15,7 @@ from cir_core.types import Benchmark
 from flows.run import Run
 from flows.views.terminal import print_recall
 from storage import schemas
-from storage.catalog import run_id_of
+from storage.views import Evaluated, run_id_of
 from tasks.results.check_submission import check_submission
 from tasks.results.export import export
 from tests.support.made_runs import (
@@ -217,8 +217,8 @@ def test_a_check_reads_the_annotations_alone(tmp_path: Path) -> None:
 
 def test_a_run_without_labels_says_how_to_export_it(tmp_path: Path) -> None:
     evaluated, _ = made_run(tmp_path, cirr_benchmark(60, 3, labelled=False))
-    run = Run(run_id_of(evaluated), evaluated, tmp_path / "c", tmp_path / "r", 0, (), ())
+    run = Run(Evaluated(tmp_path, evaluated), tmp_path / "c", tmp_path / "r", 0, (), ())
     told = StringIO()
-    print_recall(tmp_path, run, Console(file=told, width=40))
+    print_recall(run, Console(file=told, width=40))
     command = f"cir-pipeline export --format cirr-submission --run {run.run_id} --store {tmp_path}"
     assert command in told.getvalue()

@@ -144,7 +144,7 @@ def test_tokens_that_do_not_fit_are_refused_before_any_are_made(
     fiq: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr("tasks.feed.token_cache.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("tasks.stages.tokens.shutil.disk_usage", lambda _: usage)
     with pytest.raises(OutOfSpace) as refused:
         fiq.run(tmp_path, tokens="cache")
     assert "--tokens recompute" in refused.value.remedy
@@ -167,7 +167,7 @@ def test_a_broken_picture_is_the_same_problem_whoever_decodes_it(
 def test_a_killed_worker_loses_only_the_shard_in_flight(
     fiq_run: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.stages.encode.SHARD", 4)
+    monkeypatch.setattr("tasks.shards.PICTURES", 4)
     write = Artifact.write_part
 
     def killing(self: Artifact, name: str, table: Any) -> None:

@@ -87,7 +87,7 @@ def test_without_labels_rankings_are_written_and_nothing_is_measured(
     catalogue: Path, unlabelled: tuple[Path, Run]
 ) -> None:
     store, ended = unlabelled
-    assert recall_rows(store, ended) == []
+    assert recall_rows(ended) == []
     assert "no labels" in ended.report.read_text()
     assert "data:image/jpeg" in ended.report.read_text()
     lines, parquet = ended.ranked
@@ -140,7 +140,7 @@ def test_with_labels_and_categories_recall_is_measured(
     fiq: Bench, folder: Path, tmp_path: Path
 ) -> None:
     ended = run(fiq, folder, tmp_path / "s", queries="labelled.jsonl", images="photos/")
-    rows = recall_rows(tmp_path / "s", ended)
+    rows = recall_rows(ended)
     assert {row[0] for row in rows} == {*FIQ_CATEGORIES, "average"}
     sql = "SELECT protocol, dataset FROM runs"
     assert query(tmp_path / "s" / CATALOG_FILE, sql)[1] == [("own-removed", "own")]

@@ -125,13 +125,13 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_fusions_do_not_depend_on_how_they_are_cut(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.stages.encode.SHARD", 20)
+    monkeypatch.setattr("tasks.shards.PICTURES", 20)
     monkeypatch.setattr("tasks.stages.fuse.AT_ONCE", 3)
     run(settings)
     whole, encoded = parts_of(settings, "fuse"), parts_of(settings, "encode")
     queries, ranked = rows_of(settings, "fuse", "queries"), parts_of(settings, "rank")
     lose(settings, "encode", "fuse")
-    monkeypatch.setattr("tasks.stages.encode.PART", 3)
+    monkeypatch.setattr("tasks.stages.fuse.PART", 3)
     assert "fuse" in run(settings).made
     cut = parts_of(settings, "fuse")
     assert len(cut) > len(whole)
@@ -148,7 +148,7 @@ def unfused(parts: dict[str, bytes]) -> dict[str, bytes]:
 def test_fusing_goes_on_from_the_parts_that_are_there(
     settings: Settings, fused: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.stages.encode.PART", 3)
+    monkeypatch.setattr("tasks.stages.fuse.PART", 3)
     monkeypatch.setattr("tasks.stages.fuse.AT_ONCE", 2)
     run(settings)
     calm, texts, encoded = parts_of(settings, "fuse"), sum(fused), parts_of(settings, "encode")
@@ -172,7 +172,7 @@ def test_fusing_goes_on_from_the_parts_that_are_there(
 def test_scores_do_not_depend_on_how_they_are_cut(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.stages.rerank.SHARD", 20)
+    monkeypatch.setattr("tasks.shards.PICTURES", 20)
     monkeypatch.setattr("tasks.stages.rerank.AT_ONCE", 8)
     run(settings)
     whole, ranked = rows_of(settings, "rerank", "scores"), parts_of(settings, "rank")

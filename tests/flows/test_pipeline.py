@@ -23,7 +23,6 @@ from cir_core.families import load_stage1, load_stage2, parse_config
 from cir_core.layers.preprocess import prepare
 from cir_core.layers.vision import normalise
 from cir_core.layers.wordpiece import Tokenizer
-from storage.artifacts import Artifact
 from storage.catalog import query
 from storage.models.folders import read_config, read_tensors, write_checkpoint
 from tests.support.plain_hashes import plain_model_sha256
@@ -90,7 +89,7 @@ def test_a_first_run_makes_everything_and_finds_no_problem(ended: Finished) -> N
     assert ended.run.problems == 0
     assert ended.run.catalog.is_file()
     assert ended.run.report.is_file()
-    assert ended.run.evaluated.startswith(ended.run.run_id)
+    assert ended.run.evaluated.fingerprint.startswith(ended.run.run_id)
 
 
 def test_fashion_iq_asks_every_query_and_keeps_references(fiq_run: Finished) -> None:
@@ -527,8 +526,7 @@ def scores(store: Path, run_id: str) -> Iterator[tuple[tuple[str, str, str], tup
 def test_batch_and_shard_sizes_change_no_result_and_no_name(
     ended: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int, shard: int
 ) -> None:
-    monkeypatch.setattr("tasks.stages.encode.SHARD", shard)
-    monkeypatch.setattr("tasks.stages.rerank.SHARD", shard)
+    monkeypatch.setattr("tasks.shards.PICTURES", shard)
     run = ended.bench.run(tmp_path, batch=batch)
     assert run.run_id == ended.run.run_id
     assert fingerprints(tmp_path) == fingerprints(ended.store)
@@ -552,7 +550,7 @@ def test_another_shard_and_batch_size_keep_what_is_whole(
     made again nor touched, and what was made of the old fused queries is."""
     encoded = _contents(copied.store / "artifacts" / "encode")
     shutil.rmtree(copied.store / "artifacts" / "fuse")
-    monkeypatch.setattr("tasks.stages.encode.SHARD", 4)
+    monkeypatch.setattr("tasks.shards.PICTURES", 4)
     run = copied.bench.run(copied.store, batch=3)
     below = ("retrieve", "rerank", "rank", "evaluate", "publish", "report")
     assert run.made == ("fuse", *below)
@@ -694,9 +692,8 @@ def test_a_device_that_is_not_there_is_refused_before_any_work(
 
 
 def test_the_manifests_name_exactly_what_was_used(ended: Finished) -> None:
-    evaluated = Artifact(ended.store, "evaluate", ended.run.evaluated).identity()
-    retrieved = Artifact(ended.store, "retrieve", evaluated["inputs"]["retrieve"]).identity()
-    encoded = Artifact(ended.store, "encode", retrieved["inputs"]["encode"]).identity()
+    retrieved = ended.run.evaluated.candidates.identity()
+    encoded = ended.run.evaluated.candidates.encoded.identity()
     assert encoded["inputs"]["model"] == plain_model_sha256(ended.bench.pair.stage1)
     assert retrieved["settings"]["k"] == K
     assert retrieved["settings"]["removes_reference"] == (ended.bench.dataset == "cirr")

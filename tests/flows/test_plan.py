@@ -8,9 +8,6 @@ from typing import Any
 
 import pytest
 
-import tasks.feed.token_cache
-import tasks.stages.encode
-import tasks.stages.rerank
 from cir_core.errors import ProblemsFound
 from cir_core.planning.effort import Speeds
 from flows.engines.engine import InProcess
@@ -44,15 +41,11 @@ def made(store: Path) -> set[str]:
     return {folder.name for folder in (store / "artifacts").iterdir()}
 
 
-def artifacts_of(store: Path, run: Run) -> dict[str, Artifact]:
+def artifacts_of(run: Run) -> dict[str, Artifact]:
     """What a run is made of, by stage."""
-    inputs = Artifact(store, "evaluate", run.evaluated).identity()["inputs"]
-    ranked = Artifact(store, "rank", inputs["rank"])
-    scored = Artifact(store, "rerank", ranked.identity()["inputs"]["rerank"])
-    names = inputs | scored.identity()["inputs"] | {"rerank": scored.fingerprint}
-    names["encode"] = Artifact(store, "retrieve", names["retrieve"]).identity()["inputs"]["encode"]
-    stages = "ingest", "encode", "fuse", "retrieve", "rerank"
-    return {stage: Artifact(store, stage, names[stage]) for stage in stages}
+    candidates = run.evaluated.candidates
+    every = (candidates, candidates.encoded, candidates.fused, run.evaluated.ingested)
+    return {one.stage: one for one in (*every, run.evaluated.ranked.scored)}
 
 
 def counts_of(plan: Plan) -> dict[str, tuple[int, int, int]]:
@@ -62,9 +55,9 @@ def counts_of(plan: Plan) -> dict[str, tuple[int, int, int]]:
     }
 
 
-def counts_in(store: Path, run: Run) -> dict[str, tuple[int, int, int]]:
+def counts_in(run: Run) -> dict[str, tuple[int, int, int]]:
     """The same, of what the run left; a query that is asked both ways is scored twice."""
-    there = artifacts_of(store, run)
+    there = artifacts_of(run)
     texts = Counter(there["fuse"].read("queries")["query_id"].to_pylist())
     scores = there["rerank"].read("scores")
     candidates = there["retrieve"].read("candidates").num_rows
@@ -106,7 +99,7 @@ def test_the_run_does_what_was_planned(
     run = run_pipeline(settings, InProcess())
     assert [one.stage for one in plan.stages if one.state == "done"] == ["ingest"]
     assert [one.stage for one in plan.stages[1:]] == [one for one in run.made if one != "ingest"]
-    assert counts_of(plan) == counts_in(tmp_path, run)
+    assert counts_of(plan) == counts_in(run)
     assert all(one.effort.seconds > 0 for one in plan.stages)
     assert plan.seconds > plan.start > 0.5
     shutil.rmtree(tmp_path / "artifacts" / "rerank")
@@ -119,7 +112,7 @@ def test_what_stage_1_has_chosen_is_counted_exactly(cirr: Bench, tmp_path: Path)
     settings = cirr.settings(tmp_path, k=3)
     expected = stage_of(planned(settings), "rerank").effort
     run = run_pipeline(settings, InProcess())
-    counted = counts_in(tmp_path, run)["rerank"]
+    counted = counts_in(run)["rerank"]
     assert expected.pairs == pytest.approx(counted[2], rel=0.15)
     shutil.rmtree(tmp_path / "artifacts" / "rerank")
     chosen = stage_of(planned(settings), "rerank").effort
@@ -141,7 +134,7 @@ def test_missing_and_undecodable_images_are_not_counted(fiq: Bench, tmp_path: Pa
         planned(changed(settings, allow_missing=1))
     allowed = changed(settings, allow_missing=2)
     left = counts_of(planned(allowed))
-    counted = counts_in(tmp_path / "store", run_pipeline(allowed, InProcess()))
+    counted = counts_in(run_pipeline(allowed, InProcess()))
     assert left["encode"] == left["fuse"] == (0, 0, 0)
     assert {stage: left[stage] for stage in ("retrieve", "rerank", "rank")} == {
         stage: counted[stage] for stage in ("retrieve", "rerank", "rank")
@@ -163,7 +156,7 @@ def test_own_data_without_labels(fiq: Bench, tmp_path: Path, categories: int) ->
     settings = fiq.settings(tmp_path / "store", categories=(), **changes)
     plan = planned(settings)
     run = run_pipeline(settings, InProcess())
-    there = counts_in(tmp_path / "store", run)
+    there = counts_in(run)
     assert counts_of(plan) == there | {"ranked": (0, 0, there["rank"][2])}
     assert stage_of(plan, "ranked").effort.bytes > 0
 
@@ -198,8 +191,7 @@ SHARD = 7
 @pytest.fixture
 def sharded(fiq: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Those of a finished run in four shards."""
-    for module in (tasks.stages.encode, tasks.stages.rerank, tasks.feed.token_cache):
-        monkeypatch.setattr(module, "SHARD", SHARD)
+    monkeypatch.setattr("tasks.shards.PICTURES", SHARD)
     settings = fiq.settings(tmp_path, tokens="cache")
     run_pipeline(settings, InProcess())
     return settings

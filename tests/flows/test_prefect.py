@@ -27,7 +27,7 @@ from flows.settings import Settings
 from flows.training_settings import TrainingSettings
 from storage.catalog import query
 from storage.models.folders import model_sha256
-from tasks.stages.evaluate import evaluate
+from tasks.stages.evaluate import Evaluate
 from tests.support.processes import children
 from tests.support.small_benchmarks import Finished
 from tests.support.workshop import Workshop
@@ -241,12 +241,14 @@ def test_a_run_ends_well_though_its_server_is_killed(
     """The last test of this server."""
     monkeypatch.setattr("flows.engines.observed.PATIENCE", 0.5)
 
-    def evaluate_alone(*args: Any, **kwargs: Any) -> Any:
+    evaluate = Evaluate._evaluate
+
+    def evaluate_alone(stage: Evaluate, shards: Any) -> Any:
         for pid in children():
             os.kill(pid, signal.SIGKILL)
-        return evaluate(*args, **kwargs)
+        return evaluate(stage, shards)
 
-    monkeypatch.setattr("flows.run.evaluate", evaluate_alone)
+    monkeypatch.setattr(Evaluate, "_evaluate", evaluate_alone)
     run = run_flow(fiq_run.bench.settings(tmp_path / "store", engine="prefect", workers=0))
     assert rankings(run.catalog) == rankings(fiq_run.run.catalog)
     assert run.report.is_file()

@@ -14,7 +14,6 @@ from rich.console import Console
 from cir_core.datasets.registry import find_dataset
 from flows.run import Run
 from flows.views.terminal import gallery_rows, print_recall, recall_markdown
-from storage.artifacts import Artifact
 from storage.catalog import query
 from tasks.stages.ingest import ingest
 from tests.support.small_benchmarks import FIQ_CATEGORIES, FIQ_IMAGES, Bench, Finished
@@ -40,11 +39,11 @@ class Outputs:
 
 def outputs(store: Path, run: Run) -> Outputs:
     told = io.StringIO()
-    print_recall(store, run, Console(file=told, width=200))
+    print_recall(run, Console(file=told, width=200))
     return Outputs(
         run=run,
         terminal=told.getvalue(),
-        markdown=recall_markdown(store, run),
+        markdown=recall_markdown(run),
         numbers=json.loads((run.report.parent / "metrics.json").read_text()),
         page=run.report.read_text(),
     )
@@ -61,7 +60,7 @@ def test_an_image_with_several_files_says_which_was_taken(
     made = ingest(tmp_path / "store", tmp_path / "data", dataset, "val", FIQ_CATEGORIES, protocol)
     assert "1 images have several files" in caplog.text
     assert "taken: images/dress-00.jpg, not images/dress-00.png" in caplog.text
-    table = Artifact(tmp_path / "store", "ingest", made.fingerprint).read("images").to_pylist()
+    table = made.ingested.read("images").to_pylist()
     assert "images/dress-00.jpg" in {row["path"] for row in table}
 
 
@@ -134,7 +133,7 @@ def test_a_whole_gallery_is_named_without_a_warning(fiq_run: Finished) -> None:
 
 def test_the_hash_is_that_of_the_files_on_the_disk(fiq_run: Finished) -> None:
     root = fiq_run.bench.root
-    for row in gallery_rows(fiq_run.store, fiq_run.run):
+    for row in gallery_rows(fiq_run.run):
         names = json.loads((root / f"image_splits/split.{row['category']}.val.json").read_text())
         files = [next((root / "images").glob(f"{name}.*")) for name in names]
         lines = [
@@ -147,6 +146,5 @@ def test_the_hash_is_that_of_the_files_on_the_disk(fiq_run: Finished) -> None:
 def test_another_protocol_searches_another_gallery(fiq_run: Finished, tmp_path: Path) -> None:
     shutil.copytree(fiq_run.store, tmp_path / "store")
     run = fiq_run.bench.run(tmp_path / "store", protocol="fiq-union-kept")
-    evaluated = Artifact(tmp_path / "store", "evaluate", run.evaluated)
-    union = {row["sha256"] for row in evaluated.read("galleries").to_pylist()}
-    assert union.isdisjoint(row["sha256"] for row in gallery_rows(fiq_run.store, fiq_run.run))
+    union = {row["sha256"] for row in run.evaluated.read("galleries").to_pylist()}
+    assert union.isdisjoint(row["sha256"] for row in gallery_rows(fiq_run.run))

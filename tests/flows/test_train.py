@@ -34,7 +34,7 @@ from flows.training_settings import TrainingSettings
 from storage.catalog import query
 from storage.models.folders import model_sha256
 from storage.sources.annotations import AnnotationReader
-from tasks.feed.token_cache import KeptTokens
+from tasks.feed.token_cache import TokenCache
 from tasks.models.opening import open_stage1
 from tasks.training import run as training_run
 from tasks.training.journal import Journal
@@ -285,7 +285,7 @@ def test_recomputed_features_are_the_kept_ones(
     workshop.train("stage1")
     workshop.train("stage1", "fresh", features="recompute")
     kept, fresh = (training.triplets for training in trained)
-    assert (type(kept.image_tokens), type(fresh.image_tokens)) == (KeptTokens, RecomputedTokens)
+    assert (type(kept.image_tokens), type(fresh.image_tokens)) == (TokenCache, RecomputedTokens)
     rows = torch.cat(kept.galleries).unique()
     atol = rounding(vision_sums(trained[0].model.config.vision), magnitude=4)
     found, expected = fresh.image_tokens[rows], kept.image_tokens[rows]
@@ -301,7 +301,7 @@ def test_no_room_for_image_tokens_is_told_before_work(
 ) -> None:
     workshop.train("pretrain")
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr("tasks.feed.token_cache.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("tasks.stages.tokens.shutil.disk_usage", lambda _: usage)
     with pytest.raises(OutOfSpace) as caught:
         workshop.train("stage1")
     assert "--features recompute" in caught.value.remedy

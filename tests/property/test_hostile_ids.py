@@ -23,11 +23,12 @@ from storage.artifacts import Artifact, Identity
 from storage.catalog import CATALOG_FILE, query
 from storage.sources.rows import read_rows
 from storage.tables import vector_column
-from tasks.results.takeaway import write_ranked
-from tasks.stages.evaluate import evaluate
+from storage.views import Encoded, Evaluated, Ingested, Retrieved, Scored
+from tasks.results.takeaway import Takeaway
 from tasks.stages.ingest import ingest
-from tasks.stages.publish import publish
-from tasks.stages.rank import rank
+from tasks.stages.output import make_output
+from tasks.stages.publish import Publish
+from tests.support.made_runs import rank_and_evaluate
 
 HOSTILE = (
     "e\u0301", "\u00e9", "A", "a", "007", "7", "NULL", "a\nb", "a\r\nb", "\t", " ", '"', "'; --",
@@ -92,7 +93,9 @@ def scored(store: Path, ingested: str) -> str:
             if image in (one["targets"] or ()):
                 targets.append(key | {"stage1_rank": place + 1})
     none = schemas.PROBLEMS.empty_table()
-    vectors = pa.table([[], vector_column(np.zeros((0, 2), np.float32))], schemas.embeddings(2))
+    vectors = pa.table(
+        [[], vector_column(np.zeros((0, 2), np.float32))], schemas.of_width(schemas.EMBEDDINGS, 2)
+    )
     made = {"encode": {"embeddings": vectors, "problems": none}, "fuse": {"unfused": none}}
     made["rerank"] = {"scores": pa.Table.from_pylist(scores, schemas.SCORES)}
     names = {stage: _keep(store, stage, {"model": "m"}, parts) for stage, parts in made.items()}
@@ -102,8 +105,18 @@ def scored(store: Path, ingested: str) -> str:
     }
     inputs = {"encode": names["encode"], "fuse": names["fuse"]}
     retrieved = _keep(store, "retrieve", inputs, tables)
-    ranked = rank(store, ingested, retrieved, names["rerank"]).fingerprint
-    return evaluate(store, ingested, retrieved, ranked).fingerprint
+    return rank_and_evaluate(
+        store,
+        Ingested(store, ingested),
+        Encoded(store, names["encode"]),
+        Retrieved(store, retrieved),
+        Scored(store, names["rerank"]),
+        9,
+    )
+
+
+def published(store: Path, evaluated: str) -> None:
+    make_output(Publish(Evaluated(store, evaluated)))
 
 
 def _keep(store: Path, stage: str, inputs: dict[str, str], parts: dict[str, pa.Table]) -> str:
@@ -132,12 +145,12 @@ def test_own_data_come_out_of_every_file_as_they_went_in(
             (data / name).parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (2, 2)).save(data / name)
         _write_csv(data / "queries.csv", queries)
-        ingested = ingest(store, data, find_dataset("own"), "val", (), "own-removed").fingerprint
-        source = Artifact(store, "ingest", ingested)
+        ingested = ingest(store, data, find_dataset("own"), "val", (), "own-removed").ingested
+        source = ingested
         assert not source.read("problems").num_rows
         assert sorted(source.read("images")["image_id"].to_pylist()) == images
-        evaluated = scored(store, ingested)
-        publish(store, evaluated)
+        evaluated = scored(store, ingested.fingerprint)
+        published(store, evaluated)
         asked = [
             (one["query_id"], one["category"], one["reference"], one["text"], [one["target"]])
             for one in queries
@@ -147,7 +160,9 @@ def test_own_data_come_out_of_every_file_as_they_went_in(
         assert {row for (row,) in told(store, "image_id", "gallery")} == set(images)
         found = told(store, "query_id, image_id, rank", "rankings")
         assert {image for _, image, _ in found} == set(images)
-        files = write_ranked(store, evaluated).files
+        takeaway = Takeaway(Evaluated(store, evaluated))
+        make_output(takeaway)
+        files = takeaway.files
         rows = [json.loads(line) for line in files[0].read_text("utf-8").split("\n")[:-1]]
         assert rows == pq.read_table(files[1]).to_pylist()
         assert sorted((row["query_id"], row["image_id"], row["rank"]) for row in rows) == sorted(
@@ -175,15 +190,13 @@ def test_a_benchmarks_ids_survive_though_no_file_can_have_them(names: Sequence[s
             (root / file).parent.mkdir(parents=True, exist_ok=True)
             (root / file).write_text(json.dumps(content), encoding="utf-8")
         dataset, store = find_dataset("fiq"), root / "store"
-        ingested = ingest(
-            store, root, dataset, "val", ("dress",), "fiq-original-kept-raw"
-        ).fingerprint
-        source = Artifact(store, "ingest", ingested)
+        ingested = ingest(store, root, dataset, "val", ("dress",), "fiq-original-kept-raw").ingested
+        source = ingested
         distinct = list(dict.fromkeys(names))
         assert source.read("gallery")["image_id"].to_pylist() == distinct
         problems = source.read("problems").to_pylist()
         assert [row["item"] for row in problems[: len(distinct)]] == distinct
-        publish(store, scored(store, ingested))
+        published(store, scored(store, ingested.fingerprint))
         members = told(store, "image_id", "gallery ORDER BY position")
         assert members == [(name,) for name in distinct]
         asked = told(store, "reference_id, targets, text", "queries")

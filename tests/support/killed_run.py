@@ -13,8 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import tasks.stages.encode
-import tasks.stages.rerank
+import tasks.shards
 from flows.engines.engine import InProcess
 from flows.run import run_pipeline
 from flows.settings import Settings
@@ -22,7 +21,7 @@ from flows.settings import Settings
 
 def main() -> None:
     settings = Settings.model_validate(json.loads(sys.argv[1]))
-    tasks.stages.encode.SHARD = tasks.stages.rerank.SHARD = int(sys.argv[4])
+    tasks.shards.PICTURES = int(sys.argv[4])
     _kill_at(settings.store, sys.argv[2], sys.argv[3])
     run_pipeline(settings, InProcess())
 

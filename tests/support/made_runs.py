@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +13,14 @@ from cir_core.protocols import PROTOCOLS
 from cir_core.types import Benchmark, ImageId, Query, QueryId
 from storage import schemas
 from storage.artifacts import Artifact, Identity
-from tasks.stages.evaluate import evaluate
+from storage.views import Encoded, Ingested, Retrieved, Scored
+from tasks.machine import Machine
+from tasks.stages.evaluate import Evaluate
 from tasks.stages.gallery import category_table, gallery_table
-from tasks.stages.rank import rank
+from tasks.stages.rank import Rank
+from tasks.stages.stage import Stage, make, make_here
+
+AnyStage = TypeVar("AnyStage", bound=Stage[Any])
 
 Scores = Mapping[str, np.ndarray]
 """By query id, a score for each image of its gallery, in gallery order."""
@@ -61,8 +66,28 @@ def write_run(
     )
     scores = pa.Table.from_pylist([*_scored(benchmark, candidates, stage2)], schemas.SCORES)
     scored = _write(store, Identity("rerank", 0, {}, {"retrieve": retrieved}), {"scores": scores})
-    ranked = rank(store, ingested, retrieved, scored).fingerprint
-    return evaluate(store, ingested, retrieved, ranked).fingerprint
+    return rank_and_evaluate(
+        store,
+        Ingested(store, ingested),
+        Encoded(store, encoded),
+        Retrieved(store, retrieved),
+        Scored(store, scored),
+        k,
+    )
+
+
+def rank_and_evaluate(
+    store: Path, ingested: Ingested, encoded: Encoded, retrieved: Retrieved, scored: Scored, k: int
+) -> str:
+    """The fingerprint of the evaluation."""
+    rank = made(Rank(store, ingested, retrieved, scored))
+    return made(Evaluate(store, ingested, encoded, retrieved, rank.made, k)).made.fingerprint
+
+
+def made(stage: AnyStage) -> AnyStage:
+    """The stage, when its artifact is there."""
+    make(stage, Machine(), make_here)
+    return stage
 
 
 def random_scores(benchmark: Benchmark, rng: np.random.Generator, levels: int) -> Scores:

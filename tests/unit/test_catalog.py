@@ -17,7 +17,8 @@ from cir_core.metrics.galleries import searched
 from cir_core.types import ImageId
 from storage import schemas
 from storage.answers import ask
-from storage.catalog import BrokenRuns, PublishedRun, query, run_id_of, write_catalog
+from storage.catalog import BrokenRuns, PublishedRun, query, write_catalog
+from storage.views import run_id_of
 
 QUERIES = schemas.QUERIES.append(pa.field("target_stage1_rank", pa.int32())).append(
     pa.field("recall_targets", pa.list_(pa.string()))

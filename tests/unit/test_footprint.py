@@ -1,8 +1,12 @@
 """The disk that a run takes, against the bytes of a finished one."""
 
-from cir_core.planning.disk import PUBLISHED, Counts, Widths, bytes_needed
-from storage.artifacts import Artifact
+from cir_core.planning.disk import PUBLISHED, Counts, Widths
+from flows.graph import STAGES
 from tests.support.small_benchmarks import Finished
+
+
+def bytes_needed(counts: Counts, widths: Widths) -> int:
+    return sum(stage.disk(counts, widths) for stage in STAGES)
 
 
 def test_each_part_by_hand() -> None:
@@ -20,13 +24,8 @@ def test_fashion_iqs_validation_at_its_published_size_is_some_hundred_megabytes(
 
 
 def test_the_derived_bytes_of_vectors_and_z_t_are_those_on_the_disk(fiq_run: Finished) -> None:
-    store = fiq_run.store
-    run = Artifact(store, "evaluate", fiq_run.run.evaluated)
-    retrieved = Artifact(store, "retrieve", run.identity()["inputs"]["retrieve"])
-    encoded, fused = (
-        Artifact(store, stage, retrieved.identity()["inputs"][stage])
-        for stage in ("encode", "fuse")
-    )
+    retrieved = fiq_run.run.evaluated.candidates
+    encoded, fused = retrieved.encoded, retrieved.fused
     vectors, queries = encoded.read("embeddings"), fused.read("queries")
     lengths = sum(queries["length"].to_pylist())
     width = len(queries["z_t"][0].as_py()) // 4 // queries["length"][0].as_py()

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 
 from cir_core.planning.effort import (
-    SECONDS_PER_GALLERY,
     Effort,
+    Forecast,
     Left,
     Pool,
     Speeds,
     Workload,
     expect,
-    forecast,
     known,
     together,
 )
@@ -21,6 +20,8 @@ from cir_core.rerankers.dual.cost import Load, Sizes, begin_flops, engine_flops
 from cir_core.retrievers.blip.cost import fusion_flops, vision_flops
 from cir_core.search.candidates import NONE_REMOVED
 from cir_core.types import Keeping
+from flows.plan import efforts_of
+from tasks.stages.retrieve import SECONDS_PER_GALLERY
 from tests.support.tiny_models import stage2_config, tiny_stage1
 
 STAGE1, STAGE2 = tiny_stage1().config, stage2_config()
@@ -43,14 +44,14 @@ SPEEDS = Speeds(
     open_stage1=100, open_stage2=200, feed=10, image=2, picture=0, fusion=1e-3, scoring=1e-4,
     index=3, search=5,
 )  # fmt: skip
-EVERY, NONE = np.ones(IMAGES, dtype=bool), np.zeros(IMAGES, dtype=bool)
+EVERY, NONE = np.ones(IMAGES), np.zeros(IMAGES)
 ALL = Left(frozenset(STAGES), encoded=EVERY, fused=EVERY, scored=EVERY)
-FIRST_5 = np.arange(IMAGES) < 5
+FIRST_5 = np.repeat([1.0, 0.0], 5)
 VISION, IMAGE_BYTES = vision_flops(STAGE1.vision), 4 * 5 * 12
 
 
 def efforts(left: Left = ALL, tokens: Keeping = "auto") -> dict[str, Effort]:
-    return forecast(WORK, left, STAGE1, STAGE2, SPEEDS, tokens)
+    return efforts_of(Forecast(WORK, left, STAGE1, STAGE2, SPEEDS, tokens))
 
 
 def about(seconds: float) -> object:
@@ -93,7 +94,7 @@ def test_images_seen_for_queries_alone_are_the_queries_effort() -> None:
 
 
 def test_the_pass_sees_what_either_of_its_stages_lacks() -> None:
-    found = efforts(replace(ALL, encoded=FIRST_5, fused=~FIRST_5))
+    found = efforts(replace(ALL, encoded=FIRST_5, fused=1 - FIRST_5))
     assert found["encode"].images == 10
     assert found["encode"].bytes == 4 * 8 * 5
     assert found["fuse"].queries == 1

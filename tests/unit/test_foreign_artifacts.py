@@ -11,6 +11,7 @@ from cir_core.errors import StoreCorrupt, UsageError
 from storage import manifests
 from storage.artifacts import Artifact, Identity, finished, left_out
 from storage.runs import find_run, read_as_ours
+from storage.views import Evaluated
 
 IDENTITY = Identity("evaluate", 1, {"protocol": "demo", "k": 5}, {})
 
@@ -80,7 +81,10 @@ def test_another_versions_run_is_left_out_and_refused_by_name(
 
 def test_a_run_that_lacks_what_is_read_is_named(tmp_path: Path) -> None:
     run = make(tmp_path)
-    with pytest.raises(StoreCorrupt, match="another version") as caught, read_as_ours(run):
+    with (
+        pytest.raises(StoreCorrupt, match="another version") as caught,
+        read_as_ours(Evaluated(run.store, run.fingerprint)),
+    ):
         run.identity()["inputs"]["ingest"]
     assert caught.value.item == str(run.folder)
     assert "ingest" in caught.value.cause

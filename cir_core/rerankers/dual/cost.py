@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Int, Shaped
 
 from cir_core.layers.config import Stage2Config
 from cir_core.rerankers.dual.model import BRANCHES
@@ -67,9 +67,9 @@ class Load:
         are too many for 64 bits."""
         return self.pairs.sum().item(), self.tokens.sum().item(), self.looks.sum().item()
 
-    def of_images(self, chosen: Bool[np.ndarray, " image"]) -> Self:
-        """The pairs of some of the images."""
-        return type(self)(self.pairs[chosen], self.tokens[chosen], self.looks[chosen])
+    def of_images(self, share: Shaped[np.ndarray, " image"]) -> Self:
+        """So much of the pairs of each image; of what is chosen with 0 and 1, whole numbers."""
+        return type(self)(self.pairs * share, self.tokens * share, self.looks * share)
 
 
 def published_flops(sizes: Sizes, load: Load) -> float:

@@ -30,12 +30,10 @@ def completion_of(
 
 def run_ids(ctx: typer.Context) -> list[str]:
     """Of the store's finished runs."""
-    from storage.artifacts import finished
-    from storage.catalog import run_id_of
+    from storage.runs import finished
 
     try:
-        runs = finished(_setting(ctx, "store"), "evaluate")
-        return [run_id_of(run.fingerprint) for run in runs]
+        return [run.run_id for run in finished(_setting(ctx, "store"))]
     except CirError:
         return []
 

@@ -74,12 +74,12 @@ def _tell(result: Any, settings: Any, *, as_json: bool) -> None:
             "made": result.made,
             "problems": result.problems,
             "changed": result.changed,
-            "galleries": gallery_rows(settings.store, result),
-            "recall": recall_summary(settings.store, result),
+            "galleries": gallery_rows(result),
+            "recall": recall_summary(result),
         }
         put_json(summary)
         return
-    print_recall(settings.store, result, open_console())
+    print_recall(result, open_console())
     put(f"catalog: {result.catalog}")
     put(f"report:  {result.report}")
     for path in result.ranked:

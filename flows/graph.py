@@ -1,0 +1,98 @@
+"""The stages of a run, and what each of them is made of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flows.inputs import Inputs
+from storage.views import Ingested, Pair
+from tasks.results.report import Report
+from tasks.results.takeaway import Takeaway
+from tasks.stages.encode import Encode
+from tasks.stages.evaluate import Evaluate
+from tasks.stages.first_pass import FirstPass
+from tasks.stages.fuse import Fuse
+from tasks.stages.ingest import Ingest
+from tasks.stages.output import Output
+from tasks.stages.over_pictures import OverPictures
+from tasks.stages.publish import Publish
+from tasks.stages.rank import Rank
+from tasks.stages.rerank import Rerank
+from tasks.stages.retrieve import Retrieve
+from tasks.stages.stage import Stage
+from tasks.stages.tokens import Tokens, tokens_of
+
+STAGES = (
+    *(Ingest, Tokens, Encode, Fuse, Retrieve, Rerank, Rank, Evaluate),
+    *(Publish, Report, Takeaway),
+)
+"""All that a run may make, in its order."""
+
+
+def name_of(stage: type[Stage[Any]] | type[Output]) -> str:
+    """As a plan, and what a run has made, tell it."""
+    return stage.name if issubclass(stage, Output) else str(stage.makes.stage)
+
+
+@dataclass(frozen=True)
+class Filtering:
+    """Stage 1: what leads to candidates."""
+
+    encode: Encode
+    fuse: Fuse
+    retrieve: Retrieve
+
+    @property
+    def first_pass(self) -> FirstPass:
+        return FirstPass((self.encode, self.fuse))
+
+
+@dataclass(frozen=True)
+class Graph:
+    """All stages of a run after its split is ingested."""
+
+    filtering: Filtering
+    rerank: Rerank
+    rank: Rank
+    evaluate: Evaluate
+    outputs: tuple[Output, ...]
+
+    @property
+    def stages(self) -> Sequence[Stage[Any]]:
+        first = self.filtering
+        return first.encode, first.fuse, first.retrieve, self.rerank, self.rank, self.evaluate
+
+    @property
+    def over_pictures(self) -> Sequence[OverPictures[Any]]:
+        """Those that see images."""
+        return self.filtering.encode, self.filtering.fuse, self.rerank
+
+
+def filtering_of(inputs: Inputs, ingested: Ingested, models: Pair) -> Filtering:
+    """``models`` says which stage 1 was checked."""
+    store, model = inputs.store, models.digest("stage1")
+    over_pictures = (ingested, model, inputs.stage1, inputs.data_root)
+    encode, fuse = Encode(store, *over_pictures), Fuse(store, *over_pictures)
+    retrieve = Retrieve(store, ingested, encode.made, fuse.made, inputs.k, inputs.index)
+    return Filtering(encode, fuse, retrieve)
+
+
+def graph_of(inputs: Inputs, ingested: Ingested, pair: Pair) -> Graph:
+    """Whether or not anything of it is there."""
+    store = inputs.store
+    first = filtering_of(inputs, ingested, pair)
+    candidates, fused, encoded = first.retrieve.made, first.fuse.made, first.encode.made
+    over_pictures = (ingested, pair.digest("stage2"), inputs.stage2, inputs.data_root)
+    prior = pair.setting("prior")
+    rerank = Rerank(store, *over_pictures, fused, candidates, prior, inputs.precision)
+    rank = Rank(store, ingested, candidates, rerank.made)
+    evaluate = Evaluate(store, ingested, encoded, candidates, rank.made, inputs.k)
+    outputs: list[Output] = [Publish(evaluate.made), Report(evaluate.made, inputs.data_root)]
+    if inputs.dataset.writes_ranked:
+        outputs.append(Takeaway(evaluate.made))
+    return Graph(first, rerank, rank, evaluate, tuple(outputs))
+
+
+def tokens_in(inputs: Inputs, ingested: Ingested) -> Tokens:
+    """The image tokens that a run may keep; opens stage 1."""
+    return tokens_of(ingested, inputs.stage1, inputs.data_root, "fp32")

@@ -1,0 +1,82 @@
+"""What a run starts from: settings with every choice made."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cir_core.datasets.registry import Dataset
+from cir_core.errors import UsageError
+from cir_core.rerankers.dual.precision import require_precision
+from cir_core.search.choice import IndexChoice
+from cir_core.search.indexes import require_available
+from cir_core.types import Precision
+from flows.machine import find_device, find_workers
+from flows.own import complete, open_dataset
+from flows.settings import Settings, demo_root, shipped_model
+from storage.store import Store
+from tasks.machine import Machine
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Without ``categories``, all are meant."""
+
+    store: Store
+    dataset: Dataset
+    data_root: Path
+    categories: tuple[str, ...]
+    stage1: Path
+    stage2: Path
+    protocol: str
+    k: int
+    index: IndexChoice
+    precision: Precision
+    machine: Machine
+
+
+def resolve_inputs(settings: Settings) -> Inputs:
+    """Fill in what the dataset implies: the demo brings its data and its models, own data may
+    describe themselves.
+
+    Raises UsageError when a data root or a model is needed and not given, all at once, or when the
+    index cannot be meant; PreflightError when it needs FAISS or a GPU that is not there.
+    """
+    settings = complete(settings)
+    dataset = open_dataset(settings)
+    is_demo = settings.dataset == "demo"
+    missing = [
+        f"--{name.replace('_', '-')}"
+        for name in ("data_root", "stage1", "stage2")
+        if getattr(settings, name) is None and not is_demo
+    ]
+    if missing:
+        raise UsageError(
+            f"dataset {settings.dataset} needs {', '.join(missing)}",
+            cause="only the demo brings its own images and models",
+            remedy="see `cir-pipeline run --help`; convert published checkpoints with "
+            "`cir-pipeline convert`",
+        )
+    device = find_device(settings.device)
+    index = IndexChoice(settings.index, settings.nlist, settings.nprobe)
+    require_available(index)
+    require_precision(settings.precision, torch.device(device))
+    return Inputs(
+        store=settings.store,
+        dataset=dataset,
+        data_root=settings.data_root or demo_root(settings.store),
+        categories=settings.categories,
+        stage1=settings.stage1 or shipped_model("stage1"),
+        stage2=settings.stage2 or shipped_model("stage2"),
+        protocol=dataset.protocol(settings.protocol).name,
+        k=settings.k or dataset.k,
+        index=index,
+        precision=settings.precision,
+        machine=Machine(
+            device=device,
+            batch=settings.batch,
+            workers=find_workers(settings.workers, device),
+            memory=settings.memory,
+            tokens=settings.tokens,
+        ),
+    )

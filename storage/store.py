@@ -1,0 +1,5 @@
+"""x"""
+
+from pathlib import Path
+
+Store = Path

@@ -1,0 +1,182 @@
+"""What stages hand on: references to artifacts, typed by their stage, so that swapping two of them
+is an error of types; and what can be asked of each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from cir_core.protocols import PROTOCOLS, Protocol
+from storage import schemas
+from storage.artifacts import Artifact, Identity
+from storage.store import Store
+
+Parts = Mapping[str, pa.Schema | None]
+"""Kinds of parts, in the order in which the manifest tells them: the columns of each; None where
+parts are arrays."""
+
+Viewed = TypeVar("Viewed", bound="View")
+
+
+class View(Artifact):
+    """An artifact of the class's stage, there already or to be made; ``holds`` are its parts.
+
+    Two are equal when they name the same artifact of one store.
+    """
+
+    stage: str
+    holds: ClassVar[Parts] = {}
+
+    def __init__(
+        self, store: Store, fingerprint: str, *, inputs: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(store, type(self).stage, fingerprint, inputs=inputs)
+
+    @classmethod
+    def named(cls, store: Store, identity: Identity) -> Self:
+        """The artifact of this identity, whether or not it is there."""
+        return cls(store, identity.fingerprint, inputs=identity.inputs)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self)["folder"] == vars(other)["folder"]
+
+    def __hash__(self) -> int:
+        return hash(self.folder)
+
+    def write(self, part: str, content: pa.Table | np.ndarray) -> None:
+        """Commit one part of a kind that the view holds."""
+        if isinstance(content, np.ndarray):
+            self.write_array(part, content)
+        else:
+            self.write_part(part, content)
+
+    def setting(self, name: str) -> Any:
+        """One of the settings that name it. Raises StoreCorrupt when it is not whole."""
+        return self.identity()["settings"][name]
+
+    def digest(self, role: str) -> str:
+        """The input of that role: a fingerprint, or a sha256. Raises as ``setting``."""
+        return str(self.identity()["inputs"][role])
+
+    def _made_of(self, view: type[Viewed]) -> Viewed:
+        return view(self.store, self.digest(view.stage))
+
+
+class Ingested(View):
+    """A split's images, galleries and queries, under a protocol."""
+
+    stage = "ingest"
+    holds: ClassVar[Parts] = {
+        "images": schemas.IMAGES,
+        "gallery": schemas.GALLERY,
+        "categories": schemas.CATEGORIES,
+        "queries": schemas.QUERIES,
+        "problems": schemas.PROBLEMS,
+    }
+
+    @property
+    def protocol(self) -> Protocol:
+        """The one that the split was ingested under."""
+        return PROTOCOLS[self.setting("protocol")]
+
+
+class Encoded(View):
+    """Embeddings of the images."""
+
+    stage = "encode"
+    holds: ClassVar[Parts] = {"embeddings": schemas.EMBEDDINGS, "problems": schemas.PROBLEMS}
+
+
+class Fused(View):
+    """Embeddings and z_t of the queries."""
+
+    stage = "fuse"
+    holds: ClassVar[Parts] = {"queries": schemas.FUSED_QUERIES, "unfused": schemas.PROBLEMS}
+
+
+class KeptTokens(View):
+    """Image tokens, of every picture."""
+
+    stage = "tokens"
+    holds: ClassVar[Parts] = {"tokens": None, "problems": schemas.PROBLEMS}
+
+
+class Retrieved(View):
+    """Stage 1's choice for each query, and where its targets are."""
+
+    stage = "retrieve"
+    holds: ClassVar[Parts] = {"candidates": schemas.CANDIDATES, "targets": schemas.TARGET_RANKS}
+
+    @property
+    def encoded(self) -> Encoded:
+        return self._made_of(Encoded)
+
+    @property
+    def fused(self) -> Fused:
+        return self._made_of(Fused)
+
+
+class Scored(View):
+    """Stage 2's scores of the candidates."""
+
+    stage = "rerank"
+    holds: ClassVar[Parts] = {"scores": schemas.SCORES}
+
+
+class Ranked(View):
+    """The candidates with both stages' scores and ranks."""
+
+    stage = "rank"
+    holds: ClassVar[Parts] = {"rankings": schemas.RANKINGS}
+
+    @property
+    def scored(self) -> Scored:
+        return self._made_of(Scored)
+
+
+class Evaluated(View):
+    """A run's metrics; the run bears its name, and all that it is made of is found from here."""
+
+    stage = "evaluate"
+    holds: ClassVar[Parts] = {"metrics": schemas.METRICS, "galleries": schemas.GALLERIES}
+
+    @property
+    def run_id(self) -> str:
+        """The run's short name."""
+        return run_id_of(self.fingerprint)
+
+    @property
+    def ingested(self) -> Ingested:
+        return self._made_of(Ingested)
+
+    @property
+    def candidates(self) -> Retrieved:
+        return self._made_of(Retrieved)
+
+    @property
+    def ranked(self) -> Ranked:
+        return self._made_of(Ranked)
+
+
+class Pair(View):
+    """Two models, or a stage 1 alone, that were checked; its inputs name their bytes."""
+
+    stage = "pair"
+
+
+@dataclass(frozen=True)
+class Made(Generic[Viewed]):
+    """What a task hands on, and whether it was there already."""
+
+    view: Viewed
+    reused: bool
+
+
+RUN_ID_DIGITS = 12
+
+
+def run_id_of(evaluated: str) -> str:
+    """The short name of a run: the first digits of its evaluation's fingerprint."""
+    return evaluated[:RUN_ID_DIGITS]

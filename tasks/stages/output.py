@@ -1,0 +1,63 @@
+"""What a run leaves beside its artifacts: files, made of its evaluation, with one receipt."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from cir_core.planning.disk import Counts, Widths
+from cir_core.planning.effort import Effort, Forecast
+from storage.products import Product
+from storage.views import Evaluated
+
+
+@dataclass(frozen=True)
+class Output(ABC):
+    """Files that are there already or to be made, of one run or of all of its store."""
+
+    evaluated: Evaluated
+
+    name: ClassVar[str]
+    missing: ClassVar[str]
+    """Why it is made: in a few words what is not there."""
+
+    seconds_per_pair: ClassVar[float]
+    """Measured with two million pairs (docs/performance.md)."""
+
+    @property
+    @abstractmethod
+    def product(self) -> Product:
+        """The files; the evaluation's content is their source, by run id."""
+
+    @abstractmethod
+    def write(self) -> Mapping[str, str]:
+        """Write the files; gives the content of each run that they are made of."""
+
+    @staticmethod
+    def effort(forecast: Forecast) -> Effort:
+        """As ``Stage.effort``."""
+        return forecast.tables()
+
+    @staticmethod
+    @abstractmethod
+    def disk(counts: Counts, widths: Widths) -> int:
+        """As ``Stage.disk``."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the files are what was written of this run, as the store has it."""
+        evaluated = self.evaluated
+        return evaluated.is_whole and self.product.holds(evaluated.run_id, evaluated.content)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return tuple(self.product.folder / file for file in self.product.files)
+
+
+def make_output(output: Output) -> tuple[str, ...]:
+    """Write the files if they are not there; the output's name if they were not."""
+    if output.is_done:
+        return ()
+    output.product.record(output.write())
+    return (output.name,)

@@ -1,0 +1,171 @@
+"""A stage, declared: what names it, what it holds, its shards, its work. Making it, going on with
+what an interrupted run left, planning it and tracing it follow from that."""
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from cir_core.planning.disk import Counts, Widths
+from cir_core.planning.effort import Effort, Forecast
+from storage.artifacts import Identity
+from storage.store import Store
+from storage.views import View, Viewed
+from tasks.machine import Machine
+from tasks.shards import WHOLE, place_of, shares_left
+
+
+class Product(NamedTuple):
+    """A part that is ready to be committed to an artifact."""
+
+    view: View
+    part: str
+    content: pa.Table | np.ndarray
+
+
+Work = Callable[[Sequence[str]], Iterator[Product]]
+"""The missing parts of some shards, shard after shard, each as soon as it is complete. It gets all
+that its worker is to do at once, so that pictures are decoded ahead across shards."""
+
+
+class Pass(Protocol):
+    """Stages that are made together, over the same shards; a single one is the usual case."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def stages(self) -> "Sequence[Stage[Any]]": ...
+
+    def needs(self, machine: Machine) -> "Sequence[Pass]":
+        """What is to be made first, once it is known that something is missing."""
+        ...
+
+    def open(self, machine: Machine) -> AbstractContextManager[Work]:
+        """What a worker has ready while it works: models, tables."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stage(ABC, Generic[Viewed]):
+    """One artifact, there already or to be made. Fields are what it is made of, and where that
+    lies; only ``settings`` and ``inputs`` name it."""
+
+    store: Store
+
+    makes: ClassVar[type[Any]]
+    """``Viewed``: the reference to what is made, which has the stage's name and parts."""
+
+    version: ClassVar[int]
+    """Raised when the work computes something else."""
+
+    unit: ClassVar[str] = "shards"
+    """What ``size`` counts."""
+
+    seconds_per_pair: ClassVar[float] = 0.0
+    """Tables in and out, beside what ``effort`` measures (docs/performance.md)."""
+
+    @abstractmethod
+    def settings(self) -> Mapping[str, Any]:
+        """What changes the result, by name."""
+
+    @abstractmethod
+    def inputs(self) -> Mapping[str, str]:
+        """The fingerprint of each artifact that it is made of, by its stage, and other digests."""
+
+    def shards(self) -> Sequence[str]:
+        """Names of what is worked on apart. Reads the inputs, which must be whole."""
+        return (WHOLE,)
+
+    def size(self, shard: str) -> int:
+        """How much of the stage is in a shard."""
+        return 1
+
+    def needs(self, machine: Machine) -> Sequence[Pass]:
+        """See ``Pass``."""
+        return ()
+
+    @abstractmethod
+    def open(self, machine: Machine) -> AbstractContextManager[Work]:
+        """See ``Pass``."""
+
+    @staticmethod
+    @abstractmethod
+    def effort(forecast: Forecast) -> Effort:
+        """What is left to do of it, and its time; ``seconds_per_pair`` and disk come on top."""
+
+    @staticmethod
+    @abstractmethod
+    def disk(counts: Counts, widths: Widths) -> int:
+        """The bytes that it adds to a store."""
+
+    @property
+    def name(self) -> str:
+        return str(self.makes.stage)
+
+    @property
+    def stages(self) -> "Sequence[Stage[Any]]":
+        return (self,)
+
+    @property
+    def identity(self) -> Identity:
+        return Identity(self.name, self.version, self.settings(), self.inputs())
+
+    @property
+    def made(self) -> Viewed:
+        """The artifact, whether or not it is there."""
+        made: Viewed = self.makes.named(self.store, self.identity)
+        return made
+
+    def left(self) -> dict[str, float]:
+        """The shards that an interrupted run has left, and how much of each; whether the artifact
+        is done is asked before."""
+        view = self.made
+        committed = [name for name in view.begun() if view.has_part(name)]
+        return shares_left(committed, self.shards(), view.holds)
+
+    def in_order(self, part: str) -> tuple[str, int, int]:
+        """To sort parts by, for the manifest: shard after shard."""
+        place = place_of(part)
+        return place.shard, list(self.makes.holds).index(place.kind), place.start
+
+    def finish(self) -> None:
+        """Write the manifest over the parts of all shards, which are committed."""
+        view, shards = self.made, set(self.shards())
+        names = [
+            name
+            for name in view.begun()
+            if place_of(name).kind in view.holds and place_of(name).shard in shards
+        ]
+        view.finish(self.identity, sorted(names, key=self.in_order))
+
+
+Each = Callable[[Pass, Sequence[str], Machine], Iterable[str]]
+"""Has the shards of a pass made, by whomever; gives the name of each part once it is committed."""
+
+
+def make(made: Pass, machine: Machine, each: Each) -> tuple[str, ...]:
+    """Make what is missing; the names of the stages that had anything to do."""
+    lacking = [stage for stage in made.stages if not stage.made.is_done]
+    left = {shard for stage in lacking for shard in stage.left()}
+    shards = [shard for shard in made.stages[0].shards() if shard in left] if left else []
+    if shards:
+        for needed in made.needs(machine):
+            make(needed, machine, each)
+        deque(each(made, shards, machine), maxlen=0)
+    for stage in lacking:
+        stage.finish()
+    return tuple(stage.name for stage in lacking)
+
+
+def make_here(made: Pass, shards: Sequence[str], machine: Machine) -> Iterator[str]:
+    """An ``Each``: in this process."""
+    with made.open(machine) as work:
+        for view, part, content in work(shards):
+            view.write(part, content)
+            yield part
