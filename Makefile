@@ -1,5 +1,6 @@
 # make demo    install, run the embedded demo, print its recall table
-# make test    install, lint, types, layer contracts, tests
+# make check   install, lint, types, layer contracts, unit, property and golden tests but for the slow
+# make test    the same with all tests, coverage, and numbers by other instructions
 # make bench   measure re-ranking, encoding, stage 1 and forecasts on the CPU (under ten minutes)
 # make train-demo   train the shipped pair anew (two to three hours)
 VENV ?= .venv
@@ -14,19 +15,26 @@ TRAINED ?= .train
 OTHER_PROCESSOR := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE \
     OPENBLAS_CORETYPE=Nehalem OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: demo test bench install train-demo clean
+# by two processes; the slow modules begin first, as they are sorted by name
+PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
+
+.PHONY: demo check test lint bench install train-demo clean
 
 demo: install
 	$(BIN)/cir-pipeline run --dataset demo
 
-test: install
+check: lint
+	$(PYTEST) -m 'not slow' tests/unit tests/property tests/golden
+
+test: lint
+	$(PYTEST) --cov --cov-report=term
+	$(OTHER_PROCESSOR) $(BIN)/pytest --numprocesses 2 --dist loadscope -m numeric
+
+lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	# the slow modules begin first, as they are sorted by name
-	$(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder --cov --cov-report=term
-	$(OTHER_PROCESSOR) $(BIN)/pytest --numprocesses 2 --dist loadscope -m numeric
 
 install: $(INSTALLED)
 

@@ -3,14 +3,13 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
-from transformers import BlipConfig, BlipForImageTextRetrieval
 
 from cir_core.checkpoints.hf_blip import convert_hf_blip
 from cir_core.errors import CheckpointRefused
@@ -22,14 +21,19 @@ from tasks.models.convert import convert
 from tests.support.tiny_checkpoints import tiny_tensor
 from tests.support.tolerances import LAW
 
-pytestmark = pytest.mark.numeric
+if TYPE_CHECKING:
+    from transformers import BlipForImageTextRetrieval
+
+pytestmark = [pytest.mark.numeric, pytest.mark.slow]
 
 TEXTS = [[30523, 2003, 2417, 102], [30523, 102], [30523, 2038, 1037, 5583, 1998, 2936, 102]]
 
 
 @pytest.fixture(scope="module")
-def theirs() -> BlipForImageTextRetrieval:
+def theirs() -> "BlipForImageTextRetrieval":
     """Heads of 16 and 8 (ours would guess 64), widths that differ, BLIP's own epsilon."""
+    from transformers import BlipConfig, BlipForImageTextRetrieval
+
     config = BlipConfig(
         vision_config={
             "hidden_size": 64,
@@ -63,7 +67,7 @@ def theirs() -> BlipForImageTextRetrieval:
 
 
 @pytest.fixture(scope="module")
-def ours(theirs: BlipForImageTextRetrieval) -> Stage1Model:
+def ours(theirs: "BlipForImageTextRetrieval") -> Stage1Model:
     converted = convert_hf_blip(theirs.state_dict(), theirs.config.to_dict(), "hf")
     return load_stage1(converted.config, converted.tensors, "hf").double()
 
@@ -75,7 +79,7 @@ def pixels() -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def image_tokens(theirs: BlipForImageTextRetrieval, pixels: Tensor) -> Tensor:
+def image_tokens(theirs: "BlipForImageTextRetrieval", pixels: Tensor) -> Tensor:
     with torch.no_grad():
         tokens: Tensor = theirs.vision_model(pixel_values=pixels).last_hidden_state
     return tokens
@@ -98,7 +102,7 @@ def test_image_tokens(ours: Stage1Model, pixels: Tensor, image_tokens: Tensor) -
 @pytest.mark.parametrize("row", range(len(TEXTS)))
 def test_fused_state_and_matching_logits(
     ours: Stage1Model,
-    theirs: BlipForImageTextRetrieval,
+    theirs: "BlipForImageTextRetrieval",
     pixels: Tensor,
     image_tokens: Tensor,
     row: int,
@@ -115,7 +119,7 @@ def test_fused_state_and_matching_logits(
 @pytest.mark.parametrize("row", range(len(TEXTS)))
 def test_embeddings(
     ours: Stage1Model,
-    theirs: BlipForImageTextRetrieval,
+    theirs: "BlipForImageTextRetrieval",
     pixels: Tensor,
     image_tokens: Tensor,
     row: int,
@@ -155,7 +159,7 @@ def _save_old_pickle(state: dict[str, Tensor], folder: Path) -> None:
 
 @pytest.mark.parametrize("save", [_save_safetensors, _save_pickle, _save_old_pickle])
 def test_a_folder_of_any_age_is_converted(
-    theirs: BlipForImageTextRetrieval,
+    theirs: "BlipForImageTextRetrieval",
     ours: Stage1Model,
     tmp_path: Path,
     save: Callable[[dict[str, Tensor], Path], None],
@@ -174,7 +178,7 @@ def test_a_folder_of_any_age_is_converted(
 
 
 def test_heads_are_width_by_64_when_the_config_is_silent(
-    theirs: BlipForImageTextRetrieval,
+    theirs: "BlipForImageTextRetrieval",
 ) -> None:
     with pytest.raises(CheckpointRefused, match="width 32 does not divide into heads of 64"):
         convert_hf_blip(theirs.state_dict(), {"model_type": "blip"}, "hf")
@@ -189,7 +193,7 @@ def test_heads_are_width_by_64_when_the_config_is_silent(
     ],
 )
 def test_another_architecture_is_refused(
-    theirs: BlipForImageTextRetrieval, change: dict[str, Any], complaint: str
+    theirs: "BlipForImageTextRetrieval", change: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(CheckpointRefused, match=complaint):
         convert_hf_blip(theirs.state_dict(), theirs.config.to_dict() | change, "hf")

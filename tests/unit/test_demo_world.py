@@ -22,6 +22,7 @@ from tasks.stages.render import render_demo
 
 UNKNOWN = 1
 """The id of [UNK]."""
+DRAWS_TRAIN = pytest.mark.slow  # its 36,000 garments take 6 s
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,7 @@ def test_val_is_the_same_every_time(val: DemoSplit) -> None:
     assert build_split("val") == val
 
 
+@DRAWS_TRAIN
 def test_what_the_doctor_expects_of_the_demo_is_what_is_drawn(
     val: DemoSplit, train: DemoSplit
 ) -> None:
@@ -80,6 +82,7 @@ def test_val_is_of_useful_size(val: DemoSplit) -> None:
     assert set(benchmark.files) == {image.image_id for image in val.images}
 
 
+@DRAWS_TRAIN
 def test_train_is_larger_and_shows_nothing_that_val_shows(val: DemoSplit, train: DemoSplit) -> None:
     assert len(parsed(train, "train").queries) >= 6_000
     assert not set(garments(train).values()) & set(garments(val).values())
@@ -88,6 +91,7 @@ def test_train_is_larger_and_shows_nothing_that_val_shows(val: DemoSplit, train:
     assert len(set(seeds)) == len(seeds)
 
 
+@DRAWS_TRAIN
 def test_the_test_split_has_answers_and_shows_nothing_that_the_others_show(
     val: DemoSplit, train: DemoSplit
 ) -> None:
@@ -108,7 +112,9 @@ def test_the_test_split_has_answers_and_shows_nothing_that_the_others_show(
     assert shown.isdisjoint(garments(train).values())
 
 
-@pytest.mark.parametrize(("name", "step"), [("val", 1), ("train", 7)])  # all of train take 3 s
+@pytest.mark.parametrize(
+    ("name", "step"), [("val", 1), pytest.param("train", 7, marks=DRAWS_TRAIN)]
+)  # all of train take 3 s
 def test_every_query_has_exactly_one_answer(
     name: Split, step: int, request: pytest.FixtureRequest
 ) -> None:
@@ -154,7 +160,7 @@ def test_a_gallery_holds_near_duplicates_of_the_target(val: DemoSplit) -> None:
     assert np.mean(near) > 0.5
 
 
-@pytest.mark.parametrize("name", ["train", "val"])
+@pytest.mark.parametrize("name", [pytest.param("train", marks=DRAWS_TRAIN), "val"])
 def test_every_word_is_in_the_shipped_vocabulary(
     name: Split, request: pytest.FixtureRequest
 ) -> None:

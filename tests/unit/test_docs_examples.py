@@ -13,6 +13,7 @@ GUIDES = sorted((ROOT / "docs").glob("adding-*.md"))
 PACKAGES = ("flows", "tasks", "storage", "cir_core")
 
 
+@pytest.mark.slow  # torch is imported anew for each
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.stem)
 def test_a_guides_example_works_as_it_is_written(guide: Path, tmp_path: Path) -> None:
     for package in PACKAGES:

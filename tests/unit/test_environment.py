@@ -89,6 +89,7 @@ def test_a_server_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "no answer" in str(finding.found)
 
 
+@pytest.mark.slow
 def test_the_server_of_this_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     assert by_check(check_environment({}))["Prefect's server"].state == "ok"

@@ -1,6 +1,7 @@
 """Intervals against published examples, and how often they hold the truth, outcome by outcome."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from itertools import product
 from math import comb, isclose
 
@@ -57,6 +58,14 @@ def gain_outcomes(p: tuple[float, float], of: int) -> Iterator[Outcome]:
             yield chance, gains(ups, downs, of)
 
 
+@cache  # the same outcomes come with every truth
+def limits(
+    interval: Callable[[Sequence[np.ndarray]], Interval], outcome: tuple[bytes, ...]
+) -> tuple[float, float]:
+    _, low, high = interval([np.frombuffer(values) for values in outcome])
+    return low, high
+
+
 def coverage(
     interval: Callable[[Sequence[np.ndarray]], Interval],
     groups: Sequence[Sequence[Outcome]],
@@ -65,7 +74,7 @@ def coverage(
     """The chance that the interval holds the truth, over all outcomes of independent groups."""
     held = 0.0
     for outcome in product(*groups):
-        _, low, high = interval([values for _, values in outcome])
+        low, high = limits(interval, tuple(values.tobytes() for _, values in outcome))
         chance = float(np.prod([chance for chance, _ in outcome]))
         held += chance * (low - 1e-12 <= truth <= high + 1e-12)
     return held

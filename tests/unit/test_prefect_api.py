@@ -11,7 +11,6 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from prefect.settings.models.root import Settings as PrefectSettings
 
 from cir_core.errors import PreflightError
 from flows.doctor import check_prefect
@@ -97,6 +96,8 @@ def test_the_api_is_the_one_that_prefect_takes(
         Path(name).write_text(text)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    from prefect.settings.models.root import Settings as PrefectSettings
+
     found = engines.configured_api()
     assert (None if found is None else str(found)) == expected
     assert (found.url if found else None) == (PrefectSettings().api.url or None)

@@ -4,14 +4,17 @@ import hashlib
 import string
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import BertTokenizer
-from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
 from cir_core.layers.wordpiece import Tokenizer, pad_tokens, word_list
+
+if TYPE_CHECKING:
+    from transformers import BertTokenizer
+    from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
 CLS, SEP, MASK = 101, 102, 103
 DEC, ENC = 30522, 30523
@@ -55,14 +58,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def reference(folder: Path) -> BertTokenizer:
+def reference(folder: Path) -> "BertTokenizer":
+    from transformers import BertTokenizer
+
     tokenizer: BertTokenizer = BertTokenizer.from_pretrained(folder)
     return tokenizer
 
 
 @pytest.fixture(scope="module")
-def python_reference(folder: Path) -> BertTokenizerLegacy:
+def python_reference(folder: Path) -> "BertTokenizerLegacy":
     """Google's first implementation, in Python: shares no code with ours."""
+    from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
+
     return BertTokenizerLegacy(str(folder / "vocab.txt"))  # type: ignore[no-untyped-call]
 
 
@@ -76,9 +83,10 @@ def test_the_shipped_word_list_is_the_published_one() -> None:
     assert len(word_list("bert-base-uncased")) == DEC
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", TRICKY)
 def test_ids_are_those_of_transformers_with_enc_for_cls(
-    text: str, reference: BertTokenizer, python_reference: BertTokenizerLegacy
+    text: str, reference: "BertTokenizer", python_reference: "BertTokenizerLegacy"
 ) -> None:
     expected = reference(text)["input_ids"]
     assert expected == python_reference(text)["input_ids"]
@@ -86,9 +94,10 @@ def test_ids_are_those_of_transformers_with_enc_for_cls(
     assert BERT([text]) == [[ENC, *expected[1:]]]
 
 
+@pytest.mark.slow
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
 @settings(deadline=None)
-def test_any_text_has_the_ids_of_transformers(reference: BertTokenizer, text: str) -> None:
+def test_any_text_has_the_ids_of_transformers(reference: "BertTokenizer", text: str) -> None:
     assert BERT([text])[0][1:] == reference(text)["input_ids"][1:]
 
 
