@@ -28,6 +28,7 @@ from cir_core.search.scores import Gallery
 from storage import schemas
 from storage.artifacts import Artifact, Identity
 from storage.catalog import CATALOG_FILE
+from storage.store import LocalStore, Store
 from storage.tables import vector_column
 from tasks.results.takeaway import write_ranked
 from tasks.stages.evaluate import evaluate
@@ -93,7 +94,7 @@ def tables(
 ) -> None:
     """Every table of candidates on its way to DuckDB, by the pipeline's own tasks."""
     with tempfile.TemporaryDirectory() as folder:
-        store = Path(folder)
+        store = LocalStore(Path(folder))
         ingested, encoded, fused = write_inputs(store, queries, images)
         with told("retrieve: search, candidates to Parquet"):
             found = retrieve(store, ingested, encoded, fused, k=k, index=IndexChoice()).fingerprint
@@ -109,7 +110,7 @@ def tables(
             publish(store, evaluated)
         with told("ranked.jsonl and ranked.parquet"):
             write_ranked(store, evaluated)
-        size = (store / CATALOG_FILE).stat().st_size >> 20
+        size = store.local(CATALOG_FILE).stat().st_size >> 20
     print(f"{candidates.num_rows:,} candidates, catalog {size} MiB")
     print(f"peak memory of the process {resident('VmHWM'):.0f} MiB")
 
@@ -158,7 +159,7 @@ def resident(line: str) -> float:
     return int(kib) / 2**10
 
 
-def write_inputs(store: Path, queries: int, images: int) -> tuple[str, str, str]:
+def write_inputs(store: Store, queries: int, images: int) -> tuple[str, str, str]:
     """Artifacts as ingest, encode and fuse leave them; no picture is needed below these."""
     rng = np.random.default_rng(0)
     names = [f"B{number:09d}" for number in range(images)]
@@ -211,7 +212,7 @@ def write_inputs(store: Path, queries: int, images: int) -> tuple[str, str, str]
     return ingested, encoded, fused
 
 
-def write_scores(store: Path, found: str, fused: str, candidates: pa.Table) -> str:
+def write_scores(store: Store, found: str, fused: str, candidates: pa.Table) -> str:
     """The artifact that rerank leaves, with random scores."""
     drawn = np.random.default_rng(1).standard_normal(len(candidates), dtype=np.float32)
     columns = [candidates["query_id"], candidates["image_id"], pa.array(drawn)]
@@ -219,7 +220,7 @@ def write_scores(store: Path, found: str, fused: str, candidates: pa.Table) -> s
     return write(store, identity, {"scores": pa.table(columns, schemas.SCORES)})
 
 
-def write(store: Path, identity: Identity, parts: Mapping[str, pa.Table]) -> str:
+def write(store: Store, identity: Identity, parts: Mapping[str, pa.Table]) -> str:
     artifact = Artifact.of(store, identity)
     for name, table in parts.items():
         artifact.write_part(name, table)

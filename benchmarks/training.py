@@ -28,6 +28,7 @@ from cir_core.training.triplets import Triplets
 from flows.engines.engine import InProcess
 from flows.run import ingest_split, resolve_inputs
 from flows.settings import Settings, shipped_model
+from storage.store import LocalStore
 from tasks.models.opening import open_stage1, open_stage2
 from tasks.stages.tokens import encode_tokens
 from tasks.training.triplets import read_triplets
@@ -41,12 +42,12 @@ def epoch(
     steps: Annotated[int, typer.Option(help="Steps of each way, in turns of ten.")] = 40,
 ) -> None:
     """Stage 2 of the preset demo: its steps with kept tokens, and with a ViT pass each."""
-    settings = Settings(store=store, split="train", device="cpu")
+    settings, kept_in = Settings(store=store, split="train", device="cpu"), LocalStore(store)
     inputs = resolve_inputs(settings)
     stage1 = shipped_model("stage1")
     ingested = ingest_split(settings, inputs, InProcess()).fingerprint
     tokens = encode_tokens(
-        store,
+        kept_in,
         inputs.data_root,
         ingested,
         stage1,
@@ -60,7 +61,7 @@ def epoch(
     for name, kept in (("cached", tokens), ("recomputed", None)):
         model = open_stage1(stage1)
         triplets = read_triplets(
-            store, inputs.data_root, inputs.dataset, ingested, kept, model, recipe.captions
+            kept_in, inputs.data_root, inputs.dataset, ingested, kept, model, recipe.captions
         )
         reranker = open_stage2(shipped_model("stage2"))
         ways[name] = Stage2Training(reranker, model, triplets, recipe, torch.device("cpu"))

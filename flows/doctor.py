@@ -25,6 +25,7 @@ from flows.settings import Settings, demo_root, shipped_model
 from flows.views.tables import Cell, Column, Console, print_line, print_table
 from storage.lock import is_writable
 from storage.models.folders import read_config
+from storage.store import open_store
 from tasks.doctor.dataset import check_dataset
 from tasks.doctor.environment import check_environment, check_models, check_store
 
@@ -55,7 +56,7 @@ def examine(resolved: Resolved, variables: Mapping[str, str], *, decode: bool) -
         *check_environment(variables),
         *check_prefect(settings, Configuration(variables)),
         *check_models(_model(settings, "stage1"), _model(settings, "stage2")),
-        *check_store(settings.store, bytes_needed=dataset.bytes_needed),
+        *check_store(open_store(settings.store), bytes_needed=dataset.bytes_needed),
         *dataset.findings,
     ]
 
@@ -63,7 +64,7 @@ def examine(resolved: Resolved, variables: Mapping[str, str], *, decode: bool) -
 def check_prefect(settings: Settings, configuration: Configuration) -> list[Finding]:
     """The API that a run with these settings would take, whether it answers, and where Prefect's
     files would go."""
-    api, home = configuration.api(), find_home(configuration, settings.store)
+    api, home = configuration.api(), find_home(configuration, open_store(settings.store))
     fault = "" if api is None else fault_of(api.url)
     state: State = "ok"
     if fault:

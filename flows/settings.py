@@ -19,6 +19,7 @@ from cir_core.search.choice import IndexKind
 from cir_core.types import Keeping, Precision, RunSplit
 from flows.about import DATA, MACHINE, METHOD, MODELS, About
 from flows.suggestions import category_names, dataset_names, protocol_names
+from storage.store import open_store
 
 
 def in_home(path: Path) -> Path:
@@ -221,4 +222,4 @@ def shipped_model(stage: Literal["stage1", "stage2"]) -> Path:
 
 def demo_root(store: Path) -> Path:
     """Where the demo dataset is drawn."""
-    return store / "data" / "demo"
+    return open_store(store).local("data/demo")

@@ -1,13 +1,13 @@
 """Why an artifact is not there: how it differs from the one of its stage that is most like it."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from storage.artifacts import Identity, whole
+from storage.store import Store
 
 
-def why_missing(store: Path, identity: Identity) -> str:
+def why_missing(store: Store, identity: Identity) -> str:
     """In a few words: what the artifact has other than the finished one of its stage that is most
     like it, which is the one with the fewest other inputs, and of those with the fewest other
     settings."""

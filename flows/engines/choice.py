@@ -6,6 +6,7 @@ from pathlib import Path
 from cir_core.errors import PreflightError
 from flows.engines.prefect_api import URL, Api, Configuration, default_home, require_answer
 from storage.lock import is_writable
+from storage.store import Store
 
 PREFECT_DEFAULTS = {
     "DO_NOT_TRACK": "1",
@@ -30,7 +31,7 @@ def configured_api() -> Api | None:
     return Configuration(os.environ).api()
 
 
-def prepare_prefect(store: Path) -> None:
+def prepare_prefect(store: Store) -> None:
     """What Prefect reads when it is imported, which is to happen after this: the configured API or,
     where there is none, a server of its own; and a home that can be written.
 
@@ -64,7 +65,7 @@ def _bypass_proxy() -> None:
         os.environ[name] = ",".join(filter(None, (os.environ.get(name), LOOPBACK)))
 
 
-def find_home(configuration: Configuration, store: Path) -> Path:
+def find_home(configuration: Configuration, store: Store) -> Path:
     """Where Prefect's files go: what is configured; else its usual home, if an API is configured
     and it can be written; else below the store."""
     configured = configuration.home()
@@ -72,7 +73,7 @@ def find_home(configuration: Configuration, store: Path) -> Path:
         return configured
     if configuration.api() is not None and is_writable(default_home()):
         return default_home()
-    return (store / HOME).absolute()
+    return store.local(HOME).absolute()
 
 
 def _move_home(home: Path) -> None:

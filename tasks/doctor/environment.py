@@ -1,7 +1,6 @@
 """Can a run work here? Libraries, devices, the models, the store, and what the environment says."""
 
 import platform
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -25,9 +24,8 @@ from cir_core.families import (
 )
 from cir_core.layers.config import DEMO_BLIP, ModelConfig
 from cir_core.retrievers.blip.fusion import Stage1Model
-from storage.atomic import existing_part
-from storage.lock import holder_of, is_writable
 from storage.models.folders import differing_tensors, read_config, read_shapes
+from storage.store import Store
 
 PACKAGE = "cir-pipeline"
 PART = "environment"
@@ -57,9 +55,9 @@ def check_environment(variables: Mapping[str, str]) -> list[Finding]:
     ]
 
 
-def check_store(store: Path, *, bytes_needed: int | None) -> list[Finding]:
+def check_store(store: Store, *, bytes_needed: int | None) -> list[Finding]:
     """Whether it can be written, who holds it, and whether the disk can hold what a run adds."""
-    writable = is_writable(store)
+    writable = store.is_writable
     findings = [
         Finding(
             "store",
@@ -70,14 +68,14 @@ def check_store(store: Path, *, bytes_needed: int | None) -> list[Finding]:
         )
     ]
     try:
-        holder = holder_of(store)
+        holder = store.holder()
         held = f"held by process {holder}" if holder else "free"
         findings.append(Finding("store", "lock", "note" if holder else "ok", held))
     except OSError as error:
         findings.append(Finding("store", "lock", "blocked", str(error)))
     except PreflightError as error:
         findings.append(Finding("store", "lock", "blocked", error.cause, remedy=error.remedy))
-    free = shutil.disk_usage(existing_part(store)).free // MIB
+    free = store.free // MIB
     needed = None if bytes_needed is None else -(-bytes_needed // MIB)
     is_full = needed is not None and free < needed
     remedy = "free space, or name another disk with --store" if is_full else ""

@@ -57,7 +57,7 @@ def export(
     found = find_run(store, run)
     with read_as_ours(found):
         chosen = _read_run(found)
-    folder = folder or store / "exports" / chosen.run_id
+    folder = folder or store.local(f"exports/{chosen.run_id}")
     return Exported(chosen.run_id, _WRITERS[format_](chosen, stage, folder))
 
 

@@ -20,6 +20,7 @@ from flows.settings import shipped_model
 from storage.artifacts import Artifact
 from storage.catalog import query
 from storage.models.folders import model_sha256, read_config, read_tensors, write_checkpoint
+from storage.store import LocalStore
 from tests.support.small_benchmarks import Finished, Pair
 
 ROOT = Path(__file__).parents[2]
@@ -74,7 +75,9 @@ def own(fiq_run: Finished, tmp_path: Path) -> Finished:
 def assert_nothing_half_written(store: Path) -> None:
     assert [str(path) for path in store.rglob("*") if path.name.endswith((".tmp", ".wal"))] == []
     for manifest in store.glob("artifacts/*/*/manifest.json"):
-        assert Artifact(store, manifest.parent.parent.name, manifest.parent.name).is_done
+        assert Artifact(
+            LocalStore(store), manifest.parent.parent.name, manifest.parent.name
+        ).is_done
 
 
 def assert_told(answer: Answer, code: int, *words: str) -> None:
@@ -204,6 +207,19 @@ def test_all_that_a_dataset_needs_is_asked_for_at_once(terminal: Terminal, tmp_p
     answer = terminal("run", "--dataset", "cirr", "--store", tmp_path / "store")
     assert_told(answer, 2, "--data-root", "--stage1", "--stage2", "cause:", "remedy:")
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("line", ["run", "plan", "export --format trec", "doctor", "sql SHOW", ""])
+def test_an_object_store_is_refused(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    """It was a folder called ``s3:``. The empty line stands for the environment."""
+    flags = ["--store", "s3://bucket/runs"]
+    if not line:
+        monkeypatch.setenv("CIR_STORE", "s3://bucket/runs")
+        line, flags = "run", []
+    assert_told(terminal(*line.split(), *flags), 2, "s3://bucket/runs", "remedy:", "local folder")
+    assert not Path("s3:").exists()
 
 
 def test_an_unknown_category_is_a_usage_error(terminal: Terminal, own: Finished) -> None:
@@ -553,7 +569,7 @@ def test_a_plan_takes_a_runs_options_and_makes_nothing(
     assert plan["seconds"] > plan["total"]["seconds"] > 0
     assert "with --tokens cache: " in told.out
     assert len(list((fiq_run.store / "artifacts" / "rerank").iterdir())) == 1
-    monkeypatch.setattr("flows.plan.disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr("storage.store.disk_usage", lambda _: SimpleNamespace(free=1000))
     full = terminal("plan", *coarser)
     assert full.code == 8
     assert "the disk is too small" in full.out

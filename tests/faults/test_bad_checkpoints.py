@@ -22,6 +22,7 @@ from storage.models.folders import write_checkpoint
 from storage.models.hub import require_downloaded
 from storage.models.pickles import read_pickle, read_safetensors
 from storage.models.unpickle import read_state
+from storage.store import LocalStore
 from tasks.models.convert import convert
 from tasks.stages.pair import check_pair
 from tests.support.tiny_checkpoints import save_published, tiny_stage1, tiny_stage2
@@ -425,15 +426,15 @@ def _write(folder: Path, state: State) -> Path:
 
 def test_stages_must_not_be_swapped(tmp_path: Path, stage2: State) -> None:
     one, two = _write(tmp_path / "one", tiny_stage1()), _write(tmp_path / "two", stage2)
-    check_pair(tmp_path / "store", one, two)
+    check_pair(LocalStore(tmp_path / "store"), one, two)
     with pytest.raises(CheckpointRefused, match="not a stage 2 model"):
-        check_pair(tmp_path / "store", one, one)
+        check_pair(LocalStore(tmp_path / "store"), one, one)
     with pytest.raises(CheckpointRefused, match="not a stage 1 model"):
-        check_pair(tmp_path / "store", two, one)
+        check_pair(LocalStore(tmp_path / "store"), two, one)
 
 
 def test_a_pair_with_different_visual_encoders_is_refused(tmp_path: Path, stage2: State) -> None:
     stage2["visual_encoder.blocks.1.attn.qkv.bias"][0] += 1e-6
     one, two = _write(tmp_path / "one", tiny_stage1()), _write(tmp_path / "two", stage2)
     with pytest.raises(CheckpointRefused, match=r"1 tensors differ: blocks\.1\.query_key_value"):
-        check_pair(tmp_path / "store", one, two)
+        check_pair(LocalStore(tmp_path / "store"), one, two)

@@ -9,6 +9,7 @@ import pytest
 from cir_core.errors import StoreCorrupt
 from storage.artifacts import finished
 from storage.catalog import CATALOG_FILE, query
+from storage.store import LocalStore
 from tasks.results.export import export
 from tests.support.small_benchmarks import Finished
 
@@ -62,7 +63,7 @@ def test_a_damaged_catalog_is_made_again(copied: Finished, damage: str) -> None:
 
 
 def rankings_of(store: Path) -> Path:
-    (artifact,) = finished(store, "rank")
+    (artifact,) = finished(LocalStore(store), "rank")
     return artifact.folder / "rankings.parquet"
 
 
@@ -72,12 +73,12 @@ def test_no_export_is_made_of_a_damaged_part(copied: Finished) -> None:
     for place in (-20, -200, path.stat().st_size // 2):
         flip(path, place)
         with pytest.raises(StoreCorrupt) as caught:
-            export(copied.store, "jsonl")
+            export(LocalStore(copied.store), "jsonl")
         assert caught.value.exit_code == 6
         assert caught.value.item == str(path)
         flip(path, place)
     assert not (copied.store / "exports").exists()
-    assert export(copied.store, "jsonl").files
+    assert export(LocalStore(copied.store), "jsonl").files
 
 
 def test_a_damaged_run_is_left_out_of_anothers_catalog_until_it_is_repaired(

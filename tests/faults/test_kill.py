@@ -13,6 +13,7 @@ import pytest
 
 from storage.artifacts import Artifact
 from storage.catalog import query
+from storage.store import LocalStore
 from tests.support.small_benchmarks import Bench, Finished
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +58,7 @@ def kept_parts(store: Path) -> dict[Path, tuple[int, int]]:
     """Parts that may not be made again, and what tells a rewritten file from an old one."""
     kept = {}
     for path in store.glob("artifacts/*/*/*.parquet"):
-        artifact = Artifact(store, path.parent.parent.name, path.parent.name)
+        artifact = Artifact(LocalStore(store), path.parent.parent.name, path.parent.name)
         is_done = (path.parent / "manifest.json").exists()
         if is_done or (artifact.stage in SHARDED and artifact.has_part(path.stem)):
             kept[path] = (path.stat().st_ino, path.stat().st_mtime_ns)

@@ -15,6 +15,7 @@ from flows.run import Run, run_pipeline
 from flows.settings import Settings
 from storage.artifacts import Artifact
 from storage.catalog import query
+from storage.store import LocalStore
 from tests.support.small_benchmarks import Bench
 
 COPIES = ("zz/copy.png", "a copy.png", "copy of the reference.png", "torn copy.png")
@@ -92,7 +93,7 @@ def test_queries_that_ask_the_same_get_the_same(
     asked: dict[tuple[bool, str], list[dict[str, tuple[float, float]]]] = defaultdict(list)
     (folder,) = (tmp_path / "artifacts" / "ingest").iterdir()
     first = originals_in(catalogue)[0]
-    for row in Artifact(tmp_path, "ingest", folder.name).read("queries").to_pylist():
+    for row in Artifact(LocalStore(tmp_path), "ingest", folder.name).read("queries").to_pylist():
         of_first = row["reference_id"] in (first, COPIES[2])
         asked[of_first, row["text"]].append(found[row["query_id"]])
     assert sorted(len(results) for results in asked.values()) == [1, 2, 2, 4]

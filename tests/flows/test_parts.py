@@ -14,6 +14,7 @@ from flows.engines.engine import InProcess
 from flows.run import Run, run_pipeline
 from flows.settings import Settings
 from storage.artifacts import Artifact
+from storage.store import LocalStore
 from tests.support.small_benchmarks import Bench
 
 
@@ -61,7 +62,7 @@ def parts_of(settings: Settings, stage: str) -> dict[str, bytes]:
 def rows_of(settings: Settings, stage: str, kind: str) -> list[tuple[Any, ...]]:
     """The rows of all parts, sorted."""
     (folder,) = (settings.store / "artifacts" / stage).iterdir()
-    table = Artifact(settings.store, stage, folder.name).read(kind)
+    table = Artifact(LocalStore(settings.store), stage, folder.name).read(kind)
     rows = [tuple(map(_hashable, row.values())) for row in table.to_pylist()]
     return sorted(rows, key=repr)
 

@@ -15,6 +15,7 @@ from flows.plan import make_plan
 from flows.run import Run, run_pipeline
 from storage.artifacts import Artifact
 from storage.catalog import CATALOG_FILE, query
+from storage.store import LocalStore
 from tests.support.small_benchmarks import Bench
 
 CATEGORIES = 30
@@ -72,7 +73,7 @@ def rows(store: Path, sql: str) -> list[tuple[Any, ...]]:
 
 def artifact(store: Path, stage: str) -> Artifact:
     (folder,) = (store / "artifacts" / stage).iterdir()
-    return Artifact(store, stage, folder.name)
+    return Artifact(LocalStore(store), stage, folder.name)
 
 
 def test_each_query_is_answered_as_without_categories(

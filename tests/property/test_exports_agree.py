@@ -21,6 +21,7 @@ from ir_measures import AP, RR, Success
 
 from cir_core.types import Benchmark
 from storage.artifacts import Artifact
+from storage.store import LocalStore
 from tasks.results.export import export
 from tests.support.made_runs import circo_benchmark, cirr_benchmark, random_scores, write_run
 
@@ -42,7 +43,7 @@ def ranx() -> Iterator[ModuleType]:
 
 
 def measured(store: Path, evaluated: str, stage: str) -> Values:
-    rows = Artifact(store, "evaluate", evaluated).read("metrics").to_pylist()
+    rows = Artifact(LocalStore(store), "evaluate", evaluated).read("metrics").to_pylist()
     return {(row["metric"], row["k"]): row["value"] for row in rows if row["stage"] == stage}
 
 
@@ -96,7 +97,7 @@ def assert_agreement(
             stage2=random_scores(benchmark, rng, levels),
         )
         for stage in ("stage1", "stage2"):
-            (run_file, _) = export(store, "trec", stage=stage).files
+            (run_file, _) = export(LocalStore(store), "trec", stage=stage).files
             ours = measured(store, evaluated, stage)
             asked: dict[str, Any] = {"k": k, "targets": targets, "grade": grade}
             for theirs in (

@@ -15,6 +15,7 @@ from cir_core.submissions import cirr
 from cir_core.submissions.formats import compact_json
 from cir_core.submissions.trec import unescaped
 from cir_core.types import Benchmark, ImageId, Query, QueryId
+from storage.store import LocalStore
 from tasks.results.export import export
 from tests.support.made_runs import random_scores, write_run
 
@@ -90,9 +91,9 @@ def test_every_table_and_trec_file_gives_back_what_went_in(benchmark: Benchmark)
             stage1=random_scores(benchmark, rng, 3),
             stage2=random_scores(benchmark, rng, 3),
         )
-        (jsonl,) = export(store, "jsonl").files
-        (parquet,) = export(store, "parquet").files
-        run_file, qrels_file = export(store, "trec").files
+        (jsonl,) = export(LocalStore(store), "jsonl").files
+        (parquet,) = export(LocalStore(store), "parquet").files
+        run_file, qrels_file = export(LocalStore(store), "trec").files
         rows = [json.loads(line) for line in jsonl.read_text("ascii").splitlines()]
         assert rows == pq.read_table(parquet).to_pylist()
         _assert_rows(rows, benchmark)

@@ -16,6 +16,7 @@ from cir_core.errors import StoreCorrupt
 from storage import arrays
 from storage.artifacts import Artifact, Identity, finished
 from storage.atomic import sha256_of
+from storage.store import LocalStore
 
 IDENTITY = Identity("encode", 1, {"ratio": 1.25, "k": 50}, {"images": "ab", "weights": "cd"})
 PARTS = ["rows-0", "rows-1", "notes"]
@@ -27,7 +28,7 @@ def content(name: str) -> pa.Table:
 
 def make(store: Path) -> list[str]:
     """What a task does: keep the parts that are there, make the others. Returns those."""
-    artifact = Artifact.of(store, IDENTITY)
+    artifact = Artifact.of(LocalStore(store), IDENTITY)
     if artifact.is_done:
         return []
     made = [name for name in PARTS if not artifact.has_part(name)]
@@ -38,7 +39,7 @@ def make(store: Path) -> list[str]:
 
 
 def files(store: Path) -> dict[str, bytes]:
-    folder = Artifact.of(store, IDENTITY).folder
+    folder = Artifact.of(LocalStore(store), IDENTITY).folder
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
@@ -89,17 +90,17 @@ def test_an_artifact_lies_below_its_stage_and_fingerprint(tmp_path: Path) -> Non
     make(tmp_path)
     folder = tmp_path / "artifacts" / "encode" / IDENTITY.fingerprint
     assert (folder / "manifest.json").is_file()
-    assert [artifact.folder for artifact in finished(tmp_path, "encode")] == [folder]
+    assert [artifact.folder for artifact in finished(LocalStore(tmp_path), "encode")] == [folder]
 
 
 # --- done
 
 
 def test_nothing_is_done_at_first(tmp_path: Path) -> None:
-    artifact = Artifact.of(tmp_path, IDENTITY)
+    artifact = Artifact.of(LocalStore(tmp_path), IDENTITY)
     assert not artifact.is_done
     assert not artifact.has_part("rows-0")
-    assert finished(tmp_path, "encode") == []
+    assert finished(LocalStore(tmp_path), "encode") == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -112,17 +113,17 @@ def test_a_finished_artifact_is_done_and_stays_as_it_is(tmp_path: Path) -> None:
 
 
 def test_all_parts_without_a_manifest_are_not_done(tmp_path: Path) -> None:
-    artifact = Artifact.of(tmp_path, IDENTITY)
+    artifact = Artifact.of(LocalStore(tmp_path), IDENTITY)
     for name in PARTS:
         artifact.write_part(name, content(name))
     assert not artifact.is_done
     assert all(artifact.has_part(name) for name in PARTS)
-    assert finished(tmp_path, "encode") == []
+    assert finished(LocalStore(tmp_path), "encode") == []
 
 
 def test_the_manifest_tells_what_the_artifact_is_made_of(tmp_path: Path) -> None:
     make(tmp_path)
-    artifact = Artifact(tmp_path, "encode", IDENTITY.fingerprint)
+    artifact = Artifact(LocalStore(tmp_path), "encode", IDENTITY.fingerprint)
     assert artifact.identity() == IDENTITY.as_json()
     assert artifact.made_with().keys() >= {"python", "torch", "pyarrow"}
     assert artifact.created_at().endswith("+00:00")
@@ -133,7 +134,7 @@ def test_the_manifest_tells_what_the_artifact_is_made_of(tmp_path: Path) -> None
 
 def test_parts_of_a_kind_are_read_in_the_manifests_order(tmp_path: Path) -> None:
     make(tmp_path)
-    artifact = Artifact.of(tmp_path, IDENTITY)
+    artifact = Artifact.of(LocalStore(tmp_path), IDENTITY)
     wanted = pa.concat_tables([content("rows-0"), content("rows-1")])
     assert artifact.read("rows").equals(wanted)
     assert artifact.read("notes").equals(content("notes"))
@@ -142,12 +143,12 @@ def test_parts_of_a_kind_are_read_in_the_manifests_order(tmp_path: Path) -> None
 def test_a_kind_that_is_not_there_is_corrupt(tmp_path: Path) -> None:
     make(tmp_path)
     with pytest.raises(StoreCorrupt, match="no part 'row'"):
-        Artifact.of(tmp_path, IDENTITY).read("row")
+        Artifact.of(LocalStore(tmp_path), IDENTITY).read("row")
 
 
 @pytest.mark.parametrize("step", ["nothing", "parts", "damaged manifest"])
 def test_an_incomplete_artifact_cannot_be_read(tmp_path: Path, step: str) -> None:
-    artifact = Artifact.of(tmp_path, IDENTITY)
+    artifact = Artifact.of(LocalStore(tmp_path), IDENTITY)
     if step != "nothing":
         artifact.write_part("rows-0", content("rows-0"))
     if step == "damaged manifest":
@@ -171,7 +172,7 @@ def test_an_incomplete_artifact_cannot_be_read(tmp_path: Path, step: str) -> Non
 
 @pytest.mark.parametrize("kept", range(len(PARTS) + 1))
 def test_an_interrupted_artifact_goes_on_where_it_was(tmp_path: Path, kept: int) -> None:
-    artifact = Artifact.of(tmp_path, IDENTITY)
+    artifact = Artifact.of(LocalStore(tmp_path), IDENTITY)
     for name in PARTS[:kept]:
         artifact.write_part(name, content(name))
     (artifact.folder / ".rows-1.parquet.99.tmp").parent.mkdir(parents=True, exist_ok=True)
@@ -188,7 +189,7 @@ def _without_times(content: dict[str, bytes]) -> dict[str, object]:
 
 
 def test_a_part_without_its_receipt_is_made_again(tmp_path: Path) -> None:
-    artifact = Artifact.of(tmp_path, IDENTITY)
+    artifact = Artifact.of(LocalStore(tmp_path), IDENTITY)
     artifact.write_part("rows-0", content("rows-0"))
     (artifact.folder / "rows-0.receipt.json").unlink()
     assert make(tmp_path) == PARTS
@@ -196,14 +197,14 @@ def test_a_part_without_its_receipt_is_made_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"\xff\xfe", b"[]", b'{"bytes": 3}', b"null"])
 def test_a_part_with_a_damaged_receipt_is_made_again(tmp_path: Path, damage: bytes) -> None:
-    artifact = Artifact.of(tmp_path, IDENTITY)
+    artifact = Artifact.of(LocalStore(tmp_path), IDENTITY)
     artifact.write_part("rows-0", content("rows-0"))
     (artifact.folder / "rows-0.receipt.json").write_bytes(damage)
     assert make(tmp_path) == PARTS
 
 
 def test_a_rewritten_part_has_a_new_receipt(tmp_path: Path) -> None:
-    artifact = Artifact.of(tmp_path, IDENTITY)
+    artifact = Artifact.of(LocalStore(tmp_path), IDENTITY)
     artifact.write_part("rows-0", content("old"))
     artifact.write_part("rows-0", content("rows-0"))
     assert artifact.has_part("rows-0")
@@ -212,7 +213,7 @@ def test_a_rewritten_part_has_a_new_receipt(tmp_path: Path) -> None:
 
 
 def test_finishing_removes_what_else_is_there(tmp_path: Path) -> None:
-    artifact = Artifact.of(tmp_path, IDENTITY)
+    artifact = Artifact.of(LocalStore(tmp_path), IDENTITY)
     artifact.write_part("other-shard-size", content("x"))
     (artifact.folder / ".rows-0.parquet.77.tmp").write_bytes(b"half")
     (artifact.folder / "rows-1.damaged").write_bytes(b"flipped")
@@ -224,7 +225,7 @@ def test_what_a_kill_right_after_the_manifest_left_is_removed_by_the_next_run(
     tmp_path: Path,
 ) -> None:
     make(tmp_path)
-    folder = Artifact.of(tmp_path, IDENTITY).folder
+    folder = Artifact.of(LocalStore(tmp_path), IDENTITY).folder
     good = files(tmp_path)
     (folder / "rows-0.receipt.json").write_text("{}")
     (folder / ".rows-0.parquet.77.tmp").write_bytes(b"half")
@@ -256,7 +257,7 @@ def test_a_damaged_part_is_found_set_aside_and_alone_made_again(
 ) -> None:
     make(tmp_path)
     good = files(tmp_path)
-    artifact = Artifact.of(tmp_path, IDENTITY)
+    artifact = Artifact.of(LocalStore(tmp_path), IDENTITY)
     path = artifact.folder / f"{name}.parquet"
     path.write_bytes(TEARS[damage](path.read_bytes()))
     bad = path.read_bytes()
@@ -273,21 +274,21 @@ def test_a_damaged_part_is_found_set_aside_and_alone_made_again(
 
 def test_a_missing_part_is_found_and_alone_made_again(tmp_path: Path) -> None:
     make(tmp_path)
-    (Artifact.of(tmp_path, IDENTITY).folder / "notes.parquet").unlink()
+    (Artifact.of(LocalStore(tmp_path), IDENTITY).folder / "notes.parquet").unlink()
     assert make(tmp_path) == ["notes"]
-    assert Artifact.of(tmp_path, IDENTITY).is_done
+    assert Artifact.of(LocalStore(tmp_path), IDENTITY).is_done
 
 
 def test_two_damaged_parts_are_both_made_again(tmp_path: Path) -> None:
     make(tmp_path)
     for name in PARTS[::2]:
-        (Artifact.of(tmp_path, IDENTITY).folder / f"{name}.parquet").write_bytes(b"")
+        (Artifact.of(LocalStore(tmp_path), IDENTITY).folder / f"{name}.parquet").write_bytes(b"")
     assert make(tmp_path) == PARTS[::2]
 
 
 def test_a_part_that_was_swapped_for_another_good_one_is_found(tmp_path: Path) -> None:
     make(tmp_path)
-    folder = Artifact.of(tmp_path, IDENTITY).folder
+    folder = Artifact.of(LocalStore(tmp_path), IDENTITY).folder
     os.replace(folder / "rows-0.parquet", folder / "rows-1.parquet")
     assert make(tmp_path) == ["rows-0", "rows-1"]
 
@@ -302,7 +303,7 @@ def test_a_damaged_manifest_is_found_set_aside_and_written_again(
 ) -> None:
     make(tmp_path)
     good = files(tmp_path)
-    artifact = Artifact.of(tmp_path, IDENTITY)
+    artifact = Artifact.of(LocalStore(tmp_path), IDENTITY)
     (artifact.folder / "manifest.json").write_bytes(damage)
     with caplog.at_level(logging.WARNING):
         assert not artifact.is_done
@@ -320,7 +321,7 @@ def test_a_flipped_bit_anywhere_in_a_manifest_never_changes_what_is_read(
     """One that turns rows-0 into rows-1 would otherwise drop a part without a word."""
     caplog.set_level(logging.ERROR, "storage")
     make(tmp_path)
-    artifact = Artifact.of(tmp_path, IDENTITY)
+    artifact = Artifact.of(LocalStore(tmp_path), IDENTITY)
     path = artifact.folder / "manifest.json"
     good = path.read_bytes()
     wanted = json.loads(good)
@@ -339,8 +340,10 @@ def test_a_flipped_bit_anywhere_in_a_manifest_never_changes_what_is_read(
 def test_a_manifest_that_belongs_to_another_artifact_is_found(tmp_path: Path) -> None:
     make(tmp_path)
     other = replace(IDENTITY, version=2)
-    Artifact.of(tmp_path, IDENTITY).folder.rename(Artifact.of(tmp_path, other).folder)
-    assert not Artifact.of(tmp_path, other).is_done
+    Artifact.of(LocalStore(tmp_path), IDENTITY).folder.rename(
+        Artifact.of(LocalStore(tmp_path), other).folder
+    )
+    assert not Artifact.of(LocalStore(tmp_path), other).is_done
 
 
 # --- read
@@ -349,7 +352,7 @@ def test_a_manifest_that_belongs_to_another_artifact_is_found(tmp_path: Path) ->
 @pytest.mark.parametrize("damage", TEARS)
 def test_a_damaged_part_is_never_read(tmp_path: Path, damage: str) -> None:
     make(tmp_path)
-    artifact = Artifact.of(tmp_path, IDENTITY)
+    artifact = Artifact.of(LocalStore(tmp_path), IDENTITY)
     path = artifact.folder / "rows-1.parquet"
     path.write_bytes(TEARS[damage](path.read_bytes()))
     with pytest.raises(StoreCorrupt, match="damaged") as caught:
@@ -359,7 +362,7 @@ def test_a_damaged_part_is_never_read(tmp_path: Path, damage: str) -> None:
 
 
 def test_a_damaged_array_is_never_mapped(tmp_path: Path) -> None:
-    artifact = Artifact.of(tmp_path, IDENTITY)
+    artifact = Artifact.of(LocalStore(tmp_path), IDENTITY)
     array = np.arange(12, dtype=np.float32).reshape(4, 3)
     artifact.write_array("rows-0.npy", array)
     artifact.finish(IDENTITY, ["rows-0.npy"])
@@ -395,10 +398,10 @@ LAST = Identity("retrieve", 1, {}, {"fuse": BELOW.fingerprint})
 
 
 def write(store: Path, identity: Identity, text: str) -> Artifact:
-    artifact = Artifact.of(store, identity)
+    artifact = Artifact.of(LocalStore(store), identity)
     artifact.write_part("rows", content(text))
     artifact.finish(identity, ["rows"])
-    return Artifact.of(store, identity)  # as the next task would
+    return Artifact.of(LocalStore(store), identity)  # as the next task would
 
 
 @pytest.fixture
@@ -409,21 +412,25 @@ def chain(tmp_path: Path) -> Path:
 
 
 def test_what_is_made_again_with_the_same_bytes_leaves_the_rest_as_it_is(chain: Path) -> None:
-    content_before = Artifact.of(chain, LAST).content
-    (Artifact.of(chain, ABOVE).folder / "rows.parquet").write_bytes(b"")
-    assert not Artifact.of(chain, ABOVE).is_done
+    content_before = Artifact.of(LocalStore(chain), LAST).content
+    (Artifact.of(LocalStore(chain), ABOVE).folder / "rows.parquet").write_bytes(b"")
+    assert not Artifact.of(LocalStore(chain), ABOVE).is_done
     write(chain, ABOVE, "first")
-    assert Artifact.of(chain, BELOW).is_done
-    assert Artifact.of(chain, LAST).is_done
-    assert Artifact.of(chain, LAST).content == content_before
+    assert Artifact.of(LocalStore(chain), BELOW).is_done
+    assert Artifact.of(LocalStore(chain), LAST).is_done
+    assert Artifact.of(LocalStore(chain), LAST).content == content_before
 
 
 def test_what_is_made_again_with_other_bytes_makes_what_is_below_again(
     chain: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(chain, ABOVE, "second")
-    below = Artifact.of(chain, BELOW)
-    for stale in (below, Artifact.of(chain, LAST), Artifact(chain, "retrieve", LAST.fingerprint)):
+    below = Artifact.of(LocalStore(chain), BELOW)
+    for stale in (
+        below,
+        Artifact.of(LocalStore(chain), LAST),
+        Artifact(LocalStore(chain), "retrieve", LAST.fingerprint),
+    ):
         with pytest.raises(StoreCorrupt, match="other bytes") as caught:
             stale.require_current()
         assert caught.value.item == str(below.folder)
@@ -431,8 +438,8 @@ def test_what_is_made_again_with_other_bytes_makes_what_is_below_again(
     assert "other bytes" in caplog.text
     assert not below.has_part("rows")  # its receipt is gone with the manifest that held it
     write(chain, BELOW, "second")
-    assert Artifact.of(chain, BELOW).is_done
-    assert not Artifact.of(chain, LAST).is_done
+    assert Artifact.of(LocalStore(chain), BELOW).is_done
+    assert not Artifact.of(LocalStore(chain), LAST).is_done
 
 
 def test_other_bytes_two_stages_above_make_a_stage_again_even_where_its_own_inputs_agree(
@@ -440,24 +447,24 @@ def test_other_bytes_two_stages_above_make_a_stage_again_even_where_its_own_inpu
 ) -> None:
     """The stage between came out the same; that it did is known only when it was made."""
     write(chain, ABOVE, "second")
-    assert Artifact.of(chain, LAST).is_done  # the stage between has not been asked yet
-    assert not Artifact.of(chain, BELOW).is_done
+    assert Artifact.of(LocalStore(chain), LAST).is_done  # the stage between has not been asked yet
+    assert not Artifact.of(LocalStore(chain), BELOW).is_done
     write(chain, BELOW, "first")
-    assert not Artifact.of(chain, LAST).is_done
+    assert not Artifact.of(LocalStore(chain), LAST).is_done
 
 
 def test_parts_that_an_interrupted_run_made_of_other_bytes_are_made_again(chain: Path) -> None:
     other = replace(BELOW, version=2)
-    Artifact.of(chain, other).write_part("rows", content("first"))
-    assert Artifact.of(chain, other).has_part("rows")
+    Artifact.of(LocalStore(chain), other).write_part("rows", content("first"))
+    assert Artifact.of(LocalStore(chain), other).has_part("rows")
     write(chain, ABOVE, "second")
-    assert not Artifact.of(chain, other).has_part("rows")
+    assert not Artifact.of(LocalStore(chain), other).has_part("rows")
 
 
 def test_an_input_that_is_not_there_any_more_has_no_say(chain: Path) -> None:
-    shutil.rmtree(Artifact.of(chain, ABOVE).folder)
-    assert Artifact.of(chain, BELOW).is_done
-    Artifact.of(chain, LAST).require_current()
+    shutil.rmtree(Artifact.of(LocalStore(chain), ABOVE).folder)
+    assert Artifact.of(LocalStore(chain), BELOW).is_done
+    Artifact.of(LocalStore(chain), LAST).require_current()
 
 
 def test_the_bytes_that_were_made_of_count_not_when(chain: Path) -> None:
@@ -465,5 +472,5 @@ def test_the_bytes_that_were_made_of_count_not_when(chain: Path) -> None:
     for identity in (ABOVE, BELOW, LAST):
         write(undisturbed, identity, "first")
     for identity in (ABOVE, BELOW, LAST):
-        mine, theirs = (Artifact.of(store, identity) for store in (chain, undisturbed))
+        mine, theirs = (Artifact.of(LocalStore(store), identity) for store in (chain, undisturbed))
         assert mine.content == theirs.content

@@ -16,6 +16,7 @@ from cir_core.doctor.findings import Finding
 from flows.settings import shipped_model
 from storage.lock import hold_store, holder_of
 from storage.models.folders import read_config, read_tensors, write_checkpoint
+from storage.store import LocalStore
 from tasks.doctor import environment
 from tasks.doctor.environment import check_environment, check_models, check_store
 from tests.support.small_benchmarks import Pair
@@ -138,7 +139,7 @@ def test_variables_are_told_and_secrets_are_not() -> None:
 
 def test_a_store_still_to_be_made_is_fine_and_is_not_made(tmp_path: Path) -> None:
     store = tmp_path / "a" / "b"
-    told = by_check(check_store(store, bytes_needed=1))
+    told = by_check(check_store(LocalStore(store), bytes_needed=1))
     assert [finding.state for finding in told.values()] == ["ok"] * 3
     assert told["disk, MiB: free, needed"].expected == 1
     assert list(tmp_path.iterdir()) == []
@@ -148,7 +149,7 @@ def test_the_holder_of_a_store_is_named(tmp_path: Path) -> None:
     assert holder_of(tmp_path) is None
     with hold_store(tmp_path):
         assert holder_of(tmp_path) == str(os.getpid())
-        lock = by_check(check_store(tmp_path, bytes_needed=None))["lock"]
+        lock = by_check(check_store(LocalStore(tmp_path), bytes_needed=None))["lock"]
         assert (lock.state, lock.found) == ("note", f"held by process {os.getpid()}")
     assert holder_of(tmp_path) is None
 
@@ -170,24 +171,27 @@ def test_a_store_that_cannot_be_locked_is_told(
 
     (tmp_path / "lock").touch()
     monkeypatch.setattr("storage.lock.fcntl.flock", flock)
-    lock = by_check(check_store(tmp_path, bytes_needed=None))["lock"]
+    lock = by_check(check_store(LocalStore(tmp_path), bytes_needed=None))["lock"]
     assert lock.state == "blocked"
     assert "local disk" in lock.remedy
 
 
 def test_a_disk_that_is_too_small_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "tasks.doctor.environment.shutil.disk_usage", lambda _path: Usage(0, 0, 5 * 2**20)
-    )
-    disk = by_check(check_store(tmp_path, bytes_needed=5 * 2**20 + 1))["disk, MiB: free, needed"]
+    monkeypatch.setattr("storage.store.disk_usage", lambda _path: Usage(0, 0, 5 * 2**20))
+    disk = by_check(check_store(LocalStore(tmp_path), bytes_needed=5 * 2**20 + 1))[
+        "disk, MiB: free, needed"
+    ]
     assert (disk.state, disk.found, disk.expected) == ("blocked", 5, 6)
     assert "--store" in disk.remedy
-    assert by_check(check_store(tmp_path, bytes_needed=5 * 2**20))[disk.check].state == "ok"
+    assert (
+        by_check(check_store(LocalStore(tmp_path), bytes_needed=5 * 2**20))[disk.check].state
+        == "ok"
+    )
 
 
 def test_a_file_in_the_stores_place_blocks(tmp_path: Path) -> None:
     (tmp_path / "store").touch()
-    told = by_check(check_store(tmp_path / "store", bytes_needed=None))
+    told = by_check(check_store(LocalStore(tmp_path / "store"), bytes_needed=None))
     assert told[str(tmp_path / "store")].state == "blocked"
     assert told["lock"].state == "blocked"
 

@@ -19,6 +19,7 @@ from flows.engines import choice as engines
 from flows.engines.choice import find_home, prepare_prefect, wants_prefect
 from flows.engines.prefect_api import Api, Configuration, fault_of, wait_for_answer
 from flows.settings import Settings
+from storage.store import LocalStore
 
 PROFILES = """
 active = "work"
@@ -211,7 +212,7 @@ def test_an_api_that_does_not_answer_stops_the_run_before_prefect_is_imported(
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{closed_port()}/api")
     with pytest.raises(PreflightError) as caught:
-        prepare_prefect(tmp_path / "store")
+        prepare_prefect(LocalStore(tmp_path / "store"))
     told = str(caught.value).splitlines()
     assert len(told) == 4
     assert "(environment variable PREFECT_API_URL)" in told[1]
@@ -228,7 +229,7 @@ def test_telemetry_is_off_unless_it_is_wanted(
         monkeypatch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", wanted)
     with answering(200, b"true") as url:
         monkeypatch.setenv("PREFECT_API_URL", f"{url}/api")
-        prepare_prefect(tmp_path / "store")
+        prepare_prefect(LocalStore(tmp_path / "store"))
     assert os.environ["DO_NOT_TRACK"] == "1"
     assert os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] == (wanted or "false")
 
@@ -253,7 +254,7 @@ def test_prefects_files_go_where_they_can_be_written(
     Path("user").mkdir()
     Path("user/file").touch()
     monkeypatch.setenv("HOME", str(Path(user_home).absolute()))
-    home = find_home(Configuration(environment), Path("store"))
+    home = find_home(Configuration(environment), LocalStore(Path("store")))
     assert home.absolute() == Path(expected).absolute()
 
 
@@ -263,7 +264,7 @@ def test_a_home_that_cannot_be_written_is_told(
     Path("file").touch()
     monkeypatch.setenv("PREFECT_HOME", "file/home")
     with pytest.raises(PreflightError, match=r"(?s)cannot be written.*file/home.*PREFECT_HOME"):
-        prepare_prefect(tmp_path / "store")
+        prepare_prefect(LocalStore(tmp_path / "store"))
 
 
 # --- what is told of it

@@ -7,6 +7,7 @@ import pytest
 
 from storage.artifacts import Artifact, Identity
 from storage.catalog import CATALOG_FILE, query, write_catalog
+from storage.store import LocalStore
 
 IDENTITY = Identity("encode", 1, {}, {})
 NAMES = ["run:3", "~", "~/results", "file:s", "a b", "it's", "50%25?x=1#y", "[a]*", "s3:x", "été"]
@@ -18,11 +19,11 @@ def test_a_relative_store_of_any_name_works(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     store, table = Path(name), pa.table({"x": [1, 2]})
-    artifact = Artifact.of(store, IDENTITY)
+    artifact = Artifact.of(LocalStore(store), IDENTITY)
     artifact.write_part("rows", table)
     artifact.finish(IDENTITY, ["rows"])
-    assert Artifact.of(store, IDENTITY).is_done
-    assert Artifact.of(store, IDENTITY).read("rows") == table
+    assert Artifact.of(LocalStore(store), IDENTITY).is_done
+    assert Artifact.of(LocalStore(store), IDENTITY).read("rows") == table
     write_catalog(store / CATALOG_FILE, [])
     assert query(store / CATALOG_FILE, "SELECT count(*) FROM runs")[1] == [(0,)]
     assert (tmp_path / name / CATALOG_FILE).is_file()

@@ -10,6 +10,7 @@ from flows.doors.cli.options import flags_of, options_of, takes
 from flows.engines.choice import prepare_prefect, wants_prefect
 from flows.training_settings import TrainingSettings
 from flows.views.streams import put, say
+from storage.store import open_store
 
 DATA = (
     "dataset", "data_root", "queries", "images", "gallery",
@@ -60,7 +61,7 @@ def train(**values: Any) -> None:
     flags = {name: values.pop(name) for name in DATA}
     settings = parse_training(flags, os.environ, **values)
     if wants_prefect(settings.data.engine):
-        prepare_prefect(settings.data.store)
+        prepare_prefect(open_store(settings.data.store))
         from flows.doors.deployments import run_training_flow
 
         put(str(run_training_flow(settings)))

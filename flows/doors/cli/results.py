@@ -11,6 +11,7 @@ from flows.doors.cli.completion import run_ids
 from flows.doors.cli.options import Json, flags_of, takes
 from flows.doors.cli.texts import text
 from flows.views.streams import put, put_json
+from storage.store import open_store
 
 
 @takes(flags_of("store"))
@@ -43,7 +44,9 @@ def sql(
         raise UsageError("--csv and --json are two forms", remedy="leave one of them out")
     settings = resolve(flags, os.environ).settings
     form = print_csv if as_csv else print_json if as_json else print_rows
-    with ask(settings.store / CATALOG_FILE, statement, files=allow_files) as answer:
+    with ask(
+        open_store(settings.store).local(CATALOG_FILE), statement, files=allow_files
+    ) as answer:
         form(answer, limit)
 
 
@@ -76,7 +79,9 @@ def export(
 
     settings = resolve(flags, os.environ).settings
     folder = None if out is None else in_home(out)
-    exported = export_task(settings.store, format_, run=run_id, stage=stage, folder=folder)
+    exported = export_task(
+        open_store(settings.store), format_, run=run_id, stage=stage, folder=folder
+    )
     if as_json:
         files = [str(file) for file in exported.files]
         put_json({"run_id": exported.run_id, "format": format_, "files": files})
