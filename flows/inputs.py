@@ -14,7 +14,7 @@ from cir_core.types import Precision
 from flows.machine import find_device, find_workers
 from flows.own import complete, open_dataset
 from flows.settings import Settings, demo_root, shipped_model
-from storage.store import Store
+from storage.store import Store, open_store
 from tasks.machine import Machine
 
 
@@ -42,7 +42,7 @@ def resolve_inputs(settings: Settings) -> Inputs:
     Raises UsageError when a data root or a model is needed and not given, all at once, or when the
     index cannot be meant; PreflightError when it needs FAISS or a GPU that is not there.
     """
-    settings = complete(settings)
+    store, settings = open_store(settings.store), complete(settings)
     dataset = open_dataset(settings)
     is_demo = settings.dataset == "demo"
     missing = [
@@ -62,7 +62,7 @@ def resolve_inputs(settings: Settings) -> Inputs:
     require_available(index)
     require_precision(settings.precision, torch.device(device))
     return Inputs(
-        store=settings.store,
+        store=store,
         dataset=dataset,
         data_root=settings.data_root or demo_root(settings.store),
         categories=settings.categories,

@@ -12,7 +12,6 @@ from flows.graph import filtering_of
 from flows.inputs import resolve_inputs
 from flows.run import find_candidates, ingest_split, run_pipeline
 from flows.settings import Settings
-from storage.lock import hold_store
 from tasks.stages.evaluate import stage1_metrics
 from tasks.stages.pair import check_stage1
 from tasks.training.scores import Score, Scores
@@ -31,7 +30,7 @@ class Stage1Judge:
         settings = self.settings.model_copy(update={"stage1": model, "stage2": model})
         inputs = resolve_inputs(settings)
         store = inputs.store
-        with hold_store(store):
+        with store.lease():
             checked = self.engine.run(check_stage1, store, model).view
             ingested = ingest_split(settings, inputs, self.engine).ingested
             filtering = filtering_of(inputs, ingested, checked)

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from shutil import disk_usage
 
 import numpy as np
 
@@ -15,7 +14,6 @@ from flows.graph import STAGES, Graph, graph_of, name_of, tokens_in
 from flows.inputs import Inputs, resolve_inputs
 from flows.run import check_texts, ingest_split, problems_of, stop_on_problems
 from flows.settings import Settings
-from storage.lock import hold_store
 from storage.models.folders import read_config
 from storage.runs import finished
 from storage.views import Ingested
@@ -85,7 +83,7 @@ def make_plan(settings: Settings, *, started: float) -> Plan:
     ``run_pipeline`` would before it re-ranks, for what is known by now.
     """
     inputs, engine = resolve_inputs(settings), InProcess()
-    with hold_store(inputs.store):
+    with inputs.store.lease():
         pair = engine.run(check_pair, inputs.store, inputs.stage1, inputs.stage2)
         if not pair.reused:  # the run will only hash them
             engine.run(check_pair, inputs.store, inputs.stage1, inputs.stage2)
@@ -122,7 +120,7 @@ def make_plan(settings: Settings, *, started: float) -> Plan:
         ],
         device=inputs.machine.device,
         start=started + engine.seconds["check_pair"] + finding,
-        free=disk_usage(inputs.store).free,
+        free=inputs.store.free,
         published_flops=of_run.published_flops(),
         speeds=speeds,
         with_cache=with_cache,

@@ -13,7 +13,6 @@ from flows.engines.engine import Engine
 from flows.graph import Filtering, graph_of
 from flows.inputs import Inputs, resolve_inputs
 from flows.settings import Settings
-from storage.lock import hold_store
 from storage.models.folders import read_config
 from storage.views import Evaluated, Ingested
 from tasks.results.report import Report
@@ -59,7 +58,7 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
     have problems than ``allow_missing``; what was made until then stays and is used next time.
     """
     inputs = resolve_inputs(settings)
-    with hold_store(inputs.store):
+    with inputs.store.lease():
         looks = look_at_models(stage1=inputs.stage1, stage2=inputs.stage2)
         pair = engine.run(check_pair, inputs.store, inputs.stage1, inputs.stage2).view
         reading = ingest_split(settings, inputs, engine)

@@ -23,8 +23,8 @@ from flows.recipes import find_recipe
 from flows.run import check_texts, ingest_split
 from flows.settings import Settings, demo_root
 from flows.training_settings import TrainingSettings
-from storage.lock import hold_store
 from storage.sources.annotations import require_root
+from storage.store import open_store
 from storage.views import Ingested, KeptTokens
 from tasks.stages.render import render_demo
 from tasks.stages.tokens import tokens_of
@@ -78,8 +78,8 @@ def _train_fused(
     asked = settings.data.model_copy(
         update={"split": "train", "stage1": settings.base, "stage2": settings.base}
     )
-    inputs, store = resolve_inputs(asked), asked.store
-    with _leader_first(hardware) as leads, hold_store(store) if leads else nullcontext():
+    inputs = resolve_inputs(asked)
+    with _leader_first(hardware) as leads, inputs.store.lease() if leads else nullcontext():
         ingested = ingest_split(asked, inputs, engine).ingested
         check_texts(asked, inputs, ingested)
         tokens = _tokens(settings, inputs, ingested, recipe, hardware, engine)
@@ -109,7 +109,7 @@ def _ingest(validation: Settings, base: Path | None, engine: Engine, *, draws: b
     base reads the texts as the model that comes of it."""
     if draws and validation.data_root is not None:
         engine.run(render_demo, validation.data_root, source_split(validation.split))
-    with hold_store(validation.store):
+    with open_store(validation.store).lease():
         inputs = resolve_inputs(validation.model_copy(update={"stage1": base, "stage2": base}))
         ingested = ingest_split(validation, inputs, engine).ingested
         check_texts(validation, inputs, ingested)

@@ -25,6 +25,7 @@ from cir_core.errors import StoreCorrupt
 from storage import manifests
 from storage.arrays import ARRAY_SUFFIX, array_sha256, map_array, write_array
 from storage.atomic import commit, commit_text, sha256_of
+from storage.store import Store
 from storage.tables import read_table, write_table
 
 STORE_FORMAT = 3
@@ -71,7 +72,7 @@ class Artifact:
 
     def __init__(
         self,
-        store: Path,
+        store: Store,
         stage: str,
         fingerprint: str,
         *,
@@ -79,11 +80,11 @@ class Artifact:
     ) -> None:
         self.store, self.fingerprint = store, fingerprint
         self.stage: str = stage
-        self.folder = store / "artifacts" / stage / fingerprint
+        self.folder = store.local(f"artifacts/{stage}/{fingerprint}")
         self._inputs = inputs
 
     @classmethod
-    def of(cls, store: Path, identity: Identity) -> "Artifact":
+    def of(cls, store: Store, identity: Identity) -> "Artifact":
         return cls(store, identity.stage, identity.fingerprint, inputs=identity.inputs)
 
     @property
@@ -319,19 +320,19 @@ def _is_ours(path: Path) -> bool:
     return name.endswith((_RECEIPT, ".damaged", ".parquet", ARRAY_SUFFIX))
 
 
-def finished(store: Path, stage: str) -> list[Artifact]:
+def finished(store: Store, stage: str) -> list[Artifact]:
     """The stage's artifacts that are this version's and have a manifest to be believed, by
     fingerprint; ``left_out`` are the others."""
     return [one for one in whole(store, stage) if one.identity()["store_format"] == STORE_FORMAT]
 
 
-def whole(store: Path, stage: str) -> list[Artifact]:
+def whole(store: Store, stage: str) -> list[Artifact]:
     """The stage's artifacts of any version that have a manifest to be believed."""
     named = [Artifact(store, stage, path.parent.name) for path in _manifests(store, stage)]
     return [one for one in named if one.is_whole]
 
 
-def left_out(store: Path, stage: str) -> list[Artifact]:
+def left_out(store: Store, stage: str) -> list[Artifact]:
     """What has a manifest and is not ``finished``: other versions' artifacts, damaged ones, and
     those under a name that is not theirs."""
     known = {one.fingerprint for one in finished(store, stage)}
@@ -339,5 +340,5 @@ def left_out(store: Path, stage: str) -> list[Artifact]:
     return [one for one in named if one.fingerprint not in known]
 
 
-def _manifests(store: Path, stage: str) -> list[Path]:
-    return sorted((store / "artifacts" / stage).glob("*/manifest.json"))
+def _manifests(store: Store, stage: str) -> list[Path]:
+    return sorted(store.local(f"artifacts/{stage}").glob("*/manifest.json"))

@@ -66,12 +66,12 @@ class Report(Output):
 
     @property
     def product(self) -> Product:
-        folder = self.evaluated.store / "reports" / self.evaluated.run_id
+        folder = self.evaluated.store.local(f"reports/{self.evaluated.run_id}")
         return Product(folder, "report", str(VERSION), (PAGE, NUMBERS))
 
     def write(self) -> Mapping[str, str]:
         evaluated, run_id = self.evaluated, self.evaluated.run_id
-        catalog, folder = evaluated.store / CATALOG_FILE, self.product.folder
+        catalog, folder = evaluated.store.local(CATALOG_FILE), self.product.folder
         run = _rows(catalog, f"SELECT * FROM runs WHERE run_id = '{run_id}'")[0]
         album = Album(evaluated.ingested.read("images"), self.root)
         content = {

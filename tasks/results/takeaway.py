@@ -29,7 +29,7 @@ class Takeaway(Output):
 
     @property
     def product(self) -> Product:
-        folder = self.evaluated.store / "reports" / self.evaluated.run_id
+        folder = self.evaluated.store.local(f"reports/{self.evaluated.run_id}")
         return Product(folder, "ranked", str(VERSION), FILES)
 
     def write(self) -> Mapping[str, str]:

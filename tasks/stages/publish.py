@@ -55,10 +55,10 @@ class Publish(Output):
 
     @property
     def product(self) -> Product:
-        return catalog_product(self.evaluated.store / CATALOG_FILE)
+        return catalog_product(self.evaluated.store.local(CATALOG_FILE))
 
     def write(self) -> Mapping[str, str]:
-        path = self.evaluated.store / CATALOG_FILE
+        path = self.evaluated.store.local(CATALOG_FILE)
         runs = dict(_readable_runs(self.evaluated))
         try:
             write_catalog(path, [run for run, _ in runs.values()])

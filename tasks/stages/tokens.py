@@ -3,7 +3,6 @@ each time, computed once."""
 
 import hashlib
 import logging
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -144,8 +143,7 @@ def _collect(
 def _announce(store: Store, config: VisionConfig, images: int, precision: StoredPrecision) -> None:
     width = np.dtype(_DTYPES[precision]).itemsize
     needed = images * config.tokens * config.width * width
-    store.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(store).free
+    free = store.free
     told = (
         f"{needed / 2**30:.2f} GiB ({images} images x {config.tokens} tokens x {config.width} in "
         f"{precision}) of {free / 2**30:.1f} GiB free"

@@ -26,6 +26,7 @@ from storage.models.folders import (
     read_tensors,
     write_checkpoint,
 )
+from storage.store import LocalStore
 from tasks.stages.changes import find_changed
 from tasks.stages.ingest import Reading, ingest
 from tasks.stages.pair import check_pair
@@ -81,7 +82,7 @@ def own(then: Callable[[], object] = lambda: None) -> Dataset:
 
 
 def ingested(store: Path, root: Path, dataset: Dataset, split: Any = "val") -> Reading:
-    return ingest(store, root, dataset, split, (), "own-removed")
+    return ingest(LocalStore(store), root, dataset, split, (), "own-removed")
 
 
 # --- annotations
@@ -180,12 +181,12 @@ def test_weights_put_in_place_while_the_pair_is_checked_are_refused(
     monkeypatch.setattr("tasks.stages.pair.read_identity", named_then_swapped)
     store = bench.pair.stage1.parent / "store"
     with pytest.raises(PreflightError, match="model has changed"):
-        check_pair(store, bench.pair.stage1, bench.pair.stage2)
+        check_pair(LocalStore(store), bench.pair.stage1, bench.pair.stage2)
     assert not (store / "artifacts").exists()
 
 
 def scores(store: Path) -> list[list[dict[str, Any]]]:
-    return [one.read("scores").to_pylist() for one in finished(store, "rerank")]
+    return [one.read("scores").to_pylist() for one in finished(LocalStore(store), "rerank")]
 
 
 # --- images
@@ -274,8 +275,8 @@ def test_a_picture_that_comes_is_told_where_the_folder_is_the_gallery(
     (root / "e.png").write_bytes(b"")  # passed over by the list
     store = root.parent / "store"
     dataset = replace(find_dataset("own"), adapter=OwnData(Layout(gallery=gallery)))
-    made = ingest(store, root, dataset, "val", (), "own-removed")
-    pair = views.Pair(store, "of no models")
+    made = ingest(LocalStore(store), root, dataset, "val", (), "own-removed")
+    pair = views.Pair(LocalStore(store), "of no models")
     assert find_changed(made, pair, {}) == ()
     shutil.copy(root / "a.png", root / "f.png")
     told = find_changed(made, pair, {})

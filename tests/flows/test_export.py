@@ -15,6 +15,7 @@ from cir_core.types import Benchmark
 from flows.run import Run
 from flows.views.terminal import print_recall
 from storage import schemas
+from storage.store import LocalStore
 from storage.views import Evaluated, run_id_of
 from tasks.results.check_submission import check_submission
 from tasks.results.export import export
@@ -56,7 +57,7 @@ def made_run(
 def test_a_cirr_run_becomes_two_files_that_the_check_accepts(tmp_path: Path) -> None:
     benchmark = cirr_benchmark(60, 5, labelled=False)
     evaluated, stage2 = made_run(tmp_path, benchmark)
-    exported = export(tmp_path, "cirr-submission")
+    exported = export(LocalStore(tmp_path), "cirr-submission")
     folder = tmp_path / "exports" / run_id_of(evaluated)
     assert exported.files == (
         folder / "recall_submission_stage2.json",
@@ -79,8 +80,10 @@ def test_a_cirr_run_becomes_two_files_that_the_check_accepts(tmp_path: Path) -> 
 
 def test_stage_1_has_files_of_its_own(tmp_path: Path) -> None:
     made_run(tmp_path, cirr_benchmark(60, 3))
-    first = export(tmp_path, "cirr-submission", stage="stage1", folder=tmp_path / "out").files
-    second = export(tmp_path, "cirr-submission", folder=tmp_path / "out").files
+    first = export(
+        LocalStore(tmp_path), "cirr-submission", stage="stage1", folder=tmp_path / "out"
+    ).files
+    second = export(LocalStore(tmp_path), "cirr-submission", folder=tmp_path / "out").files
     assert len(list((tmp_path / "out").iterdir())) == 4
     assert first[0].read_text() != second[0].read_text()
 
@@ -88,7 +91,7 @@ def test_stage_1_has_files_of_its_own(tmp_path: Path) -> None:
 def test_a_circo_run_becomes_one_file_of_numbers(tmp_path: Path) -> None:
     benchmark = circo_benchmark(70, 4, targets=0)
     made_run(tmp_path, benchmark, protocol="circo-kept-caption")
-    (file,) = export(tmp_path, "circo-submission").files
+    (file,) = export(LocalStore(tmp_path), "circo-submission").files
     content = json.loads(file.read_text())
     assert file.name == "submission_test_stage2.json"
     assert list(content) == ["0", "1", "2", "3"]
@@ -108,7 +111,7 @@ def test_too_few_candidates_are_refused_with_the_k_to_take(
 ) -> None:
     made_run(tmp_path, benchmark, protocol=protocol, k=49)
     with pytest.raises(PreflightError) as refused:
-        export(tmp_path, format_)
+        export(LocalStore(tmp_path), format_)
     assert "49 candidates" in refused.value.what
     assert "-k 50" in refused.value.remedy
     assert not (tmp_path / "exports").exists()
@@ -120,10 +123,10 @@ def test_a_query_without_candidates_refuses_a_submission_and_warns_elsewhere(
     benchmark = cirr_benchmark(60, 3)
     made_run(tmp_path, benchmark, lost=("12064",))
     with pytest.raises(ProblemsFound) as refused:
-        export(tmp_path, "cirr-submission")
+        export(LocalStore(tmp_path), "cirr-submission")
     assert '"12064": 0 instead of 50' in refused.value.item
     assert not (tmp_path / "exports").exists()
-    (file,) = export(tmp_path, "jsonl").files
+    (file,) = export(LocalStore(tmp_path), "jsonl").files
     assert "1 of 3 queries have no candidates" in caplog.text
     asked = {json.loads(line)["query_id"] for line in file.read_text().splitlines()}
     assert asked == {"12063", "12065"}
@@ -132,24 +135,24 @@ def test_a_query_without_candidates_refuses_a_submission_and_warns_elsewhere(
 def test_a_gallery_that_is_too_small_is_refused_by_the_servers_rules(tmp_path: Path) -> None:
     made_run(tmp_path, cirr_benchmark(50, 3))
     with pytest.raises(ProblemsFound) as refused:
-        export(tmp_path, "cirr-submission")
+        export(LocalStore(tmp_path), "cirr-submission")
     assert '"12063": 49 instead of 50' in refused.value.item
 
 
 def test_another_datasets_run_is_refused(tmp_path: Path) -> None:
     made_run(tmp_path, circo_benchmark(60, 3), protocol="circo-kept-caption")
     with pytest.raises(UsageError, match="is of dataset circo, not cirr"):
-        export(tmp_path, "cirr-submission")
+        export(LocalStore(tmp_path), "cirr-submission")
 
 
 def test_tables_have_their_columns_and_each_stages_order(tmp_path: Path) -> None:
     benchmark = cirr_benchmark(12, 3)
     made_run(tmp_path, benchmark, k=5)
-    (file,) = export(tmp_path, "parquet").files
+    (file,) = export(LocalStore(tmp_path), "parquet").files
     table = pq.read_table(file)
     assert table.schema.equals(schemas.EXPORT)
     assert table.num_rows == 3 * (5 + 5)
-    (lines,) = export(tmp_path, "jsonl", stage="stage1").files
+    (lines,) = export(LocalStore(tmp_path), "jsonl", stage="stage1").files
     rows = [json.loads(line) for line in lines.read_text().splitlines()]
     assert list(rows[0]) == schemas.EXPORT.names
     for column, found in (("rank", table.to_pylist()), ("stage1_rank", rows)):
@@ -164,32 +167,34 @@ def test_tables_have_their_columns_and_each_stages_order(tmp_path: Path) -> None
 
 def test_without_labels_there_are_no_qrels(tmp_path: Path) -> None:
     made_run(tmp_path, cirr_benchmark(12, 3, labelled=False), k=5)
-    (file,) = export(tmp_path, "trec").files
+    (file,) = export(LocalStore(tmp_path), "trec").files
     assert len(file.read_text().splitlines()) == 15
 
 
 def test_a_run_is_found_by_the_first_digits_of_its_id(tmp_path: Path) -> None:
     with pytest.raises(PreflightError, match="no finished run"):
-        export(tmp_path, "jsonl")
+        export(LocalStore(tmp_path), "jsonl")
     first, _ = made_run(tmp_path, cirr_benchmark(12, 3), k=5)
-    assert export(tmp_path, "jsonl").run_id == run_id_of(first)
+    assert export(LocalStore(tmp_path), "jsonl").run_id == run_id_of(first)
     second, _ = made_run(tmp_path, cirr_benchmark(12, 3), k=6)
     for evaluated in (first, second):
-        assert export(tmp_path, "jsonl", run=evaluated[:12]).run_id == run_id_of(evaluated)
-        assert export(tmp_path, "jsonl", run=evaluated).run_id == run_id_of(evaluated)
+        assert export(LocalStore(tmp_path), "jsonl", run=evaluated[:12]).run_id == run_id_of(
+            evaluated
+        )
+        assert export(LocalStore(tmp_path), "jsonl", run=evaluated).run_id == run_id_of(evaluated)
     with pytest.raises(UsageError, match="several runs") as refused:
-        export(tmp_path, "jsonl")
+        export(LocalStore(tmp_path), "jsonl")
     assert all(run_id_of(one) in refused.value.item for one in (first, second))
     assert "K = 6" in refused.value.item
     with pytest.raises(UsageError, match="no run whose id begins 'xyz'"):
-        export(tmp_path, "jsonl", run="xyz")
+        export(LocalStore(tmp_path), "jsonl", run="xyz")
 
 
 def test_a_check_reads_the_annotations_alone(tmp_path: Path) -> None:
     """No image is there, nor needed."""
     benchmark = cirr_benchmark(60, 5, labelled=False)
     made_run(tmp_path, benchmark)
-    files = export(tmp_path, "cirr-submission").files
+    files = export(LocalStore(tmp_path), "cirr-submission").files
     root = tmp_path / "data"
     (root / "cirr/captions").mkdir(parents=True)
     (root / "cirr/image_splits").mkdir()
@@ -217,7 +222,7 @@ def test_a_check_reads_the_annotations_alone(tmp_path: Path) -> None:
 
 def test_a_run_without_labels_says_how_to_export_it(tmp_path: Path) -> None:
     evaluated, _ = made_run(tmp_path, cirr_benchmark(60, 3, labelled=False))
-    run = Run(Evaluated(tmp_path, evaluated), tmp_path / "c", tmp_path / "r", 0, (), ())
+    run = Run(Evaluated(LocalStore(tmp_path), evaluated), tmp_path / "c", tmp_path / "r", 0, (), ())
     told = StringIO()
     print_recall(run, Console(file=told, width=40))
     command = f"cir-pipeline export --format cirr-submission --run {run.run_id} --store {tmp_path}"

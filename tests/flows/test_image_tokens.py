@@ -14,6 +14,7 @@ import pytest
 
 from cir_core.errors import ImageProblem, OutOfSpace, ProblemsFound, WorkerLost
 from storage.artifacts import Artifact, finished
+from storage.store import LocalStore
 from tests.support.processes import children
 from tests.support.small_benchmarks import Bench, Finished, Pair, rounding_of
 
@@ -47,7 +48,7 @@ def columns(store: Path) -> dict[str, list[Any]]:
     """What these stages hold, in whatever parts and order it lies."""
     found: dict[str, list[Any]] = {}
     for stage, tables in KINDS.items():
-        (artifact,) = finished(store, stage)
+        (artifact,) = finished(LocalStore(store), stage)
         for kind, keys in tables.items():
             table = artifact.read(kind).sort_by([(key, "ascending") for key in keys])
             found |= {f"{kind}.{name}": values for name, values in table.to_pydict().items()}
@@ -144,7 +145,7 @@ def test_tokens_that_do_not_fit_are_refused_before_any_are_made(
     fiq: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr("tasks.stages.tokens.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("storage.store.disk_usage", lambda _: usage)
     with pytest.raises(OutOfSpace) as refused:
         fiq.run(tmp_path, tokens="cache")
     assert "--tokens recompute" in refused.value.remedy

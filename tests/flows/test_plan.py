@@ -15,6 +15,7 @@ from flows.plan import Plan, Planned, make_plan
 from flows.run import Run, run_pipeline
 from flows.settings import Settings
 from storage.artifacts import Artifact
+from storage.store import LocalStore
 from tests.support.small_benchmarks import FIQ_IMAGES, FIQ_QUERIES, Bench, Finished, K
 
 BEFORE_SCORING = {"ingest", "pair"}
@@ -204,7 +205,9 @@ def lose(store: Path, pattern: str) -> None:
 
 def test_what_is_left_of_a_stage_is_counted(sharded: Settings, tmp_path: Path) -> None:
     (folder,) = (tmp_path / "artifacts" / "rerank").iterdir()
-    scores = Artifact(tmp_path, "rerank", folder.name).read("scores")["image_id"].to_pylist()
+    scores = (
+        Artifact(LocalStore(tmp_path), "rerank", folder.name).read("scores")["image_id"].to_pylist()
+    )
     lose(tmp_path, "rerank/*/scores-*.parquet")
     rerank = stage_of(planned(sharded), "rerank")
     assert (rerank.state, rerank.why) == ("begun", f"{3 * SHARD} of {4 * SHARD} images are done")
@@ -215,7 +218,7 @@ def test_what_is_left_of_a_stage_is_counted(sharded: Settings, tmp_path: Path) -
 
 def _images_of(store: Path, rows: range) -> set[str]:
     (folder,) = (store / "artifacts" / "ingest").iterdir()
-    ids = Artifact(store, "ingest", folder.name).read("images")["image_id"].to_pylist()
+    ids = Artifact(LocalStore(store), "ingest", folder.name).read("images")["image_id"].to_pylist()
     return set(ids[rows.start : rows.stop])
 
 

@@ -15,6 +15,7 @@ from cir_core.datasets.registry import find_dataset
 from flows.run import Run
 from flows.views.terminal import gallery_rows, print_recall, recall_markdown
 from storage.catalog import query
+from storage.store import LocalStore
 from tasks.stages.ingest import ingest
 from tests.support.small_benchmarks import FIQ_CATEGORIES, FIQ_IMAGES, Bench, Finished
 
@@ -57,7 +58,9 @@ def test_an_image_with_several_files_says_which_was_taken(
     shutil.copy(taken.with_suffix(".png"), taken)
     dataset = find_dataset("fiq")
     protocol = dataset.protocols[0].name
-    made = ingest(tmp_path / "store", tmp_path / "data", dataset, "val", FIQ_CATEGORIES, protocol)
+    made = ingest(
+        LocalStore(tmp_path / "store"), tmp_path / "data", dataset, "val", FIQ_CATEGORIES, protocol
+    )
     assert "1 images have several files" in caplog.text
     assert "taken: images/dress-00.jpg, not images/dress-00.png" in caplog.text
     table = made.ingested.read("images").to_pylist()

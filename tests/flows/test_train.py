@@ -301,7 +301,7 @@ def test_no_room_for_image_tokens_is_told_before_work(
 ) -> None:
     workshop.train("pretrain")
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr("tasks.stages.tokens.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("storage.store.disk_usage", lambda _: usage)
     with pytest.raises(OutOfSpace) as caught:
         workshop.train("stage1")
     assert "--features recompute" in caught.value.remedy

@@ -22,6 +22,7 @@ from storage import schemas
 from storage.artifacts import Artifact, Identity
 from storage.catalog import CATALOG_FILE, query
 from storage.sources.rows import read_rows
+from storage.store import LocalStore
 from storage.tables import vector_column
 from storage.views import Encoded, Evaluated, Ingested, Retrieved, Scored
 from tasks.results.takeaway import Takeaway
@@ -79,7 +80,7 @@ def folder() -> Iterator[Path]:
 
 def scored(store: Path, ingested: str) -> str:
     """The run that follows when every image is a candidate of every query; its evaluation."""
-    source = Artifact(store, "ingest", ingested)
+    source = Artifact(LocalStore(store), "ingest", ingested)
     asked, members = source.read("queries").to_pylist(), source.read("gallery").to_pylist()
     gallery_of = {row["category"]: row["gallery"] for row in source.read("categories").to_pylist()}
     candidates, targets, scores = [], [], []
@@ -107,22 +108,22 @@ def scored(store: Path, ingested: str) -> str:
     retrieved = _keep(store, "retrieve", inputs, tables)
     return rank_and_evaluate(
         store,
-        Ingested(store, ingested),
-        Encoded(store, names["encode"]),
-        Retrieved(store, retrieved),
-        Scored(store, names["rerank"]),
+        Ingested(LocalStore(store), ingested),
+        Encoded(LocalStore(store), names["encode"]),
+        Retrieved(LocalStore(store), retrieved),
+        Scored(LocalStore(store), names["rerank"]),
         9,
     )
 
 
 def published(store: Path, evaluated: str) -> None:
-    make_output(Publish(Evaluated(store, evaluated)))
+    make_output(Publish(Evaluated(LocalStore(store), evaluated)))
 
 
 def _keep(store: Path, stage: str, inputs: dict[str, str], parts: dict[str, pa.Table]) -> str:
     settings = {"k": 9, "index": "exact", "precision": "fp32", "prior": 0.0}
     identity = Identity(stage, 1, settings, inputs)
-    artifact = Artifact.of(store, identity)
+    artifact = Artifact.of(LocalStore(store), identity)
     for name, table in parts.items():
         artifact.write_part(name, table)
     artifact.finish(identity, list(parts))
@@ -145,7 +146,9 @@ def test_own_data_come_out_of_every_file_as_they_went_in(
             (data / name).parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (2, 2)).save(data / name)
         _write_csv(data / "queries.csv", queries)
-        ingested = ingest(store, data, find_dataset("own"), "val", (), "own-removed").ingested
+        ingested = ingest(
+            LocalStore(store), data, find_dataset("own"), "val", (), "own-removed"
+        ).ingested
         source = ingested
         assert not source.read("problems").num_rows
         assert sorted(source.read("images")["image_id"].to_pylist()) == images
@@ -160,7 +163,7 @@ def test_own_data_come_out_of_every_file_as_they_went_in(
         assert {row for (row,) in told(store, "image_id", "gallery")} == set(images)
         found = told(store, "query_id, image_id, rank", "rankings")
         assert {image for _, image, _ in found} == set(images)
-        takeaway = Takeaway(Evaluated(store, evaluated))
+        takeaway = Takeaway(Evaluated(LocalStore(store), evaluated))
         make_output(takeaway)
         files = takeaway.files
         rows = [json.loads(line) for line in files[0].read_text("utf-8").split("\n")[:-1]]
@@ -190,7 +193,9 @@ def test_a_benchmarks_ids_survive_though_no_file_can_have_them(names: Sequence[s
             (root / file).parent.mkdir(parents=True, exist_ok=True)
             (root / file).write_text(json.dumps(content), encoding="utf-8")
         dataset, store = find_dataset("fiq"), root / "store"
-        ingested = ingest(store, root, dataset, "val", ("dress",), "fiq-original-kept-raw").ingested
+        ingested = ingest(
+            LocalStore(store), root, dataset, "val", ("dress",), "fiq-original-kept-raw"
+        ).ingested
         source = ingested
         distinct = list(dict.fromkeys(names))
         assert source.read("gallery")["image_id"].to_pylist() == distinct

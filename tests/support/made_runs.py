@@ -13,6 +13,7 @@ from cir_core.protocols import PROTOCOLS
 from cir_core.types import Benchmark, ImageId, Query, QueryId
 from storage import schemas
 from storage.artifacts import Artifact, Identity
+from storage.store import LocalStore
 from storage.views import Encoded, Ingested, Retrieved, Scored
 from tasks.machine import Machine
 from tasks.stages.evaluate import Evaluate
@@ -68,10 +69,10 @@ def write_run(
     scored = _write(store, Identity("rerank", 0, {}, {"retrieve": retrieved}), {"scores": scores})
     return rank_and_evaluate(
         store,
-        Ingested(store, ingested),
-        Encoded(store, encoded),
-        Retrieved(store, retrieved),
-        Scored(store, scored),
+        Ingested(LocalStore(store), ingested),
+        Encoded(LocalStore(store), encoded),
+        Retrieved(LocalStore(store), retrieved),
+        Scored(LocalStore(store), scored),
         k,
     )
 
@@ -80,8 +81,10 @@ def rank_and_evaluate(
     store: Path, ingested: Ingested, encoded: Encoded, retrieved: Retrieved, scored: Scored, k: int
 ) -> str:
     """The fingerprint of the evaluation."""
-    rank = made(Rank(store, ingested, retrieved, scored))
-    return made(Evaluate(store, ingested, encoded, retrieved, rank.made, k)).made.fingerprint
+    rank = made(Rank(LocalStore(store), ingested, retrieved, scored))
+    return made(
+        Evaluate(LocalStore(store), ingested, encoded, retrieved, rank.made, k)
+    ).made.fingerprint
 
 
 def made(stage: AnyStage) -> AnyStage:
@@ -192,7 +195,7 @@ def _scored(
 
 
 def _write(store: Path, identity: Identity, tables: Mapping[str, pa.Table]) -> str:
-    artifact = Artifact.of(store, identity)
+    artifact = Artifact.of(LocalStore(store), identity)
     for name, table in tables.items():
         artifact.write_part(name, table)
     artifact.finish(identity, tables)

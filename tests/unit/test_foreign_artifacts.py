@@ -11,13 +11,14 @@ from cir_core.errors import StoreCorrupt, UsageError
 from storage import manifests
 from storage.artifacts import Artifact, Identity, finished, left_out
 from storage.runs import find_run, read_as_ours
+from storage.store import LocalStore
 from storage.views import Evaluated
 
 IDENTITY = Identity("evaluate", 1, {"protocol": "demo", "k": 5}, {})
 
 
 def make(store: Path, identity: Identity = IDENTITY) -> Artifact:
-    artifact = Artifact.of(store, identity)
+    artifact = Artifact.of(LocalStore(store), identity)
     artifact.finish(identity, [])
     return artifact
 
@@ -43,7 +44,7 @@ def test_foreign_files_in_an_artifact_stay_and_its_own_leftovers_go(tmp_path: Pa
         (folder / name).write_text("x")
     (folder / "@eaDir").mkdir()
     (folder / "old.parquet").mkdir()
-    assert Artifact.of(tmp_path, IDENTITY).is_done
+    assert Artifact.of(LocalStore(tmp_path), IDENTITY).is_done
     left = {path.name for path in folder.iterdir()}
     assert left == {*foreign, "@eaDir", "old.parquet", "manifest.json"}
 
@@ -59,8 +60,10 @@ def test_what_is_no_artifact_is_no_run(tmp_path: Path) -> None:
     half = stage / ("0" * 32)
     half.mkdir()
     (half / "manifest.json").write_text('{"identity": {')
-    assert [one.fingerprint for one in finished(tmp_path, "evaluate")] == [run.fingerprint]
-    assert find_run(tmp_path, None).fingerprint == run.fingerprint
+    assert [one.fingerprint for one in finished(LocalStore(tmp_path), "evaluate")] == [
+        run.fingerprint
+    ]
+    assert find_run(LocalStore(tmp_path), None).fingerprint == run.fingerprint
     assert len(list(stage.iterdir())) == 7
 
 
@@ -69,14 +72,14 @@ def test_another_versions_run_is_left_out_and_refused_by_name(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, change: dict[str, Any]
 ) -> None:
     run, other = make(tmp_path), make_other(tmp_path, **({"version": 7} | change))
-    assert [one.fingerprint for one in left_out(tmp_path, "evaluate")] == [other]
-    assert find_run(tmp_path, None).fingerprint == run.fingerprint
+    assert [one.fingerprint for one in left_out(LocalStore(tmp_path), "evaluate")] == [other]
+    assert find_run(LocalStore(tmp_path), None).fingerprint == run.fingerprint
     assert other[:12] in caplog.text
     with pytest.raises(StoreCorrupt, match="another version") as caught:
-        find_run(tmp_path, other[:12])
+        find_run(LocalStore(tmp_path), other[:12])
     assert caught.value.exit_code == 6
     with pytest.raises(UsageError):
-        find_run(tmp_path, "nosuchrun")
+        find_run(LocalStore(tmp_path), "nosuchrun")
 
 
 def test_a_run_that_lacks_what_is_read_is_named(tmp_path: Path) -> None:

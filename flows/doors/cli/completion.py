@@ -31,9 +31,10 @@ def completion_of(
 def run_ids(ctx: typer.Context) -> list[str]:
     """Of the store's finished runs."""
     from storage.runs import finished
+    from storage.store import open_store
 
     try:
-        return [run.run_id for run in finished(_setting(ctx, "store"))]
+        return [run.run_id for run in finished(open_store(_setting(ctx, "store")))]
     except CirError:
         return []
 

@@ -8,6 +8,7 @@ import typer
 from flows.doors.cli.options import Json, flags_of, takes
 from flows.engines.choice import prepare_prefect, wants_prefect
 from flows.views.streams import put, put_json, say
+from storage.store import open_store
 
 
 @takes(flags_of())
@@ -87,7 +88,7 @@ def _tell(result: Any, settings: Any, *, as_json: bool) -> None:
 
 
 def _run_with_prefect(settings: Any) -> Any:
-    prepare_prefect(settings.store)
+    prepare_prefect(open_store(settings.store))
     from flows.doors.deployments import run_flow
     from flows.drift import InputsChanged
 
