@@ -53,7 +53,7 @@ def print_table(
     texts = [[_text(console, cell) for cell in row] for row in rows]
     heads = [(_text(console, one.heading), _text(console, one.footer)) for one in columns]
     needed = [
-        max(text.cell_len for text in (*head, *(row[place] for row in texts)))
+        max(_width(text) for text in (*head, *(row[place] for row in texts)))
         for place, head in enumerate(heads)
     ]
     folds = console.file.isatty() and _fits(needed, columns, console.width)
@@ -87,6 +87,11 @@ def print_line(console: Console, text: str, style: str = "") -> None:
     page = _page(console, console.width)
     page.print(_text(console, (text, style), kept="\n"), soft_wrap=True)
     _put(page, console)
+
+
+def _width(text: Text) -> int:
+    """In a terminal's cells; a text of signs that take none is not left out for that."""
+    return text.cell_len or len(text.plain[:1])
 
 
 class _Drawn(StringIO):

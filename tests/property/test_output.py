@@ -6,7 +6,7 @@ import json
 import math
 import struct
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flows.views.markdown import as_markdown
@@ -42,6 +42,7 @@ def drawn(texts: list[str], encoding: str = "utf-8") -> str:
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(TEXTS, min_size=1, max_size=3), st.sampled_from(["utf-8", "ascii", "latin-1"]))
+@example(["", "\U0001f3fb"], "utf-8")  # a sign that takes no cell of a terminal
 def test_every_cell_and_heading_is_there_in_full(texts: list[str], encoding: str) -> None:
     told = drawn(texts, encoding)
     lines = told.split("\n")
