@@ -40,6 +40,7 @@ class MoreSettings(Settings):
     words: Annotated[
         tuple[str, ...], About(WORDS, changes_results=True, flags=("--word",), default="none")
     ] = ()
+    sizes: Annotated[tuple[int, ...], About(WORDS, changes_results=True, default="all")] = ()
     tint: Annotated[str, About(WORDS, changes_results=True)] = "pale"
     palette: Annotated[HomePath | None, About(WORDS, changes_results=False)] = None
     room: Annotated[ByteSize | None, About(WORDS, changes_results=False, default="free")] = None
@@ -51,13 +52,14 @@ GIVEN = {
     "strength": ["--strength", "0.25"],
     "is_mirrored": ["--is-mirrored"],
     "words": ["--word", "a", "--word", "b"],
+    "sizes": ["--sizes", "3", "--sizes", "4"],
     "tint": ["--tint", "dark"],
     "palette": ["--palette", "~/palette"],
     "room": ["--room", "2KiB"],
 }
 VALUES: dict[str, Any] = {
     "colour": "blue", "shades": 7, "strength": 0.25, "is_mirrored": True, "words": ["a", "b"],
-    "tint": "dark", "palette": "~/palette", "room": "2KiB",
+    "sizes": [3, 4], "tint": "dark", "palette": "~/palette", "room": "2KiB",
 }  # fmt: skip
 ADDED = [*VALUES]
 
@@ -141,7 +143,7 @@ def test_a_setting_that_is_added_is_read(
     value = VALUES[name]
     environment = {}
     if source == "environment":
-        text = ",".join(value) if isinstance(value, list) else str(value)
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         environment = {f"CIR_{name.upper()}": text}
     else:
         (tmp_path / "cir.toml").write_text(f"{name} = {json.dumps(value)}\n")

@@ -83,9 +83,9 @@ def _typed(annotation: Any) -> Any:
     if get_origin(annotation) in (Union, UnionType):
         (typed,) = [_typed(one) for one in get_args(annotation) if one is not type(None)]
         return typed
-    if annotation is ByteSize:
-        return str
-    return list[str] if annotation == tuple[str, ...] else annotation
+    if get_origin(annotation) is tuple:
+        return list[_typed(get_args(annotation)[0])]  # type: ignore[misc]
+    return str if annotation is ByteSize else annotation
 
 
 def _above(annotation: Any) -> list[Any]:
