@@ -1,5 +1,5 @@
 # make demo    install, run the embedded demo, print its recall table
-# make check   install, lint, types, layer contracts, unit, property and golden tests but for the slow
+# make check   install, lint, types, layer contracts, unit, property and golden tests, laws; not the slow
 # make test    the same with all tests, coverage, and numbers by other instructions
 # make bench   measure re-ranking, encoding, stage 1 and forecasts on the CPU (under ten minutes)
 # make train-demo   train the shipped pair anew (two to three hours)
@@ -24,7 +24,7 @@ demo: install
 	$(BIN)/cir-pipeline run --dataset demo
 
 check: lint
-	$(PYTEST) -m 'not slow' tests/unit tests/property tests/golden
+	$(PYTEST) -m 'not slow' tests/unit tests/property tests/golden tests/laws
 
 test: lint
 	$(PYTEST) --cov --cov-report=term

@@ -5,6 +5,7 @@ import json
 import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,7 @@ def parse_receipt(path: Path) -> dict[str, Any] | None:
     return receipt if is_receipt and isinstance(receipt["sources"], dict) else None
 
 
+@cache  # each is read from a file of its own
 def _versions() -> dict[str, str]:
     packages = ("cir-pipeline", "torch", "pyarrow", "pillow", "numpy")
     return {"python": platform.python_version()} | {name: version(name) for name in packages}

@@ -25,6 +25,8 @@ from storage.store import LocalStore
 from tasks.results.export import export
 from tests.support.made_runs import circo_benchmark, cirr_benchmark, random_scores, write_run
 
+pytestmark = pytest.mark.slow  # ranx takes seconds to import
+
 IMAGES = 12
 
 Values = dict[tuple[str, int], float]

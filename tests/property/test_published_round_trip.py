@@ -18,7 +18,7 @@ from cir_core.layers.config import (
 from cir_core.rerankers.dual.model import Stage2Model
 from cir_core.retrievers.blip.fusion import Stage1Model
 
-WIDTHS = st.sampled_from([64, 128, 192])
+WIDTHS = st.sampled_from([64, 128])
 SMALL = st.integers(1, 4)
 VOCABULARIES: list[tuple[Vocabulary, int]] = [
     ("bert-base-uncased", 30524),
