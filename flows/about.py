@@ -84,11 +84,6 @@ def settings_of(model: type[BaseModel]) -> tuple[Setting, ...]:
     )
 
 
-def knobs_of(model: type[BaseModel]) -> tuple[str, ...]:
-    """Names of the settings that change no result, and enter no artifact's name."""
-    return tuple(one.name for one in settings_of(model) if not one.about.changes_results)
-
-
 def _about(name: str, metadata: Iterable[Any]) -> About:
     for one in metadata:
         if isinstance(one, About):
