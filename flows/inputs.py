@@ -78,5 +78,6 @@ def resolve_inputs(settings: Settings) -> Inputs:
             workers=find_workers(settings.workers, device),
             memory=settings.memory,
             tokens=settings.tokens,
+            processes=settings.processes,
         ),
     )

@@ -17,7 +17,6 @@ the ViT on dozens of cores, and one more for each 8 of them costs nothing."""
 
 def find_device(name: str) -> str:
     """The device that is meant; ``auto`` takes a GPU where there is one. Raises UsageError."""
-    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32: the ViT's patches are a convolution
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):

@@ -179,6 +179,15 @@ class Settings(BaseModel):
             default="GPU: cores but one, at most 16; CPU: one per 8 cores, at least 1",
         ),
     ] = None
+    processes: Annotated[
+        PositiveInt,
+        About(
+            "Processes that share the shards of a stage, each with models of its own and its share "
+            "of the cores; on GPUs, one a device.",
+            MACHINE,
+            changes_results=False,
+        ),
+    ] = 1
     tokens: Annotated[
         Keeping,
         About(

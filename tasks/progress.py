@@ -3,10 +3,11 @@
 import logging
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tqdm import tqdm
 
@@ -49,10 +50,33 @@ class LogLines:
             self.told = now
 
 
+class Task(NamedTuple):
+    """So many units of work in all, of which some were done before."""
+
+    label: str
+    total: int
+    unit: str
+    done: int
+
+
+Teller = Callable[[Task], AbstractContextManager[Counter]]
+
+_teller: ContextVar[Teller | None] = ContextVar("teller", default=None)
+
+
+def tell_by(teller: Teller) -> None:
+    """From now on, in this thread, tell of progress elsewhere."""
+    _teller.set(teller)
+
+
 @contextmanager
 def count(label: str, total: int, unit: str, *, done: int = 0) -> Iterator[Counter]:
     """A counter for ``total`` units of work, of which so many were done before."""
-    if sys.stderr.isatty():
+    teller = _teller.get()
+    if teller is not None:
+        with teller(Task(label, total, unit, done)) as counter:
+            yield counter
+    elif sys.stderr.isatty():
         with tqdm(total=total, desc=label, unit=f" {unit}", leave=False, initial=done) as bar:
             yield bar
     else:

@@ -39,8 +39,12 @@ class Engine(ABC):
         return self.observe(output.name, partial(make_output, output))
 
     def each(self, made: Pass, shards: Sequence[str], machine: Machine) -> Iterable[str]:
-        """See ``tasks.stages.stage.Each``."""
-        return make_here(made, shards, machine)
+        """See ``tasks.stages.stage.Each``: here, or by several processes."""
+        if machine.processes == 1 or len(shards) == 1:
+            return make_here(made, shards, machine)
+        from flows.engines.processes import share_out
+
+        return share_out(made, shards, machine)
 
 
 class InProcess(Engine):

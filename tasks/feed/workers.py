@@ -1,39 +1,25 @@
-"""Processes that decode images ahead of a model.
+"""Processes that decode images ahead of a model."""
 
-Each is a fresh interpreter on an end of a pipe, never forked from this process, whose threads and
-CUDA a fork would break. Neither torch's DataLoader nor the standard library's pools: their workers
-import this process's script again, and with it torch, or hand on errors as text, or outlive a
-parent that is killed. A worker that lost its parent reads the end of its pipe, and the reverse.
-"""
-
-import json
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
-from multiprocessing import Pipe
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
 from cir_core.errors import CirError, WorkerLost
+from tasks.child import Child
 from tasks.feed.decode import ImageFile, Job, Problems, map_slots
 from tasks.feed.lookahead import ahead
 
 CHUNK = 8
 """Images of a job: some 50 ms of work at 384 px for one message."""
 
-BEGIN = """
-import json, sys
-sys.path[:] = json.loads(sys.argv[1])
-from tasks.feed.decode import serve
-serve(*map(int, sys.argv[2:]))
-"""
+SERVE = "tasks.feed.decode:serve"
 
 
 @dataclass(frozen=True)
@@ -94,26 +80,18 @@ class _Worker:
     """One process. It answers in the order in which it was asked."""
 
     def __init__(self, memory: int, shape: Sequence[int]) -> None:
-        self._channel, theirs = Pipe()
-        with theirs:
-            numbers = map(str, (theirs.fileno(), memory, *shape))
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", BEGIN, json.dumps(sys.path), *numbers],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), memory),
-                start_new_session=True,  # a terminal's Ctrl-C is for the parent, which ends this
-            )
+        self._child = Child(SERVE, memory, *shape, files=(memory,))
 
     def ask(self, job: Job) -> "_Answer":
         try:
-            self._channel.send(job)
+            self._child.channel.send(job)
         except OSError as error:
             raise self._lost() from error
         return _Answer(self, job.slot)
 
     def receive(self) -> Problems:
         try:
-            answer: Problems | CirError = self._channel.recv()
+            answer: Problems | CirError = self._child.channel.recv()
         except (EOFError, OSError) as error:
             raise self._lost() from error
         if isinstance(answer, CirError):
@@ -121,21 +99,15 @@ class _Worker:
         return answer
 
     def _lost(self) -> WorkerLost:
-        code = self._process.wait()
         return WorkerLost(
             "a process that decodes images has died",
-            cause=f"signal {-code}: somebody, or the system for want of memory, killed it"
-            if code < 0
-            else f"exit code {code}; what it said is above",
+            cause=self._child.fate(),
             remedy="run the same command again: finished parts are kept; a smaller --workers needs "
             "less memory, --workers 0 no other process",
         )
 
     def end(self) -> None:
-        """At once: what is under way is not wanted any more."""
-        self._channel.close()
-        self._process.kill()
-        self._process.wait()
+        self._child.end()
 
 
 @dataclass(frozen=True)

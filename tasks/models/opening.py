@@ -61,6 +61,7 @@ def open_vision(folder: Path) -> VisionTransformer:
 
 
 def _read(folder: Path, sha256: str | None) -> Checkpoint:
+    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32: the ViT's patches are a convolution
     read = read_checkpoint(folder)
     if sha256 not in (None, read.sha256):
         raise PreflightError(

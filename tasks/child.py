@@ -1,0 +1,62 @@
+"""Fresh interpreters that work for this one.
+
+Never forked from this process, whose threads and CUDA a fork would break. Neither torch's
+DataLoader nor the standard library's pools: their workers import this process's script again, and
+with it torch, or hand on errors as text, or outlive a parent that is killed. A child that lost its
+parent reads the end of its pipe, and the reverse.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from multiprocessing import Pipe
+
+BEGIN = """
+import json, sys
+from importlib import import_module
+sys.path[:] = json.loads(sys.argv[1])
+module, function = sys.argv[2].split(":")
+getattr(import_module(module), function)(*map(int, sys.argv[3:]))
+"""
+
+
+class Child:
+    """One process, on the other end of ``channel``. It runs ``serve``, ``module:function``, with
+    the descriptor of its end, and other numbers, of which some are open files."""
+
+    def __init__(
+        self,
+        serve: str,
+        *numbers: int,
+        files: tuple[int, ...] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.channel, theirs = Pipe()
+        with theirs:
+            told = map(str, (theirs.fileno(), *numbers))
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", BEGIN, json.dumps(sys.path), serve, *told],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(), *files),
+                env=None if environment is None else {**os.environ, **environment},
+                start_new_session=True,  # a terminal's Ctrl-C is for the parent, which ends this
+            )
+
+    def was_killed(self) -> bool:
+        """Whether a signal ended it; waits for its end."""
+        return self._process.wait() < 0
+
+    def fate(self) -> str:
+        """How it ended, which it has."""
+        code = self._process.wait()
+        if code < 0:
+            return f"signal {-code}: somebody, or the system for want of memory, killed it"
+        return f"exit code {code}; what it said is above"
+
+    def end(self) -> None:
+        """At once: what is under way is not wanted any more."""
+        self.channel.close()
+        self._process.kill()
+        self._process.wait()

@@ -1,0 +1,145 @@
+"""What holds whoever makes the shards: this process, or several."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cir_core.errors import PreflightError, UsageError, WorkerLost
+from flows.engines.engine import InProcess
+from flows.engines.processes import shares_of
+from storage.store import Store
+from tasks.machine import Machine
+from tasks.stages.stage import make
+from tests.support.processes import children
+from tests.support.small_benchmarks import Bench
+from tests.support.toy_stage import BROKEN, REFUSED, Squares
+
+ENGINES = {"here": Machine(processes=1), "two processes": Machine(processes=2)}
+
+engines = pytest.mark.parametrize("machine", ENGINES.values(), ids=ENGINES)
+
+
+@pytest.fixture
+def squares(tmp_path: Path) -> Callable[..., Squares]:
+    folder = tmp_path / "deaths"
+    folder.mkdir()
+
+    def build(**changes: object) -> Squares:
+        return Squares(Store(tmp_path / "store"), folder, **changes)  # type: ignore[arg-type]
+
+    return build
+
+
+def made(stage: Squares, machine: Machine) -> list[float]:
+    make(stage, machine, InProcess().each)
+    scores: list[float] = stage.made.read("scores")["stage2_score"].to_pylist()
+    return scores
+
+
+@engines
+def test_every_shard_is_made_once_and_told_and_nobody_stays(
+    squares: Callable[..., Squares],
+    machine: Machine,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tasks.progress.SECONDS_BETWEEN_LINES", 0.0)
+    with caplog.at_level(logging.INFO):
+        assert made(squares(), machine) == [number**2 for number in range(8)]
+    assert "squaring: 8 of 8 numbers" in caplog.text
+    assert children() == []
+
+
+@engines
+def test_what_is_there_is_not_made_again(squares: Callable[..., Squares], machine: Machine) -> None:
+    stage = squares()
+    made(stage, ENGINES["here"])
+    (lost, *others) = sorted(stage.made.folder.glob("*.parquet"))
+    lost.unlink()
+    before = {path: path.stat().st_ino for path in others}
+    assert made(stage, machine) == [number**2 for number in range(8)]
+    assert {path: path.stat().st_ino for path in others} == before
+
+
+@engines
+def test_an_error_is_the_same_and_ends_all_work(
+    squares: Callable[..., Squares], machine: Machine
+) -> None:
+    with pytest.raises(PreflightError, match="no") as caught:
+        made(squares(ends=(REFUSED,)), machine)
+    assert caught.value.item == REFUSED
+    assert children() == []
+    assert made(squares(), machine) == [number**2 for number in range(8)]
+
+
+def test_the_shards_of_a_killed_worker_are_given_out_again(
+    squares: Callable[..., Squares], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert made(squares(deaths=1), Machine(processes=2)) == [number**2 for number in range(8)]
+    assert "1 of 2 workers have died: signal 9" in caplog.text
+
+
+def test_workers_that_always_die_are_given_up(
+    squares: Callable[..., Squares], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.engines.processes.ROUNDS", 2)
+    stage = squares(deaths=99)
+    with pytest.raises(WorkerLost, match="again and again"):
+        made(stage, Machine(processes=2))
+    assert len(list(stage.folder.iterdir())) == 2
+    assert set(stage.left()) <= {"3", "5", "7"}, "what others made stays"
+    assert children() == []
+
+
+def test_a_bug_in_a_worker_is_not_tried_again(
+    squares: Callable[..., Squares], capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(WorkerLost, match="has failed") as caught:
+        made(squares(ends=(BROKEN,)), Machine(processes=2))
+    assert "exit code 1" in caught.value.cause
+    assert capfd.readouterr().err.count("RuntimeError: a bug") == 1
+
+
+def test_a_run_has_the_same_bytes(
+    fiq: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.shards.PICTURES", 10)
+    for processes in (1, 2):
+        fiq.run(tmp_path / str(processes), processes=processes)
+    parts = sorted((tmp_path / "1" / "artifacts").glob("*/*/*.parquet"))
+    assert len([part for part in parts if part.match("rerank/*/*")]) == 3
+    for part in parts:
+        made = tmp_path / "2" / part.relative_to(tmp_path / "1")
+        assert made.read_bytes() == part.read_bytes(), part
+
+
+# --- shares
+
+
+def test_shares_are_equal_and_no_more_than_there_is() -> None:
+    machine = Machine(workers=3, memory=1000, processes=2)
+    first, second = shares_of(machine, 2)
+    assert first == second
+    assert first.machine == Machine(workers=2, memory=500, processes=1)
+    assert int(first.environment["OMP_NUM_THREADS"]) >= 1
+    (one, _) = shares_of(Machine(processes=2), 2)
+    assert one.machine.memory is not None, "two halves of what is free would be all of it"
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "expected"),
+    [("4,7", "cuda", ["4", "7"]), ("4", "cuda", None), ("4,7", "cuda:1", None)],
+)
+def test_each_process_has_a_gpu_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, visible: str, device: str, expected: list[str] | None
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    machine = Machine(device=device, processes=2)
+    if expected is None:
+        with pytest.raises(UsageError, match="2 processes cannot share"):
+            shares_of(machine, 2)
+    else:
+        shares = shares_of(machine, 2)
+        assert [share.environment["CUDA_VISIBLE_DEVICES"] for share in shares] == expected
