@@ -9,7 +9,7 @@ import pytest
 from cir_core.errors import PreflightError, UsageError, WorkerLost
 from flows.engines.engine import InProcess
 from flows.engines.processes import shares_of
-from storage.store import Store
+from storage.store import LocalStore
 from tasks.machine import Machine
 from tasks.stages.stage import make
 from tests.support.processes import children
@@ -27,7 +27,7 @@ def squares(tmp_path: Path) -> Callable[..., Squares]:
     folder.mkdir()
 
     def build(**changes: object) -> Squares:
-        return Squares(Store(tmp_path / "store"), folder, **changes)  # type: ignore[arg-type]
+        return Squares(LocalStore(tmp_path / "store"), folder, **changes)  # type: ignore[arg-type]
 
     return build
 

@@ -23,8 +23,8 @@ from flows.training_settings import TrainingSettings
 from tests.support.settings_page import PAGE, rendered, table_of
 
 KNOBS = {
-    "data_root", "store", "allow_missing", "device", "batch", "workers", "tokens", "memory",
-    "engine",
+    "data_root", "store", "allow_missing", "device", "batch", "workers", "processes", "tokens",
+    "memory", "engine",
 }  # fmt: skip
 
 WORDS = "What the text of this test says."

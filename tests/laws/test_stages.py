@@ -1,0 +1,168 @@
+"""What every declared stage promises to those who make, plan and trace it."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.about import settings_of
+from flows.engines.engine import InProcess
+from flows.graph import STAGES, Graph, graph_of, name_of
+from flows.inputs import resolve_inputs
+from flows.run import ingest_split
+from flows.settings import Settings
+from storage.views import View
+from tasks.machine import Machine
+from tasks.planning.standing import standing_of
+from tasks.shards import place_of
+from tasks.stages.pair import check_pair
+from tasks.stages.stage import Stage, make, make_here
+from tests.support.small_benchmarks import Bench, Finished
+
+NAMES = [name_of(stage) for stage in STAGES if issubclass(stage, Stage)]
+MADE = [name for name in NAMES if name not in ("ingest", "tokens")]
+MACHINE = Machine(batch=5)
+
+OTHER: dict[str, dict[str, Any]] = {
+    "split": {"split": "train"},
+    "categories": {"categories": ("dress",)},
+    "protocol": {"protocol": "fiq-union-kept"},
+    "k": {"k": 2},
+    "index": {"index": "flat"},
+    "nlist": {"index": "ivf", "nlist": 1},
+    "nprobe": {"index": "ivf", "nprobe": 1},
+    "precision": {"precision": "bf16"},
+}
+"""Another value of each setting that changes results; what is not in it names files, whose bytes
+name the stages."""
+
+FILES = {"dataset", "name", "images", "queries", "gallery", "stage1", "stage2"}
+
+
+def graph(settings: Settings) -> Graph:
+    inputs, engine = resolve_inputs(settings), InProcess()
+    pair = check_pair(inputs.store, inputs.stage1, inputs.stage2).view
+    return graph_of(inputs, ingest_split(settings, inputs, engine).ingested, pair)
+
+
+def names(settings: Settings) -> dict[str, str]:
+    """The fingerprint of each stage."""
+    found = graph(settings)
+    ingested = found.rerank.ingested
+    return {"ingest": ingested.fingerprint} | {
+        stage.name: stage.identity.fingerprint for stage in found.stages
+    }
+
+
+@pytest.fixture
+def copy(fiq_run: Finished, tmp_path: Path) -> Path:
+    shutil.copytree(fiq_run.store, tmp_path / "store")
+    return tmp_path / "store"
+
+
+# --- names
+
+
+def test_every_setting_is_tried_here() -> None:
+    declared = {one.name for one in settings_of(Settings) if one.about.changes_results}
+    assert declared == OTHER.keys() | FILES
+
+
+@pytest.mark.parametrize("setting", OTHER)
+def test_what_changes_results_renames_all_that_it_concerns(
+    fiq: Bench, copy: Path, setting: str
+) -> None:
+    root = copy.parent / "both splits"
+    shutil.copytree(fiq.root, root)
+    for file in [*root.glob("*/*.val.json")]:
+        shutil.copy(file, file.with_name(file.name.replace(".val.", ".train.")))
+    index = "ivf" if setting in ("nlist", "nprobe") else "exact"
+    before = names(fiq.settings(copy, data_root=root, index=index))
+    after = names(fiq.settings(copy, data_root=root, **OTHER[setting]))
+    renamed = [name for name in NAMES if before.get(name) != after.get(name)]
+    assert renamed, setting
+    assert renamed[-1] == "evaluate", "a run is another one"
+
+
+def knobs(fiq: Bench, folder: Path) -> Iterator[dict[str, Any]]:
+    """Another value of each setting that changes no result."""
+    root = folder / "moved"
+    shutil.copytree(fiq.root, root)
+    yield {"data_root": root}
+    yield {"store": folder / "another"}
+    yield {"allow_missing": 3}
+    yield {"batch": 7}
+    yield {"workers": 2}
+    yield {"processes": 2}
+    yield {"tokens": "cache"}
+    yield {"memory": 2**20}
+    yield {"engine": "prefect"}
+    yield {"device": "auto"}
+
+
+def test_what_changes_no_result_names_nothing(fiq: Bench, copy: Path, tmp_path: Path) -> None:
+    expected = names(fiq.settings(copy))
+    tried = set[str]()
+    for changes in knobs(fiq, tmp_path):
+        tried |= changes.keys()
+        assert names(fiq.settings(copy).model_copy(update=changes)) == expected, changes
+    assert tried == {one.name for one in settings_of(Settings) if not one.about.changes_results}
+
+
+# --- parts and work
+
+
+def stage_named(graph: Graph, name: str) -> Stage[Any]:
+    return next(stage for stage in graph.stages if stage.name == name)
+
+
+def contents(view: View) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(view.folder.glob("*.parquet"))}
+
+
+def order_of(view: View) -> list[str]:
+    """The parts as the manifest tells them."""
+    return list(json.loads((view.folder / "manifest.json").read_text())["parts"])
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_stage_holds_what_it_declares(fiq: Bench, copy: Path, name: str) -> None:
+    stage = stage_named(graph(fiq.settings(copy)), name)
+    kinds = [place_of(part.removesuffix(".parquet")).kind for part in contents(stage.made)]
+    assert set(kinds) == set(stage.made.holds)
+    for kind in stage.made.holds:
+        assert stage.made.read(kind).num_columns
+    assert standing_of(stage).is_done
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_work_writes_nothing_and_makes_the_same_bytes_again(
+    fiq: Bench, copy: Path, name: str
+) -> None:
+    stage = stage_named(graph(fiq.settings(copy)), name)
+    before, order = contents(stage.made), order_of(stage.made)
+    shutil.rmtree(stage.made.folder)
+    files = sorted(copy.rglob("*"))
+    with stage.open(MACHINE) as work:
+        products = list(work(stage.shards()))
+    assert sorted(copy.rglob("*")) == files
+    assert {f"{part}.parquet" for _, part, _ in products} == before.keys()
+    assert standing_of(stage).state == "to do"
+    assert make(stage, MACHINE, make_here) == (name,)
+    assert contents(stage.made) == before
+    assert order_of(stage.made) == order
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_an_interrupted_stage_makes_what_is_missing_alone(
+    fiq: Bench, copy: Path, name: str
+) -> None:
+    stage = stage_named(graph(fiq.settings(copy)), name)
+    before = contents(stage.made)
+    (stage.made.folder / next(iter(before))).unlink()
+    assert make(stage, MACHINE, make_here) == (name,)
+    assert contents(stage.made) == before
+    assert make(stage, MACHINE, make_here) == ()
