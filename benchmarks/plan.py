@@ -34,8 +34,8 @@ WORDS = (
     *("and", "more", "floral", "the", "same", "but", "without", "belt"),
 )
 
-TASKS = {"fuse": "encode", "ranked": "write_ranked"}
-"""By stage, where the names differ or one task makes two; the others bear their stage's name."""
+TASKS = {"fuse": "encode"}
+"""One task makes two stages; the others bear their stage's name."""
 
 Device = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
 

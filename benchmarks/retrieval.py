@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import faiss
 import numpy as np
@@ -30,17 +30,22 @@ from storage.artifacts import Artifact, Identity
 from storage.catalog import CATALOG_FILE
 from storage.store import LocalStore, Store
 from storage.tables import vector_column
-from tasks.results.takeaway import write_ranked
-from tasks.stages.evaluate import evaluate
-from tasks.stages.publish import publish
-from tasks.stages.rank import rank
-from tasks.stages.retrieve import retrieve
+from storage.views import Encoded, Fused, Ingested, Retrieved, Scored
+from tasks.machine import Machine
+from tasks.results.takeaway import Takeaway
+from tasks.stages.evaluate import Evaluate
+from tasks.stages.output import make_output
+from tasks.stages.publish import Publish
+from tasks.stages.rank import Rank
+from tasks.stages.retrieve import Retrieve
+from tasks.stages.stage import Stage, make, make_here
 
 app = typer.Typer(help=__doc__, add_completion=False)
 
 WIDTH = 256
 
 Result = TypeVar("Result")
+AnyStage = TypeVar("AnyStage", bound=Stage[Any])
 
 
 @app.command()
@@ -97,19 +102,19 @@ def tables(
         store = LocalStore(Path(folder))
         ingested, encoded, fused = write_inputs(store, queries, images)
         with told("retrieve: search, candidates to Parquet"):
-            found = retrieve(store, ingested, encoded, fused, k=k, index=IndexChoice()).fingerprint
-        candidates = Artifact(store, "retrieve", found).read("candidates")
+            found = made(Retrieve(store, ingested, encoded, fused, k, IndexChoice())).made
+        candidates = found.read("candidates")
         with told("  of it candidates to Parquet"):
             Artifact(store, "again", "0").write_part("candidates", candidates)
         scored = write_scores(store, found, fused, candidates)
         with told("rank: rankings to Parquet"):
-            ranked = rank(store, ingested, found, scored).fingerprint
+            ranked = made(Rank(store, ingested, found, scored)).made
         with told("evaluate"):
-            evaluated = evaluate(store, ingested, found, ranked).fingerprint
+            evaluated = made(Evaluate(store, ingested, encoded, found, ranked, k)).made
         with told("publish: all tables to DuckDB"):
-            publish(store, evaluated)
+            make_output(Publish(evaluated))
         with told("ranked.jsonl and ranked.parquet"):
-            write_ranked(store, evaluated)
+            make_output(Takeaway(evaluated))
         size = store.local(CATALOG_FILE).stat().st_size >> 20
     print(f"{candidates.num_rows:,} candidates, catalog {size} MiB")
     print(f"peak memory of the process {resident('VmHWM'):.0f} MiB")
@@ -159,7 +164,7 @@ def resident(line: str) -> float:
     return int(kib) / 2**10
 
 
-def write_inputs(store: Store, queries: int, images: int) -> tuple[str, str, str]:
+def write_inputs(store: Store, queries: int, images: int) -> tuple[Ingested, Encoded, Fused]:
     """Artifacts as ingest, encode and fuse leave them; no picture is needed below these."""
     rng = np.random.default_rng(0)
     names = [f"B{number:09d}" for number in range(images)]
@@ -198,7 +203,8 @@ def write_inputs(store: Store, queries: int, images: int) -> tuple[str, str, str
             "problems": none,
         },
     )
-    embeddings = pa.table([names, vector_column(unit(rng, images))], schemas.embeddings(WIDTH))
+    schema = schemas.of_width(schemas.EMBEDDINGS, WIDTH)
+    embeddings = pa.table([names, vector_column(unit(rng, images))], schema)
     encoded = write(
         store,
         Identity("encode", 0, {}, {"ingest": ingested, "model": "0"}),
@@ -209,15 +215,23 @@ def write_inputs(store: Store, queries: int, images: int) -> tuple[str, str, str
     fused = write(
         store, Identity("fuse", 0, {}, {"ingest": ingested}), {"queries": vectors, "unfused": none}
     )
-    return ingested, encoded, fused
+    return Ingested(store, ingested), Encoded(store, encoded), Fused(store, fused)
 
 
-def write_scores(store: Store, found: str, fused: str, candidates: pa.Table) -> str:
+def write_scores(store: Store, found: Retrieved, fused: Fused, candidates: pa.Table) -> Scored:
     """The artifact that rerank leaves, with random scores."""
     drawn = np.random.default_rng(1).standard_normal(len(candidates), dtype=np.float32)
     columns = [candidates["query_id"], candidates["image_id"], pa.array(drawn)]
-    identity = Identity("rerank", 0, {}, {"retrieve": found, "fuse": fused, "model": "0"})
-    return write(store, identity, {"scores": pa.table(columns, schemas.SCORES)})
+    identity = Identity(
+        "rerank", 0, {}, {"retrieve": found.fingerprint, "fuse": fused.fingerprint, "model": "0"}
+    )
+    return Scored(store, write(store, identity, {"scores": pa.table(columns, schemas.SCORES)}))
+
+
+def made(stage: AnyStage) -> AnyStage:
+    """The stage, when its artifact is there."""
+    make(stage, Machine(), make_here)
+    return stage
 
 
 def write(store: Store, identity: Identity, parts: Mapping[str, pa.Table]) -> str:

@@ -26,11 +26,11 @@ from cir_core.training.recipes import Stage2Recipe
 from cir_core.training.stage2 import Stage2Training
 from cir_core.training.triplets import Triplets
 from flows.engines.engine import InProcess
-from flows.run import ingest_split, resolve_inputs
+from flows.inputs import resolve_inputs
+from flows.run import ingest_split
 from flows.settings import Settings, shipped_model
-from storage.store import LocalStore
 from tasks.models.opening import open_stage1, open_stage2
-from tasks.stages.tokens import encode_tokens
+from tasks.stages.tokens import tokens_of
 from tasks.training.triplets import read_triplets
 
 app = typer.Typer(help=__doc__, add_completion=False)
@@ -42,26 +42,17 @@ def epoch(
     steps: Annotated[int, typer.Option(help="Steps of each way, in turns of ten.")] = 40,
 ) -> None:
     """Stage 2 of the preset demo: its steps with kept tokens, and with a ViT pass each."""
-    settings, kept_in = Settings(store=store, split="train", device="cpu"), LocalStore(store)
-    inputs = resolve_inputs(settings)
-    stage1 = shipped_model("stage1")
-    ingested = ingest_split(settings, inputs, InProcess()).fingerprint
-    tokens = encode_tokens(
-        kept_in,
-        inputs.data_root,
-        ingested,
-        stage1,
-        precision="fp32",
-        device="cpu",
-        batch=32,
-        workers=0,
-    ).fingerprint
+    engine, settings = InProcess(), Settings(store=store, split="train", device="cpu", workers=0)
+    inputs, stage1 = resolve_inputs(settings), shipped_model("stage1")
+    ingested = ingest_split(settings, inputs, engine).ingested
+    tokens = tokens_of(ingested, stage1, inputs.data_root, "fp32")
+    engine.make(tokens, inputs.machine)
     recipe = PRESETS["demo"].stage2.model_copy(update={"hard": 0, "random": 10})
     ways = {}
-    for name, kept in (("cached", tokens), ("recomputed", None)):
+    for name, kept in (("cached", tokens.made), ("recomputed", None)):
         model = open_stage1(stage1)
         triplets = read_triplets(
-            kept_in, inputs.data_root, inputs.dataset, ingested, kept, model, recipe.captions
+            inputs.data_root, inputs.dataset, ingested, kept, model, recipe.captions
         )
         reranker = open_stage2(shipped_model("stage2"))
         ways[name] = Stage2Training(reranker, model, triplets, recipe, torch.device("cpu"))

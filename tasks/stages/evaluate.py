@@ -1,7 +1,6 @@
 """Rankings and labels to metrics under the dataset's protocol."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -22,15 +21,12 @@ from cir_core.metrics.recall import (
     coverage_metrics,
     recall_metrics,
 )
-from cir_core.planning.disk import Counts, Widths
-from cir_core.planning.effort import Effort, Forecast
 from cir_core.protocols import Protocol
 from cir_core.types import Pool
 from storage import schemas
 from storage.views import Encoded, Evaluated, Ingested, Ranked, Retrieved
-from tasks.machine import Machine
 from tasks.stages.gallery import categories_by_gallery, usable_images
-from tasks.stages.stage import Product, Stage, Work
+from tasks.stages.stage import Product, Stage
 
 NEVER = np.iinfo(np.int32).max
 """Rank of a target that no ranking can contain: a miss at every k."""
@@ -61,20 +57,7 @@ class Evaluate(Stage[Evaluated]):
             "rank": self.ranked.fingerprint,
         }
 
-    @contextmanager
-    def open(self, machine: Machine) -> Iterator[Work]:
-        yield self._evaluate
-
-    @staticmethod
-    def effort(forecast: Forecast) -> Effort:
-        return forecast.tables()
-
-    @staticmethod
-    def disk(counts: Counts, widths: Widths) -> int:
-        """Some rows a category."""
-        return 0
-
-    def _evaluate(self, _shards: Sequence[str]) -> Iterator[Product]:
+    def work(self, shards: Sequence[str]) -> Iterator[Product]:
         protocol, galleries = self.ingested.protocol, _galleries(self.ingested, self.encoded)
         targets, rankings = self.candidates.read("targets"), self.ranked.read("rankings")
         metrics = _metrics(protocol, self.k, _labelled(self.ingested), targets, rankings)

@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from storage.views import Ingested
 from tasks.machine import Machine
 from tasks.stages.gallery import category_table, gallery_table
 from tasks.stages.scan import Images, scan_images
-from tasks.stages.stage import Product, Stage, Work, make, make_here
+from tasks.stages.stage import Product, Stage, make, make_here
 
 EXAMPLES_SHOWN = 5
 
@@ -62,10 +61,6 @@ class Ingest(Stage[Ingested]):
     def inputs(self) -> Mapping[str, str]:
         return self.read
 
-    @contextmanager
-    def open(self, machine: Machine) -> Iterator[Work]:
-        yield self._tables
-
     @staticmethod
     def effort(forecast: Forecast) -> Effort:
         """Its time is the last reading's."""
@@ -75,7 +70,7 @@ class Ingest(Stage[Ingested]):
     def disk(counts: Counts, widths: Widths) -> int:
         return ROW_BYTES * (counts.images + counts.queries)
 
-    def _tables(self, _shards: Sequence[str]) -> Iterator[Product]:
+    def work(self, shards: Sequence[str]) -> Iterator[Product]:
         for kind, table in self.tables().items():
             yield Product(self.made, kind, table)
 

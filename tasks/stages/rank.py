@@ -1,7 +1,6 @@
 """Retrieved and their scores to rankings."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +11,11 @@ import pyarrow.compute as pc
 from cir_core.errors import StoreCorrupt
 from cir_core.ordering import grouped_best_first
 from cir_core.planning.disk import Counts, Widths
-from cir_core.planning.effort import Effort, Forecast
 from cir_core.protocols import Subset
 from storage import schemas
 from storage.tables import rows_of
 from storage.views import Ingested, Ranked, Retrieved, Scored
-from tasks.machine import Machine
-from tasks.stages.stage import Product, Stage, Work
+from tasks.stages.stage import Product, Stage
 
 
 @dataclass(frozen=True)
@@ -46,21 +43,13 @@ class Rank(Stage[Ranked]):
     def inputs(self) -> Mapping[str, str]:
         return {"retrieve": self.candidates.fingerprint, "rerank": self.scored.fingerprint}
 
-    @contextmanager
-    def open(self, machine: Machine) -> Iterator[Work]:
-        yield self._rank
-
-    @staticmethod
-    def effort(forecast: Forecast) -> Effort:
-        return forecast.tables()
-
     @staticmethod
     def disk(counts: Counts, widths: Widths) -> int:
         """The columns of the candidates, 16 bytes, a score and a rank more. zstd about halves this,
         which is not counted upon."""
         return 24 * counts.pairs
 
-    def _rank(self, _shards: Sequence[str]) -> Iterator[Product]:
+    def work(self, shards: Sequence[str]) -> Iterator[Product]:
         table = (
             self.candidates.read("candidates")
             .join(self.scored.read("scores"), ["query_id", "image_id"])

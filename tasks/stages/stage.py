@@ -4,7 +4,7 @@ what an interrupted run left, planning it and tracing it follow from that."""
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol
 
@@ -90,19 +90,24 @@ class Stage(ABC, Generic[Viewed]):
         """See ``Pass``."""
         return ()
 
-    @abstractmethod
     def open(self, machine: Machine) -> AbstractContextManager[Work]:
         """See ``Pass``."""
+        return nullcontext(self.work)
+
+    def work(self, shards: Sequence[str]) -> Iterator[Product]:
+        """The ``Work`` of a stage for which nothing need be opened."""
+        raise NotImplementedError
 
     @staticmethod
-    @abstractmethod
     def effort(forecast: Forecast) -> Effort:
-        """What is left to do of it, and its time; ``seconds_per_pair`` and disk come on top."""
+        """What is left to do of it, and its time; ``seconds_per_pair`` and disk come on top. By
+        itself, a row for each candidate."""
+        return forecast.tables()
 
     @staticmethod
-    @abstractmethod
     def disk(counts: Counts, widths: Widths) -> int:
-        """The bytes that it adds to a store."""
+        """The bytes that it adds to a store; of some rows a category, none are counted."""
+        return 0
 
     @property
     def name(self) -> str:

@@ -241,14 +241,14 @@ def test_a_run_ends_well_though_its_server_is_killed(
     """The last test of this server."""
     monkeypatch.setattr("flows.engines.observed.PATIENCE", 0.5)
 
-    evaluate = Evaluate._evaluate
+    evaluate = Evaluate.work
 
     def evaluate_alone(stage: Evaluate, shards: Any) -> Any:
         for pid in children():
             os.kill(pid, signal.SIGKILL)
         return evaluate(stage, shards)
 
-    monkeypatch.setattr(Evaluate, "_evaluate", evaluate_alone)
+    monkeypatch.setattr(Evaluate, "work", evaluate_alone)
     run = run_flow(fiq_run.bench.settings(tmp_path / "store", engine="prefect", workers=0))
     assert rankings(run.catalog) == rankings(fiq_run.run.catalog)
     assert run.report.is_file()

@@ -3,7 +3,6 @@
 import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,11 @@ from typing import Any
 import pyarrow as pa
 
 from cir_core.errors import PreflightError
-from cir_core.planning.disk import Counts, Widths
-from cir_core.planning.effort import Effort, Forecast
 from storage import schemas
 from storage.views import Scored
-from tasks.machine import Machine
 from tasks.progress import count
 from tasks.shards import part_name
-from tasks.stages.stage import Product, Stage, Work
+from tasks.stages.stage import Product, Stage
 
 FATAL, REFUSED, BROKEN = "3", "4", "5"
 """Shards at which a worker may be killed, refuse what it is given, or meet a bug."""
@@ -46,19 +42,7 @@ class Squares(Stage[Scored]):
     def shards(self) -> Sequence[str]:
         return [str(number) for number in range(self.numbers)]
 
-    @contextmanager
-    def open(self, machine: Machine) -> Iterator[Work]:
-        yield self._square
-
-    @staticmethod
-    def effort(forecast: Forecast) -> Effort:
-        return Effort()
-
-    @staticmethod
-    def disk(counts: Counts, widths: Widths) -> int:
-        return 0
-
-    def _square(self, shards: Sequence[str]) -> Iterator[Product]:
+    def work(self, shards: Sequence[str]) -> Iterator[Product]:
         done = self.numbers - len(shards)
         with count("squaring", self.numbers, "numbers", done=done) as counter:
             for shard in shards:
