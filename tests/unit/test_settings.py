@@ -81,6 +81,7 @@ def test_every_setting_may_come_from_every_source(tmp_path: Path) -> None:
         "device": "cuda:1",
         "batch": 64,
         "workers": 3,
+        "processes": 2,
         "tokens": "cache",
         "memory": "2GiB",
         "precision": "bf16",
