@@ -18,7 +18,14 @@ from tests.support.toy_stage import BROKEN, REFUSED, Squares
 
 ENGINES = {"here": Machine(processes=1), "two processes": Machine(processes=2)}
 
-engines = pytest.mark.parametrize("machine", ENGINES.values(), ids=ENGINES)
+starts_processes = pytest.mark.slow  # each imports torch
+engines = pytest.mark.parametrize(
+    "machine",
+    [
+        pytest.param(machine, id=name, marks=starts_processes if machine.processes > 1 else ())
+        for name, machine in ENGINES.items()
+    ],
+)
 
 
 @pytest.fixture
@@ -74,6 +81,7 @@ def test_an_error_is_the_same_and_ends_all_work(
     assert made(squares(), machine) == [number**2 for number in range(8)]
 
 
+@starts_processes
 def test_the_shards_of_a_killed_worker_are_given_out_again(
     squares: Callable[..., Squares], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -81,6 +89,7 @@ def test_the_shards_of_a_killed_worker_are_given_out_again(
     assert "1 of 2 workers have died: signal 9" in caplog.text
 
 
+@starts_processes
 def test_workers_that_always_die_are_given_up(
     squares: Callable[..., Squares], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,6 +102,7 @@ def test_workers_that_always_die_are_given_up(
     assert children() == []
 
 
+@starts_processes
 def test_a_bug_in_a_worker_is_not_tried_again(
     squares: Callable[..., Squares], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,6 +112,7 @@ def test_a_bug_in_a_worker_is_not_tried_again(
     assert capfd.readouterr().err.count("RuntimeError: a bug") == 1
 
 
+@starts_processes
 def test_a_run_has_the_same_bytes(
     fiq: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
