@@ -28,7 +28,7 @@ from torch import Tensor
 from cir_core.datasets.demo.drawing import draw
 from cir_core.datasets.demo.garments import CATEGORIES, draw_garment
 from cir_core.layers.config import DEMO_VISION, VisionConfig
-from cir_core.layers.vision import VisionTransformer, normalise
+from cir_core.layers.vision import VisionTransformer
 from flows.machine import find_device, find_workers
 from storage.sources.images import sha256_of_bytes
 from tasks.feed.decode import ImageFile
@@ -122,7 +122,7 @@ class Rounds:
             self.root,
             self.files,
             batches(rows, batch),
-            self.vision.config.image_size,
+            self.vision.pictures,
             device=self.device,
             workers=workers,
         ) as fed:
@@ -132,14 +132,15 @@ class Rounds:
     @torch.inference_mode()
     def see(self, pixels: Iterable[Tensor]) -> None:
         for batch in pixels:
-            self.vision(normalise(batch))
+            self.vision.see(batch)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
     def measure(self, found: Measured) -> None:
         """One round, added to what was found before."""
-        rows, size = range(len(self.files)), self.vision.config.image_size
-        first = load_pixels(self.root, self.files[: found.batch], size).pixels.to(self.device)
+        rows, pictures = range(len(self.files)), self.vision.pictures
+        first = load_pixels(self.root, self.files[: found.batch], pictures).pixels
+        first = first.to(self.device)
         with found.start.added():
             list(self.feed(range(1), 1, found.workers))
         with found.decoding.added():
@@ -157,7 +158,7 @@ def run(name: str, config: VisionConfig, images: int, rounds: int, found: Measur
     vision = VisionTransformer(config).eval().to(found.device)
     with tempfile.TemporaryDirectory() as folder:
         bench = Rounds(Path(folder), write_files(Path(folder), name, images), vision)
-        some = load_pixels(bench.root, bench.files[: found.batch], config.image_size).pixels
+        some = load_pixels(bench.root, bench.files[: found.batch], vision.pictures).pixels
         bench.see([some.to(found.device)])  # the first pass allocates
         for _ in range(rounds):
             bench.measure(found)

@@ -20,8 +20,9 @@ import typer
 from encoding import DRAWN, photo
 from full_size import TEXT, VISION
 
-from cir_core.layers.config import Stage1Config, Stage2Config
+from cir_core.rerankers.dual.config import Stage2Config
 from cir_core.rerankers.dual.model import Stage2Model
+from cir_core.retrievers.blip.config import Stage1Config
 from cir_core.retrievers.blip.fusion import Stage1Model
 from flows.engines.engine import InProcess
 from flows.plan import make_plan

@@ -22,12 +22,11 @@ import torch
 import typer
 from full_size import TEXT, VISION
 
-from cir_core.layers.config import Stage2Config
-from cir_core.ports import Scorer
-from cir_core.rerankers.dual.cost import Load, Sizes, engine_flops, published_flops
+from cir_core.ports import FusedQueries, Load, Scorer
+from cir_core.rerankers.dual.config import Stage2Config
+from cir_core.rerankers.dual.cost import engine_flops, published_flops
 from cir_core.rerankers.dual.engine import RerankEngine
 from cir_core.rerankers.dual.model import Stage2Model
-from cir_core.rerankers.dual.packing import FusedQueries
 from cir_core.rerankers.plain import ReferenceScorer
 
 FASHION_IQ_LENGTHS = np.repeat(
@@ -62,7 +61,9 @@ class Way:
     seconds: float = float("inf")
 
     def take_turn(self, image_tokens: torch.Tensor) -> None:
-        taken = seconds(lambda: self.scorer.score(image_tokens, self.query, self.image))
+        taken = seconds(
+            lambda: self.scorer.score(self.scorer.prepare(image_tokens), self.query, self.image)
+        )
         self.seconds = min(self.seconds, taken)
 
     @property
@@ -142,7 +143,7 @@ def seconds(work: Callable[[], object]) -> float:
 def told(way: Way, published: Way, queries: FusedQueries, product: float) -> dict[str, Any]:
     """``ratio`` is that of pairs per second to the published loop's, ``possible`` that of FLOPs;
     ``share_of_matmul`` relates FLOP/s to a plain matrix product's."""
-    sizes, lengths = Sizes.of(CONFIG), queries.lengths[way.query]
+    sizes, lengths = CONFIG.sizes, queries.lengths[way.query]
     load = Load.of(lengths, way.image, images=int(way.image.max()) + 1)
     in_published = published_flops(sizes, load)
     flops = in_published if way is published else engine_flops(sizes, load)

@@ -16,8 +16,9 @@ import torch
 import typer
 from full_size import TEXT, VISION
 
-from cir_core.layers.config import Stage1Config, Stage2Config
+from cir_core.rerankers.dual.config import Stage2Config
 from cir_core.rerankers.dual.model import Stage2Model
+from cir_core.retrievers.blip.config import Stage1Config
 from cir_core.retrievers.blip.fusion import Stage1Model
 from cir_core.training.gradients import Compute
 from cir_core.training.loop import fit, optimiser, total_steps

@@ -1,66 +1,119 @@
-"""Tensors and sizes to a ready model, strictly."""
+"""The families of models, by the kind that their ``config.json`` names: the only module that knows
+them all. And tensors to a ready model, strictly."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
 from cir_core.errors import CheckpointRefused, NonFiniteError
-from cir_core.layers.config import ModelConfig, Stage1Config, Stage2Config
 from cir_core.layers.shapes import shapes_alone
+from cir_core.ports import ImageEncoder, Reranker, RerankerConfig, Retriever, RetrieverConfig
+from cir_core.rerankers.dual.config import Stage2Config
 from cir_core.rerankers.dual.model import Stage2Model
+from cir_core.rerankers.dual.reranker import DualReranker
+from cir_core.retrievers.blip.config import DEMO_BLIP, PUBLISHED, Stage1Config
 from cir_core.retrievers.blip.fusion import Stage1Model
+
+ModelConfig = Stage1Config | Stage2Config
+"""Of what conversions make."""
+
+PUBLISHED_RETRIEVER: RetrieverConfig = PUBLISHED
+"""What is counted with where no model is given."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """The classes of one kind: a config whose fields are ``config.json``'s, a model made of it,
+    whose tensors are the weights, and what makes of that the ``Retriever`` of stage 1, or the
+    ``Reranker`` of stage 2."""
+
+    stage: int
+    config: type[BaseModel]
+    model: Callable[[Any], nn.Module]
+    port: Callable[[Any], Any]
+
+
+BLIP = Family(1, Stage1Config, Stage1Model, lambda model: model)
+DUAL = Family(2, Stage2Config, Stage2Model, DualReranker)
+
+FAMILIES: dict[str, Family] = {"blip": BLIP, "stage1": BLIP, "stage2": DUAL}
 
 Model = TypeVar("Model", bound=nn.Module)
 
 _SHOWN = 5
 
 
-def parse_config(content: Mapping[str, Any], source: str) -> ModelConfig:
-    """Raises CheckpointRefused naming every wrong field."""
+def parse_config(content: Mapping[str, Any], source: str) -> Any:
+    """A config of the family that ``kind`` names. Raises CheckpointRefused naming every wrong
+    field."""
+    family = FAMILIES.get(str(content.get("kind")))
+    if family is None:
+        kind, known = content.get("kind"), ", ".join(FAMILIES)
+        raise _unusable(f"kind: is {kind!r}, and known are {known}", source)
     try:
-        config: ModelConfig = TypeAdapter(ModelConfig).validate_python(dict(content))
+        return family.config.model_validate(dict(content))
     except ValidationError as error:
         faults = "; ".join(
             f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()
         )
-        raise CheckpointRefused(
-            "a model's config.json is not usable",
-            item=source,
-            cause=faults,
-            remedy="convert or train the model again with this version",
-        ) from error
+        raise _unusable(faults, source) from error
+
+
+def retriever_config(content: Mapping[str, Any], source: str) -> RetrieverConfig:
+    """Raises as ``parse_config``, and CheckpointRefused for a model of stage 2."""
+    config: RetrieverConfig = _of_stage(1, parse_config(content, source), source)
     return config
 
 
-def load_stage1(config: ModelConfig, tensors: Mapping[str, Tensor], source: str) -> Stage1Model:
+def reranker_config(content: Mapping[str, Any], source: str) -> RerankerConfig:
+    """Raises as ``parse_config``, and CheckpointRefused for a model of stage 1."""
+    config: RerankerConfig = _of_stage(2, parse_config(content, source), source)
+    return config
+
+
+def load_retriever(
+    content: Mapping[str, Any], tensors: Mapping[str, Tensor], source: str
+) -> Retriever:
     """Stage 1, in eval mode; a pre-trained base serves too (zero-shot).
 
-    Raises CheckpointRefused for a stage-2 model or any missing, extra or misshapen tensor, and
-    NonFiniteError for NaN or infinity in a weight.
+    Raises as ``retriever_config``, CheckpointRefused for any missing, extra or misshapen tensor,
+    and NonFiniteError for NaN or infinity in a weight.
     """
-    return load_strictly(Stage1Model(as_stage1(config, source)), tensors, source)
+    config: Any = retriever_config(content, source)
+    retriever: Retriever = FAMILIES[config.kind].port(load_model(config, tensors, source))
+    return retriever
 
 
-def load_stage2(config: ModelConfig, tensors: Mapping[str, Tensor], source: str) -> Stage2Model:
-    """Stage 2, in eval mode. Raises as ``load_stage1``."""
-    return load_strictly(Stage2Model(as_stage2(config, source)), tensors, source)
+def load_reranker(
+    content: Mapping[str, Any], tensors: Mapping[str, Tensor], source: str
+) -> Reranker:
+    """Stage 2, in eval mode. Raises as ``load_retriever``."""
+    config: Any = reranker_config(content, source)
+    reranker: Reranker = FAMILIES[config.kind].port(load_model(config, tensors, source))
+    return reranker
 
 
-def as_stage1(config: ModelConfig, source: str) -> Stage1Config:
-    """Raises CheckpointRefused for a stage-2 model."""
-    if not isinstance(config, Stage1Config):
-        raise _wrong_stage("stage 1", config, source)
-    return config
+def load_encoder(
+    content: Mapping[str, Any], tensors: Mapping[str, Tensor], source: str
+) -> ImageEncoder:
+    """That of a model of either stage. Raises as ``load_retriever``."""
+    config = parse_config(content, source)
+    encoder: ImageEncoder = FAMILIES[config.kind].port(load_model(config, tensors, source)).encoder
+    return encoder
 
 
-def as_stage2(config: ModelConfig, source: str) -> Stage2Config:
-    """Raises CheckpointRefused for any other than a stage-2 model."""
-    if not isinstance(config, Stage2Config):
-        raise _wrong_stage("stage 2", config, source)
-    return config
+def small_retriever() -> Retriever:
+    """One with random weights that any machine can compute."""
+    return Stage1Model(DEMO_BLIP).eval()
+
+
+def load_model(config: Any, tensors: Mapping[str, Tensor], source: str) -> Any:
+    """Of any family, in eval mode. Raises as ``load_retriever``."""
+    return load_strictly(FAMILIES[config.kind].model(config), tensors, source)
 
 
 def load_strictly(model: Model, tensors: Mapping[str, Tensor], source: str) -> Model:
@@ -89,12 +142,10 @@ def check_tensors(
         )
 
 
-def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+def expected_shapes(config: Any) -> dict[str, tuple[int, ...]]:
     """Every tensor of the config's model by name; takes no memory for them."""
     with shapes_alone():
-        model: nn.Module = (
-            Stage1Model(config) if isinstance(config, Stage1Config) else Stage2Model(config)
-        )
+        model = FAMILIES[config.kind].model(config)
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
@@ -123,53 +174,47 @@ def check_shapes(
         )
 
 
-def require_same_vision(stage1: Stage1Model, stage2: Stage1Model | Stage2Model) -> None:
-    """Both stages must hold the same frozen ViT, so that a gallery is encoded once.
-
-    Raises CheckpointRefused naming the first tensors that differ.
-    """
-    ours, theirs = stage1.vision.state_dict(), stage2.vision.state_dict()
-    differing = [
-        name for name in ours if name not in theirs or not torch.equal(ours[name], theirs[name])
-    ]
-    require_fit(stage1.config, stage2.config, differing)
+def require_pair(retriever: Retriever, reranker: Reranker) -> None:
+    """Both stages must hold the same frozen encoder, so that a gallery is encoded once, and stage 2
+    must be able to follow stage 1. Raises CheckpointRefused naming what differs."""
+    differing = retriever.encoder.differing(reranker.encoder)
+    require_fit(retriever.config, reranker.config, differing)
 
 
-def require_fit(stage1: Stage1Config, other: ModelConfig, differing: Sequence[str]) -> None:
-    """``differing`` names tensors of the visual encoders that are not the same. Raises
-    CheckpointRefused as ``require_same_vision``."""
-    if differing or stage1.vision != other.vision:
+def require_fit(
+    retriever: RetrieverConfig, reranker: RerankerConfig, differing: Sequence[str]
+) -> None:
+    """``differing`` names what their encoders have otherwise. Raises as ``require_pair``."""
+    if differing:
         raise CheckpointRefused(
             "the two stages hold different visual encoders",
             cause=f"{len(differing)} tensors differ: {', '.join(differing[:_SHOWN])}",
             remedy="use a pair that was trained from the same frozen encoder",
         )
-    require_same_tokens(stage1, other)
-
-
-def require_same_tokens(stage1: Stage1Config, other: ModelConfig) -> None:
-    """Stage 2 reads stage 1's token ids and z_t: words, positions and width must agree.
-
-    Raises CheckpointRefused naming what differs.
-    """
-    fields = ("vocabulary", "vocabulary_size", "positions", "width")
-    differing = [
-        f"{name} {getattr(stage1.text, name)} and {getattr(other.text, name)}"
-        for name in fields
-        if getattr(stage1.text, name) != getattr(other.text, name)
-    ]
-    if differing:
+    objections = reranker.objections(retriever)
+    if objections:
         raise CheckpointRefused(
             "z_t of stage 1 does not fit stage 2",
-            cause="; ".join(differing),
+            cause="; ".join(objections),
             remedy="use models that were trained together",
         )
 
 
-def _wrong_stage(wanted: str, config: ModelConfig, source: str) -> CheckpointRefused:
+def _of_stage(stage: int, config: Any, source: str) -> Any:
+    if FAMILIES[config.kind].stage != stage:
+        raise CheckpointRefused(
+            f"this is not a stage {stage} model",
+            item=source,
+            cause=f"its config.json says kind {config.kind!r}",
+            remedy="swap --stage1 and --stage2, or pass the right folder",
+        )
+    return config
+
+
+def _unusable(cause: str, source: str) -> CheckpointRefused:
     return CheckpointRefused(
-        f"this is not a {wanted} model",
+        "a model's config.json is not usable",
         item=source,
-        cause=f"its config.json says kind {config.kind!r}",
-        remedy="swap --stage1 and --stage2, or pass the right folder",
+        cause=cause,
+        remedy="convert or train the model again with this version",
     )

@@ -1,9 +1,14 @@
 """The only sort of scores: higher first, ties by gallery order; non-finite scores are refused."""
 
+from typing import TypeVar
+
 import numpy as np
 from jaxtyping import Float, Int
+from torch import Tensor
 
 from cir_core.errors import NonFiniteError
+
+Scores = TypeVar("Scores", Tensor, np.ndarray)
 
 
 def best_first(
@@ -40,3 +45,9 @@ def grouped_best_first(
     sizes = np.diff(np.r_[starts, len(order)])
     ranks = np.arange(len(order)) - np.repeat(starts, sizes) + 1
     return order, ranks
+
+
+def with_prior(scores: Scores, cosines: Scores, prior: float) -> Scores:
+    """A pair's final score: what the dual encoder says of it, plus ``prior`` (the model config's)
+    times stage 1's cosine. Prior 0 gives ``scores`` themselves."""
+    return scores + prior * cosines if prior else scores

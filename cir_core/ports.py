@@ -1,24 +1,264 @@
-"""What every way of scoring pairs with stage 2 promises."""
+"""What every kind of model promises: a retriever finds candidates, a reranker opens a scorer of
+pairs, and both see images through an encoder."""
 
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
+
+from cir_core.layers.preprocess import Preprocess
+from cir_core.types import Precision
+
+
+class Tokenizer(Protocol):
+    """Texts as a model reads them."""
+
+    def __call__(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of each, never truncated and never none."""
+        ...
+
+    def without_known_words(self, texts: list[str]) -> list[bool]:
+        """Whether a text has words, and the vocabulary none of them."""
+        ...
+
+
+@dataclass(frozen=True)
+class Widths:
+    """How many numbers a model leaves in the store: of an embedding, of a token of z_t, and of all
+    states of an image."""
+
+    embedding: int
+    z_t: int
+    image: int
+
+
+class RetrieverConfig(Protocol):
+    """What a retriever's ``config.json`` tells without its weights. ``positions`` is the longest
+    text that it reads, in tokens."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def embedding(self) -> int: ...
+
+    @property
+    def vocabulary(self) -> str:
+        """The words that its token ids mean: two of a name agree in every id."""
+        ...
+
+    @property
+    def positions(self) -> int: ...
+
+    @property
+    def pictures(self) -> Preprocess:
+        """As its encoder's."""
+        ...
+
+    @property
+    def widths(self) -> Widths: ...
+
+    def tokenizer(self) -> Tokenizer: ...
+
+    def seeing_flops(self) -> int:
+        """Of one image."""
+        ...
+
+    def asking_flops(self, lengths: Int[np.ndarray, " query"]) -> int:
+        """Of queries of these lengths in tokens, their references seen."""
+        ...
+
+
+class ImageEncoder(Protocol):
+    """Images to their states, which retriever and reranker may share."""
+
+    @property
+    def pictures(self) -> Preprocess:
+        """How pictures become its input."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one image's states."""
+        ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def digest(self) -> str:
+        """sha256 of its sizes and weights: what states depend on."""
+        ...
+
+    def see(self, pixels: UInt8[Tensor, "image size size 3"]) -> Float[Tensor, "image ..."]:
+        """The states of each image, independent of what else is in the batch."""
+        ...
+
+    def differing(self, other: "ImageEncoder") -> list[str]:
+        """What another encoder has otherwise, by name: tensors, or sizes; none of the same."""
+        ...
+
+    def to(self, device: str | torch.device) -> Self: ...
+
+
+class Asked(NamedTuple):
+    """Queries as stage 1 understands them; ``z_t`` are their token features, where it has any."""
+
+    embeddings: Float[Tensor, "query embedding"]
+    z_t: Float[Tensor, "query token width"] | None
+
+
+class Retriever(Protocol):
+    """Stage 1. Embeddings are of unit length, and their product is the score."""
+
+    @property
+    def config(self) -> RetrieverConfig: ...
+
+    @property
+    def encoder(self) -> ImageEncoder: ...
+
+    def embed(self, states: Float[Tensor, "image ..."]) -> Float[Tensor, "image embedding"]: ...
+
+    def ask(
+        self,
+        token_ids: Sequence[Sequence[int]],
+        references: Float[Tensor, "query ..."],
+    ) -> Asked:
+        """Each query by its text and its reference's states; what is beyond a text's length in
+        ``z_t`` holds no meaning."""
+        ...
+
+    def to(self, device: str | torch.device) -> Self: ...
+
+
+@dataclass(frozen=True)
+class FusedQueries:
+    """What stage 2 needs of each query, z_t and token ids, query after query."""
+
+    z_t: Float[np.ndarray, "token width"]
+    token_ids: Int[np.ndarray, " token"]
+    lengths: Int[np.ndarray, " query"]
+
+    @classmethod
+    def of(cls, z_t: list[Float[np.ndarray, "length width"]], token_ids: list[list[int]]) -> Self:
+        """Pack what is given query by query. Of no queries, z_t has no width."""
+        lengths = np.array([len(ids) for ids in token_ids], dtype=np.int64)
+        if not token_ids:
+            return cls(np.empty((0, 0), dtype=np.float32), lengths, lengths)
+        return cls(np.concatenate(z_t), np.concatenate(token_ids, dtype=np.int64), lengths)
+
+
+@dataclass(frozen=True)
+class Load:
+    """Pairs to score, image by image: how many, their tokens, and how often a token looks at one of
+    its text (the squares of their lengths). Where pairs are expected, not known, numbers are
+    broken."""
+
+    pairs: Shaped[np.ndarray, " image"]
+    tokens: Shaped[np.ndarray, " image"]
+    looks: Shaped[np.ndarray, " image"]
+
+    @classmethod
+    def of(
+        cls, lengths: Int[np.ndarray, " pair"], image_of_pair: Int[np.ndarray, " pair"], images: int
+    ) -> Self:
+        """Of known pairs: the length of each one's text in tokens, and its image among so many."""
+        counted = (
+            np.bincount(image_of_pair, weights=weights, minlength=images).astype(np.int64)
+            for weights in (np.ones_like(lengths), lengths, lengths**2)
+        )
+        return cls(*counted)
+
+    @property
+    def sums(self) -> tuple[float, float, float]:
+        """Over all images, as numbers of Python: FLOPs of hundreds of millions of published pairs
+        are too many for 64 bits."""
+        return self.pairs.sum().item(), self.tokens.sum().item(), self.looks.sum().item()
+
+    def of_images(self, share: Shaped[np.ndarray, " image"]) -> Self:
+        """So much of the pairs of each image; of what is chosen with 0 and 1, whole numbers."""
+        return type(self)(self.pairs * share, self.tokens * share, self.looks * share)
+
+
+class RerankerConfig(Protocol):
+    """What a reranker's ``config.json`` tells without its weights. ``prior`` times stage 1's score
+    is added to a pair's (``cir_core.ordering.with_prior``); ``state_width`` is that of the z_t that
+    it reads, 0 of one that reads none."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def prior(self) -> float: ...
+
+    @property
+    def pictures(self) -> Preprocess:
+        """As its encoder's."""
+        ...
+
+    @property
+    def state_width(self) -> int: ...
+
+    def objections(self, retriever: RetrieverConfig) -> list[str]:
+        """Why it cannot follow such a stage 1; none when it can."""
+        ...
+
+    def beginning_flops(self, lengths: Int[np.ndarray, " query"]) -> float:
+        """Once for each query, of these lengths in tokens."""
+        ...
+
+    def scoring_flops(self, load: Load) -> float:
+        """Of pairs whose queries are begun."""
+        ...
+
+    def plain_flops(self, load: Load) -> float:
+        """Of the same pairs, scored one by one with nothing shared."""
+        ...
+
+
+class Reranker(Protocol):
+    """Stage 2."""
+
+    @property
+    def config(self) -> RerankerConfig: ...
+
+    @property
+    def encoder(self) -> ImageEncoder: ...
+
+    def open(
+        self,
+        queries: FusedQueries,
+        *,
+        device: torch.device,
+        memory: int | None,
+        precision: Precision,
+    ) -> "Scorer":
+        """Ready to score these queries, on the device. ``memory`` bounds the bytes of its work and
+        changes no score. Raises UsageError for a precision that the device does not have, and
+        PreflightError when memory is too small."""
+        ...
 
 
 class Scorer(Protocol):
     """Stage 2 and some fused queries, ready to score them against images."""
 
+    def prepare(self, states: Float[Tensor, "image ..."]) -> Any:
+        """Some images, once for all of their pairs: what ``score`` takes."""
+        ...
+
     def score(
         self,
-        image_tokens: Float[Tensor, "image patch image_width"],
+        images: Any,
         query_of_pair: Int[np.ndarray, " pair"],
         image_of_pair: Int[np.ndarray, " pair"],
     ) -> Float[np.ndarray, " pair"]:
         """One fp32 score a pair, in the order given; each independent of what else is in the list.
 
-        The indices refer to the scorer's queries and to rows of ``image_tokens``; a pair may occur
+        The indices refer to the scorer's queries and to the prepared images; a pair may occur
         twice. No pairs, no scores. Raises NonFiniteError when a score is NaN or infinite.
         """
         ...

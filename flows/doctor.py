@@ -11,10 +11,9 @@ from cir_core.datasets.selection import source_split
 from cir_core.doctor.findings import Finding, State
 from cir_core.doctor.verdicts import judge_texts
 from cir_core.errors import CheckpointRefused, UsageError
-from cir_core.families import as_stage1, parse_config
-from cir_core.layers.config import Stage1Config
-from cir_core.layers.wordpiece import Tokenizer
-from cir_core.planning.disk import PUBLISHED, Counts, Widths
+from cir_core.families import PUBLISHED_RETRIEVER
+from cir_core.planning.disk import Counts
+from cir_core.ports import RetrieverConfig
 from cir_core.types import Benchmark, Split
 from flows.engines.choice import find_home
 from flows.engines.prefect_api import Configuration, fault_of
@@ -24,10 +23,10 @@ from flows.own import complete, open_dataset
 from flows.settings import Settings, demo_root, shipped_model
 from flows.views.tables import Cell, Column, Console, print_line, print_table
 from storage.lock import is_writable
-from storage.models.folders import read_config
 from storage.store import open_store
 from tasks.doctor.dataset import check_dataset
 from tasks.doctor.environment import check_environment, check_models, check_store
+from tasks.models.opening import read_retriever_config
 
 STYLES = {"ok": "green", "note": "dim", "problem": "bold yellow", "blocked": "bold red"}
 
@@ -110,14 +109,13 @@ def _examine_dataset(settings: Settings, splits: Sequence[Split], *, decode: boo
         copy.benchmarks[usual], settings, settings.k or dataset.k, ranked=dataset.writes_ranked
     )
     model = _stage1(settings)
-    texts = judge_texts(usual, copy.benchmarks[usual].queries, model.text) if model else []
+    texts = judge_texts(usual, copy.benchmarks[usual].queries, model) if model else []
     return _Dataset([*copy.findings, *texts], needed)
 
 
 def _needed(benchmark: Benchmark, settings: Settings, k: int, *, ranked: bool) -> int:
     """Bytes that a run on this split adds, with the given models or ones of published size."""
-    model = _stage1(settings)
-    widths = Widths.of(model) if model else PUBLISHED
+    model = _stage1(settings) or PUBLISHED_RETRIEVER
     texts = [text for one in benchmark.queries for text in (one.text, one.other_text) if text]
     pairs = sum(
         min(k, len(benchmark.galleries[query.category])) + len(query.subset)
@@ -127,21 +125,21 @@ def _needed(benchmark: Benchmark, settings: Settings, k: int, *, ranked: bool) -
     counts = Counts(
         images=images,
         queries=len(benchmark.queries),
-        tokens=sum(map(len, Tokenizer(widths.vocabulary)(texts))),
+        tokens=sum(map(len, model.tokenizer()(texts))),
         pairs=pairs,
         kept=images if settings.tokens == "cache" else 0,
         ranked=pairs if ranked else 0,
     )
-    return sum(stage.disk(counts, widths) for stage in STAGES)
+    return sum(stage.disk(counts, model.widths) for stage in STAGES)
 
 
-def _stage1(settings: Settings) -> Stage1Config | None:
+def _stage1(settings: Settings) -> RetrieverConfig | None:
     """Of the model that a run would take, if it is known and can be read."""
     folder = _model(settings, "stage1")
     if folder is None:
         return None
     try:
-        return as_stage1(parse_config(read_config(folder), str(folder)), str(folder))
+        return read_retriever_config(folder)
     except CheckpointRefused:
         return None  # why the model is refused is a finding of its own
 

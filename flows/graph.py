@@ -6,6 +6,7 @@ from typing import Any
 
 from flows.inputs import Inputs
 from storage.views import Ingested, Pair
+from tasks.models.opening import read_retriever_config
 from tasks.results.report import Report
 from tasks.results.takeaway import Takeaway
 from tasks.stages.encode import Encode
@@ -72,7 +73,9 @@ def filtering_of(inputs: Inputs, ingested: Ingested, models: Pair) -> Filtering:
     """``models`` says which stage 1 was checked."""
     store, model = inputs.store, models.digest("stage1")
     over_pictures = (ingested, model, inputs.stage1, inputs.data_root)
-    encode, fuse = Encode(store, *over_pictures), Fuse(store, *over_pictures)
+    pictures = read_retriever_config(inputs.stage1).pictures
+    encode = Encode(store, *over_pictures, pictures)
+    fuse = Fuse(store, *over_pictures, pictures)
     retrieve = Retrieve(store, ingested, encode.made, fuse.made, inputs.k, inputs.index)
     return Filtering(encode, fuse, retrieve)
 

@@ -6,19 +6,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cir_core.families import as_stage1, as_stage2, parse_config
-from cir_core.layers.config import Stage1Config, Stage2Config
 from cir_core.planning.effort import Effort, Forecast, Left, Speeds, Workload, together
 from flows.engines.engine import InProcess
 from flows.graph import STAGES, Graph, graph_of, name_of, tokens_in
 from flows.inputs import Inputs, resolve_inputs
 from flows.run import check_texts, ingest_split, problems_of, stop_on_problems
 from flows.settings import Settings
-from storage.models.folders import read_config
 from storage.runs import finished
 from storage.views import Ingested
 from tasks.feed.image_tokens import Pictures
 from tasks.feed.pictures import distinct_pictures
+from tasks.models.opening import read_reranker_config, read_retriever_config
 from tasks.planning.calibrate import Sample, calibrate
 from tasks.planning.standing import Standing, State, standing_of, standing_of_output
 from tasks.planning.workload import count_workload
@@ -93,14 +91,15 @@ def make_plan(settings: Settings, *, started: float) -> Plan:
         graph = graph_of(inputs, ingested, pair.view)
         found = _look(inputs, ingested, graph)
         finding = time.perf_counter() - began
-        stage1, stage2 = _configs(inputs)
+        stage1 = read_retriever_config(inputs.stage1)
+        stage2 = read_reranker_config(inputs.stage2)
         first = graph.filtering
         encoded = None if found.lacks("encode", "fuse") else first.encode.made
         if encoded is not None:
             stop_on_problems(problems_of(ingested, first), settings.allow_missing)
         work = count_workload(
             ingested,
-            stage1.text,
+            stage1,
             k=inputs.k,
             encoded=encoded,
             candidates=None if found.lacks("retrieve") else first.retrieve.made,
@@ -199,14 +198,6 @@ def efforts_of(forecast: Forecast) -> dict[str, Effort]:
                 seconds=effort.seconds + stage.seconds_per_pair * effort.pairs,
             )
     return efforts
-
-
-def _configs(inputs: Inputs) -> tuple[Stage1Config, Stage2Config]:
-    first, second = str(inputs.stage1), str(inputs.stage2)
-    return (
-        as_stage1(parse_config(read_config(inputs.stage1), first), first),
-        as_stage2(parse_config(read_config(inputs.stage2), second), second),
-    )
 
 
 def _calibrate(inputs: Inputs, ingested: Ingested, work: Workload) -> Speeds:

@@ -7,14 +7,13 @@ from pathlib import Path
 
 from cir_core.datasets.selection import source_split
 from cir_core.errors import ProblemsFound
-from cir_core.families import as_stage1, parse_config
 from cir_core.search.choice import count_lists
 from flows.engines.engine import Engine
 from flows.graph import Filtering, graph_of
 from flows.inputs import Inputs, resolve_inputs
 from flows.settings import Settings
-from storage.models.folders import read_config
 from storage.views import Evaluated, Ingested
+from tasks.models.opening import read_retriever_config
 from tasks.results.report import Report
 from tasks.results.takeaway import Takeaway
 from tasks.stages.changes import find_changed, look_at_models
@@ -117,9 +116,7 @@ def ingest_split(settings: Settings, inputs: Inputs, engine: Engine) -> Reading:
 def check_texts(settings: Settings, inputs: Inputs, ingested: Ingested) -> None:
     """Raises ProblemsFound, before any picture is decoded, when texts that are too long for the
     model make it more problems than allowed."""
-    folder = inputs.stage1
-    config = as_stage1(parse_config(read_config(folder), str(folder)), str(folder))
-    texts = text_problems(ingested, config.text)
+    texts = text_problems(ingested, read_retriever_config(inputs.stage1))
     problems = ingested.read("problems").to_pylist()
     stop_on_problems(problems + texts, settings.allow_missing)
 

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from cir_core.errors import CheckpointRefused
-from cir_core.families import check_tensors, expected_shapes
-from cir_core.layers.config import ModelConfig
+from cir_core.families import ModelConfig, check_tensors, expected_shapes
 
 
 @dataclass(frozen=True)

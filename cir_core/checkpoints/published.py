@@ -12,8 +12,9 @@ from torch import Tensor
 from cir_core.checkpoints.conversion import Converted, KeyTable, rename, restore, unwrapped
 from cir_core.checkpoints.sizes import Sizes, require_told_by_shapes
 from cir_core.errors import CheckpointRefused
-from cir_core.families import parse_config
-from cir_core.layers.config import ModelConfig, Stage2Config, TextConfig
+from cir_core.families import ModelConfig, parse_config
+from cir_core.layers.config import TextConfig
+from cir_core.rerankers.dual.config import Stage2Config
 
 MODEL_KEYS = ("BLIP_Retrieval", "BLIP_NLVR")
 """A published file is {"epoch", one of these: the state dict, "optimizer_state_dict"}."""

@@ -9,14 +9,9 @@ from torch import Tensor
 
 from cir_core.checkpoints.conversion import KeyTable
 from cir_core.errors import CheckpointRefused
-from cir_core.layers.config import (
-    HEAD_WIDTH,
-    ModelConfig,
-    Stage2Config,
-    TextConfig,
-    VisionConfig,
-    Vocabulary,
-)
+from cir_core.families import ModelConfig
+from cir_core.layers.config import HEAD_WIDTH, TextConfig, VisionConfig, Vocabulary
+from cir_core.rerankers.dual.config import Stage2Config
 
 VOCABULARIES: Mapping[int, Vocabulary] = {30524: "bert-base-uncased"}
 """By their size: 30,522 words of bert-base-uncased, and BLIP's [DEC] and [ENC]."""

@@ -18,8 +18,7 @@ from cir_core.doctor.checkup import (
 )
 from cir_core.doctor.findings import Finding, State, counted, share
 from cir_core.errors import REMEDIES
-from cir_core.layers.config import TextConfig
-from cir_core.layers.wordpiece import Tokenizer
+from cir_core.ports import RetrieverConfig
 from cir_core.protocols import Protocol
 from cir_core.types import Benchmark, ImageId, Query, Split
 
@@ -66,10 +65,10 @@ def judge_queries(split: Split, benchmark: Benchmark) -> list[Finding]:
     ]
 
 
-def judge_texts(split: Split, queries: Sequence[Query], config: TextConfig) -> list[Finding]:
+def judge_texts(split: Split, queries: Sequence[Query], config: RetrieverConfig) -> list[Finding]:
     """Only what is unusual for a model's words and positions: texts that it cannot read, each query
     once, and texts that it reads without understanding a word."""
-    tokenizer = Tokenizer(config.vocabulary)
+    tokenizer = config.tokenizer()
     texts = [query.text for query in queries]
     strange = tokenizer.without_known_words(texts)
     lengths = [

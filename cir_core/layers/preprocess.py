@@ -7,6 +7,9 @@ benchmarks hold, both orders give the same pixels; for palettes and the like our
 The orientation that EXIF may tell is not applied, as published.
 """
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
@@ -23,14 +26,49 @@ STRIP_PIXELS = 16_000_000
 """64 MB as Pillow keeps them. A line of 1 x 20,000, padded at once, would take 1.3 GB."""
 
 
-def prepare(image: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3"]:
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """What becomes of a picture: a square crop of ``size`` pixels, of what was padded to
+    ``target_ratio`` at most; its bytes, as values from 0 to 1, are scaled by ``mean`` and ``std``.
+    """
+
+    size: int
+    target_ratio: float = TARGET_RATIO
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+
+    def crop(self, image: Image.Image) -> UInt8[np.ndarray, "size size 3"]:
+        """As bytes in RGB order."""
+        return prepare(image, self.size, self.target_ratio)
+
+    def settings(self) -> dict[str, Any]:
+        """What names results beside the model, which knows its size; mean and deviation only where
+        they are not CLIP's, as they were when names were first given."""
+        scaling = (
+            {}
+            if (self.mean, self.std) == (CLIP_MEAN, CLIP_STD)
+            else {
+                "mean": self.mean,
+                "std": self.std,
+            }
+        )
+        return {"target_ratio": self.target_ratio, **scaling}
+
+
+def prepare(
+    image: Image.Image, size: int, ratio: float = TARGET_RATIO
+) -> UInt8[np.ndarray, "size size 3"]:
     """The square crop of a decoded picture, as bytes in RGB order."""
     image = to_rgb(image)
-    left, top = _target_bars(image.size, TARGET_RATIO)
+    left, top = _target_bars(image.size, ratio)
     if (image.width + 2 * left) * (image.height + 2 * top) > STRIP_PIXELS:
-        image = _pad_and_resize_in_strips(image, size)
+        image = _pad_and_resize_in_strips(image, size, ratio)
     else:
-        image = resize_short_side(target_pad(image), size)
+        image = resize_short_side(target_pad(image, ratio), size)
     return np.array(crop_centre(image, size))  # a copy: torch wants writable memory
 
 
@@ -63,10 +101,10 @@ def _target_bars(size: tuple[int, int], ratio: float) -> tuple[int, int]:
     return (max(int((wanted - width) / 2), 0), max(int((wanted - height) / 2), 0))
 
 
-def _pad_and_resize_in_strips(image: Image.Image, size: int) -> Image.Image:
+def _pad_and_resize_in_strips(image: Image.Image, size: int, ratio: float) -> Image.Image:
     """``resize_short_side(target_pad(image), size)`` to the bit, without the padded picture in
     memory: Pillow too resizes row by row first, rounds to bytes, and then column by column."""
-    left, top = _target_bars(image.size, TARGET_RATIO)
+    left, top = _target_bars(image.size, ratio)
     width, height = image.width + 2 * left, image.height + 2 * top
     target = _short_side_size((width, height), size)
     narrow = Image.new("RGB", (target[0], height))

@@ -1,4 +1,6 @@
-"""BLIP's vision transformer: pixels to image tokens."""
+"""A vision transformer: pixels to image tokens."""
+
+import hashlib
 
 import torch
 from jaxtyping import Float, UInt8
@@ -6,23 +8,25 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cir_core.layers.config import VisionConfig
+from cir_core.layers.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
 
 VIT_EPSILON = 1e-6
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+Scaling = tuple[float, float, float]
 
 
-def normalise(pixels: UInt8[Tensor, "image size size 3"]) -> Float[Tensor, "image 3 size size"]:
-    """Bytes to the ViT's input: scaled to 0..1, then CLIP's mean and deviation."""
+def normalise(
+    pixels: UInt8[Tensor, "image size size 3"], mean: Scaling = CLIP_MEAN, std: Scaling = CLIP_STD
+) -> Float[Tensor, "image 3 size size"]:
+    """Bytes to a ViT's input: scaled to 0..1, then by mean and deviation of each colour."""
     scaled = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255
-    mean = torch.tensor(CLIP_MEAN, device=pixels.device)[:, None, None]
-    std = torch.tensor(CLIP_STD, device=pixels.device)[:, None, None]
-    return ((scaled - mean) / std).contiguous()
+    centre = torch.tensor(mean, device=pixels.device)[:, None, None]
+    deviation = torch.tensor(std, device=pixels.device)[:, None, None]
+    return ((scaled - centre) / deviation).contiguous()
 
 
 class VisionBlock(nn.Module):
-    """Pre-norm transformer block, as timm's ViT (and so BLIP's)."""
+    """Pre-norm transformer block, as timm's ViT."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -44,7 +48,7 @@ class VisionBlock(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """BLIP's ViT. Frozen in both stages, so a gallery is encoded once for both."""
+    """An ``ImageEncoder``. Frozen in both stages, so a gallery is encoded once for both."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -64,3 +68,34 @@ class VisionTransformer(nn.Module):
         for block in self.blocks:
             x = block(x)
         return self.norm(x)
+
+    @property
+    def pictures(self) -> Preprocess:
+        return Preprocess(self.config.image_size)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.config.tokens, self.config.width
+
+    @property
+    def device(self) -> torch.device:
+        return self.cls_token.device
+
+    @property
+    def digest(self) -> str:
+        """sha256 of its sizes and weights."""
+        digest = hashlib.sha256(self.config.model_dump_json().encode())
+        for tensor in self.state_dict().values():
+            digest.update(tensor.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def differing(self, other: object) -> list[str]:
+        if not isinstance(other, VisionTransformer) or self.config != other.config:
+            return ["sizes"]
+        ours, theirs = self.state_dict(), other.state_dict()
+        return [name for name in ours if not torch.equal(ours[name], theirs[name])]
+
+    def see(self, pixels: UInt8[Tensor, "image size size 3"]) -> Float[Tensor, "image token width"]:
+        """Image tokens of crops as they were decoded."""
+        tokens: Tensor = self(normalise(pixels, self.pictures.mean, self.pictures.std))
+        return tokens

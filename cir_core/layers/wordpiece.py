@@ -85,7 +85,7 @@ def word_list(vocabulary: Vocabulary) -> tuple[str, ...]:
     return tuple(file.read_text(encoding="utf-8").splitlines())
 
 
-def pad_tokens(token_ids: list[list[int]]) -> TokenBatch:
+def pad_tokens(token_ids: Sequence[Sequence[int]]) -> TokenBatch:
     """Stack token lists of different lengths."""
     lengths = [len(ids) for ids in token_ids]
     padded = torch.zeros(len(token_ids), max(lengths, default=0), dtype=torch.long)

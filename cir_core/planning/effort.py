@@ -8,10 +8,8 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float, Int
 
-from cir_core.layers.config import Stage1Config, Stage2Config
-from cir_core.planning.disk import FLOAT, Counts, Widths
-from cir_core.rerankers.dual.cost import Load, Sizes, begin_flops, engine_flops, published_flops
-from cir_core.retrievers.blip.cost import fusion_flops, vision_flops
+from cir_core.planning.disk import FLOAT, Counts
+from cir_core.ports import Load, RerankerConfig, RetrieverConfig, Widths
 from cir_core.search.candidates import NONE_REMOVED
 from cir_core.types import Keeping
 
@@ -177,14 +175,14 @@ class Forecast:
 
     work: Workload
     left: Left
-    stage1: Stage1Config
-    stage2: Stage2Config
+    stage1: RetrieverConfig
+    stage2: RerankerConfig
     speeds: Speeds
     tokens: Keeping
 
     @property
     def widths(self) -> Widths:
-        return Widths.of(self.stage1)
+        return self.stage1.widths
 
     @property
     def passed(self) -> int:
@@ -227,7 +225,7 @@ class Forecast:
     def compute(self, pictures: int) -> Effort:
         """Decode pictures, and have the ViT see them."""
         seconds = self.speeds.feed + pictures * self.speeds.image if pictures else 0.0
-        flops = pictures * vision_flops(self.stage1.vision)
+        flops = pictures * self.stage1.seeing_flops()
         return Effort(pictures, flops=flops, seconds=seconds)
 
     def see(self, pictures: int) -> Effort:
@@ -245,13 +243,13 @@ class Forecast:
 
     def fusing(self) -> Effort:
         """Of the texts that are left."""
-        flops = fusion_flops(self.stage1, self.work.lengths[self.fused > 0])
+        flops = self.stage1.asking_flops(self.work.lengths[self.fused > 0])
         return Effort(queries=self.queries, flops=flops, seconds=flops * self.speeds.fusion)
 
     def scoring(self) -> Effort:
         """Of the pairs that are left, and of their images."""
-        sizes, pairs = Sizes.of(self.stage2), self.scored
-        flops = round(begin_flops(sizes, self.work.lengths) + engine_flops(sizes, pairs.load))
+        pairs, begun = self.scored, self.stage2.beginning_flops(self.work.lengths)
+        flops = round(begun + self.stage2.scoring_flops(pairs.load))
         scored = Effort(
             queries=self.work.queries,
             pairs=round(pairs.pairs),
@@ -262,7 +260,7 @@ class Forecast:
 
     def published_flops(self) -> int:
         """What the published loop would spend on the pairs that are left."""
-        return round(published_flops(Sizes.of(self.stage2), self.scored.load))
+        return round(self.stage2.plain_flops(self.scored.load))
 
     def tables(self) -> Effort:
         """A row for each candidate."""

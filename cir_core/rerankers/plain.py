@@ -10,8 +10,9 @@ from torch import Tensor
 
 from cir_core.layers.attention import token_mask
 from cir_core.ordering import require_finite
+from cir_core.ports import FusedQueries
 from cir_core.rerankers.dual.model import Stage2Model
-from cir_core.rerankers.dual.packing import FusedQueries, starts_of
+from cir_core.rerankers.dual.packing import starts_of
 
 
 class ReferenceScorer:
@@ -21,18 +22,23 @@ class ReferenceScorer:
     def __init__(self, model: Stage2Model, queries: FusedQueries) -> None:
         self._model, self._queries = model, queries
 
+    def prepare(
+        self, states: Float[Tensor, "image patch image_width"]
+    ) -> Float[Tensor, "image patch image_width"]:
+        return states
+
     @torch.inference_mode()
     def score(
         self,
-        image_tokens: Float[Tensor, "image patch image_width"],
+        images: Float[Tensor, "image patch image_width"],
         query_of_pair: Int[np.ndarray, " pair"],
         image_of_pair: Int[np.ndarray, " pair"],
     ) -> Float[np.ndarray, " pair"]:
         scores = np.empty(len(query_of_pair), dtype=np.float32)
         for query in np.unique(query_of_pair):
             pairs = np.flatnonzero(query_of_pair == query)
-            candidates = torch.from_numpy(image_of_pair[pairs]).to(image_tokens.device)
-            found = self._score_query(int(query), image_tokens[candidates])
+            candidates = torch.from_numpy(image_of_pair[pairs]).to(images.device)
+            found = self._score_query(int(query), images[candidates])
             scores[pairs] = found.float().cpu().numpy()
         require_finite(scores, "stage 2 scores")
         return scores

@@ -2,7 +2,8 @@
 
 from pydantic import BaseModel, ConfigDict
 
-from cir_core.layers.config import DEMO_BLIP, DEMO_MERGE_FROM, Stage1Config
+from cir_core.rerankers.dual.config import DEMO_MERGE_FROM
+from cir_core.retrievers.blip.config import DEMO_BLIP, Stage1Config
 from cir_core.training.recipes import PretrainRecipe, Stage1Recipe, Stage2Recipe, StoredPrecision
 from cir_core.types import CaptionRule
 

@@ -14,9 +14,9 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cir_core.layers.config import Stage1Config
 from cir_core.layers.vision import normalise
 from cir_core.layers.wordpiece import TokenBatch, Tokenizer, pad_tokens
+from cir_core.retrievers.blip.config import Stage1Config
 from cir_core.retrievers.blip.fusion import Stage1Model
 from cir_core.training.batches import epoch_rows
 from cir_core.training.gradients import Splits

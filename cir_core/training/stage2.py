@@ -13,9 +13,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from cir_core.layers.config import Stage2Config
 from cir_core.layers.wordpiece import TokenBatch
-from cir_core.rerankers.dual.model import BRANCHES, Stage2Model
+from cir_core.rerankers.dual.config import Stage2Config
+from cir_core.rerankers.dual.cost import BRANCHES
+from cir_core.rerankers.dual.model import Stage2Model
 from cir_core.retrievers.blip.fusion import Stage1Model
 from cir_core.training.batches import drawn_ways, length_sorted_rows, steps_per_epoch
 from cir_core.training.gradients import Splits

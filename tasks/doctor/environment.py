@@ -15,17 +15,15 @@ from torch import Tensor
 from cir_core.doctor.findings import Finding, State, blocked
 from cir_core.errors import CheckpointRefused, PreflightError
 from cir_core.families import (
-    as_stage1,
-    as_stage2,
     check_shapes,
     expected_shapes,
-    parse_config,
     require_fit,
+    small_retriever,
 )
-from cir_core.layers.config import DEMO_BLIP, ModelConfig
-from cir_core.retrievers.blip.fusion import Stage1Model
-from storage.models.folders import differing_tensors, read_config, read_shapes
+from cir_core.ports import RerankerConfig, Retriever, RetrieverConfig
+from storage.models.folders import differing_tensors, read_shapes
 from storage.store import Store
+from tasks.models.opening import read_reranker_config, read_retriever_config
 
 PACKAGE = "cir-pipeline"
 PART = "environment"
@@ -89,15 +87,14 @@ def check_models(stage1: Path | None, stage2: Path | None) -> list[Finding]:
     hold the same visual encoder. Whether the weights are finite is left to the run. None is a model
     that was not given."""
     findings = [
-        _check_model("stage1", stage1, as_stage1),
-        _check_model("stage2", stage2, as_stage2),
+        _check_model("stage1", stage1, read_retriever_config),
+        _check_model("stage2", stage2, read_reranker_config),
     ]
     if stage1 is None or stage2 is None or any(one.state == "blocked" for one in findings):
         return findings
     try:
-        first, second = (parse_config(read_config(one), str(one)) for one in (stage1, stage2))
         differing = differing_tensors(stage1, stage2, "vision.")
-        require_fit(as_stage1(first, str(stage1)), second, differing)
+        require_fit(read_retriever_config(stage1), read_reranker_config(stage2), differing)
         findings.append(Finding("models", "pair", "ok", "one visual encoder"))
     except CheckpointRefused as error:
         findings.append(blocked("models", "pair", error))
@@ -105,17 +102,17 @@ def check_models(stage1: Path | None, stage2: Path | None) -> list[Finding]:
 
 
 def _check_model(
-    stage: str, folder: Path | None, as_stage: Callable[[ModelConfig, str], ModelConfig]
+    stage: str, folder: Path | None, read: Callable[[Path], RetrieverConfig | RerankerConfig]
 ) -> Finding:
     if folder is None:
         remedy = f"pass --{stage}; `cir-pipeline convert` makes one of a published checkpoint"
         return Finding("models", stage, "note", "not given, and a run needs it", remedy=remedy)
     try:
-        config = as_stage(parse_config(read_config(folder), str(folder)), str(folder))
+        config = read(folder)
         check_shapes(expected_shapes(config), read_shapes(folder), str(folder))
     except CheckpointRefused as error:
         return blocked("models", stage, error)
-    found = f"{config.kind}, {config.vision.image_size} px"
+    found = f"{config.kind}, {config.pictures.size} px"
     return Finding("models", stage, "ok", found, examples=(str(folder),))
 
 
@@ -171,8 +168,9 @@ def _check_devices() -> list[Finding]:
     """A small model of the real architecture on the CPU and, where there is one, on the GPU."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = Stage1Model(DEMO_BLIP).eval()
-        pixels = torch.randn(2, 3, DEMO_BLIP.vision.image_size, DEMO_BLIP.vision.image_size)
+        model = small_retriever()
+        size = model.encoder.pictures.size
+        pixels = torch.randint(256, (2, size, size, 3), dtype=torch.uint8)
     on_cpu = _embed(model, pixels)
     is_sound = bool(torch.isfinite(on_cpu).all())
     told = f"works, {torch.get_num_threads()} threads"
@@ -183,7 +181,7 @@ def _check_devices() -> list[Finding]:
         return [*findings, Finding(PART, "gpu", "note", "none found")]
     name = torch.cuda.get_device_name()
     try:
-        difference = float((_embed(model.cuda(), pixels.cuda()).cpu() - on_cpu).abs().max())
+        difference = float((_embed(model.to("cuda"), pixels.cuda()).cpu() - on_cpu).abs().max())
     except RuntimeError as error:
         remedy = "check the driver, or pass --device cpu"
         cause = str(error).splitlines()[0]
@@ -193,10 +191,10 @@ def _check_devices() -> list[Finding]:
 
 
 @torch.inference_mode()
-def _embed(model: Stage1Model, pixels: Tensor) -> Tensor:
+def _embed(model: Retriever, pixels: Tensor) -> Tensor:
     """In true fp32, as the pipeline computes."""
-    with torch.backends.cudnn.flags(allow_tf32=False):
-        return model.embed_images(model.vision(pixels))
+    with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+        return model.embed(model.encoder.see(pixels))
 
 
 def _check_variables(variables: Mapping[str, str]) -> list[Finding]:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from cir_core.errors import CirError, ImageProblem, PreflightError
-from cir_core.layers.preprocess import prepare
+from cir_core.layers.preprocess import Preprocess
 from storage.sources.images import decode_image, read_image, sha256_of_bytes
 
 Problems = list[ImageProblem | None]
@@ -38,10 +38,11 @@ class Job:
     root: Path
     slot: int
     files: Sequence[ImageFile]
+    pictures: Preprocess
 
 
 def load_crop(
-    crop: UInt8[np.ndarray, "size size 3"], root: Path, file: ImageFile
+    crop: UInt8[np.ndarray, "size size 3"], root: Path, file: ImageFile, pictures: Preprocess
 ) -> ImageProblem | None:
     """Read, check, decode, and fill ``crop``. A picture that cannot be decoded is a problem,
     returned, and no reason to stop: its bytes will never be better.
@@ -58,7 +59,7 @@ def load_crop(
             remedy="run the same command again once the data root is at rest",
         )
     try:
-        crop[:] = prepare(decode_image(content, file.path), len(crop))
+        crop[:] = pictures.crop(decode_image(content, file.path))
     except ImageProblem as problem:
         return problem
     return None
@@ -83,4 +84,7 @@ def serve(channel: int, memory: int, *shape: int) -> None:
 
 
 def _fill(crops: UInt8[np.ndarray, "image size size 3"], job: Job) -> Problems:
-    return [load_crop(crop, job.root, file) for crop, file in zip(crops, job.files, strict=False)]
+    return [
+        load_crop(crop, job.root, file, job.pictures)
+        for crop, file in zip(crops, job.files, strict=False)
+    ]

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cir_core.errors import ImageProblem
-from cir_core.layers.vision import VisionTransformer, normalise
+from cir_core.ports import ImageEncoder
 from storage.views import Ingested
 from tasks.feed.pictures import Distinct, distinct_pictures
 from tasks.feed.pixels import Pixels, batches, feed_pixels, image_files
@@ -57,7 +57,7 @@ class Pictures:
 
 @contextmanager
 def compute_tokens(
-    pictures: Pictures, vision: VisionTransformer, plan: Plan
+    pictures: Pictures, encoder: ImageEncoder, plan: Plan
 ) -> Iterator[Iterator[Seen]]:
     """Each batch of the plan, in order; the next ones are decoded while the last is used. Raises as
     ``feed_pixels``."""
@@ -65,13 +65,13 @@ def compute_tokens(
         pictures.root,
         image_files(pictures.table()),
         plan,
-        vision.config.image_size,
-        device=vision.cls_token.device,
+        encoder.pictures,
+        device=encoder.device,
         workers=pictures.machine.workers,
     ) as fed:
-        yield (_see(vision, pixels) for pixels in fed)
+        yield (_see(encoder, pixels) for pixels in fed)
 
 
 @torch.inference_mode()
-def _see(vision: VisionTransformer, pixels: Pixels) -> Seen:
-    return Seen(pixels.rows, vision(normalise(pixels.pixels)), pixels.problems)
+def _see(encoder: ImageEncoder, pixels: Pixels) -> Seen:
+    return Seen(pixels.rows, encoder.see(pixels.pixels), pixels.problems)

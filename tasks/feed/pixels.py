@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from cir_core.errors import ImageProblem
+from cir_core.layers.preprocess import Preprocess
 from tasks.feed.decode import ImageFile, load_crop
 from tasks.feed.lookahead import prepared
 from tasks.feed.upload import Upload
@@ -45,13 +46,13 @@ def batches(rows: Sequence[int], size: int) -> list[Sequence[int]]:
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
-def load_pixels(root: Path, files: Sequence[ImageFile], size: int) -> Pixels:
+def load_pixels(root: Path, files: Sequence[ImageFile], pictures: Preprocess) -> Pixels:
     """All of the files, by threads of this process, while nothing else goes on.
 
     ``rows`` are those of ``files``. Raises as ``load_crop``.
     """
     upload = Upload(torch.device("cpu"))
-    return _gather(range(len(files)), [_load(root, files, size)], size, upload)
+    return _gather(range(len(files)), [_load(root, files, pictures)], pictures.size, upload)
 
 
 @contextmanager
@@ -59,7 +60,7 @@ def feed_pixels(
     root: Path,
     files: Sequence[ImageFile],
     plan: Sequence[Sequence[int]],
-    size: int,
+    pictures: Preprocess,
     *,
     device: torch.device,
     workers: int,
@@ -71,15 +72,17 @@ def feed_pixels(
     the workers, whatever the number and the sizes of the images. With 0 workers each batch is
     decoded when it is asked for, in this process. The pixels are the same. Raises as ``decoded``.
     """
-    upload = Upload(device)
+    upload, size = Upload(device), pictures.size
     if workers == 0:
         yield (
-            _gather(rows, [_load(root, [files[row] for row in rows], size)], size, upload)
+            _gather(
+                rows, [_load(root, [files[row] for row in rows], pictures)], pictures.size, upload
+            )
             for rows in plan
         )
         return
     chunks = ([files[row] for row in some] for rows in plan for some in batches(rows, CHUNK))
-    with decoded(chunks, root, size, workers=workers) as crops:
+    with decoded(chunks, root, pictures, workers=workers) as crops:
 
         def make(rows: Sequence[int]) -> Pixels:
             return _gather(rows, islice(crops, len(batches(rows, CHUNK))), size, upload)
@@ -105,11 +108,12 @@ def _gather(rows: Sequence[int], parts: Iterable[Crops], size: int, upload: Uplo
     return Pixels(usable, upload.send(buffer[: len(usable)]), problems)
 
 
-def _load(root: Path, files: Sequence[ImageFile], size: int) -> Crops:
+def _load(root: Path, files: Sequence[ImageFile], pictures: Preprocess) -> Crops:
+    size = pictures.size
     crops = np.empty((len(files), size, size, 3), dtype=np.uint8)
     # decoding silences Pillow's warnings, and in Python 3.11 the filters are shared by all threads:
     # no thread shall see them on again before the last one is done
     with warnings.catch_warnings(), ThreadPoolExecutor(THREADS) as pool:
         warnings.simplefilter("ignore")
-        problems = list(pool.map(load_crop, crops, repeat(root), files))
+        problems = list(pool.map(load_crop, crops, repeat(root), files, repeat(pictures)))
     return Crops(crops, problems)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cir_core.errors import ImageProblem
-from cir_core.layers.vision import VisionTransformer
+from cir_core.ports import ImageEncoder
 from storage.views import KeptTokens
 from tasks.feed.image_tokens import Pictures, Plan, Seen, compute_tokens
 from tasks.feed.lookahead import prepared
@@ -54,15 +54,15 @@ class TokenCache:
 
 @contextmanager
 def see_images(
-    pictures: Pictures, vision: VisionTransformer, plan: Plan, kept: KeptTokens | None
+    pictures: Pictures, encoder: ImageEncoder, plan: Plan, kept: KeptTokens | None
 ) -> Iterator[Iterator[Seen]]:
     """Each batch of the plan, in order; the next ones are decoded, or read where tokens are kept,
     while the last is used. With kept tokens no file is opened. Raises as ``feed_pixels``."""
     if kept is None:
-        seeing = compute_tokens(pictures, vision, plan)
+        seeing = compute_tokens(pictures, encoder, plan)
     else:
         _log.info("image tokens are read from %s", kept.folder)
-        seeing = _read(pictures, TokenCache(kept), vision.cls_token.device, plan)
+        seeing = _read(pictures, TokenCache(kept), encoder.device, plan)
     with seeing as seen:
         yield seen
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from cir_core.errors import CirError, WorkerLost
+from cir_core.layers.preprocess import Preprocess
 from tasks.child import Child
 from tasks.feed.decode import ImageFile, Job, Problems, map_slots
 from tasks.feed.lookahead import ahead
@@ -32,7 +33,7 @@ class Crops:
 
 @contextmanager
 def decoded(
-    chunks: Iterable[Sequence[ImageFile]], root: Path, size: int, *, workers: int
+    chunks: Iterable[Sequence[ImageFile]], root: Path, pictures: Preprocess, *, workers: int
 ) -> Iterator[Iterator[Crops]]:
     """The crops of each chunk of at most CHUNK files, in order, by at most this many processes,
     which are gone at the end. A chunk's pixels are overwritten once the next is asked for.
@@ -41,6 +42,7 @@ def decoded(
     crop of 384 px would cost both sides together 1.4 ms instead of 0.1. Raises as ``load_crop``,
     in the order of the files, and WorkerLost when a process dies.
     """
+    size = pictures.size
     shape = (2 * (workers + 1), CHUNK, size, size, 3)
     started: list[_Worker] = []
     with _shared_memory(prod(shape)) as memory:
@@ -50,7 +52,7 @@ def decoded(
             if len(started) < workers:
                 started.append(_Worker(memory, shape))
             slot = number % shape[0]
-            return started[number % workers].ask(Job(root, slot, files))
+            return started[number % workers].ask(Job(root, slot, files, pictures))
 
         try:
             slots = map_slots(memory, shape)

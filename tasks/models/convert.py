@@ -9,8 +9,7 @@ from cir_core.checkpoints.conversion import Converted
 from cir_core.checkpoints.hf_blip import convert_hf_blip
 from cir_core.checkpoints.published import MODEL_KEYS, convert_published, to_published
 from cir_core.errors import CheckpointRefused, UsageError
-from cir_core.families import parse_config
-from cir_core.layers.config import Kind, ModelConfig
+from cir_core.families import ModelConfig, parse_config
 from storage.models.folders import (
     CONFIG_FILE,
     WEIGHTS_FILE,
@@ -30,7 +29,7 @@ class ConvertedModel:
     source was left out, ``added`` what was made anew for the target."""
 
     path: Path
-    kind: Kind
+    kind: str
     parameters: int
     sha256: str
     dropped: tuple[str, ...]

@@ -1,16 +1,25 @@
 """Models from and to their folders on disk, and texts as their tokens.
 
 A model folder holds ``config.json`` (kind and sizes) and ``model.safetensors``. ``save_model``
-writes one; ``open_stage1`` and ``open_stage2`` read it.
+writes one; ``open_retriever`` and ``open_reranker`` read it.
 """
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
-from cir_core.errors import PreflightError
-from cir_core.families import load_stage1, load_stage2, parse_config
-from cir_core.layers.vision import VisionTransformer
+from cir_core.errors import CheckpointRefused, PreflightError
+from cir_core.families import (
+    load_encoder,
+    load_model,
+    load_reranker,
+    load_retriever,
+    reranker_config,
+    retriever_config,
+)
+from cir_core.ports import ImageEncoder, Reranker, RerankerConfig, Retriever, RetrieverConfig
 from cir_core.rerankers.dual.model import Stage2Model
 from cir_core.retrievers.blip.fusion import Stage1Model
 from storage.models.folders import (
@@ -20,6 +29,8 @@ from storage.models.folders import (
     read_config,
     write_checkpoint,
 )
+
+Trained = TypeVar("Trained", Stage1Model, Stage2Model)
 
 
 def save_model(
@@ -36,7 +47,7 @@ def save_model(
     return write_checkpoint(folder, model.config.model_dump(), model.state_dict(), dtype=dtype)
 
 
-def open_stage1(folder: Path, *, sha256: str | None = None) -> Stage1Model:
+def open_retriever(folder: Path, *, sha256: str | None = None) -> Retriever:
     """Stage 1, or a pre-trained base, in eval mode and fp32, on the CPU.
 
     ``sha256`` (of ``model_sha256``) is the model that results will be named after: any other is
@@ -45,19 +56,58 @@ def open_stage1(folder: Path, *, sha256: str | None = None) -> Stage1Model:
     for NaN or infinity; PreflightError when the folder no longer holds the model of that name.
     """
     read = _read(folder, sha256)
-    return load_stage1(parse_config(read.config, str(folder)), read.tensors, str(folder))
+    return load_retriever(read.config, read.tensors, str(folder))
+
+
+def open_reranker(folder: Path, *, sha256: str | None = None) -> Reranker:
+    """Stage 2 in eval mode. Raises as ``open_retriever``."""
+    read = _read(folder, sha256)
+    return load_reranker(read.config, read.tensors, str(folder))
+
+
+def open_encoder(folder: Path) -> ImageEncoder:
+    """That of a model of either stage. Raises as ``open_retriever``."""
+    read = _read(folder, None)
+    return load_encoder(read.config, read.tensors, str(folder))
+
+
+def open_stage1(folder: Path, *, sha256: str | None = None) -> Stage1Model:
+    """The model that we train. Raises as ``open_retriever``, and CheckpointRefused for one of
+    another family."""
+    return _trained(folder, sha256, retriever_config, Stage1Model)
 
 
 def open_stage2(folder: Path, *, sha256: str | None = None) -> Stage2Model:
-    """Stage 2 in eval mode. Raises as ``open_stage1``."""
+    """The model that we train. Raises as ``open_stage1``."""
+    return _trained(folder, sha256, reranker_config, Stage2Model)
+
+
+def read_retriever_config(folder: Path) -> RetrieverConfig:
+    """Raises CheckpointRefused."""
+    return retriever_config(read_config(folder), str(folder))
+
+
+def read_reranker_config(folder: Path) -> RerankerConfig:
+    """Raises CheckpointRefused."""
+    return reranker_config(read_config(folder), str(folder))
+
+
+def _trained(
+    folder: Path,
+    sha256: str | None,
+    parse: Callable[[Mapping[str, Any], str], Any],
+    wanted: type[Trained],
+) -> Trained:
     read = _read(folder, sha256)
-    return load_stage2(parse_config(read.config, str(folder)), read.tensors, str(folder))
-
-
-def open_vision(folder: Path) -> VisionTransformer:
-    """The visual encoder of either stage. Raises as ``open_stage1``."""
-    kind = parse_config(read_config(folder), str(folder)).kind
-    return (open_stage2 if kind == "stage2" else open_stage1)(folder).vision
+    config = parse(read.config, str(folder))
+    model = load_model(config, read.tensors, str(folder))
+    if not isinstance(model, wanted):
+        raise CheckpointRefused(
+            "a model is of a family that is not trained here",
+            item=str(folder),
+            cause=f"its config.json says kind {config.kind!r}",
+        )
+    return model
 
 
 def _read(folder: Path, sha256: str | None) -> Checkpoint:

@@ -11,14 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cir_core.layers.vision import VisionTransformer
+from cir_core.layers.preprocess import Preprocess
 from cir_core.planning.effort import Speeds
-from cir_core.ports import Scorer
-from cir_core.rerankers.dual.cost import Load, Sizes, engine_flops
-from cir_core.rerankers.dual.model import Stage2Model
-from cir_core.rerankers.dual.packing import FusedQueries
-from cir_core.retrievers.blip.cost import fusion_flops
-from cir_core.retrievers.blip.fusion import Stage1Model
+from cir_core.ports import FusedQueries, ImageEncoder, Load, RerankerConfig, Retriever, Scorer
 from cir_core.search.candidates import NONE_REMOVED
 from cir_core.search.choice import IndexChoice, IndexKind
 from cir_core.search.indexes import open_index
@@ -27,7 +22,7 @@ from cir_core.types import Precision
 from tasks.feed.decode import load_crop
 from tasks.feed.image_tokens import Pictures, Seen, compute_tokens
 from tasks.feed.pixels import image_files
-from tasks.models.opening import open_stage1, open_stage2
+from tasks.models.opening import open_reranker, open_retriever
 from tasks.shards import Part, Shard
 from tasks.stages.fuse import fuse_each
 from tasks.stages.questions import Questions
@@ -71,18 +66,18 @@ def calibrate(
 
     Decoding and the ViT are timed on images drawn from all of the split; z_t and embeddings are
     random, since they change no time. Without images or texts there is nothing to time, and what is
-    not timed is 0. Raises as ``open_stage1`` and ``feed_pixels``.
+    not timed is 0. Raises as ``open_retriever`` and ``feed_pixels``.
     """
     _log.info("timing samples of the run")
     machine = pictures.machine
     began = time.perf_counter()
-    first = open_stage1(stage1).to(machine.device)
+    first = open_retriever(stage1).to(machine.device)
     speeds = Speeds(open_stage1=time.perf_counter() - began)
     rows = _drawn(pictures.table().num_rows)
     if not rows:
         return speeds
-    feed, image, seen = _see_sample(pictures, first.vision, rows)
-    picture = _time_pictures(pictures, first.config.vision.image_size, rows)
+    feed, image, seen = _see_sample(pictures, first.encoder, rows)
+    picture = _time_pictures(pictures, first.config.pictures, rows)
     speeds = replace(speeds, feed=feed, image=image, picture=picture)
     if sample.gallery:
         index, search = _time_search(sample, first.config.embedding)
@@ -92,11 +87,12 @@ def calibrate(
     speeds = replace(speeds, fusion=_time_fusion(first, sample, seen, machine.batch))
     del first  # both models at once would take twice the memory of the run
     began = time.perf_counter()
-    second = open_stage2(stage2)
-    sizes = Sizes.of(second.config)
-    scorer = open_scorer(second, _random_queries(second, sample), machine, precision)
+    second = open_reranker(stage2)
+    scorer = open_scorer(second, _random_queries(second.config, sample), machine, precision)
     opened = time.perf_counter() - began
-    return replace(speeds, open_stage2=opened, scoring=_time_scoring(sizes, scorer, sample, seen))
+    return replace(
+        speeds, open_stage2=opened, scoring=_time_scoring(second.config, scorer, sample, seen)
+    )
 
 
 def _drawn(images: int) -> list[int]:
@@ -109,7 +105,7 @@ def _drawn(images: int) -> list[int]:
 
 
 def _see_sample(
-    pictures: Pictures, vision: VisionTransformer, rows: list[int]
+    pictures: Pictures, encoder: ImageEncoder, rows: list[int]
 ) -> tuple[float, float, Seen]:
     """Seconds until the first image, seconds of each further one, and some images.
 
@@ -122,7 +118,7 @@ def _see_sample(
         plan.append(rows[start : start + next(sizes)])
         start += len(plan[-1])
     began = time.perf_counter()
-    with compute_tokens(pictures, vision, plan) as images:
+    with compute_tokens(pictures, encoder, plan) as images:
         last = next(images)
         fed = time.perf_counter()
         count = 0
@@ -137,20 +133,20 @@ def _see_sample(
         return fed - began, (time.perf_counter() - fed) / count, found
 
 
-def _time_pictures(pictures: Pictures, size: int, rows: list[int]) -> float:
+def _time_pictures(pictures: Pictures, preprocess: Preprocess, rows: list[int]) -> float:
     """Seconds to decode one, in turn with nothing else."""
     files = image_files(pictures.table())
-    crop = np.empty((size, size, 3), dtype=np.uint8)
+    crop = np.empty((preprocess.size, preprocess.size, 3), dtype=np.uint8)
     began, spent = time.perf_counter(), []
     for row in rows:
-        load_crop(crop, pictures.root, files[row])
+        load_crop(crop, pictures.root, files[row], preprocess)
         spent.append(time.perf_counter() - began)
         if spent[-1] > SECONDS / 10:
             break
     return spent[-1] / len(spent)
 
 
-def _time_fusion(model: Stage1Model, sample: Sample, seen: Seen, batch: int) -> float:
+def _time_fusion(model: Retriever, sample: Sample, seen: Seen, batch: int) -> float:
     texts = sorted(sample.token_ids, key=len)
 
     @torch.inference_mode()
@@ -163,18 +159,18 @@ def _time_fusion(model: Stage1Model, sample: Sample, seen: Seen, batch: int) -> 
             too_long={},
         )
         fuse_each(model, seen, questions, range(count), batch)
-        return fusion_flops(model.config, np.array([len(token_ids) for token_ids in some]))
+        return model.config.asking_flops(np.array([len(token_ids) for token_ids in some]))
 
     return _seconds_each(fuse, most=batch)
 
 
-def _random_queries(model: Stage2Model, sample: Sample) -> FusedQueries:
-    rng, width = np.random.default_rng(0), model.config.text.width
+def _random_queries(config: RerankerConfig, sample: Sample) -> FusedQueries:
+    rng, width = np.random.default_rng(0), config.state_width
     z_t = [rng.standard_normal((len(ids), width), dtype=np.float32) for ids in sample.token_ids]
     return FusedQueries.of(z_t, list(sample.token_ids))
 
 
-def _time_scoring(sizes: Sizes, scorer: Scorer, sample: Sample, seen: Seen) -> float:
+def _time_scoring(config: RerankerConfig, scorer: Scorer, sample: Sample, seen: Seen) -> float:
     rng, images = np.random.default_rng(0), len(seen.rows)
     lengths = np.array([len(ids) for ids in sample.token_ids])
     each = min(sample.pairs_per_image, MOST_PAIRS)
@@ -186,7 +182,7 @@ def _time_scoring(sizes: Sizes, scorer: Scorer, sample: Sample, seen: Seen) -> f
         part = Part("sample", range(count), count)
         shard = Shard(part.items, [part], [part])
         deque(score_shard(scorer, [seen], pairs, shard, _Silent()), maxlen=0)
-        return engine_flops(sizes, Load.of(lengths[text], picture, images=images))
+        return config.scoring_flops(Load.of(lengths[text], picture, images=images))
 
     score(1)  # begins the queries
     return _seconds_each(score, most=each * images)

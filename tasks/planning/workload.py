@@ -6,9 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cir_core.layers.config import TextConfig
 from cir_core.planning.effort import Expected, Pool, Workload, expect, known
-from cir_core.rerankers.dual.cost import Load
+from cir_core.ports import Load, RetrieverConfig
 from cir_core.search.candidates import NONE_REMOVED
 from storage.tables import rows_of
 from storage.views import Encoded, Ingested, Retrieved
@@ -19,7 +18,7 @@ from tasks.stages.questions import Questions, read_questions
 
 def count_workload(
     source: Ingested,
-    text: TextConfig,
+    config: RetrieverConfig,
     *,
     k: int,
     encoded: Encoded | None,
@@ -36,7 +35,7 @@ def count_workload(
     pictures = distinct_pictures(images)
     queries = source.read("queries")
     queries = queries.filter(pc.is_in(queries["reference_id"], usable["image_id"].combine_chunks()))
-    texts = _texts(queries, read_questions(text, queries, pictures))
+    texts = _texts(queries, read_questions(config, queries, pictures))
     gallery = source.read("gallery").join(
         usable.select(["image_id"]), "image_id", join_type="inner"
     )

@@ -10,8 +10,9 @@ from typing import Any
 import jinja2
 
 from cir_core.metrics.recall import AVERAGE, MICRO
-from cir_core.planning.disk import Counts, Widths
+from cir_core.planning.disk import Counts
 from cir_core.planning.effort import Effort, Forecast
+from cir_core.ports import Widths
 from cir_core.protocols import PROTOCOLS
 from storage.atomic import commit_text
 from storage.catalog import CATALOG_FILE, query

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cir_core.planning.disk import Counts, Widths
+from cir_core.planning.disk import Counts
+from cir_core.ports import Widths
 from storage.atomic import commit
 from storage.products import Product
 from storage.tables import write_jsonl, write_table

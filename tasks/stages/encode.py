@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from cir_core.ordering import require_finite
-from cir_core.planning.disk import FLOAT, Counts, Widths
+from cir_core.planning.disk import FLOAT, Counts
 from cir_core.planning.effort import Effort, Forecast
-from cir_core.retrievers.blip.fusion import Stage1Model
+from cir_core.ports import Retriever, Widths
 from storage import schemas
 from storage.tables import vector_column
 from storage.views import Encoded
@@ -36,7 +36,7 @@ class Encode(PassStage[Encoded]):
     def disk(counts: Counts, widths: Widths) -> int:
         return FLOAT * widths.embedding * counts.images
 
-    def begin(self, model: Stage1Model, pictures: Pictures) -> Begun:
+    def begin(self, model: Retriever, pictures: Pictures) -> Begun:
         view, ids = self.made, pictures.distinct.copies
 
         def for_shard(shard: str) -> _Embedding | None:
@@ -52,7 +52,7 @@ class _Embedding:
     """Of a shard's pictures; ``ids`` are each picture's images, ``lacks`` the missing parts."""
 
     view: Encoded
-    model: Stage1Model
+    model: Retriever
     ids: list[list[str]]
     lacks: dict[str, str]
     gallery: list[pa.Table] = field(default_factory=list)
@@ -79,9 +79,9 @@ class _Embedding:
 
 
 @torch.inference_mode()
-def _embed(model: Stage1Model, ids: list[list[str]], image_tokens: Tensor) -> pa.Table:
+def _embed(model: Retriever, ids: list[list[str]], states: Tensor) -> pa.Table:
     """Each picture is embedded once, so that its images tie whatever the batch."""
-    vectors = model.embed_images(image_tokens).float().cpu().numpy()
+    vectors = model.embed(states).float().cpu().numpy()
     require_finite(vectors, "gallery embeddings")
     each = vectors.repeat([len(copies) for copies in ids], axis=0)
     names = list(chain.from_iterable(ids))

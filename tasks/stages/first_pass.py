@@ -9,13 +9,13 @@ from functools import partial
 from itertools import chain, islice
 from typing import Any, NamedTuple, Protocol
 
-from cir_core.layers.preprocess import TARGET_RATIO
-from cir_core.retrievers.blip.fusion import Stage1Model
+from cir_core.layers.preprocess import Preprocess
+from cir_core.ports import Retriever
 from storage.views import KeptTokens, Viewed
 from tasks.feed.image_tokens import Pictures, Seen
 from tasks.feed.token_cache import see_images
 from tasks.machine import Machine
-from tasks.models.opening import open_stage1
+from tasks.models.opening import open_retriever
 from tasks.progress import Counter, count
 from tasks.shards import rows_in
 from tasks.stages.over_pictures import OverPictures
@@ -51,15 +51,17 @@ class Begun(NamedTuple):
 @dataclass(frozen=True)
 class PassStage(OverPictures[Viewed]):
     """A stage that the pass makes. ``model`` is the sha256 of the stage 1 in the ``folder``. Raises
-    as ``open_stage1`` for another model, and as ``feed_pixels``."""
+    as ``open_retriever`` for another model, and as ``feed_pixels``."""
+
+    pictures: Preprocess
 
     version = 5
 
     @abstractmethod
-    def begin(self, model: Stage1Model, pictures: Pictures) -> Begun: ...
+    def begin(self, model: Retriever, pictures: Pictures) -> Begun: ...
 
     def settings(self) -> Mapping[str, Any]:
-        return {"target_ratio": TARGET_RATIO}
+        return self.pictures.settings()
 
     def inputs(self) -> Mapping[str, str]:
         return {"images": self.ingested.digest("images"), "model": self.model}
@@ -85,16 +87,16 @@ class FirstPass:
     @contextmanager
     def open(self, machine: Machine) -> Iterator[Work]:
         first = self.stages[0]
-        model = open_stage1(first.folder, sha256=first.model).to(machine.device)
+        model = open_retriever(first.folder, sha256=first.model).to(machine.device)
         pictures = Pictures(first.ingested, first.root, machine)
-        kept = find_kept(pictures, model.vision, first.folder)
+        kept = find_kept(pictures, model.encoder, first.folder)
         lacking = [stage for stage in self.stages if not stage.made.is_whole]
         begun = [stage.begin(model, pictures) for stage in lacking]
         yield partial(_look, model, pictures, kept, begun)
 
 
 def _look(
-    model: Stage1Model,
+    model: Retriever,
     pictures: Pictures,
     kept: KeptTokens | None,
     begun: Sequence[Begun],
@@ -106,7 +108,7 @@ def _look(
     left += sum(looker.asked for lookers in every for looker in lookers)
     total = len(pictures.distinct) + sum(stage.questions for stage in begun)
     with (
-        see_images(pictures, model.vision, list(chain.from_iterable(plans)), kept) as images,
+        see_images(pictures, model.encoder, list(chain.from_iterable(plans)), kept) as images,
         count("encoding", total, "pictures and questions", done=total - left) as counter,
     ):
         for lookers, plan in zip(every, plans, strict=True):

@@ -11,11 +11,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from cir_core.layers.wordpiece import pad_tokens
 from cir_core.ordering import require_finite
-from cir_core.planning.disk import FLOAT, Counts, Widths
+from cir_core.planning.disk import FLOAT, Counts
 from cir_core.planning.effort import Effort, Forecast, together
-from cir_core.retrievers.blip.fusion import Stage1Model
+from cir_core.ports import Retriever, Widths
 from storage import schemas
 from storage.views import Fused
 from tasks.feed.image_tokens import Pictures, Seen
@@ -56,11 +55,11 @@ class Fuse(PassStage[Fused]):
 
     @staticmethod
     def disk(counts: Counts, widths: Widths) -> int:
-        return FLOAT * (widths.embedding * counts.queries + widths.text * counts.tokens)
+        return FLOAT * (widths.embedding * counts.queries + widths.z_t * counts.tokens)
 
-    def begin(self, model: Stage1Model, pictures: Pictures) -> Begun:
+    def begin(self, model: Retriever, pictures: Pictures) -> Begun:
         view, queries = self.made, self.ingested.read("queries")
-        questions = read_questions(model.config.text, queries, pictures.distinct)
+        questions = read_questions(model.config, queries, pictures.distinct)
 
         def for_shard(shard: str) -> _Fusing | None:
             rows = rows_in(shard)
@@ -86,7 +85,7 @@ class _Fusing:
     parts that are still to come."""
 
     view: Fused
-    model: Stage1Model
+    model: Retriever
     pictures: Pictures
     questions: Questions
     shard: Shard
@@ -158,7 +157,7 @@ class _Asked(NamedTuple):
 
 @torch.inference_mode()
 def fuse_seen(
-    model: Stage1Model, seen: Seen, questions: Questions, shard: Shard, batch: int
+    model: Retriever, seen: Seen, questions: Questions, shard: Shard, batch: int
 ) -> Iterator[list[Fusion]]:
     """The rows of each missing question of the batch of images, in the questions' order: one for
     each of its texts, none where its reference could not be decoded.
@@ -178,7 +177,7 @@ def fuse_seen(
 
 
 def fuse_each(
-    model: Stage1Model, seen: Seen, questions: Questions, some: range, batch: int
+    model: Retriever, seen: Seen, questions: Questions, some: range, batch: int
 ) -> dict[int, list[Fusion]]:
     """By question; all rows of a question are here, since they have the same reference."""
     place = {row: number for number, row in enumerate(seen.rows)}
@@ -204,14 +203,12 @@ def _with_one_embedding(ways: list[Fusion]) -> list[Fusion]:
     return [one | {"embedding": mean / np.linalg.norm(mean)} for one in ways]
 
 
-def _fuse(model: Stage1Model, image_tokens: Tensor, asked: list[_Asked]) -> list[Fusion]:
-    texts = pad_tokens([one.token_ids for one in asked])
-    device = image_tokens.device
-    references = image_tokens[[one.place for one in asked]]
-    z_t = model.fuse(texts.ids.to(device), texts.lengths.to(device), references)
-    vectors = model.embed_queries(z_t).float().cpu().numpy()
+def _fuse(model: Retriever, states: Tensor, asked: list[_Asked]) -> list[Fusion]:
+    answers = model.ask([one.token_ids for one in asked], states[[one.place for one in asked]])
+    vectors = answers.embeddings.float().cpu().numpy()
     require_finite(vectors, "query embeddings")
-    hidden = z_t.float().cpu().numpy()
+    none = np.empty((len(asked), 0, 0))
+    hidden = none if answers.z_t is None else answers.z_t.float().cpu().numpy()
     return [
         {
             "question": one.question,

@@ -15,8 +15,9 @@ from cir_core.datasets.ids import twins
 from cir_core.datasets.registry import Dataset
 from cir_core.doctor.checkup import several_files
 from cir_core.errors import UsageError
-from cir_core.planning.disk import Counts, Widths
+from cir_core.planning.disk import Counts
 from cir_core.planning.effort import Effort, Forecast
+from cir_core.ports import Widths
 from cir_core.types import Benchmark, ImageId, Query, RunSplit
 from storage import schemas
 from storage.sources.annotations import AnnotationReader, require_root

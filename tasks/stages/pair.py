@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cir_core.families import as_stage1, as_stage2, parse_config, require_same_vision
+from cir_core.families import require_pair, reranker_config, retriever_config
 from storage.artifacts import Identity
 from storage.models.folders import read_identity
 from storage.store import Store
 from storage.views import Made, Pair
-from tasks.models.opening import open_stage1, open_stage2
+from tasks.models.opening import open_reranker, open_retriever
 
 VERSION = 2
 
@@ -20,7 +20,7 @@ def check_stage1(store: Store, stage1: Path) -> Made[Pair]:
     sha256 = read_identity(stage1).sha256
 
     def check() -> None:
-        open_stage1(stage1, sha256=sha256)
+        open_retriever(stage1, sha256=sha256)
 
     return _checked(store, {}, {"stage1": sha256}, check)
 
@@ -35,13 +35,14 @@ def check_pair(store: Store, stage1: Path, stage2: Path) -> Made[Pair]:
     PreflightError when one changes meanwhile.
     """
     first, second = read_identity(stage1), read_identity(stage2)
-    as_stage1(parse_config(first.config, str(stage1)), str(stage1))
-    prior = as_stage2(parse_config(second.config, str(stage2)), str(stage2)).prior
+    retriever_config(first.config, str(stage1))
+    prior = reranker_config(second.config, str(stage2)).prior
     weights = {"stage1": first.sha256, "stage2": second.sha256}
 
     def check() -> None:
-        require_same_vision(
-            open_stage1(stage1, sha256=first.sha256), open_stage2(stage2, sha256=second.sha256)
+        require_pair(
+            open_retriever(stage1, sha256=first.sha256),
+            open_reranker(stage2, sha256=second.sha256),
         )
 
     return _checked(store, {"prior": prior}, weights, check)

@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 from cir_core.errors import StoreCorrupt
 from cir_core.metrics.galleries import SearchedGallery, together
 from cir_core.metrics.recall import AVERAGE
-from cir_core.planning.disk import Counts, Widths
+from cir_core.planning.disk import Counts
 from cir_core.planning.effort import Effort, Forecast
+from cir_core.ports import Widths
 from storage.catalog import (
     CATALOG_FILE,
     BrokenRuns,

@@ -11,8 +11,7 @@ import pyarrow as pa
 
 from cir_core.datasets.listing_notes import first_few
 from cir_core.datasets.own_rows import shown
-from cir_core.layers.config import TextConfig
-from cir_core.layers.wordpiece import Tokenizer
+from cir_core.ports import RetrieverConfig
 from storage.views import Ingested
 from tasks.feed.pictures import Distinct, distinct_pictures
 
@@ -47,7 +46,7 @@ class Questions:
         return range(start, stop)
 
 
-def read_questions(config: TextConfig, queries: pa.Table, pictures: Distinct) -> Questions:
+def read_questions(config: RetrieverConfig, queries: pa.Table, pictures: Distinct) -> Questions:
     """Of rows of the table ``queries``."""
     names = queries["query_id"].to_pylist()
     texts, others = queries["text"].to_pylist(), queries["other_text"].to_pylist()
@@ -80,7 +79,7 @@ def read_questions(config: TextConfig, queries: pa.Table, pictures: Distinct) ->
     )
 
 
-def text_problems(ingested: Ingested, config: TextConfig) -> list[dict[str, str]]:
+def text_problems(ingested: Ingested, config: RetrieverConfig) -> list[dict[str, str]]:
     """What encoding will find of the ingested queries' texts, as rows of ``problems``: those that
     are longer than the model reads. Warns of texts that it reads and does not understand."""
     queries = ingested.read("queries")
@@ -89,9 +88,9 @@ def text_problems(ingested: Ingested, config: TextConfig) -> list[dict[str, str]
     return list(chain.from_iterable(asked.too_long.values()))
 
 
-def _tell_foreign(config: TextConfig, queries: pa.Table) -> None:
+def _tell_foreign(config: RetrieverConfig, queries: pa.Table) -> None:
     names, texts = queries["query_id"].to_pylist(), queries["text"].to_pylist()
-    foreign = Tokenizer(config.vocabulary).without_known_words(texts)
+    foreign = config.tokenizer().without_known_words(texts)
     strange = [
         f"{name} {shown(text)}"
         for name, text, is_strange in zip(names, texts, foreign, strict=True)
@@ -105,9 +104,9 @@ def _tell_foreign(config: TextConfig, queries: pa.Table) -> None:
         )  # fmt: skip
 
 
-def _token_ids(config: TextConfig, queries: pa.Table) -> list[list[list[int]]]:
+def _token_ids(config: RetrieverConfig, queries: pa.Table) -> list[list[list[int]]]:
     """Of each query, its one text or its two, never truncated."""
-    tokenizer = Tokenizer(config.vocabulary)
+    tokenizer = config.tokenizer()
     others = queries["other_text"].to_pylist()
     first = tokenizer(queries["text"].to_pylist())
     second = iter(tokenizer([other for other in others if other is not None]))
@@ -121,6 +120,6 @@ def _length(ways: list[list[int]]) -> int:
     return max(map(len, ways))
 
 
-def _too_long(query_id: str, length: int, config: TextConfig) -> dict[str, str]:
+def _too_long(query_id: str, length: int, config: RetrieverConfig) -> dict[str, str]:
     told = f"the text has {length} tokens, the model reads {config.positions}, and none is cut off"
     return {"item": query_id, "kind": TOO_LONG, "message": told}

@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 
 from cir_core.errors import StoreCorrupt
 from cir_core.ordering import grouped_best_first
-from cir_core.planning.disk import Counts, Widths
+from cir_core.planning.disk import Counts
+from cir_core.ports import Widths
 from cir_core.protocols import Subset
 from storage import schemas
 from storage.tables import rows_of

@@ -12,13 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from cir_core.layers.vision import VisionTransformer
-from cir_core.planning.disk import Counts, Widths
+from cir_core.ordering import with_prior
+from cir_core.planning.disk import Counts
 from cir_core.planning.effort import Effort, Forecast
-from cir_core.ports import Scorer
-from cir_core.rerankers.dual.engine import RerankEngine
-from cir_core.rerankers.dual.model import Stage2Model, with_prior
-from cir_core.rerankers.dual.packing import FusedQueries
+from cir_core.ports import FusedQueries, ImageEncoder, Reranker, Scorer, Widths
 from cir_core.types import Precision
 from storage import schemas
 from storage.tables import rows_of
@@ -26,7 +23,7 @@ from storage.views import Fused, KeptTokens, Retrieved, Scored
 from tasks.feed.image_tokens import Pictures, Plan, Seen
 from tasks.feed.token_cache import see_images
 from tasks.machine import Machine
-from tasks.models.opening import open_stage2
+from tasks.models.opening import open_reranker
 from tasks.progress import Counter, count
 from tasks.shards import Part, Shard, part_name, parts, rows_in, slice_of
 from tasks.stages.over_pictures import OverPictures
@@ -52,7 +49,7 @@ class Rerank(OverPictures[Scored]):
     both pools is scored once, and so are copies of an image and queries that ask the same: they tie
     exactly. A score is final: the ``prior`` of stage 2 is part of it.
     The model is a stage 2, which must hold stage 1's visual encoder (``check_pair``). Raises as
-    ``open_stage2`` for another one, NonFiniteError for a score that is not finite, PreflightError
+    ``open_reranker`` for another one, NonFiniteError for a score that is not finite, PreflightError
     when memory is too small.
     """
 
@@ -81,18 +78,18 @@ class Rerank(OverPictures[Scored]):
         pictures = Pictures(self.ingested, self.root, machine)
         table = self.fused.read("queries", columns=["query_id", "question", "token_ids", "length"])
         texts = _distinct_texts(table)
-        model = open_stage2(self.folder, sha256=self.model)
+        model = open_reranker(self.folder, sha256=self.model)
         queries = _read_fused(self.fused, table, texts)
         scorer = open_scorer(model, queries, machine, self.precision)
-        vision = model.vision.to(machine.device)
-        del model  # the scorer has its own copy of the dual encoder
-        kept = find_kept(pictures, vision, self.folder)
+        encoder = model.encoder.to(machine.device)
+        del model  # the scorer has what it needs of it
+        kept = find_kept(pictures, encoder, self.folder)
         of_text = table["question"].to_numpy()[texts]
         questions = 1 + int(of_text.max(initial=0))
         candidates = self.candidates.read("candidates")
         rows = read_rows(candidates, table, pictures.distinct, questions=questions)
         pairs = pairs_of(rows, of_text, questions=questions)
-        yield partial(self._score, pictures, vision, kept, scorer, rows, pairs)
+        yield partial(self._score, pictures, encoder, kept, scorer, rows, pairs)
 
     @staticmethod
     def effort(forecast: Forecast) -> Effort:
@@ -107,7 +104,7 @@ class Rerank(OverPictures[Scored]):
     def _score(
         self,
         pictures: Pictures,
-        vision: VisionTransformer,
+        encoder: ImageEncoder,
         kept: KeptTokens | None,
         scorer: Scorer,
         rows: Rows,
@@ -120,7 +117,7 @@ class Rerank(OverPictures[Scored]):
         missing = sum(len(pairs.of_numbers(one.of(part))) for one in left for part in one.missing)
         total = len(pairs.text)
         with (
-            see_images(pictures, vision, list(chain.from_iterable(plans)), kept) as images,
+            see_images(pictures, encoder, list(chain.from_iterable(plans)), kept) as images,
             count("re-ranking", total, "pairs", done=total - missing) as counter,
         ):
             for shard, plan in zip(left, plans, strict=True):
@@ -134,11 +131,11 @@ class Rerank(OverPictures[Scored]):
 
 
 def open_scorer(
-    model: Stage2Model, queries: FusedQueries, machine: Machine, precision: Precision
+    model: Reranker, queries: FusedQueries, machine: Machine, precision: Precision
 ) -> Scorer:
     """Stage 2, ready to score these queries."""
     device = torch.device(machine.device)
-    return RerankEngine(model, queries, device=device, memory=machine.memory, precision=precision)
+    return model.open(queries, device=device, memory=machine.memory, precision=precision)
 
 
 def _plan(pictures: Pictures, pairs: Pairs, shard: Shard) -> Plan:
@@ -199,7 +196,7 @@ def _read_fused(fused: Fused, table: pa.Table, texts: np.ndarray) -> FusedQuerie
 
 @torch.inference_mode()
 def score_shard(
-    scorer: Scorer, images: Iterable[Seen], pairs: Pairs, shard: Shard, counter: Counter
+    scorer: Scorer, batches: Iterable[Seen], pairs: Pairs, shard: Shard, counter: Counter
 ) -> Iterator[np.ndarray]:
     """The missing scores of one shard's pairs, in order; image tokens are in memory for a batch of
     images at a time.
@@ -207,16 +204,16 @@ def score_shard(
     What is scored together depends on the batch alone, not on the parts, since together with other
     pairs a score may have other last bits: where some of it is missing, all is scored again.
     """
-    for seen in images:
+    for seen in batches:
         for problem in seen.problems.values():
             raise problem  # it was decoded once already, when it was encoded
-        batch = pairs.of_pictures(seen.rows[0], seen.rows[-1])
+        batch, images = pairs.of_pictures(seen.rows[0], seen.rows[-1]), scorer.prepare(seen.tokens)
         for start in range(0, len(batch), AT_ONCE):
             some = batch[start : start + AT_ONCE]
             missing = np.repeat(shard.is_missing(some), pairs.texts_each(some))
             if missing.any():
                 picture = np.repeat(pairs.picture[slice_of(some)], pairs.texts_each(some))
                 text = pairs.text[slice_of(pairs.of_numbers(some))]
-                scores = scorer.score(seen.tokens, text, np.searchsorted(seen.rows, picture))
+                scores = scorer.score(images, text, np.searchsorted(seen.rows, picture))
                 counter.update(int(missing.sum()))
                 yield scores[missing]

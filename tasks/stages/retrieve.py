@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cir_core.planning.disk import Counts, Widths
+from cir_core.planning.disk import Counts
 from cir_core.planning.effort import Effort, Forecast
+from cir_core.ports import Widths
 from cir_core.search.candidates import NONE_REMOVED, Candidates, best_of
 from cir_core.search.choice import IndexChoice
 from cir_core.search.indexes import open_index

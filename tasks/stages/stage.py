@@ -11,8 +11,9 @@ from typing import Any, ClassVar, Generic, NamedTuple, Protocol
 import numpy as np
 import pyarrow as pa
 
-from cir_core.planning.disk import Counts, Widths
+from cir_core.planning.disk import Counts
 from cir_core.planning.effort import Effort, Forecast
+from cir_core.ports import Widths
 from storage.artifacts import Identity
 from storage.store import Store
 from storage.views import View, Viewed

@@ -1,13 +1,13 @@
 """The frozen ViT's image tokens, kept: what training reads every epoch, and repeated re-ranking
 each time, computed once."""
 
-import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,10 @@ import numpy as np
 import pyarrow as pa
 
 from cir_core.errors import OutOfSpace
-from cir_core.layers.config import VisionConfig
-from cir_core.layers.preprocess import TARGET_RATIO
-from cir_core.layers.vision import VisionTransformer
-from cir_core.planning.disk import FLOAT, Counts, Widths
+from cir_core.layers.preprocess import Preprocess
+from cir_core.planning.disk import FLOAT, Counts
 from cir_core.planning.effort import Effort, Forecast
+from cir_core.ports import ImageEncoder, Widths
 from cir_core.training.recipes import StoredPrecision
 from storage import schemas
 from storage.arrays import ARRAY_SUFFIX
@@ -28,7 +27,7 @@ from storage.views import Ingested, KeptTokens
 from tasks.feed.image_tokens import Pictures, Seen, compute_tokens
 from tasks.feed.pictures import distinct_pictures
 from tasks.machine import Machine
-from tasks.models.opening import open_vision
+from tasks.models.opening import open_encoder
 from tasks.progress import count
 from tasks.shards import part_name, rows_in, shards_of
 from tasks.stages.stage import Product, Stage, Work
@@ -43,27 +42,28 @@ class Tokens(Stage[KeptTokens]):
     """Arrays tokens-<shard> [image, token, width], a row for every picture, and problems-<shard>
     with the images that cannot be decoded (their rows are 0).
 
-    The models of both stages share a ViT, and so these tokens: they are named by the ``vision``,
+    The models of both stages share a ViT, and so these tokens: they are named by the ``encoder``,
     not by the model in the ``folder``. Of all pictures, not of candidates alone: encoding needs
     all, and so another K, protocol, text or stage 2 finds what it needs. A run reads fp32, since
     fp16 would change scores. Raises OutOfSpace, before it starts, when the disk cannot hold them.
     """
 
     ingested: Ingested
-    vision: str
+    encoder: str
+    pictures: Preprocess
     folder: Path
     root: Path
-    precision: StoredPrecision = "fp32"
+    precision: StoredPrecision
 
     makes = KeptTokens
     version = 2
     unit = "images"
 
     def settings(self) -> Mapping[str, Any]:
-        return {"target_ratio": TARGET_RATIO, "precision": self.precision}
+        return {**self.pictures.settings(), "precision": self.precision}
 
     def inputs(self) -> Mapping[str, str]:
-        return {"images": self.ingested.digest("images"), "vision": self.vision}
+        return {"images": self.ingested.digest("images"), "vision": self.encoder}
 
     def size(self, shard: str) -> int:
         return len(rows_in(shard))
@@ -73,8 +73,8 @@ class Tokens(Stage[KeptTokens]):
 
     @contextmanager
     def open(self, machine: Machine) -> Iterator[Work]:
-        vision = open_vision(self.folder).to(machine.device)
-        yield partial(self._keep, Pictures(self.ingested, self.root, machine), vision)
+        encoder = open_encoder(self.folder).to(machine.device)
+        yield partial(self._keep, Pictures(self.ingested, self.root, machine), encoder)
 
     @staticmethod
     def effort(forecast: Forecast) -> Effort:
@@ -85,19 +85,19 @@ class Tokens(Stage[KeptTokens]):
         return FLOAT * widths.image * counts.kept
 
     def _keep(
-        self, pictures: Pictures, vision: VisionTransformer, shards: Sequence[str]
+        self, pictures: Pictures, encoder: ImageEncoder, shards: Sequence[str]
     ) -> Iterator[Product]:
         plans = {shard: pictures.plan(rows_in(shard)) for shard in shards}
         images = sum(len(rows_in(shard)) for shard in shards)
-        _announce(self.store, vision.config, images, self.precision)
+        _announce(self.store, encoder.shape, images, self.precision)
         total, view = len(pictures.distinct), self.made
         with (
-            compute_tokens(pictures, vision, list(chain.from_iterable(plans.values()))) as seen,
+            compute_tokens(pictures, encoder, list(chain.from_iterable(plans.values()))) as seen,
             count("image tokens", total, "images", done=total - images) as counter,
         ):
             for shard, batches in plans.items():
                 mine = islice(seen, len(batches))
-                tokens, problems = _collect(mine, rows_in(shard), pictures, vision.config)
+                tokens, problems = _collect(mine, rows_in(shard), pictures, encoder.shape)
                 array = tokens.astype(_DTYPES[self.precision], copy=False)
                 yield Product(view, part_name("tokens", shard) + ARRAY_SUFFIX, array)
                 yield Product(view, part_name("problems", shard), problems)
@@ -105,34 +105,31 @@ class Tokens(Stage[KeptTokens]):
 
 
 def tokens_of(ingested: Ingested, folder: Path, root: Path, precision: StoredPrecision) -> Tokens:
-    """What is kept of a model's ViT."""
-    vision = open_vision(folder)
-    return Tokens(ingested.store, ingested, _name_of(vision), folder, root, precision)
+    """What is kept of a model's encoder."""
+    return _kept_by(open_encoder(folder), ingested, folder, root, precision)
 
 
-def find_kept(pictures: Pictures, vision: VisionTransformer, folder: Path) -> KeptTokens | None:
-    """The tokens that a run may read: those of the folder's ViT, in fp32, if they are there and
+def find_kept(pictures: Pictures, encoder: ImageEncoder, folder: Path) -> KeptTokens | None:
+    """The tokens that a run may read: those of the folder's encoder, in fp32, if they are there and
     wanted."""
     if pictures.machine.tokens == "recompute":
         return None
-    ingested = pictures.ingested
-    kept = Tokens(ingested.store, ingested, _name_of(vision), folder, pictures.root).made
+    kept = _kept_by(encoder, pictures.ingested, folder, pictures.root, "fp32").made
     return kept if kept.is_done else None
 
 
-def _name_of(vision: VisionTransformer) -> str:
-    """sha256 of the ViT alone, its sizes included: what the tokens depend on."""
-    digest = hashlib.sha256(vision.config.model_dump_json().encode())
-    for tensor in vision.state_dict().values():
-        digest.update(tensor.cpu().numpy().tobytes())
-    return digest.hexdigest()
+def _kept_by(
+    encoder: ImageEncoder, ingested: Ingested, folder: Path, root: Path, precision: StoredPrecision
+) -> Tokens:
+    store, name, pictures = ingested.store, encoder.digest, encoder.pictures
+    return Tokens(store, ingested, name, pictures, folder, root, precision)
 
 
 def _collect(
-    batches: Iterator[Seen], rows: range, pictures: Pictures, config: VisionConfig
+    batches: Iterator[Seen], rows: range, pictures: Pictures, shape: tuple[int, ...]
 ) -> tuple[np.ndarray, pa.Table]:
     ids = pictures.distinct.copies
-    tokens = np.zeros((len(rows), config.tokens, config.width), dtype=np.float32)
+    tokens = np.zeros((len(rows), *shape), dtype=np.float32)
     problems = []
     for seen in batches:
         tokens[np.array(seen.rows, dtype=int) - rows.start] = seen.tokens.float().cpu().numpy()
@@ -140,12 +137,14 @@ def _collect(
     return tokens, pa.Table.from_pylist(problems, schemas.PROBLEMS)
 
 
-def _announce(store: Store, config: VisionConfig, images: int, precision: StoredPrecision) -> None:
+def _announce(
+    store: Store, shape: tuple[int, ...], images: int, precision: StoredPrecision
+) -> None:
     width = np.dtype(_DTYPES[precision]).itemsize
-    needed = images * config.tokens * config.width * width
+    needed = images * prod(shape) * width
     free = store.free
     told = (
-        f"{needed / 2**30:.2f} GiB ({images} images x {config.tokens} tokens x {config.width} in "
+        f"{needed / 2**30:.2f} GiB ({images} images x {' x '.join(map(str, shape))} in "
         f"{precision}) of {free / 2**30:.1f} GiB free"
     )
     if needed > free:

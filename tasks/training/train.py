@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 
 from cir_core.datasets.registry import Dataset
-from cir_core.families import require_same_vision
-from cir_core.layers.config import Stage1Config, Stage2Config
+from cir_core.families import require_fit
+from cir_core.rerankers.dual.config import Stage2Config
+from cir_core.retrievers.blip.config import Stage1Config
 from cir_core.retrievers.blip.fusion import Stage1Model
 from cir_core.training.gradients import Compute
 from cir_core.training.losses import TEMPERATURE_RANGE
@@ -121,7 +122,6 @@ def train_stage2(
     models = {"base": model_sha256(base), "stage1": model_sha256(stage1)}
     first = open_stage1(stage1, sha256=models["stage1"])
     source = open_stage1(base, sha256=models["base"])
-    require_same_vision(first, source)
     config = Stage2Config(
         kind="stage2",
         vision=source.config.vision,
@@ -129,6 +129,7 @@ def train_stage2(
         merge_from=merge_from,
         prior=recipe.prior / first.temperature.clamp(*TEMPERATURE_RANGE).item(),
     )
+    require_fit(first.config, config, first.encoder.differing(source.encoder))
     torch.manual_seed(recipe.seed)
     model = stage2_from_base(source, config)
     triplets = read_triplets(root, dataset, ingested, tokens, first, recipe.captions)

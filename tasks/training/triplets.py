@@ -14,7 +14,7 @@ from cir_core.datasets.registry import Dataset
 from cir_core.datasets.selection import keep_out, training_queries
 from cir_core.errors import PreflightError
 from cir_core.layers.config import TextConfig
-from cir_core.layers.vision import VisionTransformer, normalise
+from cir_core.layers.vision import VisionTransformer
 from cir_core.layers.wordpiece import Tokenizer
 from cir_core.retrievers.blip.fusion import Stage1Model
 from cir_core.training.triplets import ImageTokens, Triplets
@@ -41,12 +41,10 @@ class RecomputedTokens:
     @torch.no_grad()
     def __getitem__(self, rows: Tensor) -> Tensor:
         asked = [self._files[row] for row in rows.tolist()]
-        loaded = load_pixels(self._root, asked, self._vision.config.image_size)
+        loaded = load_pixels(self._root, asked, self._vision.pictures)
         for problem in loaded.problems.values():
             raise problem
-        device = self._vision.cls_token.device
-        tokens: Tensor = self._vision(normalise(loaded.pixels.to(device)))
-        return tokens
+        return self._vision.see(loaded.pixels.to(self._vision.device))
 
 
 def read_triplets(

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from cir_core.datasets.demo.world import build_split
-from cir_core.families import require_same_vision
+from cir_core.families import require_pair
 from flows.settings import shipped_model
 from storage.catalog import query
-from tasks.models.opening import open_stage1, open_stage2
+from tasks.models.opening import open_reranker, open_retriever
 
 ROOT = Path(__file__).parents[2]
 README, COOKBOOK = ROOT / "README.md", ROOT / "docs" / "sql.md"
@@ -79,7 +79,7 @@ def test_the_shipped_pair_is_small_and_holds_one_visual_encoder() -> None:
     folders = [shipped_model("stage1"), shipped_model("stage2")]
     files = [file for folder in folders for file in folder.iterdir()]
     assert sum(file.stat().st_size for file in files) <= MOST_SHIPPED_BYTES
-    require_same_vision(open_stage1(folders[0]), open_stage2(folders[1]))
+    require_pair(open_retriever(folders[0]), open_reranker(folders[1]))
 
 
 def sql_examples() -> list[tuple[str, list[list[str]]]]:

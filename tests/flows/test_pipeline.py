@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from cir_core.errors import CheckpointRefused, PreflightError, ProblemsFound, UsageError
-from cir_core.families import load_stage1, load_stage2, parse_config
+from cir_core.families import load_model, parse_config
 from cir_core.layers.preprocess import prepare
 from cir_core.layers.vision import normalise
 from cir_core.layers.wordpiece import Tokenizer
@@ -176,8 +176,8 @@ def plain_scores(ended: Finished) -> Plain:
     """Decode, ViT, stage 1 and stage 2 of single images and queries: nothing is batched, and all is
     in float64."""
     one, two = ended.bench.pair.stage1, ended.bench.pair.stage2
-    stage1 = load_stage1(parse_config(read_config(one), ""), read_tensors(one), "").double()
-    stage2 = load_stage2(parse_config(read_config(two), ""), read_tensors(two), "").double()
+    stage1 = load_model(parse_config(read_config(one), ""), read_tensors(one), "").double()
+    stage2 = load_model(parse_config(read_config(two), ""), read_tensors(two), "").double()
     folder = ended.bench.root / ("dev" if ended.bench.dataset == "cirr" else "images")
     tokens, z_t, texts, cosine = {}, {}, {}, {}
     with torch.no_grad():

@@ -16,11 +16,12 @@ from PIL import Image
 from torch import Tensor
 
 from cir_core.datasets.captions import join_captions
-from cir_core.families import load_stage1, load_stage2, parse_config, require_same_vision
+from cir_core.families import load_model, parse_config, require_pair
 from cir_core.layers.preprocess import crop_centre, prepare, resize_short_side, square_pad
 from cir_core.layers.vision import normalise
 from cir_core.layers.wordpiece import TokenBatch, Tokenizer, pad_tokens
 from cir_core.rerankers.dual.model import Stage2Model
+from cir_core.rerankers.dual.reranker import DualReranker
 from cir_core.retrievers.blip.fusion import Stage1Model
 from storage.models.folders import read_config, read_tensors
 from tasks.models.convert import convert
@@ -62,8 +63,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
         convert(pickle, folder / stage)
     one, two = folder / "stage1", folder / "stage2"
     return Models(
-        load_stage1(parse_config(read_config(one), "stage1"), read_tensors(one), "stage1").double(),
-        load_stage2(parse_config(read_config(two), "stage2"), read_tensors(two), "stage2").double(),
+        load_model(parse_config(read_config(one), "stage1"), read_tensors(one), "stage1").double(),
+        load_model(parse_config(read_config(two), "stage2"), read_tensors(two), "stage2").double(),
     )
 
 
@@ -116,7 +117,7 @@ def test_token_ids_are_the_published_ones(expected: dict[str, np.ndarray]) -> No
 
 
 def test_both_stages_hold_the_same_visual_encoder(models: Models) -> None:
-    require_same_vision(models.stage1, models.stage2)
+    require_pair(models.stage1, DualReranker(models.stage2))
 
 
 def test_image_tokens_and_embeddings(

@@ -7,15 +7,11 @@ from torch import Tensor
 
 from cir_core.checkpoints.published import convert_published, to_published
 from cir_core.errors import CheckpointRefused
-from cir_core.layers.config import (
-    ModelConfig,
-    Stage1Config,
-    Stage2Config,
-    TextConfig,
-    VisionConfig,
-    Vocabulary,
-)
+from cir_core.families import ModelConfig
+from cir_core.layers.config import TextConfig, VisionConfig, Vocabulary
+from cir_core.rerankers.dual.config import Stage2Config
 from cir_core.rerankers.dual.model import Stage2Model
+from cir_core.retrievers.blip.config import Stage1Config
 from cir_core.retrievers.blip.fusion import Stage1Model
 
 WIDTHS = st.sampled_from([64, 128])

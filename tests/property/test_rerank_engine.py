@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cir_core.errors import NonFiniteError, PreflightError
-from cir_core.ports import Scorer
+from cir_core.ports import FusedQueries, Scorer
 from cir_core.rerankers.dual import engine, layers
 from cir_core.rerankers.dual.engine import RerankEngine
 from cir_core.rerankers.dual.model import Stage2Model
-from cir_core.rerankers.dual.packing import FusedQueries
 from cir_core.rerankers.plain import ReferenceScorer
 from tasks.models.opening import open_stage2
 from tests.support.plain_reranker import plain_score
@@ -94,7 +93,7 @@ def engine_of(scorer: Stage2Model, memory: int | None = 2**26) -> RerankEngine:
 
 def score(scorer: Scorer, pairs: list[Row]) -> list[float]:
     columns = np.array(pairs, dtype=int).reshape(-1, 2)
-    found = scorer.score(world().image_tokens, columns[:, 0], columns[:, 1])
+    found = scorer.score(scorer.prepare(world().image_tokens), columns[:, 0], columns[:, 1])
     assert found.dtype == np.float32
     return found.tolist()
 

@@ -5,8 +5,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from cir_core.layers.config import Stage1Config, Stage2Config, TextConfig, VisionConfig
+from cir_core.layers.config import TextConfig, VisionConfig
+from cir_core.rerankers.dual.config import Stage2Config
 from cir_core.rerankers.dual.model import Stage2Model
+from cir_core.retrievers.blip.config import Stage1Config
 from cir_core.retrievers.blip.fusion import Stage1Model
 
 Model = TypeVar("Model", bound=nn.Module)

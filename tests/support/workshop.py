@@ -9,7 +9,8 @@ import pytest
 
 from cir_core.datasets import selection
 from cir_core.datasets.demo import world
-from cir_core.layers.config import DEMO_BLIP, DEMO_TEXT, DEMO_VISION
+from cir_core.layers.config import DEMO_TEXT, DEMO_VISION
+from cir_core.retrievers.blip.config import DEMO_BLIP
 from cir_core.training import presets
 from flows.engines.engine import Engine, InProcess
 from flows.settings import Settings

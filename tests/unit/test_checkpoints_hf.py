@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from cir_core.checkpoints.hf_blip import convert_hf_blip
 from cir_core.errors import CheckpointRefused
-from cir_core.families import load_stage1, parse_config
-from cir_core.layers.config import Stage1Config
+from cir_core.families import load_model, parse_config
+from cir_core.retrievers.blip.config import Stage1Config
 from cir_core.retrievers.blip.fusion import INITIAL_TEMPERATURE, Stage1Model
 from storage.models.folders import read_config, read_tensors
 from tasks.models.convert import convert
@@ -69,7 +69,7 @@ def theirs() -> "BlipForImageTextRetrieval":
 @pytest.fixture(scope="module")
 def ours(theirs: "BlipForImageTextRetrieval") -> Stage1Model:
     converted = convert_hf_blip(theirs.state_dict(), theirs.config.to_dict(), "hf")
-    return load_stage1(converted.config, converted.tensors, "hf").double()
+    return load_model(converted.config, converted.tensors, "hf").double()
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_a_folder_of_any_age_is_converted(
     (tmp_path / "config.json").write_text(json.dumps(theirs.config.to_dict()))
     converted = convert(tmp_path, tmp_path / "ours")
     assert (converted.kind, converted.dropped) == ("blip", (position_ids,))
-    stored = load_stage1(
+    stored = load_model(
         parse_config(read_config(converted.path), "hf"), read_tensors(converted.path), "hf"
     )
     for name, tensor in ours.state_dict().items():

@@ -7,8 +7,10 @@ import torch
 
 from cir_core.checkpoints.conversion import KeyTable
 from cir_core.checkpoints.published import STAGE1, STAGE2, convert_published, to_published
-from cir_core.layers.config import Stage1Config, Stage2Config, TextConfig, VisionConfig
+from cir_core.layers.config import TextConfig, VisionConfig
+from cir_core.rerankers.dual.config import Stage2Config
 from cir_core.rerankers.dual.model import Stage2Model
+from cir_core.retrievers.blip.config import Stage1Config
 from cir_core.retrievers.blip.fusion import Stage1Model
 from storage.atomic import sha256_of
 from storage.models.folders import read_tensors

@@ -27,8 +27,8 @@ from cir_core.doctor.verdicts import (
     judge_texts,
 )
 from cir_core.errors import AnnotationError
-from cir_core.layers.config import DEMO_TEXT
 from cir_core.protocols import PROTOCOLS
+from cir_core.retrievers.blip.config import DEMO_BLIP
 from cir_core.types import Benchmark, ImageId, Query, QueryId
 
 KEPT, REMOVED = PROTOCOLS["fiq-original-kept"], PROTOCOLS["fiq-original-removed"]
@@ -245,12 +245,12 @@ def test_texts_are_judged_by_what_a_model_reads() -> None:
         Query(QueryId("strange"), "dress", ImageId("a"), "xqzvk"),
         Query(QueryId("fine"), "dress", ImageId("a"), "red " * 62),
     ]
-    too_long, strange = judge_texts("val", asked, DEMO_TEXT)
+    too_long, strange = judge_texts("val", asked, DEMO_BLIP)
     assert (too_long.state, too_long.found, too_long.examples) == (
         "problem", 2, ("long: 72 tokens", "long too: 65 tokens"),
     )  # fmt: skip
     assert (strange.state, strange.found, strange.examples) == ("note", 1, ("strange: 'xqzvk'",))
-    assert judge_texts("val", asked[3:], DEMO_TEXT) == []
+    assert judge_texts("val", asked[3:], DEMO_BLIP) == []
 
 
 def test_images_are_judged_compactly() -> None:

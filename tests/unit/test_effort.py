@@ -16,8 +16,9 @@ from cir_core.planning.effort import (
     known,
     together,
 )
-from cir_core.rerankers.dual.cost import Load, Sizes, begin_flops, engine_flops
-from cir_core.retrievers.blip.cost import fusion_flops, vision_flops
+from cir_core.ports import Load
+from cir_core.rerankers.dual.cost import begin_flops, engine_flops
+from cir_core.retrievers.blip.cost import vision_flops
 from cir_core.search.candidates import NONE_REMOVED
 from cir_core.types import Keeping
 from flows.plan import efforts_of
@@ -61,8 +62,8 @@ def about(seconds: float) -> object:
 
 def test_each_stage_by_hand() -> None:
     found = efforts()
-    fusion, begun = fusion_flops(STAGE1, LENGTHS), begin_flops(Sizes.of(STAGE2), LENGTHS)
-    scoring = begun + engine_flops(Sizes.of(STAGE2), LOAD)
+    fusion, begun = STAGE1.asking_flops(LENGTHS), begin_flops(STAGE2.sizes, LENGTHS)
+    scoring = begun + engine_flops(STAGE2.sizes, LOAD)
     assert tuple(found) == STAGES
     assert found["encode"] == Effort(
         images=10, flops=10 * VISION, bytes=4 * 8 * 10, seconds=10 + 20 + 100
@@ -87,7 +88,7 @@ def test_what_is_there_takes_nothing() -> None:
 def test_images_seen_for_queries_alone_are_the_queries_effort() -> None:
     left = replace(ALL, stages=ALL.stages - {"encode"}, encoded=NONE, fused=FIRST_5)
     found = efforts(left)
-    fusion = fusion_flops(STAGE1, LENGTHS[:2])
+    fusion = STAGE1.asking_flops(LENGTHS[:2])
     assert "encode" not in found
     assert (found["fuse"].images, found["fuse"].queries) == (5, 2)
     assert found["fuse"].seconds == about(100 + 10 + 5 * 2 + fusion * 1e-3)
@@ -103,8 +104,8 @@ def test_the_pass_sees_what_either_of_its_stages_lacks() -> None:
 def test_pairs_of_images_that_are_done_are_not_scored_again() -> None:
     scored = efforts(replace(ALL, scored=FIRST_5))["rerank"]
     assert (scored.images, scored.pairs) == (2, 4)
-    begun = begin_flops(Sizes.of(STAGE2), LENGTHS)
-    left = engine_flops(Sizes.of(STAGE2), LOAD.of_images(FIRST_5))
+    begun = begin_flops(STAGE2.sizes, LENGTHS)
+    left = engine_flops(STAGE2.sizes, LOAD.of_images(FIRST_5))
     assert scored.flops == 2 * VISION + begun + left
 
 
@@ -196,15 +197,15 @@ def test_expected_pairs_are_those_that_draws_have_on_average() -> None:
     for _ in range(200):
         rows = [rng.choice(images, count, replace=False) for count in candidates]
         load = Load.of(np.repeat(lengths, candidates), np.concatenate(rows), images)
-        drawn.append(((load.pairs > 0).sum(), engine_flops(Sizes.of(STAGE2), load)))
+        drawn.append(((load.pairs > 0).sum(), engine_flops(STAGE2.sizes, load)))
     seen, flops = np.mean(drawn, axis=0)
     assert expected.pairs == pytest.approx(candidates.sum())
     assert expected.images == pytest.approx(seen, rel=0.01)
-    assert engine_flops(Sizes.of(STAGE2), expected.load) == pytest.approx(flops, rel=0.03)
+    assert engine_flops(STAGE2.sizes, expected.load) == pytest.approx(flops, rel=0.03)
 
 
 def test_no_queries_and_no_images_cost_nothing() -> None:
     assert expect([], pictures=0).pairs == 0
     empty = expect([pool([0, 1], [], []), pool([], [3], [0])], pictures=2)
     assert (empty.pairs, empty.images) == (0, 0)
-    assert engine_flops(Sizes.of(STAGE2), empty.load) == 0
+    assert engine_flops(STAGE2.sizes, empty.load) == 0

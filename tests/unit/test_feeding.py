@@ -20,7 +20,7 @@ from PIL import Image
 
 from cir_core import errors
 from cir_core.errors import CirError, ImageProblem, PreflightError, WorkerLost
-from cir_core.layers.preprocess import prepare
+from cir_core.layers.preprocess import Preprocess, prepare
 from storage.sources.images import sha256_of_bytes
 from tasks.feed.decode import ImageFile
 from tasks.feed.lookahead import ahead, prepared
@@ -29,6 +29,7 @@ from tasks.feed.upload import Upload
 from tests.support.processes import children
 
 SIZE = 24
+PICTURES = Preprocess(SIZE)
 CPU = torch.device("cpu")
 BROKEN, WARNED = 3, 8
 SIZES = [(40, 30), (30, 40), (24, 24), (60, 20), (7, 90), (1, 1)]
@@ -60,7 +61,7 @@ def ingested(root: Path) -> list[ImageFile]:
 
 def feed(root: Path, plan: list[list[int]], workers: int) -> list[Pixels]:
     files = ingested(root)
-    with feed_pixels(root, files, plan, SIZE, device=CPU, workers=workers) as fed:
+    with feed_pixels(root, files, plan, PICTURES, device=CPU, workers=workers) as fed:
         return list(fed)
 
 
@@ -88,7 +89,7 @@ def test_pixels_are_the_same_whoever_decodes_them(drawn: Path) -> None:
 
 def test_a_few_files_at_once_are_numbered_as_asked(drawn: Path) -> None:
     files = ingested(drawn)
-    loaded = load_pixels(drawn, [files[2], files[BROKEN], files[5]], SIZE)
+    loaded = load_pixels(drawn, [files[2], files[BROKEN], files[5]], PICTURES)
     assert (loaded.rows, [*loaded.problems]) == ([0, 2], [1])
     assert torch.equal(loaded.pixels, feed(drawn, [[2, 5]], 0)[0].pixels)
 
@@ -108,14 +109,14 @@ def test_what_must_stop_does_so_in_its_turn_and_whole(
     (root / "10.png").write_bytes(b"another")
     (root / "18.png").unlink()
     plan = [[0, 1], [9, 10, 11]]
-    with feed_pixels(root, files, plan, SIZE, device=CPU, workers=workers) as fed:
+    with feed_pixels(root, files, plan, PICTURES, device=CPU, workers=workers) as fed:
         assert next(fed).rows == [0, 1]
         with pytest.raises(PreflightError) as changed:
             next(fed)
     assert (changed.value.item, changed.value.exit_code) == ("10.png", 4)
     assert "at rest" in changed.value.remedy
     with (
-        feed_pixels(root, files, [[17, 18]], SIZE, device=CPU, workers=workers) as fed,
+        feed_pixels(root, files, [[17, 18]], PICTURES, device=CPU, workers=workers) as fed,
         pytest.raises(ImageProblem) as missing,
     ):
         next(fed)
@@ -124,7 +125,7 @@ def test_what_must_stop_does_so_in_its_turn_and_whole(
 
 def test_a_killed_worker_is_a_clear_error(drawn: Path) -> None:
     plan = [[row] for row in range(21) if row != BROKEN]
-    with feed_pixels(drawn, ingested(drawn), plan, SIZE, device=CPU, workers=1) as fed:
+    with feed_pixels(drawn, ingested(drawn), plan, PICTURES, device=CPU, workers=1) as fed:
         next(fed)
         (worker,) = children()
         os.kill(worker, signal.SIGKILL)
@@ -140,7 +141,7 @@ def test_a_consumer_that_gives_up_leaves_no_process(drawn: Path) -> None:
     plan = [[row] for row in range(21) if row != BROKEN]
     with (
         suppress(KeyboardInterrupt),
-        feed_pixels(drawn, ingested(drawn), plan, SIZE, device=CPU, workers=1) as fed,
+        feed_pixels(drawn, ingested(drawn), plan, PICTURES, device=CPU, workers=1) as fed,
     ):
         next(fed)
         assert len(children()) == 1

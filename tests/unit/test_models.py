@@ -11,15 +11,18 @@ from torch import Tensor, nn
 
 from cir_core.errors import CheckpointRefused, NonFiniteError
 from cir_core.families import (
-    load_stage1,
-    load_stage2,
+    load_model,
+    load_reranker,
+    load_retriever,
     load_strictly,
     parse_config,
-    require_same_vision,
+    require_pair,
 )
-from cir_core.layers.config import Stage1Config, Stage2Config
 from cir_core.layers.vision import VisionTransformer
+from cir_core.rerankers.dual.config import Stage2Config
 from cir_core.rerankers.dual.model import Stage2Model
+from cir_core.rerankers.dual.reranker import DualReranker
+from cir_core.retrievers.blip.config import Stage1Config
 from cir_core.retrievers.blip.fusion import Stage1Model
 from tests.support.tiny_models import TEXT, VISION, fill, stage2_config, tiny_stage1, tiny_stage2
 from tests.support.tolerances import LAW
@@ -236,8 +239,8 @@ def test_the_number_of_image_tokens() -> None:
 
 
 def test_loading_gives_the_same_weights_in_eval_mode() -> None:
-    one = load_stage1(ONE.config, ONE.state_dict(), "one")
-    two = load_stage2(TWO.config, TWO.state_dict(), "two")
+    one = load_model(ONE.config, ONE.state_dict(), "one")
+    two = load_model(TWO.config, TWO.state_dict(), "two")
     for source, loaded in ((ONE, one), (TWO, two)):
         assert not loaded.training
         tensors = loaded.state_dict()
@@ -246,7 +249,7 @@ def test_loading_gives_the_same_weights_in_eval_mode() -> None:
 
 def test_half_precision_weights_are_loaded_as_single() -> None:
     halves = {name: tensor.half() for name, tensor in ONE.state_dict().items()}
-    loaded = load_stage1(ONE.config, halves, "here").state_dict()
+    loaded = load_model(ONE.config, halves, "here").state_dict()
     assert all(tensor.dtype == torch.float32 for tensor in loaded.values())
     assert all(torch.equal(loaded[name], half.float()) for name, half in halves.items())
 
@@ -290,9 +293,9 @@ def test_a_weight_that_is_no_number_is_refused(value: float) -> None:
 
 def test_the_stages_cannot_be_swapped() -> None:
     with pytest.raises(CheckpointRefused, match="not a stage 1 model"):
-        load_stage1(TWO.config, TWO.state_dict(), "two")
+        load_retriever(TWO.config.model_dump(), TWO.state_dict(), "two")
     with pytest.raises(CheckpointRefused, match="not a stage 2 model"):
-        load_stage2(ONE.config, ONE.state_dict(), "one")
+        load_reranker(ONE.config.model_dump(), ONE.state_dict(), "one")
 
 
 def _pair(vision: nn.Module) -> Stage2Model:
@@ -303,11 +306,11 @@ def _pair(vision: nn.Module) -> Stage2Model:
 
 def test_a_pair_must_hold_one_visual_encoder() -> None:
     two = _pair(ONE.vision)
-    require_same_vision(ONE, two)
+    require_pair(ONE, DualReranker(two))
     with torch.no_grad():
         two.vision.position[0, 0, 0] += 1e-6
     with pytest.raises(CheckpointRefused, match="different visual encoders") as refusal:
-        require_same_vision(ONE, two)
+        require_pair(ONE, DualReranker(two))
     assert refusal.value.cause == "1 tensors differ: position"
 
 
@@ -317,7 +320,7 @@ def test_a_pair_must_agree_on_the_visual_encoders_sizes() -> None:
     two = Stage2Model(TWO.config.model_copy(update={"vision": vision}))
     two.vision.load_state_dict(ONE.vision.state_dict())
     with pytest.raises(CheckpointRefused, match="different visual encoders"):
-        require_same_vision(ONE, two)
+        require_pair(ONE, DualReranker(two))
 
 
 def test_a_pair_must_agree_on_the_width_of_z_t() -> None:
@@ -325,7 +328,7 @@ def test_a_pair_must_agree_on_the_width_of_z_t() -> None:
     two = Stage2Model(Stage2Config(kind="stage2", vision=VISION, text=text, merge_from=1))
     two.vision.load_state_dict(ONE.vision.state_dict())
     with pytest.raises(CheckpointRefused, match="z_t of stage 1 does not fit"):
-        require_same_vision(ONE, two)
+        require_pair(ONE, DualReranker(two))
 
 
 def test_only_the_base_carries_a_matching_head() -> None:

@@ -11,12 +11,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from cir_core.layers.config import Stage2Config, TextConfig, VisionConfig
+from cir_core.layers.config import TextConfig, VisionConfig
 from cir_core.memory import free_memory, is_out_of_memory
-from cir_core.ports import Scorer
+from cir_core.ports import FusedQueries, Load, Scorer
 from cir_core.rerankers.dual.budget import Budget
+from cir_core.rerankers.dual.config import Stage2Config
 from cir_core.rerankers.dual.cost import (
-    Load,
     Sizes,
     absorbed_rows,
     begin_flops,
@@ -25,7 +25,6 @@ from cir_core.rerankers.dual.cost import (
 )
 from cir_core.rerankers.dual.engine import RerankEngine
 from cir_core.rerankers.dual.model import Stage2Model
-from cir_core.rerankers.dual.packing import FusedQueries
 from cir_core.rerankers.plain import ReferenceScorer
 from tests.support.tiny_models import fill, tiny_stage2
 
@@ -61,7 +60,7 @@ def test_flops_are_those_that_torch_counts(seed: int, layers: int, merge_from: i
     rng = np.random.default_rng(seed)
     model = tiny_stage2(layers=layers, merge_from=merge_from)
     lengths = rng.integers(1, 5, 4)
-    queries, images, sizes = queries_of(model, lengths), images_of(model, 3), Sizes.of(model.config)
+    queries, images, sizes = queries_of(model, lengths), images_of(model, 3), model.config.sizes
     pairs = np.stack([rng.integers(0, 4, 6), rng.integers(0, 3, 6)], axis=1)
     load = Load.of(lengths[pairs[:, 0]], pairs[:, 1], images=len(images))
     reference = ReferenceScorer(model, queries)

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from cir_core.errors import UsageError
+from cir_core.ports import FusedQueries
 from cir_core.rerankers.dual import engine
 from cir_core.rerankers.dual.engine import RerankEngine
-from cir_core.rerankers.dual.packing import FusedQueries
 from cir_core.rerankers.dual.precision import require_precision, rounded_products
 from cir_core.types import Precision
 from tests.support.tiny_models import TEXT, VISION, tiny_stage2
@@ -28,7 +28,7 @@ def scores(precision: Precision) -> np.ndarray:
         [rng.integers(0, TEXT.vocabulary_size, 4).tolist() for _ in range(QUERIES)],
     )
     scorer = RerankEngine(tiny_stage2(), queries, device=CPU, precision=precision)
-    return scorer.score(images, *PAIRS).reshape(QUERIES, IMAGES)
+    return scorer.score(scorer.prepare(images), *PAIRS).reshape(QUERIES, IMAGES)
 
 
 def test_bf16_keeps_most_of_the_ranking_and_ties_nothing() -> None:

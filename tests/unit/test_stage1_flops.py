@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from cir_core.layers.config import VisionConfig
-from cir_core.retrievers.blip.cost import fusion_flops, vision_flops
+from cir_core.retrievers.blip.cost import vision_flops
 from tests.support.tiny_models import tiny_stage1
 
 
@@ -38,14 +38,14 @@ def test_fusing_costs_what_torch_counts(layers: int) -> None:
     ids, lengths = torch.ones(4, 7, dtype=torch.long), torch.full((4,), 7)
     images = torch.zeros(4, model.config.vision.tokens, model.config.vision.width)
     fused = counted(lambda: model.embed_queries(model.fuse(ids, lengths, images)))
-    assert fused == fusion_flops(model.config, np.full(4, 7))
+    assert fused == model.config.asking_flops(np.full(4, 7))
 
 
 def test_lengths_add_up_and_no_query_costs_nothing() -> None:
     config = tiny_stage1().config
-    apart = fusion_flops(config, np.array([3])) + fusion_flops(config, np.array([9]))
-    assert fusion_flops(config, np.array([3, 9])) == apart
-    assert fusion_flops(config, np.array([], dtype=int)) == 0
+    apart = config.asking_flops(np.array([3])) + config.asking_flops(np.array([9]))
+    assert config.asking_flops(np.array([3, 9])) == apart
+    assert config.asking_flops(np.array([], dtype=int)) == 0
 
 
 def test_the_published_vit_costs_111_gflop() -> None:

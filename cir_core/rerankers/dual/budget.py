@@ -6,8 +6,7 @@ import torch
 
 from cir_core.errors import PreflightError
 from cir_core.memory import free_memory
-from cir_core.rerankers.dual.cost import Sizes, absorbed_rows
-from cir_core.rerankers.dual.model import BRANCHES
+from cir_core.rerankers.dual.cost import BRANCHES, Sizes, absorbed_rows
 
 TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 32768}
 """More gain nothing. On the CPU speed is flat from 800 tokens on (measured up to 4096 at width

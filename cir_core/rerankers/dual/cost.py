@@ -5,13 +5,14 @@ are under one percent). Both branches are in every count.
 """
 
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from cir_core.layers.config import Stage2Config
-from cir_core.rerankers.dual.model import BRANCHES
+from cir_core.ports import Load
+
+BRANCHES = 2
+"""One from z_t, one from the text."""
 
 
 @dataclass(frozen=True)
@@ -25,51 +26,6 @@ class Sizes:
     merge_from: int
     image_width: int
     patches: int
-
-    @classmethod
-    def of(cls, config: Stage2Config) -> Self:
-        text, vision = config.text, config.vision
-        return cls(
-            width=text.width,
-            heads=text.heads,
-            feed_forward=text.feed_forward,
-            layers=text.layers,
-            merge_from=config.merge_from,
-            image_width=vision.width,
-            patches=vision.tokens,
-        )
-
-
-@dataclass(frozen=True)
-class Load:
-    """Pairs to score, image by image: how many, their tokens, and how often a token looks at one of
-    its text (the squares of their lengths). Where pairs are expected, not known, numbers are
-    broken."""
-
-    pairs: Shaped[np.ndarray, " image"]
-    tokens: Shaped[np.ndarray, " image"]
-    looks: Shaped[np.ndarray, " image"]
-
-    @classmethod
-    def of(
-        cls, lengths: Int[np.ndarray, " pair"], image_of_pair: Int[np.ndarray, " pair"], images: int
-    ) -> Self:
-        """Of known pairs: the length of each one's text in tokens, and its image among so many."""
-        counted = (
-            np.bincount(image_of_pair, weights=weights, minlength=images).astype(np.int64)
-            for weights in (np.ones_like(lengths), lengths, lengths**2)
-        )
-        return cls(*counted)
-
-    @property
-    def sums(self) -> tuple[float, float, float]:
-        """Over all images, as numbers of Python: FLOPs of hundreds of millions of published pairs
-        are too many for 64 bits."""
-        return self.pairs.sum().item(), self.tokens.sum().item(), self.looks.sum().item()
-
-    def of_images(self, share: Shaped[np.ndarray, " image"]) -> Self:
-        """So much of the pairs of each image; of what is chosen with 0 and 1, whole numbers."""
-        return type(self)(self.pairs * share, self.tokens * share, self.looks * share)
 
 
 def published_flops(sizes: Sizes, load: Load) -> float:

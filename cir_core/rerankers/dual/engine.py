@@ -15,12 +15,13 @@ from torch import Tensor
 
 from cir_core.memory import is_out_of_memory
 from cir_core.ordering import require_finite
+from cir_core.ports import FusedQueries
 from cir_core.rerankers.dual.blocks import Block, plan_blocks
 from cir_core.rerankers.dual.budget import Budget
-from cir_core.rerankers.dual.cost import Sizes
+from cir_core.rerankers.dual.cost import BRANCHES
 from cir_core.rerankers.dual.layers import attend_images, attend_self, feed_forward, read_scores
-from cir_core.rerankers.dual.model import BRANCHES, Stage2Model
-from cir_core.rerankers.dual.packing import ByImage, FusedQueries, Texts, rows_of, starts_of
+from cir_core.rerankers.dual.model import Stage2Model
+from cir_core.rerankers.dual.packing import ByImage, Texts, rows_of, starts_of
 from cir_core.rerankers.dual.precision import DTYPES, require_precision, rounded_products
 from cir_core.rerankers.dual.weights import prepare_weights
 from cir_core.types import Precision
@@ -57,7 +58,7 @@ class RerankEngine:
         require_precision(precision, device)
         self._device, self._precision, self._dtype = device, precision, DTYPES[precision]
         self._queries = queries
-        self._sizes = Sizes.of(model.config)
+        self._sizes = model.config.sizes
         self._weights = prepare_weights(model, device, self._dtype)
         self._budget = Budget(
             memory,
@@ -67,14 +68,19 @@ class RerankEngine:
             dtype=self._dtype,
         )
 
+    def prepare(
+        self, states: Float[Tensor, "image patch image_width"]
+    ) -> Float[Tensor, "image patch image_width"]:
+        """On its device, in its precision."""
+        return states.to(self._device, self._dtype)
+
     @torch.inference_mode()
     def score(
         self,
-        image_tokens: Float[Tensor, "image patch image_width"],
+        images: Float[Tensor, "image patch image_width"],
         query_of_pair: Int[np.ndarray, " pair"],
         image_of_pair: Int[np.ndarray, " pair"],
     ) -> Float[np.ndarray, " pair"]:
-        image_tokens = image_tokens.to(self._device, self._dtype)
         scores = np.empty(len(query_of_pair), dtype=np.float32)
         lengths = self._queries.lengths[query_of_pair]
 
@@ -86,7 +92,7 @@ class RerankEngine:
         blocks = plan(np.arange(len(scores)))
         while blocks:
             pairs = blocks.pop()
-            found = self._try_block(image_tokens, query_of_pair[pairs], image_of_pair[pairs])
+            found = self._try_block(images, query_of_pair[pairs], image_of_pair[pairs])
             if found is None:  # it did not fit, and the budget is smaller now
                 blocks = plan(np.concatenate([pairs, *reversed(blocks)]))
             else:

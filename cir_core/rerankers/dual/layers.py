@@ -10,8 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from cir_core.rerankers.dual.cost import Sizes, absorbed_rows
-from cir_core.rerankers.dual.model import BRANCHES
+from cir_core.rerankers.dual.cost import BRANCHES, Sizes, absorbed_rows
 from cir_core.rerankers.dual.packing import ByImage, Group, Texts
 from cir_core.rerankers.dual.weights import EngineWeights, LayerWeights
 

@@ -7,9 +7,8 @@ query alone (``begin``), so that pairs sharing either share its work.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -25,10 +24,9 @@ from cir_core.layers.attention import (
     run_layer,
     token_mask,
 )
-from cir_core.layers.config import Stage2Config
 from cir_core.layers.vision import VisionTransformer
-
-BRANCHES = 2
+from cir_core.rerankers.dual.config import Stage2Config
+from cir_core.rerankers.dual.cost import BRANCHES
 
 
 class QueryStates(NamedTuple):
@@ -36,15 +34,6 @@ class QueryStates(NamedTuple):
 
     branches: tuple[Float[Tensor, "query token width"], Float[Tensor, "query token width"]]
     lengths: Int[Tensor, " query"]
-
-
-Scores = TypeVar("Scores", Tensor, np.ndarray)
-
-
-def with_prior(scores: Scores, cosines: Scores, prior: float) -> Scores:
-    """A pair's final score: what the dual encoder says of it, plus ``prior`` (the model config's)
-    times stage 1's cosine. Prior 0 gives ``scores`` themselves."""
-    return scores + prior * cosines if prior else scores
 
 
 CandidateStates = list[tuple[KeysValues, KeysValues]]

@@ -2,29 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-
-
-@dataclass(frozen=True)
-class FusedQueries:
-    """What stage 2 needs of each query, z_t and token ids, query after query."""
-
-    z_t: Float[np.ndarray, "token width"]
-    token_ids: Int[np.ndarray, " token"]
-    lengths: Int[np.ndarray, " query"]
-
-    @classmethod
-    def of(cls, z_t: list[Float[np.ndarray, "length width"]], token_ids: list[list[int]]) -> Self:
-        """Pack what is given query by query. Of no queries, z_t has no width."""
-        lengths = np.array([len(ids) for ids in token_ids], dtype=np.int64)
-        if not token_ids:
-            return cls(np.empty((0, 0), dtype=np.float32), lengths, lengths)
-        return cls(np.concatenate(z_t), np.concatenate(token_ids, dtype=np.int64), lengths)
 
 
 @dataclass(frozen=True)

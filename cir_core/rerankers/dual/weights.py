@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cir_core.layers.attention import BERT_EPSILON, Attention
-from cir_core.rerankers.dual.model import BRANCHES, DualLayer, Stage2Model
+from cir_core.rerankers.dual.cost import BRANCHES
+from cir_core.rerankers.dual.model import DualLayer, Stage2Model
 
 
 @dataclass(frozen=True)

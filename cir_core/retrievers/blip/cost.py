@@ -7,7 +7,7 @@ are under one percent).
 import numpy as np
 from jaxtyping import Int
 
-from cir_core.layers.config import Stage1Config, VisionConfig
+from cir_core.layers.config import TextConfig, VisionConfig
 
 CHANNELS = 3
 
@@ -21,14 +21,14 @@ def vision_flops(config: VisionConfig) -> int:
     return patches + config.depth * (linear + attention)
 
 
-def fusion_flops(config: Stage1Config, lengths: Int[np.ndarray, " query"]) -> int:
+def fusion_flops(
+    text: TextConfig, vision: VisionConfig, embedding: int, lengths: Int[np.ndarray, " query"]
+) -> int:
     """z_t and the embeddings of queries of these lengths in tokens, their image tokens given and
     projected for each query. Padding is not counted."""
-    text, image_width, patches = config.text, config.vision.width, config.vision.tokens
+    image_width, patches = vision.width, vision.tokens
     queries, tokens, looks = len(lengths), int(lengths.sum()), int((lengths**2).sum())
     projecting = 4 * queries * patches * image_width * text.width
     around = 4 * tokens * text.width * (3 * text.width + text.feed_forward)
     looking = 4 * text.width * (looks + tokens * patches)
-    return text.layers * (projecting + around + looking) + (
-        2 * queries * text.width * config.embedding
-    )
+    return text.layers * (projecting + around + looking) + (2 * queries * text.width * embedding)

@@ -1,5 +1,7 @@
 """Stage 1, candidate filtering (section 3.2 of the paper): image tokens and text to z_t."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -14,8 +16,11 @@ from cir_core.layers.attention import (
     run_layer,
     token_mask,
 )
-from cir_core.layers.config import Stage1Config, TextConfig
+from cir_core.layers.config import TextConfig
 from cir_core.layers.vision import VisionTransformer
+from cir_core.layers.wordpiece import pad_tokens
+from cir_core.ports import Asked
+from cir_core.retrievers.blip.config import Stage1Config
 
 INITIAL_TEMPERATURE = 0.07
 """Of the contrastive loss; learned, and part of every published checkpoint."""
@@ -92,6 +97,22 @@ class Stage1Model(nn.Module):
         self.temperature = nn.Parameter(torch.tensor(INITIAL_TEMPERATURE))
         if config.kind == "blip":
             self.matching_head = nn.Linear(config.text.width, 2)
+
+    @property
+    def encoder(self) -> VisionTransformer:
+        return self.vision
+
+    def embed(self, states: Float[Tensor, "image token width"]) -> Float[Tensor, "image embedding"]:
+        return self.embed_images(states)
+
+    def ask(
+        self,
+        token_ids: Sequence[Sequence[int]],
+        references: Float[Tensor, "query patch image_width"],
+    ) -> Asked:
+        texts = pad_tokens(token_ids).to(references.device)
+        z_t = self.fuse(texts.ids, texts.lengths, references)
+        return Asked(self.embed_queries(z_t), z_t)
 
     def embed_images(
         self, image_tokens: Float[Tensor, "image token width"]

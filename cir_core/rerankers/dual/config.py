@@ -1,0 +1,82 @@
+"""Sizes of stage 2, as its ``config.json`` holds them."""
+
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Int
+from pydantic import NonNegativeFloat
+
+from cir_core.layers.config import Frozen, TextConfig, VisionConfig
+from cir_core.layers.preprocess import Preprocess
+from cir_core.ports import Load, RetrieverConfig
+from cir_core.rerankers.dual.cost import Sizes, begin_flops, engine_flops, published_flops
+
+
+class Stage2Config(Frozen):
+    """Re-ranking: the same ViT, and the dual encoder.
+
+    Layers below ``merge_from`` merge the branches' cross-attention outputs by their mean, the
+    others by a linear layer of the concatenation (published: 6 of 12). ``prior`` times stage 1's
+    cosine is added to a pair's score; 0 (published) scores without stage 1.
+    """
+
+    kind: Literal["stage2"]
+    vision: VisionConfig
+    text: TextConfig
+    merge_from: int
+    prior: NonNegativeFloat = 0.0
+
+    @property
+    def pictures(self) -> Preprocess:
+        return Preprocess(self.vision.image_size)
+
+    @property
+    def state_width(self) -> int:
+        """Of the z_t that it reads."""
+        return self.text.width
+
+    @property
+    def sizes(self) -> Sizes:
+        """Those that its work depends on."""
+        text, vision = self.text, self.vision
+        return Sizes(
+            width=text.width,
+            heads=text.heads,
+            feed_forward=text.feed_forward,
+            layers=text.layers,
+            merge_from=self.merge_from,
+            image_width=vision.width,
+            patches=vision.tokens,
+        )
+
+    def objections(self, retriever: RetrieverConfig) -> list[str]:
+        """It reads the retriever's token ids and z_t: words, positions and width must agree."""
+        theirs = {
+            "vocabulary": retriever.vocabulary,
+            "positions": retriever.positions,
+            "width": retriever.widths.z_t,
+        }
+        ours = {
+            "vocabulary": f"{self.text.vocabulary} ({self.text.vocabulary_size} words)",
+            "positions": self.text.positions,
+            "width": self.text.width,
+        }
+        return [
+            f"{name} {theirs[name]} and {ours[name]}" for name in ours if theirs[name] != ours[name]
+        ]
+
+    def beginning_flops(self, lengths: Int[np.ndarray, " query"]) -> float:
+        """Once for each query, of these lengths in tokens."""
+        return begin_flops(self.sizes, lengths)
+
+    def scoring_flops(self, load: Load) -> float:
+        """Of pairs whose queries are begun."""
+        return engine_flops(self.sizes, load)
+
+    def plain_flops(self, load: Load) -> float:
+        """Of the same pairs, scored as published."""
+        return published_flops(self.sizes, load)
+
+
+DEMO_MERGE_FROM = 1
+"""The first half of the layers merge by the mean, as published: 1 of 3, where 6 of 12."""
