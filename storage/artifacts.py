@@ -9,10 +9,8 @@ A name says what an artifact is to be made of; the manifest also says which byte
 say, has the same name and other bytes; then what was made of the old ones is made again, too.
 """
 
-import json
 import logging
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,8 +21,8 @@ import pyarrow as pa
 
 from cir_core.errors import StoreCorrupt
 from storage import manifests
-from storage.arrays import ARRAY_SUFFIX, array_sha256, map_array, write_array
-from storage.atomic import commit, commit_text, sha256_of
+from storage.arrays import map_array, write_array
+from storage.parts import MANIFEST, Parts
 from storage.store import Store
 from storage.tables import read_table, write_table
 
@@ -32,8 +30,6 @@ STORE_FORMAT = 3
 """Raise when the layout of the store or a schema changes; every fingerprint then changes too."""
 
 FINGERPRINT_DIGITS = 32
-
-_RECEIPT = ".receipt.json"
 
 _log = logging.getLogger(__name__)
 
@@ -80,8 +76,18 @@ class Artifact:
     ) -> None:
         self.store, self.fingerprint = store, fingerprint
         self.stage: str = stage
-        self.folder = store.local(f"artifacts/{stage}/{fingerprint}")
+        self._parts = Parts(store, f"artifacts/{stage}/{fingerprint}")
         self._inputs = inputs
+
+    @property
+    def folder(self) -> Path:
+        """Where it is on this machine, to be told."""
+        return self.store.local(self._parts.folder)
+
+    @property
+    def was_begun(self) -> bool:
+        """Whether anything of it was ever made."""
+        return self.store.has_folder(self._parts.folder)
 
     @classmethod
     def of(cls, store: Store, identity: Identity) -> "Artifact":
@@ -98,25 +104,29 @@ class Artifact:
         """
         manifest = self._manifest()
         if manifest is None:
-            _set_aside(self._manifest_path)
+            self.store.set_aside(self._manifest_name)
             return False
         if not self._is_made_of(manifest["sources"]):
             _log.warning("its inputs have other bytes now, it is made again: %s", self.folder)
-            self._manifest_path.unlink()
+            self.store.remove(self._manifest_name)
             return False
         parts: dict[str, dict[str, Any]] = manifest["parts"]
-        damaged = [name for name, receipt in parts.items() if not self._matches(name, receipt)]
+        damaged = [
+            name for name, receipt in parts.items() if not self._parts.matches(name, receipt)
+        ]
         if damaged:
             self._reopen(manifest, damaged)
         else:
-            self._remove_strays(parts)  # of a process killed right after it wrote the manifest
+            self._parts.remove_others(
+                parts
+            )  # of a process killed right after it wrote the manifest
         return not damaged
 
     @property
     def is_whole(self) -> bool:
         """Whether there is a manifest to be believed; whether its parts are there is not asked."""
         try:
-            manifests.parse(self._manifest_path, self.fingerprint)
+            manifests.parse(self.store.read_text(self._manifest_name), self.fingerprint)
         except (FileNotFoundError, ValueError):
             return False
         return len(self.fingerprint) == FINGERPRINT_DIGITS
@@ -143,11 +153,11 @@ class Artifact:
     def has_part(self, name: str) -> bool:
         """True when an earlier, interrupted run has committed this part, from the inputs' bytes
         that are there now."""
-        receipt = manifests.parse_receipt(self._receipt(name))
+        receipt = self._parts.receipt(name)
         return (
             receipt is not None
             and self._is_made_of(receipt["sources"])
-            and self._matches(name, receipt)
+            and self._parts.matches(name, receipt)
         )
 
     def lacks(self, name: str) -> bool:
@@ -157,30 +167,27 @@ class Artifact:
     def begun(self) -> list[str]:
         """The names of the parts that an interrupted run has committed, by their receipts alone;
         none once the artifact is whole."""
-        return sorted(path.name.removesuffix(_RECEIPT) for path in self.folder.glob(f"*{_RECEIPT}"))
+        return self._parts.begun()
 
     def write_part(self, name: str, table: pa.Table) -> None:
         """Commit one part and its receipt; a part of the same name is replaced."""
-        self._commit(name, table.num_rows, lambda temporary: write_table(temporary, table))
+        rows, sources = table.num_rows, self._source_contents
+        self._parts.commit(name, rows, lambda path: write_table(path, table), sources)
 
     def write_array(self, name: str, array: np.ndarray) -> None:
         """``write_part`` of an array; the name must end in ``.npy``."""
-        self._commit(name, len(array), lambda temporary: write_array(temporary, array))
-
-    def _commit(self, name: str, rows: int, write: Callable[[Path], None]) -> None:
-        path = self._part(name)
-        digest = commit(path, write)
-        receipt = {"rows": rows, "bytes": path.stat().st_size, "sha256": digest}
-        self._write_receipt(name, receipt, self._source_contents)
+        rows, sources = len(array), self._source_contents
+        self._parts.commit(name, rows, lambda path: write_array(path, array), sources)
 
     def finish(self, identity: Identity, parts: Iterable[str]) -> None:
         """Write the manifest over exactly these parts, in this order; remove what else is here."""
-        receipts = {name: json.loads(self._receipt(name).read_text()) for name in parts}
-        for receipt in receipts.values():
-            del receipt["sources"]  # the same of all, told once
-        text = manifests.render(identity.as_json(), receipts, self._source_contents)
-        commit_text(self._manifest_path, text)
-        self._remove_strays(receipts)
+        with self.store.hold(self._parts.folder):
+            receipts = {name: dict(self._parts.receipt(name) or {}) for name in parts}
+            for receipt in receipts.values():
+                del receipt["sources"]  # the same of all, told once
+            text = manifests.render(identity.as_json(), receipts, self._source_contents)
+            self.store.put_text(self._manifest_name, text)
+        self._parts.remove_others(receipts)
 
     def identity(self) -> dict[str, Any]:
         """The identity that the manifest records. Raises StoreCorrupt when there is none."""
@@ -222,7 +229,7 @@ class Artifact:
                 item=str(self.folder),
                 remedy="delete this folder and run the same command again",
             )
-        return [(self._part(name), receipt) for name, receipt in mine]
+        return [(self._parts.local(name), receipt) for name, receipt in mine]
 
     def _complete(self) -> dict[str, Any]:
         manifest = self._manifest()
@@ -237,7 +244,7 @@ class Artifact:
 
     def _manifest(self) -> dict[str, Any] | None:
         try:
-            return manifests.parse(self._manifest_path, self.fingerprint)
+            return manifests.parse(self.store.read_text(self._manifest_name), self.fingerprint)
         except FileNotFoundError:
             return None
         except ValueError:
@@ -256,7 +263,7 @@ class Artifact:
         return {
             role: artifact
             for role, artifact in artifacts.items()
-            if artifact._manifest_path.is_file()
+            if self.store.size(artifact._manifest_name) is not None
         }
 
     @cached_property
@@ -269,55 +276,15 @@ class Artifact:
     def _reopen(self, manifest: dict[str, Any], damaged: list[str]) -> None:
         for name, receipt in manifest["parts"].items():
             if name in damaged:
-                _log.warning("a part is damaged and is made again: %s", self._part(name))
-                _set_aside(self._part(name))
+                _log.warning("a part is damaged and is made again: %s", self._parts.local(name))
+                self._parts.set_aside(name)
             else:
-                self._write_receipt(name, receipt, manifest["sources"])
-        self._manifest_path.unlink()
-
-    def _remove_strays(self, names: Iterable[str]) -> None:
-        kept = {self._part(name) for name in names} | {self._manifest_path}
-        for path in self.folder.iterdir():
-            if path not in kept and _is_ours(path):
-                path.unlink()
-
-    def _matches(self, name: str, receipt: dict[str, Any]) -> bool:
-        path = self._part(name)
-        hashed = array_sha256 if name.endswith(ARRAY_SUFFIX) else sha256_of
-        return (
-            path.is_file()
-            and path.stat().st_size == receipt["bytes"]
-            and hashed(path) == receipt["sha256"]
-        )
+                self._parts.write_receipt(name, receipt, manifest["sources"])
+        self.store.remove(self._manifest_name)
 
     @property
-    def _manifest_path(self) -> Path:
-        return self.folder / "manifest.json"
-
-    def _part(self, name: str) -> Path:
-        return self.folder / (name if name.endswith(ARRAY_SUFFIX) else f"{name}.parquet")
-
-    def _receipt(self, name: str) -> Path:
-        return self.folder / f"{name}{_RECEIPT}"
-
-    def _write_receipt(
-        self, name: str, receipt: Mapping[str, Any], sources: Mapping[str, str]
-    ) -> None:
-        commit_text(self._receipt(name), json.dumps({**receipt, "sources": dict(sources)}))
-
-
-def _set_aside(path: Path) -> None:
-    if path.exists():
-        os.replace(path, path.with_suffix(".damaged"))
-
-
-def _is_ours(path: Path) -> bool:
-    """Whether a name is one that artifacts give. What a file manager, a NAS or a person has put
-    beside them is not ours to remove."""
-    name = path.name
-    if not path.is_file() or name.startswith("."):
-        return path.is_file() and path.match(".*.tmp*")
-    return name.endswith((_RECEIPT, ".damaged", ".parquet", ARRAY_SUFFIX))
+    def _manifest_name(self) -> str:
+        return f"{self._parts.folder}/{MANIFEST}"
 
 
 def finished(store: Store, stage: str) -> list[Artifact]:
@@ -328,17 +295,17 @@ def finished(store: Store, stage: str) -> list[Artifact]:
 
 def whole(store: Store, stage: str) -> list[Artifact]:
     """The stage's artifacts of any version that have a manifest to be believed."""
-    named = [Artifact(store, stage, path.parent.name) for path in _manifests(store, stage)]
-    return [one for one in named if one.is_whole]
+    return [one for one in _named(store, stage) if one.is_whole]
 
 
 def left_out(store: Store, stage: str) -> list[Artifact]:
     """What has a manifest and is not ``finished``: other versions' artifacts, damaged ones, and
     those under a name that is not theirs."""
     known = {one.fingerprint for one in finished(store, stage)}
-    named = [Artifact(store, stage, path.parent.name) for path in _manifests(store, stage)]
-    return [one for one in named if one.fingerprint not in known]
+    return [one for one in _named(store, stage) if one.fingerprint not in known]
 
 
-def _manifests(store: Store, stage: str) -> list[Path]:
-    return sorted(store.local(f"artifacts/{stage}").glob("*/manifest.json"))
+def _named(store: Store, stage: str) -> list[Artifact]:
+    """All that have a manifest of any kind."""
+    named = [Artifact(store, stage, name) for name in store.folders(f"artifacts/{stage}")]
+    return [one for one in named if store.size(one._manifest_name) is not None]

@@ -2,12 +2,19 @@
 
 import errno
 import hashlib
+import itertools
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from cir_core.errors import OutOfSpace, PreflightError
+
+_TEMPORARY = re.compile(r"\.(?P<process>\d+)-\d+\.tmp")
+
+_numbers = itertools.count()
+"""Of this process's temporary files: threads may write one name at once."""
 
 
 def commit(path: Path, write: Callable[[Path], None]) -> str:
@@ -18,9 +25,8 @@ def commit(path: Path, write: Callable[[Path], None]) -> str:
     or in files, and PreflightError when the folder cannot be made.
     """
     make_folder(path.parent)
-    for leftover in path.parent.glob(f".{path.name}.*.tmp*"):  # of a killed writer
-        leftover.unlink()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    remove_leftovers(path.parent, path.name)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{next(_numbers)}.tmp")
     try:
         write(temporary)
         digest = sha256_of(temporary)
@@ -34,6 +40,24 @@ def commit(path: Path, write: Callable[[Path], None]) -> str:
     finally:
         temporary.unlink(missing_ok=True)
     return digest
+
+
+def remove_leftovers(folder: Path, name: str = "*") -> None:
+    """Remove what killed writers left of a name, or of all; a living writer's stays."""
+    for leftover in folder.glob(f".{name}.*.tmp*"):
+        writer = _TEMPORARY.search(leftover.name)
+        if writer is None or not _is_alive(int(writer["process"])):
+            leftover.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def make_folder(path: Path) -> None:

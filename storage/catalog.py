@@ -1,10 +1,8 @@
 """``cir.duckdb``: the store's evaluated runs as tables and views; rebuilt from Parquet at will."""
 
-import fcntl
 import hashlib
 import itertools
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ import pyarrow as pa
 from cir_core.errors import StoreBusy, StoreCorrupt
 from storage.answers import ask
 from storage.atomic import commit
+from storage.lock import is_open_for_writing
 from storage.products import Product
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ def write_catalog(path: Path, runs: Sequence[PublishedRun]) -> None:
     import duckdb
 
     log = _log_of(path)
-    if log.exists() and _is_held(path):
+    if log.exists() and is_open_for_writing(path):
         raise StoreBusy(
             "the catalog has a write-ahead log: a shell has it open for writing",
             item=str(log),
@@ -115,19 +114,6 @@ def write_catalog(path: Path, runs: Sequence[PublishedRun]) -> None:
     commit(path, build)
 
 
-def _is_held(path: Path) -> bool:
-    """Whether a living process has the file open for writing: DuckDB then holds a record lock,
-    which the kernel drops when the process dies. True where that cannot be found out."""
-    try:
-        with path.open("rb") as file:
-            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
-
-
 def _set_aside(path: Path, log: Path) -> None:
     """A copy of the catalog, and the log of a shell that was killed, under a name of their own:
     DuckDB opens them there with the shell's changes. The log goes last: without it the next time
@@ -140,7 +126,7 @@ def _set_aside(path: Path, log: Path) -> None:
     _log.warning("a shell was killed with unsaved changes in the catalog: kept as %s", kept)
     with suppress(FileNotFoundError):
         copyfile(path, kept)
-    os.replace(log, _log_of(kept))
+    log.replace(_log_of(kept))
 
 
 def _log_of(path: Path) -> Path:

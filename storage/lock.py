@@ -97,3 +97,28 @@ def _sign(store: Path, descriptor: int) -> None:
         if is_full(error):
             raise out_of_space(store / "lock", error) from error
         raise
+
+
+@contextmanager
+def hold_folder(folder: Path) -> Iterator[None]:
+    """Hold a folder that is there, waiting for whoever holds it; the kernel releases it when this
+    process ends."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_open_for_writing(path: Path) -> bool:
+    """Whether a living process has a database file open for writing: DuckDB then holds a record
+    lock, which the kernel drops when the process dies. True where that cannot be found out."""
+    try:
+        with path.open("rb") as file:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 PART = frozenset({"rows", "bytes", "sha256"})
@@ -38,16 +37,10 @@ def render(
     return json.dumps(manifest | {"checksum": digest(manifest)}, indent=1) + "\n"
 
 
-def parse(path: Path, fingerprint: str) -> dict[str, Any]:
-    """The manifest of the artifact of this fingerprint.
-
-    Raises FileNotFoundError when there is none, and ValueError when it is damaged, another's, or
-    lacks what this version writes.
-    """
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (IsADirectoryError, NotADirectoryError) as error:
-        raise ValueError("no file") from error
+def parse(text: str, fingerprint: str) -> dict[str, Any]:
+    """The manifest of the artifact of this fingerprint. Raises ValueError when it is damaged,
+    another's, or lacks what this version writes."""
+    manifest = json.loads(text)
     if not isinstance(manifest, dict):
         raise ValueError("no object")  # noqa: TRY004 - as what is no JSON
     content = {name: value for name, value in manifest.items() if name != "checksum"}
@@ -79,11 +72,11 @@ def content(manifest: Mapping[str, Any]) -> str:
     return digest([manifest["identity"], list(parts.items()), manifest["sources"]])
 
 
-def parse_receipt(path: Path) -> dict[str, Any] | None:
-    """A part's receipt; None when there is none or it is damaged."""
+def parse_receipt(text: str) -> dict[str, Any] | None:
+    """A part's receipt; None when it is damaged."""
     try:
-        receipt = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError, ValueError):
+        receipt = json.loads(text)
+    except ValueError:
         return None
     is_receipt = isinstance(receipt, dict) and receipt.keys() == RECEIPT
     return receipt if is_receipt and isinstance(receipt["sources"], dict) else None

@@ -1,16 +1,16 @@
 """A store: bytes under names. All that opens, lists, commits, maps and leases them is here."""
 
 import re
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import disk_usage
 from typing import Protocol
 
 from cir_core.errors import UsageError
-from storage.atomic import commit, commit_text, existing_part
-from storage.lock import hold_store, holder_of, is_writable
+from storage.atomic import commit, commit_text, existing_part, make_folder, remove_leftovers
+from storage.lock import hold_folder, hold_store, holder_of, is_writable
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 """At the beginning of a URI; a ``Path`` has made one slash of two."""
@@ -27,6 +27,34 @@ class Store(Protocol):
 
     def put_text(self, name: str, text: str) -> str:
         """``put`` of a UTF-8 text."""
+
+    def read_text(self, name: str) -> str:
+        """What ``put_text`` put there. Raises FileNotFoundError, and ValueError for what is no text
+        or no file."""
+
+    def size(self, name: str) -> int | None:
+        """In bytes; None where there is no such name."""
+
+    def names(self, folder: str) -> list[str]:
+        """What is directly in a folder, by last parts, sorted; empty where there is none. What a
+        writer has not finished is not there."""
+
+    def folders(self, folder: str) -> list[str]:
+        """The folders directly in a folder, as ``names``."""
+
+    def has_folder(self, folder: str) -> bool:
+        """Whether anything was ever put below."""
+
+    def remove(self, name: str) -> None:
+        """Make the name free; nothing where it is."""
+
+    def set_aside(self, name: str) -> None:
+        """Give the bytes another name, with ``.damaged`` in the place of its suffix, for somebody
+        to look at; nothing where there are none."""
+
+    def hold(self, folder: str) -> AbstractContextManager[None]:
+        """Between several ``put`` into a folder that belong together: one writer at a time, the
+        others wait."""
 
     def local(self, name: str) -> Path:
         """Where the bytes of a name are on this machine, for who can but open a file; of a name
@@ -63,6 +91,45 @@ class LocalStore:
 
     def put_text(self, name: str, text: str) -> str:
         return commit_text(self.local(name), text)
+
+    def read_text(self, name: str) -> str:
+        try:
+            return self.local(name).read_text(encoding="utf-8")
+        except (IsADirectoryError, NotADirectoryError) as error:
+            raise ValueError("no file") from error
+
+    def size(self, name: str) -> int | None:
+        path = self.local(name)
+        return path.stat().st_size if path.is_file() else None
+
+    def names(self, folder: str) -> list[str]:
+        """Also removes what killed writers have left there."""
+        path = self.local(folder)
+        if not path.is_dir():
+            return []
+        remove_leftovers(path)
+        return sorted(one.name for one in path.iterdir() if one.is_file() and one.name[0] != ".")
+
+    def folders(self, folder: str) -> list[str]:
+        path = self.local(folder)
+        return sorted(one.name for one in path.iterdir() if one.is_dir()) if path.is_dir() else []
+
+    def has_folder(self, folder: str) -> bool:
+        return self.local(folder).is_dir()
+
+    def remove(self, name: str) -> None:
+        self.local(name).unlink(missing_ok=True)
+
+    def set_aside(self, name: str) -> None:
+        path = self.local(name)
+        if path.exists():
+            path.replace(path.with_suffix(".damaged"))
+
+    @contextmanager
+    def hold(self, folder: str) -> Iterator[None]:
+        make_folder(self.local(folder))
+        with hold_folder(self.local(folder)):
+            yield
 
     def local(self, name: str) -> Path:
         return self.root / name

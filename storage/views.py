@@ -40,7 +40,7 @@ class View(Artifact):
         return cls(store, identity.fingerprint, inputs=identity.inputs)
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and vars(self)["folder"] == vars(other)["folder"]
+        return type(self) is type(other) and self.folder == other.folder
 
     def __hash__(self) -> int:
         return hash(self.folder)

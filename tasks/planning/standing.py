@@ -30,7 +30,7 @@ def standing_of(stage: Stage[Any]) -> Standing:
     view = stage.made
     if view.is_done:
         return Standing("done")
-    if not view.folder.is_dir():
+    if not view.was_begun:
         return Standing("to do", why_missing(stage.store, stage.identity))
     left, size = stage.left(), {shard: stage.size(shard) for shard in stage.shards()}
     total = sum(size.values())

@@ -399,6 +399,7 @@ LAST = Identity("retrieve", 1, {}, {"fuse": BELOW.fingerprint})
 
 def write(store: Path, identity: Identity, text: str) -> Artifact:
     artifact = Artifact.of(LocalStore(store), identity)
+    (artifact.folder / "manifest.json").unlink(missing_ok=True)  # as of what is made again
     artifact.write_part("rows", content(text))
     artifact.finish(identity, ["rows"])
     return Artifact.of(LocalStore(store), identity)  # as the next task would

@@ -1,0 +1,87 @@
+"""The parts of an artifact: each with a receipt beside it until the manifest holds them all."""
+
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from storage import manifests
+from storage.arrays import ARRAY_SUFFIX, array_sha256
+from storage.atomic import sha256_of
+from storage.store import Store
+
+MANIFEST = "manifest.json"
+
+_RECEIPT = ".receipt.json"
+
+_OURS = (_RECEIPT, ".damaged", ".parquet", ARRAY_SUFFIX)
+"""Ends of names that artifacts give. What a file manager, a NAS or a person has put beside them is
+not ours to remove."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Those in one folder of a store."""
+
+    store: Store
+    folder: str
+
+    def local(self, part: str) -> Path:
+        """The part's file on this machine."""
+        return self.store.local(self._name(part))
+
+    def commit(
+        self, part: str, rows: int, write: Callable[[Path], None], sources: Mapping[str, str]
+    ) -> None:
+        """Put a part and its receipt, which belong together whoever else makes the same part. One
+        of the same name is replaced, but not in an artifact that another writer has finished."""
+        with self.store.hold(self.folder):
+            if self.store.size(f"{self.folder}/{MANIFEST}") is not None:
+                return
+            digest = self.store.put(self._name(part), write)
+            size = self.store.size(self._name(part))
+            self.write_receipt(part, {"rows": rows, "bytes": size, "sha256": digest}, sources)
+
+    def write_receipt(
+        self, part: str, receipt: Mapping[str, Any], sources: Mapping[str, str]
+    ) -> None:
+        """Say that a part is there, and of what it was made."""
+        text = json.dumps({**receipt, "sources": dict(sources)})
+        self.store.put_text(self._receipt(part), text)
+
+    def receipt(self, part: str) -> dict[str, Any] | None:
+        """None when there is none or it is damaged."""
+        try:
+            return manifests.parse_receipt(self.store.read_text(self._receipt(part)))
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def begun(self) -> list[str]:
+        """The parts that have a receipt."""
+        names = self.store.names(self.folder)
+        return [name.removesuffix(_RECEIPT) for name in names if name.endswith(_RECEIPT)]
+
+    def matches(self, part: str, receipt: Mapping[str, Any]) -> bool:
+        """Whether a part is there with the bytes that its receipt promises."""
+        if self.store.size(self._name(part)) != receipt["bytes"]:
+            return False
+        hashed = array_sha256 if part.endswith(ARRAY_SUFFIX) else sha256_of
+        return hashed(self.local(part)) == receipt["sha256"]
+
+    def set_aside(self, part: str) -> None:
+        """A damaged one."""
+        self.store.set_aside(self._name(part))
+
+    def remove_others(self, parts: Iterable[str]) -> None:
+        """All of ours but these parts and the manifest: receipts, and what is no part any more."""
+        kept: Collection[str] = {self._name(part) for part in parts}
+        for name in self.store.names(self.folder):
+            if name.endswith(_OURS) and f"{self.folder}/{name}" not in kept:
+                self.store.remove(f"{self.folder}/{name}")
+
+    def _name(self, part: str) -> str:
+        return f"{self.folder}/{part}" + (".parquet" if not part.endswith(ARRAY_SUFFIX) else "")
+
+    def _receipt(self, part: str) -> str:
+        return f"{self.folder}/{part}{_RECEIPT}"
