@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from cir_core.errors import StoreBusy, StoreCorrupt
+from storage import schemas
 from storage.answers import ask
 from storage.atomic import commit
 from storage.lock import is_open_for_writing
@@ -70,7 +71,7 @@ class BrokenRuns(StoreCorrupt):
 def catalog_product(path: Path) -> Product:
     """The catalog as a product of this version's tables and views; its sources are the contents of
     its runs' evaluations, by run id."""
-    sql = hashlib.sha256((_sql("tables.sql") + _sql("views.sql")).encode()).hexdigest()
+    sql = hashlib.sha256((schemas.ddl() + _sql("views.sql")).encode()).hexdigest()
     version = f"{CONTENTS_VERSION}-{sql[:VERSION_DIGITS]}"
     return Product(path.parent, path.name, version, (path.name,))
 
@@ -100,7 +101,7 @@ def write_catalog(path: Path, runs: Sequence[PublishedRun]) -> None:
             connection.execute(
                 f"ATTACH '{location}' AS cir (STORAGE_VERSION '{STORAGE_VERSION}'); USE cir"
             )
-            connection.execute(_sql("tables.sql"))
+            connection.execute(schemas.ddl())
             connection.execute("BEGIN")
             for run in runs:
                 _insert(connection, run)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cir_core.errors import StoreCorrupt
 from cir_core.submissions.formats import compact_json
+from storage.schemas import bare
 
 BATCH = 20_000
 """Rows turned into text at a time."""
@@ -24,6 +25,7 @@ ROWS_AT_ONCE = 100_000
 def write_table(path: Path, table: pa.Table) -> None:
     """zstd; vectors byte-split and without dictionary; page checksums, since a flipped bit in a
     data page is otherwise read silently."""
+    table = pa.Table.from_arrays(table.columns, schema=bare(table.schema))
     vectors = [f"{field.name}.list.element" for field in table.schema if _is_vector(field.type)]
     blobs = [field.name for field in table.schema if pa.types.is_binary(field.type)]
     plain = [

@@ -1,7 +1,7 @@
 """What stages hand on: references to artifacts, typed by their stage, so that swapping two of them
 is an error of types; and what can be asked of each."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
@@ -13,8 +13,8 @@ from storage import schemas
 from storage.artifacts import Artifact, Identity
 from storage.store import Store
 
-Parts = Mapping[str, pa.Schema | None]
-"""Kinds of parts, in the order in which the manifest tells them: the columns of each; None where
+Parts = Mapping[str, pa.Schema]
+"""Kinds of parts, in the order in which the manifest tells them: the columns of each; none where
 parts are arrays."""
 
 Viewed = TypeVar("Viewed", bound="View")
@@ -46,11 +46,21 @@ class View(Artifact):
         return hash(self.folder)
 
     def write(self, part: str, content: pa.Table | np.ndarray) -> None:
-        """Commit one part of a kind that the view holds."""
+        """Commit one part of a kind that the view holds. Raises StoreCorrupt for other columns than
+        are declared."""
         if isinstance(content, np.ndarray):
             self.write_array(part, content)
-        else:
-            self.write_part(part, content)
+            return
+        declared = self.holds[part.partition("-")[0]]
+        schemas.require(content.schema, declared, str(self._parts.local(part)))
+        self.write_part(part, content)
+
+    def read(self, kind: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """As ``Artifact.read``; raises StoreCorrupt for other columns than are declared, too."""
+        table, declared = super().read(kind, columns), self.holds[kind]
+        asked = declared if columns is None else [declared.field(name) for name in columns]
+        schemas.require(table.schema, pa.schema(asked), str(self.folder))
+        return table
 
     def setting(self, name: str) -> Any:
         """One of the settings that name it. Raises StoreCorrupt when it is not whole."""
@@ -100,7 +110,7 @@ class KeptTokens(View):
     """Image tokens, of every picture."""
 
     stage = "tokens"
-    holds: ClassVar[Parts] = {"tokens": None, "problems": schemas.PROBLEMS}
+    holds: ClassVar[Parts] = {"tokens": pa.schema([]), "problems": schemas.PROBLEMS}
 
 
 class Retrieved(View):

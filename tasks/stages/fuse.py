@@ -15,7 +15,7 @@ from cir_core.ordering import require_finite
 from cir_core.planning.disk import FLOAT, Counts
 from cir_core.planning.effort import Effort, Forecast, together
 from cir_core.ports import Retriever, Widths
-from storage import schemas
+from storage import schemas, z_t
 from storage.views import Fused
 from tasks.feed.image_tokens import Pictures, Seen
 from tasks.progress import Counter
@@ -215,7 +215,7 @@ def _fuse(model: Retriever, states: Tensor, asked: list[_Asked]) -> list[Fusion]
             "embedding": vector,
             "token_ids": one.token_ids,
             "length": len(one.token_ids),
-            "z_t": np.ascontiguousarray(state[: len(one.token_ids)], dtype="<f4").tobytes(),
+            "z_t": z_t.pack(state[: len(one.token_ids)]),
         }
         for one, vector, state in zip(asked, vectors, hidden, strict=True)
     ]

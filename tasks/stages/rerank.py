@@ -17,7 +17,7 @@ from cir_core.planning.disk import Counts
 from cir_core.planning.effort import Effort, Forecast
 from cir_core.ports import FusedQueries, ImageEncoder, Reranker, Scorer, Widths
 from cir_core.types import Precision
-from storage import schemas
+from storage import schemas, z_t
 from storage.tables import rows_of
 from storage.views import Fused, KeptTokens, Retrieved, Scored
 from tasks.feed.image_tokens import Pictures, Plan, Seen
@@ -181,17 +181,11 @@ def _distinct_texts(queries: pa.Table) -> np.ndarray:
 def _read_fused(fused: Fused, table: pa.Table, texts: np.ndarray) -> FusedQueries:
     """z_t is most of it: beside the store's column, which is not kept, there is one copy."""
     lengths = table["length"].to_numpy()[texts].astype(np.int64)
-    states = fused.read("queries", columns=["z_t"])["z_t"]
     token_ids = table["token_ids"].take(pa.array(texts)).to_pylist()
-    if not len(texts):
-        return FusedQueries.of([], token_ids)
-    first = np.frombuffer(states[int(texts[0])].as_buffer(), dtype="<f4")
-    z_t = np.empty((lengths.sum(), len(first) // lengths[0]), dtype=np.float32)
-    ends = np.cumsum(lengths)
-    for text, end, length in zip(texts.tolist(), ends.tolist(), lengths.tolist(), strict=True):
-        state = np.frombuffer(states[text].as_buffer(), dtype="<f4")
-        z_t[end - length : end] = state.reshape(length, -1)
-    return FusedQueries(z_t, np.concatenate(token_ids, dtype=np.int64), lengths)
+    packed = fused.read("queries", columns=["z_t"])["z_t"]
+    states = z_t.unpack(packed, texts.tolist(), lengths.tolist())
+    flat = np.fromiter(chain.from_iterable(token_ids), dtype=np.int64)
+    return FusedQueries(states, flat, lengths)
 
 
 @torch.inference_mode()
