@@ -26,8 +26,9 @@ from cir_core.search.exact import ExactIndex
 from cir_core.search.ranks import target_ranks
 from cir_core.search.scores import Gallery
 from storage import schemas
-from storage.artifacts import Artifact, Identity
+from storage.artifacts import Artifact
 from storage.catalog import CATALOG_FILE
+from storage.identities import Identity
 from storage.store import LocalStore, Store
 from storage.tables import vector_column
 from storage.views import Encoded, Fused, Ingested, Retrieved, Scored

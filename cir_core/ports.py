@@ -19,11 +19,9 @@ class Tokenizer(Protocol):
 
     def __call__(self, texts: list[str]) -> list[list[int]]:
         """Token ids of each, never truncated and never none."""
-        ...
 
     def without_known_words(self, texts: list[str]) -> list[bool]:
         """Whether a text has words, and the vocabulary none of them."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -37,8 +35,8 @@ class Widths:
 
 
 class RetrieverConfig(Protocol):
-    """What a retriever's ``config.json`` tells without its weights. ``positions`` is the longest
-    text that it reads, in tokens."""
+    """What ``config.json`` tells of a retriever. ``positions``: the longest text that it reads, in
+    tokens; ``pictures``: as its encoder's."""
 
     @property
     def kind(self) -> str: ...
@@ -49,15 +47,12 @@ class RetrieverConfig(Protocol):
     @property
     def vocabulary(self) -> str:
         """The words that its token ids mean: two of a name agree in every id."""
-        ...
 
     @property
     def positions(self) -> int: ...
 
     @property
-    def pictures(self) -> Preprocess:
-        """As its encoder's."""
-        ...
+    def pictures(self) -> Preprocess: ...
 
     @property
     def widths(self) -> Widths: ...
@@ -66,11 +61,9 @@ class RetrieverConfig(Protocol):
 
     def seeing_flops(self) -> int:
         """Of one image."""
-        ...
 
     def asking_flops(self, lengths: Int[np.ndarray, " query"]) -> int:
         """Of queries of these lengths in tokens, their references seen."""
-        ...
 
 
 class ImageEncoder(Protocol):
@@ -79,12 +72,10 @@ class ImageEncoder(Protocol):
     @property
     def pictures(self) -> Preprocess:
         """How pictures become its input."""
-        ...
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of one image's states."""
-        ...
 
     @property
     def device(self) -> torch.device: ...
@@ -92,15 +83,12 @@ class ImageEncoder(Protocol):
     @property
     def digest(self) -> str:
         """sha256 of its sizes and weights: what states depend on."""
-        ...
 
     def see(self, pixels: UInt8[Tensor, "image size size 3"]) -> Float[Tensor, "image ..."]:
         """The states of each image, independent of what else is in the batch."""
-        ...
 
     def differing(self, other: "ImageEncoder") -> list[str]:
         """What another encoder has otherwise, by name: tensors, or sizes; none of the same."""
-        ...
 
     def to(self, device: str | torch.device) -> Self: ...
 
@@ -130,7 +118,6 @@ class Retriever(Protocol):
     ) -> Asked:
         """Each query by its text and its reference's states; what is beyond a text's length in
         ``z_t`` holds no meaning."""
-        ...
 
     def to(self, device: str | torch.device) -> Self: ...
 
@@ -185,9 +172,9 @@ class Load:
 
 
 class RerankerConfig(Protocol):
-    """What a reranker's ``config.json`` tells without its weights. ``prior`` times stage 1's score
-    is added to a pair's (``cir_core.ordering.with_prior``); ``state_width`` is that of the z_t that
-    it reads, 0 of one that reads none."""
+    """What ``config.json`` tells of a reranker. ``prior`` times stage 1's score is added to a
+    pair's (``cir_core.ordering.with_prior``); ``state_width`` is that of the z_t that it reads, 0
+    of one that reads none; ``pictures``: as its encoder's."""
 
     @property
     def kind(self) -> str: ...
@@ -196,28 +183,22 @@ class RerankerConfig(Protocol):
     def prior(self) -> float: ...
 
     @property
-    def pictures(self) -> Preprocess:
-        """As its encoder's."""
-        ...
+    def pictures(self) -> Preprocess: ...
 
     @property
     def state_width(self) -> int: ...
 
     def objections(self, retriever: RetrieverConfig) -> list[str]:
         """Why it cannot follow such a stage 1; none when it can."""
-        ...
 
     def beginning_flops(self, lengths: Int[np.ndarray, " query"]) -> float:
         """Once for each query, of these lengths in tokens."""
-        ...
 
     def scoring_flops(self, load: Load) -> float:
         """Of pairs whose queries are begun."""
-        ...
 
     def plain_flops(self, load: Load) -> float:
         """Of the same pairs, scored one by one with nothing shared."""
-        ...
 
 
 class Reranker(Protocol):
@@ -240,7 +221,6 @@ class Reranker(Protocol):
         """Ready to score these queries, on the device. ``memory`` bounds the bytes of its work and
         changes no score. Raises UsageError for a precision that the device does not have, and
         PreflightError when memory is too small."""
-        ...
 
 
 class Scorer(Protocol):
@@ -248,7 +228,6 @@ class Scorer(Protocol):
 
     def prepare(self, states: Float[Tensor, "image ..."]) -> Any:
         """Some images, once for all of their pairs: what ``score`` takes."""
-        ...
 
     def score(
         self,
@@ -261,4 +240,3 @@ class Scorer(Protocol):
         The indices refer to the scorer's queries and to the prepared images; a pair may occur
         twice. No pairs, no scores. Raises NonFiniteError when a score is NaN or infinite.
         """
-        ...

@@ -1,17 +1,14 @@
 """The artifact store: what was made, from what, and whether its bytes are still what they were.
 
-``<store>/artifacts/<stage>/<fingerprint>/`` holds parts (Parquet, or arrays) and, written last, a
-``manifest.json``. The fingerprint covers everything that changes a result and nothing that does
-not (batch size, device, workers and paths are left out), so other inputs have another name.
-
-A name says what an artifact is to be made of; the manifest also says which bytes its inputs had
-(``sources``). An input whose damaged part was made again, with other last bits on another machine,
-say, has the same name and other bytes; then what was made of the old ones is made again, too.
+``artifacts/<stage>/<fingerprint>/`` holds parts (Parquet, or arrays) and, written last, a
+``manifest.json``. A name says what an artifact is to be made of; the manifest also says which bytes
+its inputs had (``sources``). An input whose damaged part was made again, with other last bits on
+another machine, say, has the same name and other bytes; then what is made of it is made again, too.
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,48 +19,19 @@ import pyarrow as pa
 from cir_core.errors import StoreCorrupt
 from storage import manifests
 from storage.arrays import map_array, write_array
+from storage.identities import FINGERPRINT_DIGITS, Identity
 from storage.parts import MANIFEST, Parts
 from storage.store import Store
 from storage.tables import read_table, write_table
 
-STORE_FORMAT = 3
-"""Raise when the layout of the store or a schema changes; every fingerprint then changes too."""
-
-FINGERPRINT_DIGITS = 32
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What an artifact is made of. ``inputs`` maps a role to a fingerprint or a sha256; a role that
-    is a stage's name is that of an artifact."""
-
-    stage: str
-    version: int
-    settings: Mapping[str, Any]
-    inputs: Mapping[str, str]
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "stage": self.stage,
-            "store_format": STORE_FORMAT,
-            "version": self.version,
-            "settings": dict(self.settings),
-            "inputs": dict(self.inputs),
-        }
-
-    @cached_property
-    def fingerprint(self) -> str:
-        return manifests.digest(self.as_json())[:FINGERPRINT_DIGITS]
 
 
 class Artifact:
     """One artifact: parts are committed one by one, the manifest makes it whole.
 
     A part counts as done when its receipt (rows, bytes, sha256, and the bytes of the inputs it was
-    made of) is there and matches. While the artifact grows, a receipt is a small file beside its
-    part; the manifest then holds them all. Whatever is read is compared with its sha256 first.
+    made of) is there and matches. Whatever is read is compared with its sha256 first.
     """
 
     def __init__(
@@ -94,13 +62,17 @@ class Artifact:
         return cls(store, identity.stage, identity.fingerprint, inputs=identity.inputs)
 
     @property
+    def has_manifest(self) -> bool:
+        """Of any kind: to be believed or not."""
+        return self.store.size(self._manifest_name) is not None
+
+    @property
     def is_done(self) -> bool:
         """True when the manifest is there, every part has the bytes it promises, and the inputs
-        still have the bytes that it was made of. An input that is not there any more has no say.
+        that are there still have the bytes that it was made of.
 
         Asking repairs: a damaged part is set aside with a warning, so that making the artifact
-        again replaces just that. With a damaged manifest, or inputs with other bytes, no part can
-        be trusted any more.
+        again replaces just that. With a damaged manifest, or inputs with other bytes, all is made.
         """
         manifest = self._manifest()
         if manifest is None:
@@ -117,19 +89,16 @@ class Artifact:
         if damaged:
             self._reopen(manifest, damaged)
         else:
-            self._parts.remove_others(
-                parts
-            )  # of a process killed right after it wrote the manifest
+            self._parts.remove_others(parts)  # of a process killed right after the manifest
         return not damaged
 
     @property
     def is_whole(self) -> bool:
         """Whether there is a manifest to be believed; whether its parts are there is not asked."""
-        try:
+        with suppress(FileNotFoundError, ValueError):
             manifests.parse(self.store.read_text(self._manifest_name), self.fingerprint)
-        except (FileNotFoundError, ValueError):
-            return False
-        return len(self.fingerprint) == FINGERPRINT_DIGITS
+            return len(self.fingerprint) == FINGERPRINT_DIGITS
+        return False
 
     def require_current(self) -> None:
         """Raises StoreCorrupt when the artifact, or anything that it was made of, was made of bytes
@@ -146,8 +115,8 @@ class Artifact:
 
     @property
     def content(self) -> str:
-        """sha256 over the artifact's identity and bytes, and over those of all that it was made of.
-        Raises StoreCorrupt when there is no manifest."""
+        """sha256 over its identity and bytes, and those of all that it was made of. Raises as
+        ``identity``."""
         return manifests.content(self._complete())
 
     def has_part(self, name: str) -> bool:
@@ -171,33 +140,31 @@ class Artifact:
 
     def write_part(self, name: str, table: pa.Table) -> None:
         """Commit one part and its receipt; a part of the same name is replaced."""
-        rows, sources = table.num_rows, self._source_contents
-        self._parts.commit(name, rows, lambda path: write_table(path, table), sources)
+        self._commit(name, table.num_rows, lambda path: write_table(path, table))
 
     def write_array(self, name: str, array: np.ndarray) -> None:
         """``write_part`` of an array; the name must end in ``.npy``."""
-        rows, sources = len(array), self._source_contents
-        self._parts.commit(name, rows, lambda path: write_array(path, array), sources)
+        self._commit(name, len(array), lambda path: write_array(path, array))
+
+    def _commit(self, name: str, rows: int, write: Callable[[Path], None]) -> None:
+        self._parts.commit(name, rows, write, self._source_contents)
 
     def finish(self, identity: Identity, parts: Iterable[str]) -> None:
-        """Write the manifest over exactly these parts, in this order; remove what else is here."""
+        """Write the manifest over exactly these parts, in this order; remove what else is here.
+        Raises StoreCorrupt when one is not there."""
         with self.store.hold(self._parts.folder):
-            receipts = {name: dict(self._parts.receipt(name) or {}) for name in parts}
-            for receipt in receipts.values():
-                del receipt["sources"]  # the same of all, told once
+            receipts = self._parts.receipts(parts)
             text = manifests.render(identity.as_json(), receipts, self._source_contents)
             self.store.put_text(self._manifest_name, text)
         self._parts.remove_others(receipts)
 
     def identity(self) -> dict[str, Any]:
-        """The identity that the manifest records. Raises StoreCorrupt when there is none."""
-        identity: dict[str, Any] = self._complete()["identity"]
-        return identity
+        """As the manifest records it. Raises StoreCorrupt when there is none."""
+        return dict(self._complete()["identity"])
 
     def made_with(self) -> dict[str, str]:
         """Versions of Python and the libraries that made this artifact."""
-        versions: dict[str, str] = self._complete()["made_with"]
-        return versions
+        return dict(self._complete()["made_with"])
 
     def created_at(self) -> str:
         """When the manifest was written, ISO 8601 in UTC."""
@@ -259,12 +226,8 @@ class Artifact:
         if inputs is None:
             manifest = self._manifest()
             inputs = manifest["identity"]["inputs"] if manifest else {}
-        artifacts = {role: Artifact(self.store, role, name) for role, name in inputs.items()}
-        return {
-            role: artifact
-            for role, artifact in artifacts.items()
-            if self.store.size(artifact._manifest_name) is not None
-        }
+        named = {role: Artifact(self.store, role, name) for role, name in inputs.items()}
+        return {role: artifact for role, artifact in named.items() if artifact.has_manifest}
 
     @cached_property
     def _source_contents(self) -> dict[str, str]:
@@ -285,27 +248,3 @@ class Artifact:
     @property
     def _manifest_name(self) -> str:
         return f"{self._parts.folder}/{MANIFEST}"
-
-
-def finished(store: Store, stage: str) -> list[Artifact]:
-    """The stage's artifacts that are this version's and have a manifest to be believed, by
-    fingerprint; ``left_out`` are the others."""
-    return [one for one in whole(store, stage) if one.identity()["store_format"] == STORE_FORMAT]
-
-
-def whole(store: Store, stage: str) -> list[Artifact]:
-    """The stage's artifacts of any version that have a manifest to be believed."""
-    return [one for one in _named(store, stage) if one.is_whole]
-
-
-def left_out(store: Store, stage: str) -> list[Artifact]:
-    """What has a manifest and is not ``finished``: other versions' artifacts, damaged ones, and
-    those under a name that is not theirs."""
-    known = {one.fingerprint for one in finished(store, stage)}
-    return [one for one in _named(store, stage) if one.fingerprint not in known]
-
-
-def _named(store: Store, stage: str) -> list[Artifact]:
-    """All that have a manifest of any kind."""
-    named = [Artifact(store, stage, name) for name in store.folders(f"artifacts/{stage}")]
-    return [one for one in named if store.size(one._manifest_name) is not None]

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from cir_core.errors import StoreBusy, StoreCorrupt
-from storage import schemas
 from storage.answers import ask
 from storage.atomic import commit
+from storage.catalog_tables import ddl
 from storage.lock import is_open_for_writing
 from storage.products import Product
 
@@ -71,7 +71,7 @@ class BrokenRuns(StoreCorrupt):
 def catalog_product(path: Path) -> Product:
     """The catalog as a product of this version's tables and views; its sources are the contents of
     its runs' evaluations, by run id."""
-    sql = hashlib.sha256((schemas.ddl() + _sql("views.sql")).encode()).hexdigest()
+    sql = hashlib.sha256((ddl() + _sql("views.sql")).encode()).hexdigest()
     version = f"{CONTENTS_VERSION}-{sql[:VERSION_DIGITS]}"
     return Product(path.parent, path.name, version, (path.name,))
 
@@ -101,7 +101,7 @@ def write_catalog(path: Path, runs: Sequence[PublishedRun]) -> None:
             connection.execute(
                 f"ATTACH '{location}' AS cir (STORAGE_VERSION '{STORAGE_VERSION}'); USE cir"
             )
-            connection.execute(schemas.ddl())
+            connection.execute(ddl())
             connection.execute("BEGIN")
             for run in runs:
                 _insert(connection, run)

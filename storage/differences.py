@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from storage.artifacts import Identity, whole
+from storage.identities import Identity
+from storage.listings import whole
 from storage.store import Store
 
 

@@ -10,6 +10,7 @@ from storage import manifests
 from storage.arrays import ARRAY_SUFFIX, array_sha256
 from storage.atomic import sha256_of
 from storage.store import Store
+from storage.tables import damaged
 
 MANIFEST = "manifest.json"
 
@@ -56,6 +57,17 @@ class Parts:
             return manifests.parse_receipt(self.store.read_text(self._receipt(part)))
         except (FileNotFoundError, ValueError):
             return None
+
+    def receipts(self, parts: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Those of parts that are there, without of what they were made, which is the same of all.
+        Raises StoreCorrupt, naming the part, where there is none."""
+        found: dict[str, dict[str, Any]] = {}
+        for part in parts:
+            receipt = self.receipt(part)
+            if receipt is None:
+                raise damaged(self.local(part), "it has no receipt, though it was just committed")
+            found[part] = {name: told for name, told in receipt.items() if name != "sources"}
+        return found
 
     def begun(self) -> list[str]:
         """The parts that have a receipt."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 
 from cir_core.errors import PreflightError, StoreCorrupt, UsageError
-from storage import artifacts
+from storage import listings
 from storage.store import Store
 from storage.views import Evaluated
 
@@ -16,12 +16,12 @@ _log = logging.getLogger(__name__)
 
 def finished(store: Store) -> list[Evaluated]:
     """The runs that are this version's and have a manifest to be believed, by name."""
-    return [Evaluated(store, one.fingerprint) for one in artifacts.finished(store, Evaluated.stage)]
+    return [Evaluated(store, one.fingerprint) for one in listings.finished(store, Evaluated.stage)]
 
 
 def left_out(store: Store) -> list[Evaluated]:
     """Other versions' runs, and damaged ones."""
-    return [Evaluated(store, one.fingerprint) for one in artifacts.left_out(store, Evaluated.stage)]
+    return [Evaluated(store, one.fingerprint) for one in listings.left_out(store, Evaluated.stage)]
 
 
 def find_run(store: Store, name: str | None) -> Evaluated:

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from cir_core.protocols import PROTOCOLS, Protocol
 from storage import schemas
-from storage.artifacts import Artifact, Identity
+from storage.artifacts import Artifact
+from storage.identities import Identity
 from storage.store import Store
 
 Parts = Mapping[str, pa.Schema]

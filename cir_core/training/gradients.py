@@ -1,12 +1,10 @@
-"""The gradient of one large batch, whatever part of it fits in memory and however many processes
-share it.
+"""The gradient of one large batch, whatever part of it fits in memory, by any number of processes.
 
-A contrastive loss compares every example with every other, so the gradients of small batches do
-not add up to the large one's. They do when the loss is taken over all representations (embeddings
-of 256 numbers, which always fit), and each part of the batch is represented a second time to carry
-its share of that gradient back (Gao et al. 2021, GradCache). Where the loss of a row needs that
-row's representation only, one pass is enough. Several processes are just more parts: each carries
-its own rows, and the gradients are summed. So nothing is averaged, wrapped or dropped on the way.
+A contrastive loss compares every example with every other: gradients of small batches do not add up
+to the large one's, unless the loss is taken over all representations (embeddings, which always fit)
+and each part is represented a second time to carry its share of that gradient back (Gao et al.
+2021, GradCache). Where a row's loss needs its own representation only, one pass is enough. Several
+processes are just more parts, and their gradients are summed; nothing is averaged or dropped.
 """
 
 import logging
@@ -24,8 +22,7 @@ from torch import Tensor, nn
 from cir_core.errors import PreflightError
 
 Splits = Literal["rows", "representations", "never"]
-"""How a batch may be cut: the loss is a mean over rows; or a function of all representations; or
-one piece."""
+"""How a batch may be cut: the loss is a mean over rows, of all representations, or of one piece."""
 
 LONGEST_WAIT = timedelta(hours=12)
 """For the first process, which validates alone; collectives give up after 10 minutes otherwise."""
@@ -45,7 +42,6 @@ class Batch(Protocol):
 
     def part(self, rows: slice) -> Self:
         """These rows alone."""
-        ...
 
 
 class Objective(Protocol):
@@ -58,19 +54,15 @@ class Objective(Protocol):
 
     def __len__(self) -> int:
         """Examples in an epoch."""
-        ...
 
     def draw(self, rng: np.random.Generator, step: int) -> Any:
         """The batch of a step: a function of the generator and the step alone."""
-        ...
 
     def represent(self, batch: Any) -> tuple[Tensor, ...]:
         """What the loss reads of each example, a row each."""
-        ...
 
     def losses(self, batch: Any, representations: Any) -> dict[str, Tensor]:
         """Scalars by name, means over the rows; ``loss`` is minimised, the others are told only."""
-        ...
 
 
 @dataclass

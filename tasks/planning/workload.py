@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cir_core.planning.effort import Expected, Pool, Workload, expect, known
+from cir_core.planning.effort import Workload
+from cir_core.planning.expected import Expected, Pool, expect, known
 from cir_core.ports import Load, RetrieverConfig
 from cir_core.search.candidates import NONE_REMOVED
 from storage.tables import rows_of

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,13 +17,14 @@ from cir_core.submissions import circo, cirr
 from cir_core.submissions.faults import Verdict
 from cir_core.submissions.formats import ExportFormat, Stage, compact_json
 from cir_core.submissions.trec import qrel_lines, run_lines
-from cir_core.types import Benchmark, ImageId, Pool, Query, QueryId
+from cir_core.types import Benchmark, Pool
 from storage.atomic import commit, commit_text
 from storage.runs import find_run, read_as_ours
 from storage.store import Store
 from storage.tables import write_jsonl, write_table
 from storage.views import Evaluated
 from tasks.results.ranking_rows import ranking_rows
+from tasks.stages.gallery import benchmark_of
 
 _log = logging.getLogger(__name__)
 
@@ -77,18 +77,7 @@ class _Run:
 
     @cached_property
     def benchmark(self) -> Benchmark:
-        galleries: dict[str, list[ImageId]] = {}
-        for row in self.gallery.to_pylist():
-            galleries.setdefault(row["gallery"], []).append(row["image_id"])
-        members = {name: tuple(images) for name, images in galleries.items()}
-        return Benchmark(
-            galleries={
-                row["category"]: members.get(row["gallery"], ())
-                for row in self.categories.to_pylist()
-            },
-            queries=tuple(_query(row) for row in self.queries.to_pylist()),
-            files={},
-        )
+        return benchmark_of(self.queries, self.gallery, self.categories)
 
 
 def _read_run(evaluated: Evaluated) -> _Run:
@@ -104,18 +93,6 @@ def _read_run(evaluated: Evaluated) -> _Run:
         gallery=source.read("gallery").sort_by("position"),
         categories=source.read("categories"),
         rankings=evaluated.ranked.read("rankings"),
-    )
-
-
-def _query(row: Mapping[str, Any]) -> Query:
-    return Query(
-        query_id=QueryId(row["query_id"]),
-        category=row["category"],
-        reference_id=row["reference_id"],
-        text=row["text"],
-        targets=tuple(row["targets"] or ()),
-        subset=tuple(row["subset"] or ()),
-        other_text=row["other_text"] or "",
     )
 
 

@@ -1,7 +1,7 @@
 """One self-contained HTML page a run: the numbers, the SQL behind them, and pictures of queries."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -15,9 +15,10 @@ from cir_core.planning.effort import Effort, Forecast
 from cir_core.ports import Widths
 from cir_core.protocols import PROTOCOLS
 from storage.atomic import commit_text
-from storage.catalog import CATALOG_FILE, query
+from storage.catalog import CATALOG_FILE
 from storage.products import Product
 from tasks.results.album import Album
+from tasks.results.samples import rows_of, samples
 from tasks.stages.output import Output
 
 VERSION = 7
@@ -30,28 +31,6 @@ each. The demo's page takes 1.4 s."""
 
 PAGE_BYTES = 2_000_000
 """Mostly thumbnails."""
-
-SHOWN = 7
-"""Candidates per stage and sample query."""
-
-SAMPLES = {
-    "Re-ranking gained most": "places_gained > 0 ORDER BY places_gained DESC",
-    "Re-ranking lost most": "places_gained < 0 ORDER BY places_gained",
-    "Lost in stage 1": "NOT is_candidate ORDER BY stage1_rank DESC NULLS LAST",
-    "Right in both stages": "stage1_rank = 1 AND stage2_rank = 1 ORDER BY length(text) DESC",
-}
-SAMPLES_EACH = 4
-
-UNLABELLED = "Queries without label"
-UNLABELLED_SHOWN = 12
-
-
-@dataclass(frozen=True)
-class _Picture:
-    image_id: str
-    source: str
-    is_target: bool
-    score: str
 
 
 @dataclass(frozen=True)
@@ -73,7 +52,7 @@ class Report(Output):
     def write(self) -> Mapping[str, str]:
         evaluated, run_id = self.evaluated, self.evaluated.run_id
         catalog, folder = evaluated.store.local(CATALOG_FILE), self.product.folder
-        run = _rows(catalog, f"SELECT * FROM runs WHERE run_id = '{run_id}'")[0]
+        run = rows_of(catalog, f"SELECT * FROM runs WHERE run_id = '{run_id}'")[0]
         album = Album(evaluated.ingested.read("images"), self.root)
         content = {
             "run": run,
@@ -83,15 +62,15 @@ class Report(Output):
             "cirr_average": _cirr_average(catalog, run),
             "places": _places(catalog, run),
             "coverage": _coverage(catalog, run),
-            "problems": _rows(
+            "problems": rows_of(
                 catalog, f"SELECT * FROM problems WHERE run_id = '{run_id}' LIMIT 50"
             ),
-            "samples": _samples(catalog, run_id, album),
+            "samples": samples(catalog, run_id, album),
             "made_with": evaluated.made_with(),
         }
         commit_text(folder / PAGE, _template().render(content))
         tables = {
-            name: _rows(catalog, f"SELECT * FROM {name} WHERE run_id = '{run_id}'")
+            name: rows_of(catalog, f"SELECT * FROM {name} WHERE run_id = '{run_id}'")
             for name in ("galleries", "problems", "metrics")
         }
         summary = {"report_version": VERSION, "run": run} | tables
@@ -108,18 +87,13 @@ class Report(Output):
         return PAGE_BYTES
 
 
-def _rows(catalog: Path, sql: str) -> list[dict[str, Any]]:
-    columns, rows = query(catalog, sql)
-    return [dict(zip(columns, row, strict=True)) for row in rows]
-
-
 def _galleries(catalog: Path, run: dict[str, Any]) -> dict[str, Any]:
     """What was searched, by category."""
     sql = (
         "SELECT category, images, missing, sha256 FROM galleries\n"
         f"WHERE run_id = '{run['run_id']}' ORDER BY category"
     )
-    return {"sql": sql, "rows": _rows(catalog, sql)}
+    return {"sql": sql, "rows": rows_of(catalog, sql)}
 
 
 def _recall_tables(catalog: Path, run: dict[str, Any]) -> list[dict[str, Any]]:
@@ -131,14 +105,14 @@ def _recall_tables(catalog: Path, run: dict[str, Any]) -> list[dict[str, Any]]:
             "SELECT category, k, stage1, stage2, gain, n FROM recall\n"
             f"WHERE run_id = '{run_id}' AND pool = '{pool}' ORDER BY category, k"
         )
-        recall = {(row["category"], row["k"]): row for row in _rows(catalog, sql)}
+        recall = {(row["category"], row["k"]): row for row in rows_of(catalog, sql)}
         if not recall:
             continue
         gain_sql = (
             "SELECT category, k, value, ci_low, ci_high, gallery_images FROM metrics\n"
             f"WHERE run_id = '{run_id}' AND stage = 'gain' AND metric = '{metric}'"
         )
-        gains = _rows(catalog, gain_sql)
+        gains = rows_of(catalog, gain_sql)
         names = sorted(
             {category for category, _ in recall}, key=lambda name: (name in (AVERAGE, MICRO), name)
         )
@@ -164,7 +138,7 @@ def _places(catalog: Path, run: dict[str, Any]) -> dict[str, Any]:
         "ORDER BY metric, k, category"
     )
     table: dict[tuple[str, int, str], dict[str, Any]] = {}
-    for row in _rows(catalog, sql):
+    for row in rows_of(catalog, sql):
         table.setdefault((row["metric"], row["k"], row["category"]), {})[row["stage"]] = row
     return {"sql": sql, "rows": table}
 
@@ -175,7 +149,7 @@ def _cirr_average(catalog: Path, run: dict[str, Any]) -> dict[str, Any] | None:
         "SELECT stage, value FROM metrics\n"
         f"WHERE run_id = '{run['run_id']}' AND metric = 'cirr_average' ORDER BY stage"
     )
-    rows = _rows(catalog, sql)
+    rows = rows_of(catalog, sql)
     if not rows:
         return None
     published = [
@@ -206,68 +180,13 @@ def _coverage(catalog: Path, run: dict[str, Any]) -> dict[str, Any]:
         "SELECT category, k, coverage, n FROM coverage\n"
         f"WHERE run_id = '{run['run_id']}' ORDER BY category, k"
     )
-    rows = _rows(catalog, sql)
+    rows = rows_of(catalog, sql)
     return {
         "sql": sql,
         "ks": sorted({row["k"] for row in rows}),
         "categories": sorted({row["category"] for row in rows}),
         "value": {(row["category"], row["k"]): row["coverage"] for row in rows},
     }
-
-
-def _samples(catalog: Path, run_id: str, album: Album) -> list[dict[str, Any]]:
-    groups = []
-    for title, sql in _sample_sql(run_id).items():
-        queries = _rows(catalog, sql)
-        for row in queries:
-            row["targets"] = row["targets"] or []
-            row["reference"] = _picture(album, row["reference_id"])
-            row["target_pictures"] = [_picture(album, image) for image in row["targets"][:2]]
-            for stage, rank, score in (
-                ("stage1", "stage1_rank", "stage1_score"),
-                ("stage2", "rank", "stage2_score"),
-            ):
-                top = _rows(catalog, _top_sql(run_id, row["query_id"], rank, score))
-                row[stage] = [
-                    _picture(album, one["image_id"], row["targets"], f"{one['score']:.3f}")
-                    for one in top
-                ]
-        if queries:
-            groups.append({"title": title, "sql": sql, "queries": queries})
-    return groups
-
-
-def _top_sql(run_id: str, query_id: str, rank: str, score: str) -> str:
-    """A query's first candidates by a stage's rank."""
-    quoted = query_id.replace("'", "''")
-    return (
-        f"SELECT image_id, {score} AS score FROM rankings WHERE run_id = '{run_id}' "
-        f"AND query_id = '{quoted}' AND pool = 'gallery' ORDER BY {rank} LIMIT {SHOWN}"
-    )
-
-
-def _picture(
-    album: Album, image_id: str, targets: Collection[str] = (), score: str = ""
-) -> _Picture:
-    return _Picture(image_id, album.thumbnail(image_id), image_id in targets, score)
-
-
-def _sample_sql(run_id: str) -> dict[str, str]:
-    """The statement that chooses each group's queries."""
-    statements = {}
-    for title, condition in SAMPLES.items():
-        where, _, order = condition.partition(" ORDER BY ")
-        statements[title] = (
-            "SELECT query_id, category, reference_id, text, targets, stage1_rank, stage2_rank\n"
-            f"FROM rank_movement WHERE run_id = '{run_id}' AND pool = 'gallery' AND {where}\n"
-            f"ORDER BY {order}, query_id LIMIT {SAMPLES_EACH}"
-        )
-    statements[UNLABELLED] = (
-        "SELECT query_id, category, reference_id, text, targets\n"
-        f"FROM queries WHERE run_id = '{run_id}' AND targets IS NULL\n"
-        f"ORDER BY query_id LIMIT {UNLABELLED_SHOWN}"
-    )
-    return statements
 
 
 def _template() -> jinja2.Template:

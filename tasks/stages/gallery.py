@@ -1,9 +1,12 @@
 """The galleries that are searched, each kept once, and which of their images a run could use."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cir_core.types import Benchmark
+from cir_core.types import Benchmark, ImageId, Query, QueryId
 from storage import schemas
 from storage.views import Encoded, Ingested
 
@@ -41,3 +44,30 @@ def usable_images(ingested: Ingested, encoded: Encoded) -> pa.Table:
     images = ingested.read("images")
     undecoded = encoded.read("problems")["item"].combine_chunks()
     return images.filter(pc.invert(pc.is_in(images["image_id"], undecoded)))
+
+
+def benchmark_of(queries: pa.Table, gallery: pa.Table, categories: pa.Table) -> Benchmark:
+    """The split again, of its tables, the gallery by position; where its files lie is not told."""
+    galleries: dict[str, list[ImageId]] = {}
+    for row in gallery.to_pylist():
+        galleries.setdefault(row["gallery"], []).append(row["image_id"])
+    members = {name: tuple(images) for name, images in galleries.items()}
+    return Benchmark(
+        galleries={
+            row["category"]: members.get(row["gallery"], ()) for row in categories.to_pylist()
+        },
+        queries=tuple(_query(row) for row in queries.to_pylist()),
+        files={},
+    )
+
+
+def _query(row: Mapping[str, Any]) -> Query:
+    return Query(
+        query_id=QueryId(row["query_id"]),
+        category=row["category"],
+        reference_id=row["reference_id"],
+        text=row["text"],
+        targets=tuple(row["targets"] or ()),
+        subset=tuple(row["subset"] or ()),
+        other_text=row["other_text"] or "",
+    )

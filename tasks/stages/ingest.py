@@ -11,7 +11,6 @@ from typing import Any
 import pyarrow as pa
 
 from cir_core.datasets.adapter import Adapter
-from cir_core.datasets.ids import twins
 from cir_core.datasets.registry import Dataset
 from cir_core.doctor.checkup import several_files
 from cir_core.errors import UsageError
@@ -27,10 +26,8 @@ from storage.store import Store
 from storage.views import Ingested
 from tasks.machine import Machine
 from tasks.stages.gallery import category_table, gallery_table
-from tasks.stages.scan import Images, scan_images
+from tasks.stages.scan import Images, scan_images, tell_notes, tell_several
 from tasks.stages.stage import Product, Stage, make, make_here
-
-EXAMPLES_SHOWN = 5
 
 ROW_BYTES = 200
 """Of an image or a query: ids, a path, a hash, a text."""
@@ -106,9 +103,9 @@ def ingest(
     require_root(data_root)
     annotations = AnnotationReader(data_root)
     benchmark = dataset.parse(split, categories, annotations.read, dataset.protocol(protocol))
-    _tell_notes(benchmark)
+    tell_notes(benchmark)
     folders = Folders(data_root, benchmark.folders)
-    _tell_several(several_files(benchmark.files, folders.names))
+    tell_several(several_files(benchmark.files, folders.names))
     images = scan_images(folders, benchmark.files, looks=annotations.looks)
     listed = [problem.row(problem.item) for problem in benchmark.problems] + images.problems
     gallery, categories_of = gallery_table(benchmark), category_table(benchmark)
@@ -172,33 +169,6 @@ def _choose(adapter: Adapter, dataset: str, categories: Sequence[str]) -> Sequen
             remedy=f"choose from {', '.join(adapter.categories)}",
         )
     return [name for name in adapter.categories if name in (categories or adapter.categories)]
-
-
-def _tell_notes(benchmark: Benchmark) -> None:
-    for note in benchmark.notes:
-        _log.warning("%s", note)
-    alike = twins(benchmark.files)
-    if alike:
-        told = ", ".join(f"{one!r} and {other!r}" for one, other in alike[:EXAMPLES_SHOWN])
-        _log.warning(
-            "%d image ids differ from another in case or Unicode form alone; they are different "
-            "images here, but macOS and Windows may hold one file for both: %s",
-            len(alike), told,
-        )  # fmt: skip
-
-
-def _tell_several(several: Mapping[ImageId, Sequence[str]]) -> None:
-    """One file was taken of each of these images."""
-    if several:
-        told = [
-            f"{there[0]}, not {', '.join(there[1:])}"
-            for there in list(several.values())[:EXAMPLES_SHOWN]
-        ]
-        more = f"; ... and {len(several) - len(told)} more" if len(several) > len(told) else ""
-        _log.warning(
-            "%d images have several files, and the first of the possible names is taken: %s%s",
-            len(several), "; ".join(told), more,
-        )  # fmt: skip
 
 
 def _query_problems(benchmark: Benchmark, images: Images) -> list[dict[str, str]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cir_core.families import require_pair, reranker_config, retriever_config
-from storage.artifacts import Identity
+from storage.identities import Identity
 from storage.models.folders import read_identity
 from storage.store import Store
 from storage.views import Made, Pair

@@ -1,11 +1,13 @@
 """Every image of a benchmark found, read, hashed and measured; every bad one a problem."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cir_core.datasets.ids import twins
 from cir_core.errors import ImageProblem
-from cir_core.types import ImageId
+from cir_core.types import Benchmark, ImageId
 from storage.sources.images import Folders, image_size, sha256_of_bytes
 from storage.sources.looks import Looks
 from tasks.progress import count
@@ -18,6 +20,10 @@ class Images:
     rows: list[dict[str, Any]]
     problems: list[dict[str, str]]
 
+
+EXAMPLES_SHOWN = 5
+
+_log = logging.getLogger(__name__)
 
 Measure = Callable[[bytes, str], tuple[int, int]]
 """Width and height of an image's bytes; raises ImageProblem when they are none."""
@@ -58,3 +64,31 @@ def scan_images(
                 )
             counter.update(1)
     return Images(rows, problems)
+
+
+def tell_notes(benchmark: Benchmark) -> None:
+    """What a reader of the split wants to know, and ids that some systems take for one."""
+    for note in benchmark.notes:
+        _log.warning("%s", note)
+    alike = twins(benchmark.files)
+    if alike:
+        told = ", ".join(f"{one!r} and {other!r}" for one, other in alike[:EXAMPLES_SHOWN])
+        _log.warning(
+            "%d image ids differ from another in case or Unicode form alone; they are different "
+            "images here, but macOS and Windows may hold one file for both: %s",
+            len(alike), told,
+        )  # fmt: skip
+
+
+def tell_several(several: Mapping[ImageId, Sequence[str]]) -> None:
+    """One file was taken of each of these images."""
+    if several:
+        told = [
+            f"{there[0]}, not {', '.join(there[1:])}"
+            for there in list(several.values())[:EXAMPLES_SHOWN]
+        ]
+        more = f"; ... and {len(several) - len(told)} more" if len(several) > len(told) else ""
+        _log.warning(
+            "%d images have several files, and the first of the possible names is taken: %s%s",
+            len(several), "; ".join(told), more,
+        )  # fmt: skip

@@ -14,7 +14,7 @@ import pyarrow as pa
 from cir_core.planning.disk import Counts
 from cir_core.planning.effort import Effort, Forecast
 from cir_core.ports import Widths
-from storage.artifacts import Identity
+from storage.identities import Identity
 from storage.store import Store
 from storage.views import View, Viewed
 from tasks.machine import Machine

@@ -3,11 +3,8 @@ last."""
 
 import json
 import logging
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -27,6 +24,7 @@ from storage.models.pickles import write_pickle
 from tasks.models.opening import save_model
 from tasks.training.journal import Journal
 from tasks.training.model_card import CARD_FILE, add_to_card, card_text
+from tasks.training.patience import patience
 from tasks.training.scores import Scores, gap_warnings
 
 STATE_FILE = "state.pt"
@@ -107,7 +105,7 @@ def run_training(
         _log.info("stopped early at step %d, as patience asks", state.step)
         return
     saved = time.monotonic()
-    with Journal(output.folder, state.step, leads=compute.leads) as journal, _patience() as asked:
+    with Journal(output.folder, state.step, leads=compute.leads) as journal, patience() as asked:
         for progress in fit(objective, recipe, adam, compute, first_step=state.step):
             journal.step(progress)
             state.step = progress.step
@@ -229,31 +227,3 @@ def _save_state(
         "waited": state.waited,
     }
     write_pickle(file, content)
-
-
-@contextmanager
-def _patience() -> Iterator[list[int]]:
-    """Signals that ask to stop, noted instead of acted on: a step is not torn in two. On leaving,
-    the first one is raised again for whoever handled it before; a second one acts at once. What
-    is ignored, as in the background of a shell, stays ignored."""
-    asked: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield asked  # a worker's thread: signals go to the main one
-        return
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    before = {number: one for number, one in handlers.items() if one != signal.SIG_IGN}
-
-    def note(number: int, _frame: object) -> None:
-        asked.append(number)
-        signal.signal(number, before[signal.Signals(number)])
-        _log.warning("stopping after this step; once more stops at once")
-
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if asked:
-        signal.raise_signal(asked[0])

@@ -17,8 +17,8 @@ from flows.drift import InputsChanged, require_unchanged
 from flows.engines.engine import InProcess
 from flows.run import run_pipeline
 from storage import views
-from storage.artifacts import finished
 from storage.atomic import sha256_of
+from storage.listings import finished
 from storage.models.folders import (
     ModelIdentity,
     read_config,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cir_core.errors import StoreCorrupt
-from storage.artifacts import finished
 from storage.catalog import CATALOG_FILE, query
+from storage.listings import finished
 from storage.store import LocalStore
 from tasks.results.export import export
 from tests.support.small_benchmarks import Finished

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from cir_core.errors import ImageProblem, OutOfSpace, ProblemsFound, WorkerLost
-from storage.artifacts import Artifact, finished
+from storage.artifacts import Artifact
+from storage.listings import finished
 from storage.store import LocalStore
 from tests.support.processes import children
 from tests.support.small_benchmarks import Bench, Finished, Pair, rounding_of

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pytest
 
 from cir_core.errors import StoreBusy
-from storage.artifacts import Artifact, Identity
+from storage.artifacts import Artifact
+from storage.identities import Identity
 from storage.store import LocalStore, Store
 from tests.support.processes import children
 

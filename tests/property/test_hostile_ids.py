@@ -19,8 +19,9 @@ from PIL import Image
 from cir_core.datasets.ids import path_fault, text_fault, twins
 from cir_core.datasets.registry import find_dataset
 from storage import schemas
-from storage.artifacts import Artifact, Identity
+from storage.artifacts import Artifact
 from storage.catalog import CATALOG_FILE, query
+from storage.identities import Identity
 from storage.sources.rows import read_rows
 from storage.store import LocalStore
 from storage.tables import vector_column

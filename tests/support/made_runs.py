@@ -12,7 +12,8 @@ from cir_core.ordering import best_first
 from cir_core.protocols import PROTOCOLS
 from cir_core.types import Benchmark, ImageId, Query, QueryId
 from storage import schemas
-from storage.artifacts import Artifact, Identity
+from storage.artifacts import Artifact
+from storage.identities import Identity
 from storage.store import LocalStore
 from storage.views import Encoded, Ingested, Retrieved, Scored
 from tasks.machine import Machine

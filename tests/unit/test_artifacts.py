@@ -14,8 +14,10 @@ import pytest
 
 from cir_core.errors import StoreCorrupt
 from storage import arrays
-from storage.artifacts import Artifact, Identity, finished
+from storage.artifacts import Artifact
 from storage.atomic import sha256_of
+from storage.identities import Identity
+from storage.listings import finished
 from storage.store import LocalStore
 
 IDENTITY = Identity("encode", 1, {"ratio": 1.25, "k": 50}, {"images": "ab", "weights": "cd"})

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from storage.artifacts import Artifact, Identity
+from storage.artifacts import Artifact
 from storage.differences import why_missing
+from storage.identities import Identity
 from storage.store import LocalStore
 
 

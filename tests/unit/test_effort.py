@@ -5,17 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cir_core.planning.effort import (
-    Effort,
-    Forecast,
-    Left,
-    Pool,
-    Speeds,
-    Workload,
-    expect,
-    known,
-    together,
-)
+from cir_core.planning.effort import Effort, Forecast, Left, Speeds, Workload, together
+from cir_core.planning.expected import Pool, expect, known
 from cir_core.ports import Load
 from cir_core.rerankers.dual.cost import begin_flops, engine_flops
 from cir_core.retrievers.blip.cost import vision_flops

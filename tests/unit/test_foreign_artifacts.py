@@ -9,7 +9,9 @@ import pytest
 
 from cir_core.errors import StoreCorrupt, UsageError
 from storage import manifests
-from storage.artifacts import Artifact, Identity, finished, left_out
+from storage.artifacts import Artifact
+from storage.identities import Identity
+from storage.listings import finished, left_out
 from storage.runs import find_run, read_as_ours
 from storage.store import LocalStore
 from storage.views import Evaluated

@@ -10,7 +10,8 @@ import pytest
 
 from cir_core.errors import StoreCorrupt
 from storage import schemas, z_t
-from storage.artifacts import Identity
+from storage.catalog_tables import CATALOG, ddl
+from storage.identities import Identity
 from storage.store import LocalStore
 from storage.tables import vector_column
 from storage.views import Encoded, Scored
@@ -73,7 +74,7 @@ def test_files_do_not_say_what_columns_mean(tmp_path: Path) -> None:
 
 def test_the_catalogs_tables_tell_what_they_are() -> None:
     with duckdb.connect() as connection:
-        connection.execute(schemas.ddl())
+        connection.execute(ddl())
         columns = connection.execute(
             "SELECT table_name, column_name, data_type, NOT is_nullable, comment "
             "FROM duckdb_columns() WHERE NOT internal"
@@ -82,7 +83,7 @@ def test_the_catalogs_tables_tell_what_they_are() -> None:
     told = {(table, column): rest for table, column, *rest in columns}
     assert told["rankings", "rank"] == ["INTEGER", True, "the final order, 1-based"]
     assert told["queries", "targets"] == ["VARCHAR[]", False, "NULL: a query without label"]
-    assert {table for table, column in told if column == "run_id"} == set(schemas.CATALOG)
+    assert {table for table, column in told if column == "run_id"} == set(CATALOG)
     assert all(comment for _, comment in tables)
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from storage.artifacts import Artifact, Identity
+from storage.artifacts import Artifact
 from storage.catalog import CATALOG_FILE, query, write_catalog
+from storage.identities import Identity
 from storage.store import LocalStore
 
 IDENTITY = Identity("encode", 1, {}, {})

@@ -1,0 +1,96 @@
+"""The tables of ``cir.duckdb``: the store's, for each run, with comments that a shell shows."""
+
+import pyarrow as pa
+
+from storage import schemas
+from storage.schemas import ABOUT, INTEGER, NUMBER, SCORE, TEXT, TEXTS, column, table
+
+_TYPES = {
+    TEXT: "VARCHAR",
+    TEXTS: "VARCHAR[]",
+    INTEGER: "INTEGER",
+    SCORE: "FLOAT",
+    NUMBER: "DOUBLE",
+    pa.timestamp("us"): "TIMESTAMP",
+}
+
+RUNS = table(
+    "One row per evaluated run; every other table carries its run_id.",
+    column("dataset", TEXT),
+    column("split", TEXT),
+    column("protocol", TEXT),
+    column("k", INTEGER, "candidates per query"),
+    column("vector_index", TEXT, "that found them: exact, or FAISS's flat, ivf, gpu"),
+    column("precision", TEXT, "in which stage 2 computed"),
+    column("prior", NUMBER, "times stage 1's cosine, is part of stage 2's score; 0: none"),
+    column("images", INTEGER, "usable images"),
+    column("queries", INTEGER),
+    column("problems", INTEGER, "images or queries that could not be used"),
+    column("gallery_images", INTEGER, "usable members, summed over the galleries"),
+    column(
+        "gallery_missing",
+        INTEGER,
+        "members that could not be used: more than 0 is a short gallery",
+    ),
+    column("gallery_sha256", TEXT, "over the usable members' bytes and ids: see galleries"),
+    column("stage1_sha256", TEXT),
+    column("stage2_sha256", TEXT),
+    column("created_at", pa.timestamp("us")),
+)
+
+CATALOG = {
+    "runs": RUNS,
+    "gallery_members": table(
+        "Each gallery once, however many categories have it. The view gallery has them by "
+        "category. Without path and sha256: the image could not be used, see problems.",
+        *schemas.GALLERY,
+        *(one.with_nullable(True) for one in schemas.IMAGES if one.name != "image_id"),
+    ),
+    "galleries": schemas.GALLERIES.insert(1, schemas.GALLERY_NAME),
+    "queries": schemas.QUERIES.append(
+        column(
+            "target_stage1_rank",
+            INTEGER,
+            "of the best target, in the whole gallery",
+            nullable=True,
+        )
+    ).insert(
+        5,
+        column(
+            "recall_targets",
+            TEXTS,
+            "those that count for recall: all, or the first alone",
+            nullable=True,
+        ),
+    ),
+    "target_ranks": schemas.TARGET_RANKS,
+    "candidates": schemas.CANDIDATES,
+    "rankings": schemas.RANKINGS,
+    "metrics": schemas.METRICS,
+    "problems": schemas.PROBLEMS,
+}
+"""By their names; each begins with the run's."""
+
+
+def ddl() -> str:
+    """What makes the catalog's tables, and comments on them. No table has a key: DuckDB 1.0 cannot
+    open a file that has one (see the view integrity_runs)."""
+    return "\n".join(
+        statement for name, table in CATALOG.items() for statement in _statements(name, table)
+    )
+
+
+def _statements(name: str, table: pa.Schema) -> list[str]:
+    columns = ['    "run_id" VARCHAR NOT NULL']
+    columns += [
+        f'    "{one.name}" {_TYPES[one.type]}' + ("" if one.nullable else " NOT NULL")
+        for one in table
+    ]
+    told = [(f'TABLE "{name}"', table.metadata)]
+    told += [(f'COLUMN "{name}"."{one.name}"', one.metadata) for one in table]
+    comments = [
+        f"COMMENT ON {what} IS '{about[ABOUT].decode().replace(chr(39), 2 * chr(39))}';"
+        for what, about in told
+        if about
+    ]
+    return [f'CREATE TABLE "{name}" (\n' + ",\n".join(columns) + "\n);", *comments]

@@ -1,0 +1,93 @@
+"""Queries to look at: which they are, by SQL, and their pictures."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from storage.catalog import query
+from tasks.results.album import Album
+
+SHOWN = 7
+"""Candidates per stage and sample query."""
+
+SAMPLES = {
+    "Re-ranking gained most": "places_gained > 0 ORDER BY places_gained DESC",
+    "Re-ranking lost most": "places_gained < 0 ORDER BY places_gained",
+    "Lost in stage 1": "NOT is_candidate ORDER BY stage1_rank DESC NULLS LAST",
+    "Right in both stages": "stage1_rank = 1 AND stage2_rank = 1 ORDER BY length(text) DESC",
+}
+SAMPLES_EACH = 4
+
+UNLABELLED = "Queries without label"
+UNLABELLED_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class _Picture:
+    image_id: str
+    source: str
+    is_target: bool
+    score: str
+
+
+def rows_of(catalog: Path, sql: str) -> list[dict[str, Any]]:
+    """Of a statement, each by column."""
+    columns, rows = query(catalog, sql)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def samples(catalog: Path, run_id: str, album: Album) -> list[dict[str, Any]]:
+    """Groups of a run's queries, each with its title, its statement and what that chose."""
+    groups = []
+    for title, sql in _sample_sql(run_id).items():
+        queries = rows_of(catalog, sql)
+        for row in queries:
+            row["targets"] = row["targets"] or []
+            row["reference"] = _picture(album, row["reference_id"])
+            row["target_pictures"] = [_picture(album, image) for image in row["targets"][:2]]
+            for stage, rank, score in (
+                ("stage1", "stage1_rank", "stage1_score"),
+                ("stage2", "rank", "stage2_score"),
+            ):
+                top = rows_of(catalog, _top_sql(run_id, row["query_id"], rank, score))
+                row[stage] = [
+                    _picture(album, one["image_id"], row["targets"], f"{one['score']:.3f}")
+                    for one in top
+                ]
+        if queries:
+            groups.append({"title": title, "sql": sql, "queries": queries})
+    return groups
+
+
+def _top_sql(run_id: str, query_id: str, rank: str, score: str) -> str:
+    """A query's first candidates by a stage's rank."""
+    quoted = query_id.replace("'", "''")
+    return (
+        f"SELECT image_id, {score} AS score FROM rankings WHERE run_id = '{run_id}' "
+        f"AND query_id = '{quoted}' AND pool = 'gallery' ORDER BY {rank} LIMIT {SHOWN}"
+    )
+
+
+def _picture(
+    album: Album, image_id: str, targets: Collection[str] = (), score: str = ""
+) -> _Picture:
+    return _Picture(image_id, album.thumbnail(image_id), image_id in targets, score)
+
+
+def _sample_sql(run_id: str) -> dict[str, str]:
+    """The statement that chooses each group's queries."""
+    statements = {}
+    for title, condition in SAMPLES.items():
+        where, _, order = condition.partition(" ORDER BY ")
+        statements[title] = (
+            "SELECT query_id, category, reference_id, text, targets, stage1_rank, stage2_rank\n"
+            f"FROM rank_movement WHERE run_id = '{run_id}' AND pool = 'gallery' AND {where}\n"
+            f"ORDER BY {order}, query_id LIMIT {SAMPLES_EACH}"
+        )
+    statements[UNLABELLED] = (
+        "SELECT query_id, category, reference_id, text, targets\n"
+        f"FROM queries WHERE run_id = '{run_id}' AND targets IS NULL\n"
+        f"ORDER BY query_id LIMIT {UNLABELLED_SHOWN}"
+    )
+    return statements
