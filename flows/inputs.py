@@ -7,7 +7,7 @@ import torch
 
 from cir_core.datasets.registry import Dataset
 from cir_core.errors import UsageError
-from cir_core.rerankers.dual.precision import require_precision
+from cir_core.layers.precision import require_precision
 from cir_core.search.choice import IndexChoice
 from cir_core.search.indexes import require_available
 from cir_core.types import Precision

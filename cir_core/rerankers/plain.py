@@ -9,10 +9,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cir_core.layers.attention import token_mask
+from cir_core.layers.ragged import starts_of
 from cir_core.ordering import require_finite
 from cir_core.ports import FusedQueries
 from cir_core.rerankers.dual.model import Stage2Model
-from cir_core.rerankers.dual.packing import starts_of
 
 
 class ReferenceScorer:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from cir_core.rerankers.dual.packing import rows_of as tokens_at
+from cir_core.layers.ragged import rows_of as tokens_at
 from storage.tables import rows_of, taken
 from tasks.feed.pictures import Distinct
 

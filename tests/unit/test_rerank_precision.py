@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from cir_core.errors import UsageError
+from cir_core.layers.precision import require_precision, rounded_products
 from cir_core.ports import FusedQueries
 from cir_core.rerankers.dual import engine
 from cir_core.rerankers.dual.engine import RerankEngine
-from cir_core.rerankers.dual.precision import require_precision, rounded_products
 from cir_core.types import Precision
 from tests.support.tiny_models import TEXT, VISION, tiny_stage2
 

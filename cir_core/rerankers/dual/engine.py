@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cir_core.layers.precision import DTYPES, require_precision, rounded_products
+from cir_core.layers.ragged import rows_of, starts_of
 from cir_core.memory import is_out_of_memory
 from cir_core.ordering import require_finite
 from cir_core.ports import FusedQueries
@@ -21,8 +23,7 @@ from cir_core.rerankers.dual.budget import Budget
 from cir_core.rerankers.dual.cost import BRANCHES
 from cir_core.rerankers.dual.layers import attend_images, attend_self, feed_forward, read_scores
 from cir_core.rerankers.dual.model import Stage2Model
-from cir_core.rerankers.dual.packing import ByImage, Texts, rows_of, starts_of
-from cir_core.rerankers.dual.precision import DTYPES, require_precision, rounded_products
+from cir_core.rerankers.dual.packing import ByImage, Texts
 from cir_core.rerankers.dual.weights import prepare_weights
 from cir_core.types import Precision
 

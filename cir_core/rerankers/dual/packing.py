@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cir_core.layers.ragged import starts_of
+
 
 @dataclass(frozen=True)
 class Group:
@@ -30,18 +32,6 @@ class Texts:
             self.groups.append(Group(count, texts, tokens))
             text, token = texts.stop, tokens.stop
         self.firsts = torch.from_numpy(starts_of(lengths)).to(device)
-
-
-def starts_of(lengths: Int[np.ndarray, " text"]) -> Int[np.ndarray, " text"]:
-    """The first row of each text, when one follows the other."""
-    return np.cumsum(lengths) - lengths
-
-
-def rows_of(
-    starts: Int[np.ndarray, " text"], lengths: Int[np.ndarray, " text"]
-) -> Int[np.ndarray, " token"]:
-    """The rows of all tokens, text after text: from each start as many as the text is long."""
-    return np.repeat(starts - starts_of(lengths), lengths) + np.arange(lengths.sum())
 
 
 class ByImage:
