@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cir_core.errors import OutOfSpace, PreflightError
 
-_TEMPORARY = re.compile(r"\.(?P<process>\d+)-\d+\.tmp")
+_TEMPORARY = re.compile(r"\.(?P<process>\d+)-(?P<started>\d+)-\d+\.tmp")
 
 _numbers = itertools.count()
 """Of this process's temporary files: threads may write one name at once."""
@@ -26,7 +26,8 @@ def commit(path: Path, write: Callable[[Path], None]) -> str:
     """
     make_folder(path.parent)
     remove_leftovers(path.parent, path.name)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{next(_numbers)}.tmp")
+    writer = f"{os.getpid()}-{_started(os.getpid())}-{next(_numbers)}"
+    temporary = path.with_name(f".{path.name}.{writer}.tmp")
     try:
         write(temporary)
         digest = sha256_of(temporary)
@@ -42,22 +43,25 @@ def commit(path: Path, write: Callable[[Path], None]) -> str:
     return digest
 
 
-def remove_leftovers(folder: Path, name: str = "*") -> None:
+def remove_leftovers(folder: Path, name: str = "") -> None:
     """Remove what killed writers left of a name, or of all; a living writer's stays."""
-    for leftover in folder.glob(f".{name}.*.tmp*"):
+    start = f".{name}." if name else "."
+    for leftover in folder.glob(".*.tmp*"):
         writer = _TEMPORARY.search(leftover.name)
-        if writer is None or not _is_alive(int(writer["process"])):
+        is_alive = writer and _started(int(writer["process"])) == int(writer["started"])
+        if leftover.name.startswith(start) and not is_alive:
             leftover.unlink(missing_ok=True)
 
 
-def _is_alive(process: int) -> bool:
+def _started(process: int) -> int | None:
+    """When a process began, in hundredths of a second; None when there is none. A number alone may
+    be another's by now: in a container every run has the same."""
+    import psutil
+
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
+        return round(100 * psutil.Process(process).create_time())
+    except (psutil.Error, OverflowError):
+        return None
 
 
 def make_folder(path: Path) -> None:

@@ -41,7 +41,7 @@ def hold_store(store: Path) -> Iterator[None]:
     Raises StoreBusy at once, naming the holder; OutOfSpace when the disk is full; PreflightError
     when the store is not writable, or its file system has no locks.
     """
-    descriptor = _open(store)
+    descriptor = _open(store, store / "lock")
     try:
         if not _locked(store, descriptor, fcntl.LOCK_EX):
             holder = os.read(descriptor, PID_BYTES).decode(errors="replace").strip()
@@ -57,13 +57,14 @@ def hold_store(store: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _open(store: Path) -> int:
+def _open(store: Path, file: Path) -> int:
+    """For writing: NFS locks no other."""
     try:
-        store.mkdir(parents=True, exist_ok=True)
-        return os.open(store / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         if is_full(error):
-            raise out_of_space(store / "lock", error) from error
+            raise out_of_space(file, error) from error
         raise PreflightError(
             "the store cannot be written",
             item=str(store),
@@ -72,10 +73,10 @@ def _open(store: Path) -> int:
         ) from error
 
 
-def _locked(store: Path, descriptor: int, kind: int) -> bool:
-    """False when another process holds the lock."""
+def _locked(store: Path, descriptor: int, kind: int, *, wait: bool = False) -> bool:
+    """False when another process holds the lock, and that is not to be waited for."""
     try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:
@@ -100,12 +101,12 @@ def _sign(store: Path, descriptor: int) -> None:
 
 
 @contextmanager
-def hold_folder(folder: Path) -> Iterator[None]:
-    """Hold a folder that is there, waiting for whoever holds it; the kernel releases it when this
-    process ends."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+def hold_file(store: Path, file: Path) -> Iterator[None]:
+    """Hold a file of the store, which is made, waiting for whoever holds it; the kernel releases it
+    when this process ends. Raises as ``hold_store``, but StoreBusy."""
+    descriptor = _open(store, file)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _locked(store, descriptor, fcntl.LOCK_EX, wait=True)
         yield
     finally:
         os.close(descriptor)

@@ -1,5 +1,6 @@
 """A store: bytes under names. All that opens, lists, commits, maps and leases them is here."""
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -9,11 +10,15 @@ from shutil import disk_usage
 from typing import Protocol
 
 from cir_core.errors import UsageError
-from storage.atomic import commit, commit_text, existing_part, make_folder, remove_leftovers
-from storage.lock import hold_folder, hold_store, holder_of, is_writable
+from storage.atomic import commit, commit_text, existing_part, remove_leftovers
+from storage.lock import hold_file, hold_store, holder_of, is_writable
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 """At the beginning of a URI; a ``Path`` has made one slash of two."""
+
+
+LOCK_DIGITS = 2
+"""Of 256 files that lock folders, which sometimes share one."""
 
 
 class Store(Protocol):
@@ -127,8 +132,8 @@ class LocalStore:
 
     @contextmanager
     def hold(self, folder: str) -> Iterator[None]:
-        make_folder(self.local(folder))
-        with hold_folder(self.local(folder)):
+        name = hashlib.sha256(folder.encode()).hexdigest()[:LOCK_DIGITS]
+        with hold_file(self.root, self.local(f"locks/{name}")):
             yield
 
     def local(self, name: str) -> Path:

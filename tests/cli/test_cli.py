@@ -674,11 +674,11 @@ def test_an_interrupted_run_says_how_to_go_on_and_frees_the_store(
     code: int,
     said: str,
 ) -> None:
-    def retrieve(*_args: object, **_kwargs: object) -> None:
+    def interrupted(*_args: object, **_kwargs: object) -> None:
         os.kill(os.getpid(), number)
 
     with monkeypatch.context() as patch:
-        patch.setattr("flows.run.retrieve", retrieve)
+        patch.setattr("tasks.stages.retrieve.Retrieve.open", interrupted)
         answer = terminal("run", *own.bench.arguments(own.store))
     assert answer.code == code
     assert answer.out == ""

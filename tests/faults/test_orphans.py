@@ -19,13 +19,14 @@ PARENT = """
 import signal, sys, time
 from pathlib import Path
 from storage.sources.images import sha256_of_bytes
+from cir_core.layers.preprocess import Preprocess
 from tasks.feed.decode import ImageFile
 from tasks.feed.workers import decoded
 assert "torch" not in sys.modules, "workers would import it too"
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 root = Path(sys.argv[1])
 file = ImageFile("a", "a.png", sha256_of_bytes((root / "a.png").read_bytes()))
-with decoded([[file]] * 50, root, 16, workers=2) as crops:
+with decoded([[file]] * 50, root, Preprocess(16), workers=2) as crops:
     next(crops)
     print("decoding", flush=True)
     time.sleep(60)

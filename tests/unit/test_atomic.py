@@ -141,3 +141,23 @@ def test_a_file_in_the_place_of_a_folder_is_told(tmp_path: Path) -> None:
     with pytest.raises(PreflightError, match="taken"):
         commit_text(tmp_path / "taken" / "inside", "text")
     assert (tmp_path / "taken").is_file()
+
+
+@pytest.mark.parametrize("name", ["a", "[b]"])
+def test_a_killed_writers_leftover_goes_though_its_process_id_is_another_ones_now(
+    tmp_path: Path, name: str
+) -> None:
+    """In a container all runs have the same."""
+    (tmp_path / f".{name}.{os.getpid()}-1-0.tmp").write_text("half")
+    commit_text(tmp_path / name, "whole")
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_a_living_writers_temporary_file_stays(tmp_path: Path) -> None:
+    def write(temporary: Path) -> None:
+        temporary.write_text("outer")
+        commit_text(tmp_path / "a", "inner")
+
+    commit(tmp_path / "a", write)
+    assert (tmp_path / "a").read_text() == "outer"
+    assert os.listdir(tmp_path) == ["a"]
