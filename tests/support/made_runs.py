@@ -197,7 +197,8 @@ def _scored(
 
 def _write(store: Path, identity: Identity, tables: Mapping[str, pa.Table]) -> str:
     artifact = Artifact.of(LocalStore(store), identity)
-    for name, table in tables.items():
-        artifact.write_part(name, table)
-    artifact.finish(identity, tables)
+    if not artifact.is_done:
+        for name, table in tables.items():
+            artifact.write_part(name, table)
+        artifact.finish(identity, tables)
     return identity.fingerprint
