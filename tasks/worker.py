@@ -22,7 +22,7 @@ SECONDS_BETWEEN_COUNTS = 0.1
 class Job:
     """Shards of a pass for one worker, what it may use, and from which level on it logs."""
 
-    made: Pass
+    one_pass: Pass
     shards: list[str]
     machine: Machine
     level: int
@@ -56,7 +56,7 @@ def serve(channel: int) -> None:
     tell_by(parent.counting)
     error = None
     try:
-        for part in make_here(job.made, job.shards, job.machine):
+        for part in make_here(job.one_pass, job.shards, job.machine):
             parent.tell(Committed(part))
     except CirError as caught:
         error = caught

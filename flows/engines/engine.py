@@ -30,21 +30,21 @@ class Engine(ABC):
         """One task, under the function's name."""
         return self.observe(task.__name__, partial(task, *args, **kwargs))
 
-    def make(self, made: Pass, machine: Machine) -> tuple[str, ...]:
+    def make(self, one_pass: Pass, machine: Machine) -> tuple[str, ...]:
         """What is missing of a pass; the names of the stages that had anything to do."""
-        return self.observe(made.name, partial(make, made, machine, self.each))
+        return self.observe(one_pass.name, partial(make, one_pass, machine, self.each))
 
     def write(self, output: Output) -> tuple[str, ...]:
         """An output's files, if they are missing; its name if they were."""
         return self.observe(output.name, partial(make_output, output))
 
-    def each(self, made: Pass, shards: Sequence[str], machine: Machine) -> Iterable[str]:
+    def each(self, one_pass: Pass, shards: Sequence[str], machine: Machine) -> Iterable[str]:
         """See ``tasks.stages.stage.Each``: here, or by several processes."""
         if machine.processes == 1 or len(shards) == 1:
-            return make_here(made, shards, machine)
+            return make_here(one_pass, shards, machine)
         from flows.engines.processes import share_out
 
-        return share_out(made, shards, machine)
+        return share_out(one_pass, shards, machine)
 
 
 class InProcess(Engine):

@@ -39,7 +39,7 @@ class Share(NamedTuple):
     environment: Mapping[str, str]
 
 
-def share_out(made: Pass, shards: Sequence[str], machine: Machine) -> Iterator[str]:
+def share_out(one_pass: Pass, shards: Sequence[str], machine: Machine) -> Iterator[str]:
     """An ``Each``: ``machine.processes`` workers, each with its own models, make every so-manieth
     shard; what they commit has the same bytes as one process's with as many threads.
 
@@ -52,12 +52,12 @@ def share_out(made: Pass, shards: Sequence[str], machine: Machine) -> Iterator[s
         lost.clear()
         if not left:
             return
-        yield from _one_round(made, left, machine, lost)
+        yield from _one_round(one_pass, left, machine, lost)
         if not lost:
             return
         _log.warning("%d of %d workers have died: %s", len(lost), machine.processes, lost[0].fate())
         missing = {
-            shard for stage in made.stages if not stage.made.is_whole for shard in stage.left()
+            shard for stage in one_pass.stages if not stage.made.is_whole for shard in stage.left()
         }
         left = [shard for shard in shards if shard in missing]
         if not left:
@@ -97,7 +97,7 @@ def shares_of(machine: Machine, workers: int) -> list[Share]:
 
 
 def _one_round(
-    made: Pass, shards: Sequence[str], machine: Machine, lost: list[Child]
+    one_pass: Pass, shards: Sequence[str], machine: Machine, lost: list[Child]
 ) -> Iterator[str]:
     """Give the shards out once; workers that were killed are added to ``lost``."""
     workers = min(machine.processes, len(shards))
@@ -107,7 +107,7 @@ def _one_round(
         for number, share in enumerate(shares_of(machine, workers)):
             child = Child(SERVE, environment=share.environment)
             ending.callback(child.end)
-            child.channel.send(Job(made, list(shards[number::workers]), share.machine, level))
+            child.channel.send(Job(one_pass, list(shards[number::workers]), share.machine, level))
             children[child.channel] = child
         progress = ending.enter_context(_Progress(workers))
         while children:

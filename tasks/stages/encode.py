@@ -18,8 +18,8 @@ from storage.views import Encoded
 from tasks.feed.image_tokens import Pictures, Seen
 from tasks.progress import Counter
 from tasks.shards import part_name
-from tasks.stages.first_pass import Begun, PassStage
-from tasks.stages.stage import Product
+from tasks.stages.first_pass import OpenStage, PassStage
+from tasks.stages.stage import ReadyPart
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Encode(PassStage[Encoded]):
     def disk(counts: Counts, widths: Widths) -> int:
         return FLOAT * widths.embedding * counts.images
 
-    def begin(self, model: Retriever, pictures: Pictures) -> Begun:
+    def begin(self, model: Retriever, pictures: Pictures) -> OpenStage:
         view, ids = self.made, pictures.distinct.copies
 
         def for_shard(shard: str) -> _Embedding | None:
@@ -44,7 +44,7 @@ class Encode(PassStage[Encoded]):
             lacks = {kind: part for kind, part in parts.items() if view.lacks(part)}
             return _Embedding(view, model, ids, lacks) if lacks else None
 
-        return Begun(0, for_shard)
+        return OpenStage(0, for_shard)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class _Embedding:
     problems: list[dict[str, str]] = field(default_factory=list)
     asked = 0
 
-    def look(self, seen: Seen, counter: Counter) -> Iterable[Product]:
+    def look(self, seen: Seen, counter: Counter) -> Iterable[ReadyPart]:
         """What holds for a picture holds for each of its images."""
         for row, problem in seen.problems.items():
             self.problems.extend(problem.row(one) for one in self.ids[row])
@@ -68,14 +68,14 @@ class _Embedding:
             self.gallery.append(_embed(self.model, ids, seen.tokens))
         return ()
 
-    def close(self) -> Iterator[Product]:
+    def close(self) -> Iterator[ReadyPart]:
         schema = schemas.of_width(schemas.EMBEDDINGS, self.model.config.embedding)
         tables = {
             "embeddings": pa.concat_tables([schema.empty_table(), *self.gallery]),
             "problems": pa.Table.from_pylist(self.problems, schemas.PROBLEMS),
         }
         for kind, part in self.lacks.items():
-            yield Product(self.view, part, tables[kind])
+            yield ReadyPart(self.view, part, tables[kind])
 
 
 @torch.inference_mode()

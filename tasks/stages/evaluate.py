@@ -26,7 +26,7 @@ from cir_core.types import Pool
 from storage import schemas
 from storage.views import Encoded, Evaluated, Ingested, Ranked, Retrieved
 from tasks.stages.gallery import categories_by_gallery, usable_images
-from tasks.stages.stage import Product, Stage
+from tasks.stages.stage import ReadyPart, Stage
 
 NEVER = np.iinfo(np.int32).max
 """Rank of a target that no ranking can contain: a miss at every k."""
@@ -57,7 +57,7 @@ class Evaluate(Stage[Evaluated]):
             "rank": self.ranked.fingerprint,
         }
 
-    def work(self, shards: Sequence[str]) -> Iterator[Product]:
+    def work(self, shards: Sequence[str]) -> Iterator[ReadyPart]:
         protocol, galleries = self.ingested.protocol, _galleries(self.ingested, self.encoded)
         targets, rankings = self.candidates.read("targets"), self.ranked.read("rankings")
         metrics = _metrics(protocol, self.k, _labelled(self.ingested), targets, rankings)
@@ -67,8 +67,8 @@ class Evaluate(Stage[Evaluated]):
         ]
         described = [asdict(gallery) for gallery in galleries.values()]
         view = self.made
-        yield Product(view, "metrics", pa.Table.from_pylist(rows, schemas.METRICS))
-        yield Product(view, "galleries", pa.Table.from_pylist(described, schemas.GALLERIES))
+        yield ReadyPart(view, "metrics", pa.Table.from_pylist(rows, schemas.METRICS))
+        yield ReadyPart(view, "galleries", pa.Table.from_pylist(described, schemas.GALLERIES))
 
 
 def stage1_metrics(ingested: Ingested, candidates: Retrieved) -> list[Metric]:

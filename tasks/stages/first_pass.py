@@ -19,7 +19,7 @@ from tasks.models.opening import open_retriever
 from tasks.progress import Counter, count
 from tasks.shards import rows_in
 from tasks.stages.over_pictures import OverPictures
-from tasks.stages.stage import Pass, Product, Work
+from tasks.stages.stage import Pass, ReadyPart, Work
 from tasks.stages.tokens import find_kept
 
 
@@ -31,16 +31,16 @@ class Looker(Protocol):
         """Questions that are to be answered, beside the pictures that are seen."""
         ...
 
-    def look(self, seen: Seen, counter: Counter) -> Iterable[Product]:
+    def look(self, seen: Seen, counter: Counter) -> Iterable[ReadyPart]:
         """The parts that are complete with this batch."""
         ...
 
-    def close(self) -> Iterable[Product]:
+    def close(self) -> Iterable[ReadyPart]:
         """The other parts, when all of the shard has been seen."""
         ...
 
 
-class Begun(NamedTuple):
+class OpenStage(NamedTuple):
     """A stage that is ready: how many questions it has in all, and its looker for a shard, None
     where nothing of the shard is missing."""
 
@@ -58,7 +58,7 @@ class PassStage(OverPictures[Viewed]):
     version = 5
 
     @abstractmethod
-    def begin(self, model: Retriever, pictures: Pictures) -> Begun: ...
+    def begin(self, model: Retriever, pictures: Pictures) -> OpenStage: ...
 
     def settings(self) -> Mapping[str, Any]:
         return self.pictures.settings()
@@ -99,9 +99,9 @@ def _look(
     model: Retriever,
     pictures: Pictures,
     kept: KeptTokens | None,
-    begun: Sequence[Begun],
+    begun: Sequence[OpenStage],
     shards: Sequence[str],
-) -> Iterator[Product]:
+) -> Iterator[ReadyPart]:
     plans = [pictures.plan(rows_in(shard)) for shard in shards]
     every = [[one for stage in begun if (one := stage.looker(shard))] for shard in shards]
     left = sum(len(rows_in(shard)) for shard in shards)

@@ -20,9 +20,9 @@ from storage.views import Fused
 from tasks.feed.image_tokens import Pictures, Seen
 from tasks.progress import Counter
 from tasks.shards import Part, Shard, part_name, parts, rows_in
-from tasks.stages.first_pass import Begun, PassStage
+from tasks.stages.first_pass import OpenStage, PassStage
 from tasks.stages.questions import Questions, read_questions
-from tasks.stages.stage import Product
+from tasks.stages.stage import ReadyPart
 
 PART = 2**11
 """Questions per part of ``queries`` at most, where many are asked of few pictures: z_t of as many
@@ -57,7 +57,7 @@ class Fuse(PassStage[Fused]):
     def disk(counts: Counts, widths: Widths) -> int:
         return FLOAT * (widths.embedding * counts.queries + widths.z_t * counts.tokens)
 
-    def begin(self, model: Retriever, pictures: Pictures) -> Begun:
+    def begin(self, model: Retriever, pictures: Pictures) -> OpenStage:
         view, queries = self.made, self.ingested.read("queries")
         questions = read_questions(model.config, queries, pictures.distinct)
 
@@ -72,7 +72,7 @@ class Fuse(PassStage[Fused]):
             asked = Shard(items, every, missing)
             return _Fusing(view, model, pictures, questions, asked, unfused, [*missing])
 
-        return Begun(len(questions), for_shard)
+        return OpenStage(len(questions), for_shard)
 
 
 def _name(part: Part) -> str:
@@ -98,7 +98,7 @@ class _Fusing:
     def asked(self) -> int:
         return sum(len(part.items) for part in self.shard.missing)
 
-    def look(self, seen: Seen, counter: Counter) -> Iterator[Product]:
+    def look(self, seen: Seen, counter: Counter) -> Iterator[ReadyPart]:
         self._note(seen)
         batch = self.pictures.machine.batch
         for fusions in fuse_seen(self.model, seen, self.questions, self.shard, batch):
@@ -107,14 +107,14 @@ class _Fusing:
             if len(self.fused) == len(self.coming[0].items):
                 yield self._next_part()
 
-    def close(self) -> Iterator[Product]:
+    def close(self) -> Iterator[ReadyPart]:
         if self.coming:  # of no question
             yield self._next_part()
         if self.view.lacks(self.unfused_part):
             unfused = pa.Table.from_pylist(self.unfused, schemas.PROBLEMS)
-            yield Product(self.view, self.unfused_part, unfused)
+            yield ReadyPart(self.view, self.unfused_part, unfused)
 
-    def _next_part(self) -> Product:
+    def _next_part(self) -> ReadyPart:
         """What holds for a question holds for each of its queries."""
         rows = [
             {"query_id": query, **fusion}
@@ -124,7 +124,7 @@ class _Fusing:
         self.fused.clear()
         schema = schemas.of_width(schemas.FUSED_QUERIES, self.model.config.embedding)
         table = pa.Table.from_pylist(rows, schema)
-        return Product(self.view, _name(self.coming.pop(0)), table)
+        return ReadyPart(self.view, _name(self.coming.pop(0)), table)
 
     def _note(self, seen: Seen) -> None:
         """The queries that cannot be asked."""

@@ -27,7 +27,7 @@ from storage.views import Ingested
 from tasks.machine import Machine
 from tasks.stages.gallery import category_table, gallery_table
 from tasks.stages.scan import Images, scan_images, tell_notes, tell_several
-from tasks.stages.stage import Product, Stage, make, make_here
+from tasks.stages.stage import ReadyPart, Stage, make, make_here
 
 ROW_BYTES = 200
 """Of an image or a query: ids, a path, a hash, a text."""
@@ -68,9 +68,9 @@ class Ingest(Stage[Ingested]):
     def disk(counts: Counts, widths: Widths) -> int:
         return ROW_BYTES * (counts.images + counts.queries)
 
-    def work(self, shards: Sequence[str]) -> Iterator[Product]:
+    def work(self, shards: Sequence[str]) -> Iterator[ReadyPart]:
         for kind, table in self.tables().items():
-            yield Product(self.made, kind, table)
+            yield ReadyPart(self.made, kind, table)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from cir_core.protocols import Subset
 from storage import schemas
 from storage.tables import rows_of
 from storage.views import Ingested, Ranked, Retrieved, Scored
-from tasks.stages.stage import Product, Stage
+from tasks.stages.stage import ReadyPart, Stage
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Rank(Stage[Ranked]):
         which is not counted upon."""
         return 24 * counts.pairs
 
-    def work(self, shards: Sequence[str]) -> Iterator[Product]:
+    def work(self, shards: Sequence[str]) -> Iterator[ReadyPart]:
         table = (
             self.candidates.read("candidates")
             .join(self.scored.read("scores"), ["query_id", "image_id"])
@@ -64,7 +64,7 @@ class Rank(Stage[Ranked]):
                 item=str(self.scored.folder),
                 remedy="delete this folder and run the same command again",
             )
-        yield Product(self.made, "rankings", _ranked(table, self.ingested.protocol.subset))
+        yield ReadyPart(self.made, "rankings", _ranked(table, self.ingested.protocol.subset))
 
 
 def _ranked(table: pa.Table, subset: Subset) -> pa.Table:

@@ -28,7 +28,7 @@ from tasks.progress import Counter, count
 from tasks.shards import Part, Shard, part_name, parts, rows_in, slice_of
 from tasks.stages.over_pictures import OverPictures
 from tasks.stages.scoring import Pairs, Rows, pairs_of, read_rows
-from tasks.stages.stage import Product, Work
+from tasks.stages.stage import ReadyPart, Work
 from tasks.stages.tokens import find_kept
 
 PART = 2**15
@@ -110,7 +110,7 @@ class Rerank(OverPictures[Scored]):
         rows: Rows,
         pairs: Pairs,
         shards: Sequence[str],
-    ) -> Iterator[Product]:
+    ) -> Iterator[ReadyPart]:
         view = self.made
         left = [_open_shard(pairs, shard, view) for shard in shards]
         plans = [_plan(pictures, pairs, shard) for shard in left]
@@ -127,7 +127,7 @@ class Rerank(OverPictures[Scored]):
                     mine = shard.of(part)
                     some = np.fromiter(scores, dtype=np.float32, count=len(pairs.of_numbers(mine)))
                     scored = _scores_table(rows, pairs, mine, some, self.prior)
-                    yield Product(view, _name(part), scored)
+                    yield ReadyPart(view, _name(part), scored)
 
 
 def open_scorer(

@@ -25,7 +25,7 @@ from storage.views import Encoded, Fused, Ingested, Retrieved
 from tasks.machine import Machine
 from tasks.shards import part_name
 from tasks.stages.gallery import categories_by_gallery
-from tasks.stages.stage import Product, Stage, Work
+from tasks.stages.stage import ReadyPart, Stage, Work
 
 SECONDS_PER_GALLERY = 0.05
 """Two parts are committed for each; categories that share one count once."""
@@ -135,7 +135,7 @@ class Retrieve(Stage[Retrieved]):
 
     def _search_each(
         self, images: _Vectors, asked: _Vectors, shards: Sequence[str]
-    ) -> Iterator[Product]:
+    ) -> Iterator[ReadyPart]:
         view, removes_reference = self.made, self.ingested.protocol.removes_reference
         members, questions = self.ingested.read("gallery"), self.ingested.read("queries")
         galleries = list(categories_by_gallery(self.ingested).items())
@@ -149,7 +149,7 @@ class Retrieve(Stage[Retrieved]):
             work = _Search(mine, usable, Gallery(images.of(mine)), asked.of(usable["query_id"]))
             tables = _search(work, self.k, self.index, removes_reference=removes_reference)
             for kind, table in zip(view.holds, tables, strict=True):
-                yield Product(view, part_name(kind, shard), table)
+                yield ReadyPart(view, part_name(kind, shard), table)
 
 
 def _search(

@@ -21,7 +21,7 @@ from tasks.machine import Machine
 from tasks.shards import WHOLE, place_of, shares_left
 
 
-class Product(NamedTuple):
+class ReadyPart(NamedTuple):
     """A part that is ready to be committed to an artifact."""
 
     view: View
@@ -29,7 +29,7 @@ class Product(NamedTuple):
     content: pa.Table | np.ndarray
 
 
-Work = Callable[[Sequence[str]], Iterator[Product]]
+Work = Callable[[Sequence[str]], Iterator[ReadyPart]]
 """The missing parts of some shards, shard after shard, each as soon as it is complete. It gets all
 that its worker is to do at once, so that pictures are decoded ahead across shards."""
 
@@ -95,7 +95,7 @@ class Stage(ABC, Generic[Viewed]):
         """See ``Pass``."""
         return nullcontext(self.work)
 
-    def work(self, shards: Sequence[str]) -> Iterator[Product]:
+    def work(self, shards: Sequence[str]) -> Iterator[ReadyPart]:
         """The ``Work`` of a stage for which nothing need be opened."""
         raise NotImplementedError
 
@@ -155,23 +155,23 @@ Each = Callable[[Pass, Sequence[str], Machine], Iterable[str]]
 """Has the shards of a pass made, by whomever; gives the name of each part once it is committed."""
 
 
-def make(made: Pass, machine: Machine, each: Each) -> tuple[str, ...]:
+def make(one_pass: Pass, machine: Machine, each: Each) -> tuple[str, ...]:
     """Make what is missing; the names of the stages that had anything to do."""
-    lacking = [stage for stage in made.stages if not stage.made.is_done]
+    lacking = [stage for stage in one_pass.stages if not stage.made.is_done]
     left = {shard for stage in lacking for shard in stage.left()}
-    shards = [shard for shard in made.stages[0].shards() if shard in left] if left else []
+    shards = [shard for shard in one_pass.stages[0].shards() if shard in left] if left else []
     if shards:
-        for needed in made.needs(machine):
+        for needed in one_pass.needs(machine):
             make(needed, machine, each)
-        deque(each(made, shards, machine), maxlen=0)
+        deque(each(one_pass, shards, machine), maxlen=0)
     for stage in lacking:
         stage.finish()
     return tuple(stage.name for stage in lacking)
 
 
-def make_here(made: Pass, shards: Sequence[str], machine: Machine) -> Iterator[str]:
+def make_here(one_pass: Pass, shards: Sequence[str], machine: Machine) -> Iterator[str]:
     """An ``Each``: in this process."""
-    with made.open(machine) as work:
+    with one_pass.open(machine) as work:
         for view, part, content in work(shards):
             view.write(part, content)
             yield part

@@ -30,7 +30,7 @@ from tasks.machine import Machine
 from tasks.models.opening import open_encoder
 from tasks.progress import count
 from tasks.shards import part_name, rows_in, shards_of
-from tasks.stages.stage import Product, Stage, Work
+from tasks.stages.stage import ReadyPart, Stage, Work
 
 _DTYPES = {"fp32": np.float32, "fp16": np.float16}
 
@@ -86,7 +86,7 @@ class Tokens(Stage[KeptTokens]):
 
     def _keep(
         self, pictures: Pictures, encoder: ImageEncoder, shards: Sequence[str]
-    ) -> Iterator[Product]:
+    ) -> Iterator[ReadyPart]:
         plans = {shard: pictures.plan(rows_in(shard)) for shard in shards}
         images = sum(len(rows_in(shard)) for shard in shards)
         _announce(self.store, encoder.shape, images, self.precision)
@@ -99,8 +99,8 @@ class Tokens(Stage[KeptTokens]):
                 mine = islice(seen, len(batches))
                 tokens, problems = _collect(mine, rows_in(shard), pictures, encoder.shape)
                 array = tokens.astype(_DTYPES[self.precision], copy=False)
-                yield Product(view, part_name("tokens", shard) + ARRAY_SUFFIX, array)
-                yield Product(view, part_name("problems", shard), problems)
+                yield ReadyPart(view, part_name("tokens", shard) + ARRAY_SUFFIX, array)
+                yield ReadyPart(view, part_name("problems", shard), problems)
                 counter.update(len(rows_in(shard)))
 
 

@@ -14,7 +14,7 @@ from storage import schemas
 from storage.views import Scored
 from tasks.progress import count
 from tasks.shards import part_name
-from tasks.stages.stage import Product, Stage
+from tasks.stages.stage import ReadyPart, Stage
 
 FATAL, REFUSED, BROKEN = "3", "4", "5"
 """Shards at which a worker may be killed, refuse what it is given, or meet a bug."""
@@ -42,14 +42,14 @@ class Squares(Stage[Scored]):
     def shards(self) -> Sequence[str]:
         return [str(number) for number in range(self.numbers)]
 
-    def work(self, shards: Sequence[str]) -> Iterator[Product]:
+    def work(self, shards: Sequence[str]) -> Iterator[ReadyPart]:
         done = self.numbers - len(shards)
         with count("squaring", self.numbers, "numbers", done=done) as counter:
             for shard in shards:
                 self._meet_fate(shard)
                 row = {"query_id": shard, "image_id": "i", "stage2_score": float(shard) ** 2}
                 table = pa.Table.from_pylist([row], schemas.SCORES)
-                yield Product(self.made, part_name("scores", shard), table)
+                yield ReadyPart(self.made, part_name("scores", shard), table)
                 counter.update(1)
 
     def _meet_fate(self, shard: str) -> None:
