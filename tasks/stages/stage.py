@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, Protocol
 import numpy as np
 import pyarrow as pa
 
+from cir_core.errors import StoreCorrupt
 from cir_core.planning.disk import Counts
 from cir_core.planning.effort import Effort, Forecast
 from cir_core.ports import Widths
@@ -141,14 +142,20 @@ class Stage(ABC, Generic[Viewed]):
         return place.shard, list(self.makes.holds).index(place.kind), place.start
 
     def finish(self) -> None:
-        """Write the manifest over the parts of all shards, which are committed."""
-        view, shards = self.made, set(self.shards())
-        names = [
-            name
-            for name in view.begun()
-            if place_of(name).kind in view.holds and place_of(name).shard in shards
-        ]
-        view.finish(self.identity, sorted(names, key=self.in_order))
+        """Write the manifest over the parts of all shards. Raises StoreCorrupt when one is not
+        committed."""
+        view, shards, names = self.made, self.shards(), self.made.begun()
+        left = shares_left(names, shards, view.holds)
+        if left:
+            raise StoreCorrupt(
+                f"{len(left)} shards of a stage are not made, though its work has ended",
+                item=str(view.folder),
+                cause=f"{min(left)} is the first; files were removed meanwhile, or this is a bug",
+                remedy="run the same command again: what is there is kept",
+            )
+        known = {(kind, shard) for kind in view.holds for shard in shards}
+        mine = [name for name in names if place_of(name)[:2] in known]
+        view.finish(self.identity, sorted(mine, key=self.in_order))
 
 
 Each = Callable[[Pass, Sequence[str], Machine], Iterable[str]]

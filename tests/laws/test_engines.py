@@ -1,17 +1,17 @@
 """What holds whoever makes the shards: this process, or several."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
 
-from cir_core.errors import PreflightError, UsageError, WorkerLost
+from cir_core.errors import PreflightError, StoreCorrupt, UsageError, WorkerLost
 from flows.engines.engine import InProcess
 from flows.engines.processes import shares_of
 from storage.store import LocalStore
 from tasks.machine import Machine
-from tasks.stages.stage import make
+from tasks.stages.stage import Pass, make
 from tests.support.processes import children
 from tests.support.small_benchmarks import Bench
 from tests.support.toy_stage import BROKEN, REFUSED, Squares
@@ -82,6 +82,17 @@ def test_an_error_is_the_same_and_ends_all_work(
 
 
 @starts_processes
+def test_nothing_is_finished_that_was_not_made(squares: Callable[..., Squares]) -> None:
+    stage = squares()
+
+    def idle(one_pass: Pass, shards: Sequence[str], machine: Machine) -> Iterable[str]:
+        return iter(())
+
+    with pytest.raises(StoreCorrupt, match="8 shards of a stage are not made"):
+        make(stage, Machine(), idle)
+    assert not stage.made.is_whole
+
+
 def test_the_shards_of_a_killed_worker_are_given_out_again(
     squares: Callable[..., Squares], caplog: pytest.LogCaptureFixture
 ) -> None:
