@@ -96,7 +96,7 @@ EXPORT = table(
 )
 
 METRICS = table(
-    "Fractions, with 95 % intervals (see docs on metrics).",
+    "Fractions, with 95 % intervals.",
     column("protocol", TEXT),
     column("category", TEXT, "average: macro over categories; micro: over queries"),
     column("stage", TEXT, "stage1, stage2, or gain (paired difference)"),

@@ -14,12 +14,11 @@ from cir_core.planning.disk import Counts
 from cir_core.planning.effort import Effort, Forecast
 from cir_core.ports import Widths
 from cir_core.protocols import PROTOCOLS
-from storage.atomic import commit_text
 from storage.catalog import CATALOG_FILE
 from storage.products import Product
 from tasks.results.album import Album
 from tasks.results.samples import rows_of, samples
-from tasks.stages.output import Output
+from tasks.stages.output import Output, folder_of
 
 VERSION = 7
 PAGE, NUMBERS = "index.html", "metrics.json"
@@ -46,12 +45,13 @@ class Report(Output):
 
     @property
     def product(self) -> Product:
-        folder = self.evaluated.store.local(f"reports/{self.evaluated.run_id}")
+        folder = self.evaluated.store.local(folder_of(self.evaluated))
         return Product(folder, "report", str(VERSION), (PAGE, NUMBERS))
 
     def write(self) -> Mapping[str, str]:
         evaluated, run_id = self.evaluated, self.evaluated.run_id
-        catalog, folder = evaluated.store.local(CATALOG_FILE), self.product.folder
+        store = evaluated.store
+        catalog = store.local(CATALOG_FILE)
         run = rows_of(catalog, f"SELECT * FROM runs WHERE run_id = '{run_id}'")[0]
         album = Album(evaluated.ingested.read("images"), self.root)
         content = {
@@ -68,13 +68,14 @@ class Report(Output):
             "samples": samples(catalog, run_id, album),
             "made_with": evaluated.made_with(),
         }
-        commit_text(folder / PAGE, _template().render(content))
+        store.put_text(f"{folder_of(self.evaluated)}/{PAGE}", _template().render(content))
         tables = {
             name: rows_of(catalog, f"SELECT * FROM {name} WHERE run_id = '{run_id}'")
             for name in ("galleries", "problems", "metrics")
         }
         summary = {"report_version": VERSION, "run": run} | tables
-        commit_text(folder / NUMBERS, json.dumps(summary, indent=1, default=str) + "\n")
+        numbers = json.dumps(summary, indent=1, default=str) + "\n"
+        store.put_text(f"{folder_of(self.evaluated)}/{NUMBERS}", numbers)
         return {run_id: evaluated.content}
 
     @staticmethod

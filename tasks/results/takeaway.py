@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from cir_core.planning.disk import Counts
 from cir_core.ports import Widths
-from storage.atomic import commit
 from storage.products import Product
 from storage.tables import write_jsonl, write_table
 from tasks.results.ranking_rows import ranking_rows
-from tasks.stages.output import Output
+from tasks.stages.output import Output, folder_of
 
 VERSION = 1
 FILES = ("ranked.jsonl", "ranked.parquet")
@@ -30,16 +30,15 @@ class Takeaway(Output):
 
     @property
     def product(self) -> Product:
-        folder = self.evaluated.store.local(f"reports/{self.evaluated.run_id}")
+        folder = self.evaluated.store.local(folder_of(self.evaluated))
         return Product(folder, "ranked", str(VERSION), FILES)
 
     def write(self) -> Mapping[str, str]:
         evaluated = self.evaluated
         rankings = evaluated.ranked.read("rankings")
         table = ranking_rows(evaluated.ingested.read("queries"), rankings)
-        lines, columns = self.files
-        commit(lines, lambda path: write_jsonl(path, table))
-        commit(columns, lambda path: write_table(path, table))
+        for file, write in zip(FILES, (write_jsonl, write_table), strict=True):
+            evaluated.store.put(f"{folder_of(self.evaluated)}/{file}", partial(write, table=table))
         return {evaluated.run_id: evaluated.content}
 
     @staticmethod

@@ -56,6 +56,11 @@ class Output(ABC):
         return tuple(self.product.folder / file for file in self.product.files)
 
 
+def folder_of(evaluated: Evaluated) -> str:
+    """Where the files of one run are in its store."""
+    return f"reports/{evaluated.run_id}"
+
+
 def make_output(output: Output) -> tuple[str, ...]:
     """Write the files if they are not there; the output's name if they were not."""
     if output.is_done:
