@@ -93,6 +93,15 @@ def states(models: Models) -> Tensor:
     return models.retriever.encoder.see(pixels(models))
 
 
+def fused(models: Models) -> FusedQueries:
+    answers = models.retriever.ask(TEXTS, states(models))
+    none = [np.empty((length, 0), np.float32) for length in LENGTHS]
+    z_t = none if answers.z_t is None else [
+        state[:length].numpy() for state, length in zip(answers.z_t, LENGTHS, strict=True)
+    ]  # fmt: skip
+    return FusedQueries.of(z_t, TEXTS)
+
+
 def close(models: Models, found: Tensor, expected: Tensor) -> None:
     atol = rounding(models.sums, magnitude=5)
     torch.testing.assert_close(found, expected, rtol=0, atol=atol)
@@ -173,6 +182,21 @@ def test_the_published_vit_costs_111_gflop() -> None:
     assert PUBLISHED_RETRIEVER.seeing_flops() == pytest.approx(111e9, rel=0.01)
 
 
+@pytest.mark.parametrize("images", [2, 8], ids=["many pairs an image", "few pairs an image"])
+def test_rerankers_count_what_torch_counts(models: Models, images: int) -> None:
+    """Of pairs whose queries are begun, so when they are scored again."""
+    seen, reranker = states(models)[:images], models.reranker
+    scorer = reranker.open(fused(models), device=CPU, memory=None, precision="fp32")
+    query, image = np.repeat(np.arange(8), 2), np.arange(16) % images
+
+    def work() -> None:
+        scorer.score(scorer.prepare(seen), query, image)
+
+    work()
+    load = Load.of(np.array(LENGTHS)[query], image, images=images)
+    assert counted(work) == reranker.config.scoring_flops(load)
+
+
 def test_no_pairs_cost_nothing_and_sharing_is_no_dearer(models: Models) -> None:
     config, none = models.reranker.config, np.array([], dtype=int)
     assert config.scoring_flops(Load.of(none, none, images=3)) == 0
@@ -231,14 +255,8 @@ def test_a_reranker_says_whom_it_cannot_follow() -> None:
 
 
 def test_scores_are_of_their_pairs_alone_and_in_the_order_asked(models: Models) -> None:
-    retriever, seen = models.retriever, states(models)
-    answers = retriever.ask(TEXTS, seen)
-    none = [np.empty((length, 0), np.float32) for length in LENGTHS]
-    z_t = none if answers.z_t is None else [
-        state[:length].numpy() for state, length in zip(answers.z_t, LENGTHS, strict=True)
-    ]  # fmt: skip
-    queries = FusedQueries.of(z_t, TEXTS)
-    scorer = models.reranker.open(queries, device=CPU, memory=None, precision="fp32")
+    seen = states(models)
+    scorer = models.reranker.open(fused(models), device=CPU, memory=None, precision="fp32")
     images = scorer.prepare(seen)
     query, image = (axis.ravel() for axis in np.indices((8, 8)))
     every = scorer.score(images, query, image)

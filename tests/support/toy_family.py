@@ -58,10 +58,11 @@ class ToyConfig(Frozen):
         return 0.0
 
     def scoring_flops(self, load: Load) -> float:
-        return 0.0
+        """The projection of an image, once for all of its pairs."""
+        return 2 * COLOURS * self.embedding * float(np.count_nonzero(load.pairs))
 
     def plain_flops(self, load: Load) -> float:
-        return 0.0
+        return 2 * COLOURS * self.embedding * load.sums[0]
 
 
 class ToyEncoder(nn.Module):
