@@ -194,7 +194,7 @@ def require_fit(
     objections = reranker.objections(retriever)
     if objections:
         raise CheckpointRefused(
-            "z_t of stage 1 does not fit stage 2",
+            "stage 2 does not fit this stage 1",
             cause="; ".join(objections),
             remedy="use models that were trained together",
         )

@@ -327,7 +327,7 @@ def test_a_pair_must_agree_on_the_width_of_z_t() -> None:
     text = TEXT.model_copy(update={"width": 8})
     two = Stage2Model(Stage2Config(kind="stage2", vision=VISION, text=text, merge_from=1))
     two.vision.load_state_dict(ONE.vision.state_dict())
-    with pytest.raises(CheckpointRefused, match="z_t of stage 1 does not fit"):
+    with pytest.raises(CheckpointRefused, match="stage 2 does not fit this stage 1"):
         require_pair(ONE, DualReranker(two))
 
 
