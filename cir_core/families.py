@@ -83,8 +83,7 @@ def load_retriever(
     Raises as ``retriever_config``, CheckpointRefused for any missing, extra or misshapen tensor,
     and NonFiniteError for NaN or infinity in a weight.
     """
-    config: Any = retriever_config(content, source)
-    retriever: Retriever = FAMILIES[config.kind].port(load_model(config, tensors, source))
+    retriever: Retriever = _met(retriever_config(content, source), tensors, source)
     return retriever
 
 
@@ -92,8 +91,7 @@ def load_reranker(
     content: Mapping[str, Any], tensors: Mapping[str, Tensor], source: str
 ) -> Reranker:
     """Stage 2, in eval mode. Raises as ``load_retriever``."""
-    config: Any = reranker_config(content, source)
-    reranker: Reranker = FAMILIES[config.kind].port(load_model(config, tensors, source))
+    reranker: Reranker = _met(reranker_config(content, source), tensors, source)
     return reranker
 
 
@@ -101,8 +99,7 @@ def load_encoder(
     content: Mapping[str, Any], tensors: Mapping[str, Tensor], source: str
 ) -> ImageEncoder:
     """That of a model of either stage. Raises as ``load_retriever``."""
-    config = parse_config(content, source)
-    encoder: ImageEncoder = FAMILIES[config.kind].port(load_model(config, tensors, source)).encoder
+    encoder: ImageEncoder = _met(parse_config(content, source), tensors, source).encoder
     return encoder
 
 
@@ -198,6 +195,11 @@ def require_fit(
             cause="; ".join(objections),
             remedy="use models that were trained together",
         )
+
+
+def _met(config: Any, tensors: Mapping[str, Tensor], source: str) -> Any:
+    """The model, as its port."""
+    return FAMILIES[config.kind].port(load_model(config, tensors, source))
 
 
 def _of_stage(stage: int, config: Any, source: str) -> Any:

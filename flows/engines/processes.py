@@ -50,8 +50,6 @@ def share_out(one_pass: Pass, shards: Sequence[str], machine: Machine) -> Iterat
     left, lost = list(shards), list[Child]()
     for _ in range(ROUNDS):
         lost.clear()
-        if not left:
-            return
         yield from _one_round(one_pass, left, machine, lost)
         if not lost:
             return
