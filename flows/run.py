@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from cir_core.datasets.selection import source_split
 from cir_core.errors import ProblemsFound
@@ -49,6 +50,14 @@ class Run:
         return self.evaluated.run_id
 
 
+class Found(NamedTuple):
+    """What stage 1 leaves beside its artifacts: the stages that had anything to do, and how many
+    problems images and queries have."""
+
+    made: tuple[str, ...]
+    problems: int
+
+
 def run_pipeline(settings: Settings, engine: Engine) -> Run:
     """Make what is missing, stage by stage, up to the catalog and the report.
 
@@ -64,7 +73,8 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
         ingested = reading.ingested
         made = ("ingest",) * (not reading.reused)
         graph = graph_of(inputs, ingested, pair)
-        made += find_candidates(settings, inputs, ingested, graph.filtering, engine)
+        found = find_candidates(settings, inputs, ingested, graph.filtering, engine)
+        made += found.made
         for stage in (graph.rerank, graph.rank, graph.evaluate):
             made += engine.make(stage, inputs.machine)
         for output in graph.outputs:
@@ -75,7 +85,7 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
         evaluated=graph.evaluate.made,
         catalog=files[Publish][0],
         report=files[Report][0],
-        problems=len(problems_of(ingested, graph.filtering)),
+        problems=found.problems,
         ranked=files.get(Takeaway, ()),
         made=made,
         changed=changed,
@@ -84,16 +94,17 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
 
 def find_candidates(
     settings: Settings, inputs: Inputs, ingested: Ingested, filtering: Filtering, engine: Engine
-) -> tuple[str, ...]:
-    """Stage 1: from images and queries to candidates; the stages that had anything to do. The
-    caller holds the store. Raises ProblemsFound as ``run_pipeline``."""
+) -> Found:
+    """Stage 1: from images and queries to candidates. The caller holds the store. Raises
+    ProblemsFound as ``run_pipeline``."""
     check_texts(settings, inputs, ingested)
     made = engine.make(filtering.first_pass, inputs.machine)
     problems = problems_of(ingested, filtering)
     stop_on_problems(problems, settings.allow_missing)
     if problems:
         _log.warning("going on with %d problems: gallery or queries are short", len(problems))
-    return made + engine.make(filtering.retrieve, inputs.machine)
+    made += engine.make(filtering.retrieve, inputs.machine)
+    return Found(made, len(problems))
 
 
 def ingest_split(settings: Settings, inputs: Inputs, engine: Engine) -> Reading:
