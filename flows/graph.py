@@ -72,10 +72,9 @@ class Graph:
 def filtering_of(inputs: Inputs, ingested: Ingested, models: Pair) -> Filtering:
     """``models`` says which stage 1 was checked."""
     store, model = inputs.store, models.digest("stage1")
-    over_pictures = (ingested, model, inputs.stage1, inputs.data_root)
     pictures = read_retriever_config(inputs.stage1).pictures
-    encode = Encode(store, *over_pictures, pictures)
-    fuse = Fuse(store, *over_pictures, pictures)
+    seen = (ingested, inputs.stage1, inputs.data_root, model, pictures)
+    encode, fuse = Encode(store, *seen), Fuse(store, *seen)
     retrieve = Retrieve(store, ingested, encode.made, fuse.made, inputs.k, inputs.index)
     return Filtering(encode, fuse, retrieve)
 
@@ -85,9 +84,9 @@ def graph_of(inputs: Inputs, ingested: Ingested, pair: Pair) -> Graph:
     store = inputs.store
     first = filtering_of(inputs, ingested, pair)
     candidates, fused, encoded = first.retrieve.made, first.fuse.made, first.encode.made
-    over_pictures = (ingested, pair.digest("stage2"), inputs.stage2, inputs.data_root)
-    prior = pair.setting("prior")
-    rerank = Rerank(store, *over_pictures, fused, candidates, prior, inputs.precision)
+    model, prior = pair.digest("stage2"), pair.setting("prior")
+    seen = (ingested, inputs.stage2, inputs.data_root, model)
+    rerank = Rerank(store, *seen, fused, candidates, prior, inputs.precision)
     rank = Rank(store, ingested, candidates, rerank.made)
     evaluate = Evaluate(store, ingested, encoded, candidates, rank.made, inputs.k)
     outputs: list[Output] = [Publish(evaluate.made), Report(evaluate.made, inputs.data_root)]

@@ -20,7 +20,7 @@ from tasks.progress import Counter, count
 from tasks.shards import rows_in
 from tasks.stages.over_pictures import OverPictures
 from tasks.stages.stage import Pass, ReadyPart, Work
-from tasks.stages.tokens import find_kept
+from tasks.stages.tokens import find_kept, tokens_needed
 
 
 class Looker(Protocol):
@@ -53,6 +53,7 @@ class PassStage(OverPictures[Viewed]):
     """A stage that the pass makes. ``model`` is the sha256 of the stage 1 in the ``folder``. Raises
     as ``open_retriever`` for another model, and as ``feed_pixels``."""
 
+    model: str
     pictures: Preprocess
 
     version = 5
@@ -65,6 +66,9 @@ class PassStage(OverPictures[Viewed]):
 
     def inputs(self) -> Mapping[str, str]:
         return {"images": self.ingested.digest("images"), "model": self.model}
+
+    def needs(self, machine: Machine) -> Sequence[Pass]:
+        return FirstPass((self,)).needs(machine)
 
     def open(self, machine: Machine) -> AbstractContextManager[Work]:
         return FirstPass((self,)).open(machine)
@@ -82,7 +86,7 @@ class FirstPass:
     name = "encode"
 
     def needs(self, machine: Machine) -> Sequence[Pass]:
-        return self.stages[0].needs(machine)
+        return tokens_needed(self.stages[0], machine)
 
     @contextmanager
     def open(self, machine: Machine) -> Iterator[Work]:

@@ -28,8 +28,8 @@ from tasks.progress import Counter, count
 from tasks.shards import Part, Shard, part_name, parts, rows_in, slice_of
 from tasks.stages.over_pictures import OverPictures
 from tasks.stages.scoring import Pairs, Rows, pairs_of, read_rows
-from tasks.stages.stage import ReadyPart, Work
-from tasks.stages.tokens import find_kept
+from tasks.stages.stage import Pass, ReadyPart, Work
+from tasks.stages.tokens import find_kept, tokens_needed
 
 PART = 2**15
 """Questions of pictures per part at most, where many are asked of few pictures: what a killed run
@@ -48,11 +48,12 @@ class Rerank(OverPictures[Scored]):
     Every candidate is scored, whether or not its query's target is among them; a pair that is in
     both pools is scored once, and so are copies of an image and queries that ask the same: they tie
     exactly. A score is final: the ``prior`` of stage 2 is part of it.
-    The model is a stage 2, which must hold stage 1's visual encoder (``check_pair``). Raises as
-    ``open_reranker`` for another one, NonFiniteError for a score that is not finite, PreflightError
-    when memory is too small.
+    ``model`` is the sha256 of a stage 2, which must hold stage 1's visual encoder (``check_pair``).
+    Raises as ``open_reranker`` for another one, NonFiniteError for a score that is not finite,
+    PreflightError when memory is too small.
     """
 
+    model: str
     fused: Fused
     candidates: Retrieved
     prior: float
@@ -72,6 +73,9 @@ class Rerank(OverPictures[Scored]):
             "ingest": self.ingested.fingerprint,
             "model": self.model,
         }
+
+    def needs(self, machine: Machine) -> Sequence[Pass]:
+        return tokens_needed(self, machine)
 
     @contextmanager
     def open(self, machine: Machine) -> Iterator[Work]:

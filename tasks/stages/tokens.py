@@ -25,12 +25,12 @@ from storage.arrays import ARRAY_SUFFIX
 from storage.store import Store
 from storage.views import Ingested, KeptTokens
 from tasks.feed.image_tokens import Pictures, Seen, compute_tokens
-from tasks.feed.pictures import distinct_pictures
 from tasks.machine import Machine
 from tasks.models.opening import open_encoder
 from tasks.progress import count
-from tasks.shards import part_name, rows_in, shards_of
-from tasks.stages.stage import ReadyPart, Stage, Work
+from tasks.shards import part_name, rows_in
+from tasks.stages.over_pictures import OverPictures
+from tasks.stages.stage import ReadyPart, Work
 
 _DTYPES = {"fp32": np.float32, "fp16": np.float16}
 
@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Tokens(Stage[KeptTokens]):
+class Tokens(OverPictures[KeptTokens]):
     """Arrays tokens-<shard> [image, token, width], a row for every picture, and problems-<shard>
     with the images that cannot be decoded (their rows are 0).
 
@@ -48,28 +48,18 @@ class Tokens(Stage[KeptTokens]):
     fp16 would change scores. Raises OutOfSpace, before it starts, when the disk cannot hold them.
     """
 
-    ingested: Ingested
     encoder: str
     pictures: Preprocess
-    folder: Path
-    root: Path
     precision: StoredPrecision
 
     makes = KeptTokens
     version = 2
-    unit = "images"
 
     def settings(self) -> Mapping[str, Any]:
         return {**self.pictures.settings(), "precision": self.precision}
 
     def inputs(self) -> Mapping[str, str]:
         return {"images": self.ingested.digest("images"), "vision": self.encoder}
-
-    def size(self, shard: str) -> int:
-        return len(rows_in(shard))
-
-    def shards(self) -> Sequence[str]:
-        return shards_of(len(distinct_pictures(self.ingested.read("images"))))
 
     @contextmanager
     def open(self, machine: Machine) -> Iterator[Work]:
@@ -109,6 +99,13 @@ def tokens_of(ingested: Ingested, folder: Path, root: Path, precision: StoredPre
     return _kept_by(open_encoder(folder), ingested, folder, root, precision)
 
 
+def tokens_needed(stage: OverPictures[Any], machine: Machine) -> Sequence[Tokens]:
+    """Before a stage sees pictures: their tokens, if they are to be kept."""
+    if machine.tokens != "cache":
+        return ()
+    return [tokens_of(stage.ingested, stage.folder, stage.root, "fp32")]
+
+
 def find_kept(pictures: Pictures, encoder: ImageEncoder, folder: Path) -> KeptTokens | None:
     """The tokens that a run may read: those of the folder's encoder, in fp32, if they are there and
     wanted."""
@@ -122,7 +119,7 @@ def _kept_by(
     encoder: ImageEncoder, ingested: Ingested, folder: Path, root: Path, precision: StoredPrecision
 ) -> Tokens:
     store, name, pictures = ingested.store, encoder.digest, encoder.pictures
-    return Tokens(store, ingested, name, pictures, folder, root, precision)
+    return Tokens(store, ingested, folder, root, name, pictures, precision)
 
 
 def _collect(
