@@ -172,9 +172,11 @@ def check_shapes(
 
 
 def require_pair(retriever: Retriever, reranker: Reranker) -> None:
-    """Both stages must hold the same frozen encoder, so that a gallery is encoded once, and stage 2
-    must be able to follow stage 1. Raises CheckpointRefused naming what differs."""
-    differing = retriever.encoder.differing(reranker.encoder)
+    """Stage 2 must be able to follow stage 1. One that reads z_t must hold the same frozen
+    encoder, too, since it was trained over what that sees; others bring their own, and a gallery is
+    encoded twice where it is another. Raises CheckpointRefused naming what differs."""
+    reads_z_t = reranker.config.state_width > 0
+    differing = retriever.encoder.differing(reranker.encoder) if reads_z_t else ()
     require_fit(retriever.config, reranker.config, differing)
 
 
@@ -182,6 +184,13 @@ def require_fit(
     retriever: RetrieverConfig, reranker: RerankerConfig, differing: Sequence[str]
 ) -> None:
     """``differing`` names what their encoders have otherwise. Raises as ``require_pair``."""
+    if reranker.state_width and not retriever.widths.z_t:
+        raise CheckpointRefused(
+            "stage 2 reads z_t, and this stage 1 has none",
+            cause=f"a model of kind {retriever.kind!r} makes embeddings alone",
+            remedy="use a stage 1 that fuses text and image (blip, stage1), or a stage 2 that "
+            "reads images itself: variant.reference = image (docs/models.md)",
+        )
     if differing:
         raise CheckpointRefused(
             "the two stages hold different visual encoders",

@@ -3,6 +3,7 @@ pairs, and both see images through an encoder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -34,9 +35,21 @@ class Widths:
     image: int
 
 
-class RetrieverConfig(Protocol):
-    """What ``config.json`` tells of a retriever. ``positions``: the longest text that it reads, in
-    tokens; ``pictures``: as its encoder's."""
+class Reading(Protocol):
+    """How texts are read. ``positions``: the longest, in tokens."""
+
+    @property
+    def vocabulary(self) -> str:
+        """The words that token ids mean: two of a name agree in every id."""
+
+    @property
+    def positions(self) -> int: ...
+
+    def tokenizer(self) -> Tokenizer: ...
+
+
+class RetrieverConfig(Reading, Protocol):
+    """What ``config.json`` tells of a retriever. ``pictures``: as its encoder's."""
 
     @property
     def kind(self) -> str: ...
@@ -45,19 +58,10 @@ class RetrieverConfig(Protocol):
     def embedding(self) -> int: ...
 
     @property
-    def vocabulary(self) -> str:
-        """The words that its token ids mean: two of a name agree in every id."""
-
-    @property
-    def positions(self) -> int: ...
-
-    @property
     def pictures(self) -> Preprocess: ...
 
     @property
     def widths(self) -> Widths: ...
-
-    def tokenizer(self) -> Tokenizer: ...
 
     def seeing_flops(self) -> int:
         """Of one image."""
@@ -122,21 +126,44 @@ class Retriever(Protocol):
     def to(self, device: str | torch.device) -> Self: ...
 
 
+class References(Protocol):
+    """The pictures that queries refer to, as a reranker's own encoder sees them."""
+
+    @property
+    def of_query(self) -> Int[np.ndarray, " query"]:
+        """Which reference each query has, by a number of its own."""
+
+    def states(self, references: Int[np.ndarray, " some"]) -> Float[Tensor, "some ..."]:
+        """Of these references, in their order, on the CPU and in fp32. Raises ImageProblem for one
+        that cannot be used."""
+
+
 @dataclass(frozen=True)
 class FusedQueries:
-    """What stage 2 needs of each query, z_t and token ids, query after query."""
+    """What stage 2 needs of each query, query after query: z_t and the retriever's token ids; or,
+    for a reranker that reads no z_t (its width is 0), its own token ids. ``texts`` are as they were
+    asked, and ``references`` are there for a reranker that reads them."""
 
     z_t: Float[np.ndarray, "token width"]
     token_ids: Int[np.ndarray, " token"]
     lengths: Int[np.ndarray, " query"]
+    texts: Sequence[str] = ()
+    references: References | None = None
 
     @classmethod
-    def of(cls, z_t: list[Float[np.ndarray, "length width"]], token_ids: list[list[int]]) -> Self:
-        """Pack what is given query by query. Of no queries, z_t has no width."""
+    def of(
+        cls,
+        z_t: Sequence[Float[np.ndarray, "length width"]],
+        token_ids: Sequence[Sequence[int]],
+        *,
+        texts: Sequence[str] = (),
+        references: References | None = None,
+    ) -> Self:
+        """Pack what is given query by query; without z_t, it has no width."""
         lengths = np.array([len(ids) for ids in token_ids], dtype=np.int64)
-        if not token_ids:
-            return cls(np.empty((0, 0), dtype=np.float32), lengths, lengths)
-        return cls(np.concatenate(z_t), np.concatenate(token_ids, dtype=np.int64), lengths)
+        tokens = np.fromiter(chain.from_iterable(token_ids), dtype=np.int64)
+        packed = np.concatenate(z_t) if len(z_t) else np.empty((len(tokens), 0), dtype=np.float32)
+        return cls(packed, tokens, lengths, texts, references)
 
 
 @dataclass(frozen=True)
@@ -171,10 +198,14 @@ class Load:
         return type(self)(self.pairs * share, self.tokens * share, self.looks * share)
 
 
-class RerankerConfig(Protocol):
+class RerankerConfig(Reading, Protocol):
     """What ``config.json`` tells of a reranker. ``prior`` times stage 1's score is added to a
-    pair's (``cir_core.ordering.with_prior``); ``state_width`` is that of the z_t that it reads, 0
-    of one that reads none; ``pictures``: as its encoder's."""
+    pair's (``cir_core.ordering.with_prior``); ``pictures``: as its encoder's.
+
+    ``state_width`` is that of the z_t that it reads. One that reads none (0) may follow any
+    retriever: it sees pictures and reads texts itself. ``reads_references``: whether it asks for
+    the states of queries' references.
+    """
 
     @property
     def kind(self) -> str: ...
@@ -187,6 +218,9 @@ class RerankerConfig(Protocol):
 
     @property
     def state_width(self) -> int: ...
+
+    @property
+    def reads_references(self) -> bool: ...
 
     def objections(self, retriever: RetrieverConfig) -> list[str]:
         """Why it cannot follow such a stage 1; none when it can."""

@@ -94,12 +94,10 @@ def _train_fused(
         judge1 = Stage1Judge(selection, engine)
         engine.run(train_stage1, *data, base, out, preset.stage1, *rest, validate=judge1)
     else:
-        first, merge_from = settings.stage1, preset.merge_from
+        first, shape = settings.stage1, (preset.merge_from, preset.variant)
         assert first is not None, "_check asks"
         judge2, recipe2 = Stage2Judge(selection, engine), preset.stage2
-        engine.run(
-            train_stage2, *data, base, first, out, merge_from, recipe2, *rest, validate=judge2
-        )
+        engine.run(train_stage2, *data, base, first, out, *shape, recipe2, *rest, validate=judge2)
     if settings.validate_on is not None and hardware.compute().leads:
         _validate(settings.out / "best", judge(_on(selection, settings.validate_on), engine))
 

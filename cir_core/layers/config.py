@@ -1,8 +1,15 @@
 """Sizes of the blocks that families share, as ``config.json`` holds them, and the demo's."""
 
-from typing import Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 Vocabulary = Literal["bert-base-uncased", "demo"]
 
@@ -11,9 +18,23 @@ HEAD_WIDTH = 64
 
 
 class Frozen(BaseModel):
-    """A value: its fields are all that it has."""
+    """A value: its fields are all that it has.
+
+    Fields in ``unsaid_by_default`` came after models had been written: at its default such a field
+    is not written, so that a model keeps its name.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    unsaid_by_default: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = write(self)
+        for name in self.unsaid_by_default:
+            if getattr(self, name) == type(self).model_fields[name].default:
+                written.pop(name, None)
+        return written
 
 
 class VisionConfig(Frozen):
@@ -54,6 +75,11 @@ class TextConfig(Frozen):
     feed_forward: PositiveInt
     positions: PositiveInt = 512
     dropout: float = 0.1
+
+    @property
+    def words(self) -> str:
+        """What token ids mean."""
+        return f"{self.vocabulary} ({self.vocabulary_size} words)"
 
     @model_validator(mode="after")
     def _sizes_divide(self) -> Self:

@@ -78,6 +78,16 @@ class Tokenizer:
         return [bool(mine) and unknown.issuperset(mine) for mine in named]
 
 
+class UnreadTexts(Tokenizer):
+    """Every text as the empty one, [ENC] [SEP]: for models that are not to read."""
+
+    def __call__(self, texts: list[str]) -> list[list[int]]:
+        return super().__call__([""] * len(texts))
+
+    def without_known_words(self, texts: Sequence[str]) -> list[bool]:
+        return [False] * len(texts)
+
+
 @cache
 def word_list(vocabulary: Vocabulary) -> tuple[str, ...]:
     """The words of a vocabulary in the order of their ids."""

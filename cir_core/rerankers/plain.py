@@ -51,12 +51,19 @@ class ReferenceScorer:
         start = int(starts_of(queries.lengths)[query])
         z_t = torch.from_numpy(queries.z_t[start : start + length]).to(candidates)
         token_ids = torch.from_numpy(queries.token_ids[start : start + length])
-        text = model.embeddings(token_ids.to(candidates.device)[None])
+        beginnings = {"z_t": z_t, "text": model.embeddings(token_ids.to(candidates.device)[None])}
+        contexts = {"candidate": candidates, "z_t": z_t.expand(count, -1, -1)}
+        if queries.references is not None:
+            (reference,) = queries.references.states(queries.references.of_query[[query]])
+            contexts["reference"] = reference.to(candidates).expand(count, -1, -1)
         mask = token_mask(torch.full((count,), length, device=candidates.device), length)
-        each = torch.arange(count, device=candidates.device)
-        branches = (z_t.expand(count, -1, -1), text.expand(count, -1, -1))
+        variant = model.config.variant
+        branches = tuple(beginnings[one].expand(count, -1, -1) for one in variant.beginnings)
         for layer in model.layers:
             branches = layer.attend_self(branches, mask, slice(None))
-            first, second = (attention.project(candidates) for attention in layer.cross_attention)
-            branches = layer.attend_candidate(branches, (first, second), each)
+            seen = [
+                attention.project(contexts[look.at])
+                for look, attention in zip(variant.looks, layer.cross_attention, strict=True)
+            ]
+            branches = layer.attend_others(branches, seen, mask)
         return model.score_head(torch.cat([x[:, 0] for x in branches], dim=-1))

@@ -3,6 +3,7 @@
 from pydantic import BaseModel, ConfigDict
 
 from cir_core.rerankers.dual.config import DEMO_MERGE_FROM
+from cir_core.rerankers.dual.variant import PAPERS, Variant
 from cir_core.retrievers.blip.config import DEMO_BLIP, Stage1Config
 from cir_core.training.recipes import PretrainRecipe, Stage1Recipe, Stage2Recipe, StoredPrecision
 from cir_core.types import CaptionRule
@@ -23,13 +24,14 @@ class Preset(BaseModel):
     """The three trainings one after the other. ``base`` is the size of a model that is trained
     from nothing; None where pre-trained weights are converted instead. ``weights`` is the precision
     of checkpoints: each training starts from the rounded weights of the one before, so that all
-    hold the same ViT, bit for bit."""
+    hold the same ViT, bit for bit. ``merge_from`` and ``variant`` are stage 2's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     base: Stage1Config | None = None
     weights: StoredPrecision = "fp32"
     merge_from: int = MERGE_FROM
+    variant: Variant = PAPERS
     pretrain: PretrainRecipe | None = None
     stage1: Stage1Recipe
     stage2: Stage2Recipe

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from cir_core.layers.wordpiece import TokenBatch
 from cir_core.rerankers.dual.config import Stage2Config
-from cir_core.rerankers.dual.cost import BRANCHES
-from cir_core.rerankers.dual.model import Stage2Model
+from cir_core.rerankers.dual.model import QueryStates, Stage2Model
 from cir_core.retrievers.blip.fusion import Stage1Model
 from cir_core.training.batches import drawn_ways, length_sorted_rows, steps_per_epoch
 from cir_core.training.gradients import Splits
@@ -92,14 +91,23 @@ class Stage2Training:
         texts = batch.texts.to(self.device)
         images, candidate_of_pair = batch.candidates.unique(return_inverse=True)
         query_of_pair = torch.arange(len(batch))[:, None].expand_as(batch.candidates)
-        z_t = self._z_t(texts, batch.references)
         scores = self.model.finish(
-            self.model.begin(z_t, texts.ids, texts.lengths),
+            self._begin(texts, batch.references),
             self.model.project(self.triplets.image_tokens[images].to(self.device)),
             query_of_pair.flatten().to(self.device),
             candidate_of_pair.flatten().to(self.device),
         )
         return (at_least_fp32(scores).view(batch.candidates.shape),)
+
+    def _begin(self, texts: TokenBatch, references: Int[Tensor, " query"]) -> QueryStates:
+        """The queries, as far as the model reads them."""
+        config = self.model.config
+        z_t = self._z_t(texts, references) if config.variant.reads_z_t else None
+        seen = None
+        if config.reads_references:
+            seen = self.triplets.image_tokens[references].to(self.device)
+        read = texts if config.variant.text else _empty(texts)
+        return self.model.begin(z_t, read.ids, read.lengths, seen)
 
     def losses(self, batch: Stage2Batch, representations: tuple[Tensor]) -> dict[str, Tensor]:
         (scores,) = representations
@@ -163,6 +171,13 @@ class Stage2Training:
         return top_candidates(torch.cat(queries), embeddings, data, self.recipe.hard_from)
 
 
+def _empty(texts: TokenBatch) -> TokenBatch:
+    """As many empty texts: [ENC] and [SEP], the first and last token of each."""
+    last = texts.ids.gather(1, texts.lengths[:, None] - 1)
+    ids = torch.cat([texts.ids[:, :1], last], dim=1)
+    return TokenBatch(ids, torch.full_like(texts.lengths, 2))
+
+
 def _others(targets: Int[Tensor, " query"]) -> Int[Tensor, "query others"]:
     """For each query the batch's other targets."""
     size = len(targets)
@@ -171,18 +186,22 @@ def _others(targets: Int[Tensor, " query"]) -> Int[Tensor, "query others"]:
 
 
 def stage2_from_base(base: Stage1Model, config: Stage2Config) -> Stage2Model:
-    """A dual encoder that starts from the pre-trained base: every attention is duplicated into
-    both branches (as published); linear merges start as the mean; and the score starts as what
-    the base's matching head would say of the two branches' mean."""
+    """A reranker that starts from the pre-trained base: every attention is copied into all
+    branches and looks (as published); linear merges start as the mean; and the score starts as what
+    the base's matching head would say of the branches' mean. A look at z_t starts anew where
+    z_t is not as wide as image tokens."""
     model = Stage2Model(config)
     model.vision.load_state_dict(base.vision.state_dict())
     model.embeddings.load_state_dict(base.text.embeddings.state_dict())
     for layer, source in zip(model.layers, base.text.layers, strict=True):
-        for branch in range(BRANCHES):
-            layer.self_attention[branch].load_state_dict(source.self_attention.state_dict())
-            layer.self_norm[branch].load_state_dict(source.self_norm.state_dict())
-            layer.cross_attention[branch].load_state_dict(source.cross_attention.state_dict())
-            layer.cross_norm[branch].load_state_dict(source.cross_norm.state_dict())
+        for attention, norm in zip(layer.self_attention, layer.self_norm, strict=True):
+            attention.load_state_dict(source.self_attention.state_dict())
+            norm.load_state_dict(source.self_norm.state_dict())
+        for norm in layer.cross_norm:
+            norm.load_state_dict(source.cross_norm.state_dict())
+        for look, attention in zip(layer.looks, layer.cross_attention, strict=True):
+            if look.at != "z_t" or config.text.width == config.vision.width:
+                attention.load_state_dict(source.cross_attention.state_dict())
         layer.feed_forward.load_state_dict(source.feed_forward.state_dict())
         if layer.merge is not None:
             _start_as_mean(layer.merge)
@@ -205,10 +224,11 @@ def _start_as_matching(model: Stage2Model, matching_head: nn.Linear) -> None:
     head = model.score_head
     nn.init.xavier_uniform_(head.hidden.weight)
     nn.init.zeros_(head.hidden.bias)
-    direction = (matching_head.weight[1] - matching_head.weight[0]) / 2
+    branches = len(model.config.variant.beginnings)
+    direction = (matching_head.weight[1] - matching_head.weight[0]) / branches
     offset = matching_head.bias[1] - matching_head.bias[0]
     for unit, sign in ((0, 1.0), (1, -1.0)):
-        head.hidden.weight[unit] = sign * torch.cat([direction, direction])
+        head.hidden.weight[unit] = sign * direction.repeat(branches)
         head.hidden.bias[unit] = sign * offset
     nn.init.normal_(head.output.weight, std=0.02)
     nn.init.zeros_(head.output.bias)

@@ -8,6 +8,7 @@ import torch
 from cir_core.datasets.registry import Dataset
 from cir_core.families import require_fit
 from cir_core.rerankers.dual.config import Stage2Config
+from cir_core.rerankers.dual.variant import Variant
 from cir_core.retrievers.blip.config import Stage1Config
 from cir_core.retrievers.blip.fusion import Stage1Model
 from cir_core.training.gradients import Compute
@@ -108,6 +109,7 @@ def train_stage2(
     stage1: Path,
     out: Path,
     merge_from: int,
+    variant: Variant,
     recipe: Stage2Recipe,
     weights: StoredPrecision,
     hardware: Hardware,
@@ -127,6 +129,7 @@ def train_stage2(
         vision=source.config.vision,
         text=source.config.text,
         merge_from=merge_from,
+        variant=variant,
         prior=recipe.prior / first.temperature.clamp(*TEMPERATURE_RANGE).item(),
     )
     require_fit(first.config, config, first.encoder.differing(source.encoder))

@@ -223,11 +223,11 @@ class SmallMemory:
     def __init__(self, tokens: int) -> None:
         self.tokens, self.asked = tokens, list[int]()
 
-    def attend_images(self, layer: Any, sizes: Any, x: Tensor, *others: Any) -> Tensor:
+    def attend_others(self, layer: Any, sizes: Any, x: Tensor, *others: Any) -> Tensor:
         self.asked.append(x.shape[1])
         if x.shape[1] > self.tokens:
             torch.empty(2**55)  # what a CPU that has no memory raises
-        return layers.attend_images(layer, sizes, x, *others)
+        return layers.attend_others(layer, sizes, x, *others)
 
 
 def test_out_of_memory_halves_the_block_once_and_for_all(
@@ -235,7 +235,7 @@ def test_out_of_memory_halves_the_block_once_and_for_all(
 ) -> None:
     tokens, scorer, small = sum(LENGTHS) * IMAGES, engine_of(model(1)), SmallMemory(60)
     expected = score(scorer, ALL_PAIRS)
-    monkeypatch.setattr(engine, "attend_images", small.attend_images)
+    monkeypatch.setattr(engine, "attend_others", small.attend_others)
     with caplog.at_level("WARNING"):
         found = score(scorer, ALL_PAIRS)
         again = score(scorer, ALL_PAIRS)
@@ -246,7 +246,7 @@ def test_out_of_memory_halves_the_block_once_and_for_all(
 
 
 def test_out_of_memory_with_one_pair_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "attend_images", SmallMemory(0).attend_images)
+    monkeypatch.setattr(engine, "attend_others", SmallMemory(0).attend_others)
     with pytest.raises(PreflightError, match="too small to re-rank a single pair") as caught:
         score(engine_of(model(1)), ALL_PAIRS)
     assert "--batch" in caught.value.remedy
@@ -276,6 +276,6 @@ def test_another_runtime_error_is_not_taken_for_memory(monkeypatch: pytest.Monke
     def broken(*_: Any) -> NoReturn:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(engine, "attend_images", broken)
+    monkeypatch.setattr(engine, "attend_others", broken)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         score(engine_of(model(1)), ALL_PAIRS)

@@ -23,8 +23,33 @@ def plain_score(
     image_tokens: Tensor,
 ) -> float:
     """Score of one pair from z_t [token width], its token ids and image tokens [patch width]."""
-    model = _Plain({name: tensor.double() for name, tensor in state.items()}, heads)
-    return model.score(z_t.double(), token_ids, image_tokens.double())
+    candidate, text = image_tokens, plain_text(state, token_ids)
+    looks = [(0, candidate), (1, candidate)]
+    return plain_variant(state, heads=heads, branches=[z_t, text], looks=looks)
+
+
+def plain_text(state: Mapping[str, Tensor], token_ids: Sequence[int]) -> Tensor:
+    """What a branch that starts from the text starts from."""
+    return _plain(state, 1).embed(token_ids)
+
+
+def plain_variant(
+    state: Mapping[str, Tensor],
+    *,
+    heads: int,
+    branches: Sequence[Tensor],
+    looks: Sequence[tuple[int, Tensor]],
+    meet_in_layers: bool = True,
+) -> float:
+    """Score of one pair: what each branch starts from [token width]; and for each look, which
+    branch looks at what [context width]."""
+    seen = [(branch, context.double()) for branch, context in looks]
+    started = [branch.double() for branch in branches]
+    return _plain(state, heads).score(started, seen, meet_in_layers)
+
+
+def _plain(state: Mapping[str, Tensor], heads: int) -> "_Plain":
+    return _Plain({name: tensor.double() for name, tensor in state.items()}, heads)
 
 
 @dataclass(frozen=True)
@@ -32,12 +57,11 @@ class _Plain:
     weights: Mapping[str, Tensor]
     heads: int
 
-    def score(self, z_t: Tensor, token_ids: Sequence[int], image: Tensor) -> float:
-        a, b = z_t, self.embed(token_ids)
+    def score(self, branches: list[Tensor], looks: list[tuple[int, Tensor]], meet: bool) -> float:
         layers = len({name.split(".")[1] for name in self.weights if name.startswith("layers.")})
         for index in range(layers):
-            a, b = self.layer(f"layers.{index}", a, b, image)
-        first_places = torch.cat([a[:1], b[:1]], dim=1)
+            branches = self.layer(f"layers.{index}", branches, looks, meet)
+        first_places = torch.cat([branch[:1] for branch in branches], dim=1)
         hidden = self.linear("score_head.hidden", first_places).clamp(min=0)
         return float(self.linear("score_head.output", hidden)[0, 0])
 
@@ -46,23 +70,34 @@ class _Plain:
         places = [self.weights["embeddings.position.weight"][at] for at in range(len(token_ids))]
         return self.norm("embeddings.norm", torch.stack(words) + torch.stack(places))
 
-    def layer(self, layer: str, a: Tensor, b: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+    def layer(
+        self, layer: str, branches: list[Tensor], looks: list[tuple[int, Tensor]], meet: bool
+    ) -> list[Tensor]:
         # each branch looks at itself
-        a = self.norm(f"{layer}.self_norm.0", a + self.attend(f"{layer}.self_attention.0", a, a))
-        b = self.norm(f"{layer}.self_norm.1", b + self.attend(f"{layer}.self_attention.1", b, b))
-        # then at the candidate; what both saw is merged, and added to each branch's own residual
-        seen_by_a = self.attend(f"{layer}.cross_attention.0", a, image)
-        seen_by_b = self.attend(f"{layer}.cross_attention.1", b, image)
+        own = [
+            self.norm(
+                f"{layer}.self_norm.{n}", x + self.attend(f"{layer}.self_attention.{n}", x, x)
+            )
+            for n, x in enumerate(branches)
+        ]
+        # then at images, or at z_t; what all saw is merged, and added to each branch's own residual
+        seen = [
+            self.attend(f"{layer}.cross_attention.{n}", own[branch], context)
+            for n, (branch, context) in enumerate(looks)
+        ]
         if f"{layer}.merge.weight" in self.weights:
-            merged = self.linear(f"{layer}.merge", torch.cat([seen_by_a, seen_by_b], dim=1))
+            added = [self.linear(f"{layer}.merge", torch.cat(seen, dim=1))] * len(own)
+        elif meet:
+            added = [torch.stack(seen).mean(dim=0)] * len(own)
         else:
-            merged = (seen_by_a + seen_by_b) / 2
-        a = self.norm(f"{layer}.cross_norm.0", a + merged)
-        b = self.norm(f"{layer}.cross_norm.1", b + merged)
-        # one feed-forward serves both
-        return self.feed_forward(f"{layer}.feed_forward", a), self.feed_forward(
-            f"{layer}.feed_forward", b
-        )
+            added = seen
+        # one feed-forward serves all
+        return [
+            self.feed_forward(
+                f"{layer}.feed_forward", self.norm(f"{layer}.cross_norm.{n}", x + more)
+            )
+            for n, (x, more) in enumerate(zip(own, added, strict=True))
+        ]
 
     def attend(self, name: str, x: Tensor, context: Tensor) -> Tensor:
         """Per head softmax(q kᵀ / √channels) v, the heads side by side, then a linear layer."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from cir_core.layers.config import TextConfig, VisionConfig
 from cir_core.rerankers.dual.config import Stage2Config
 from cir_core.rerankers.dual.model import Stage2Model
+from cir_core.rerankers.dual.variant import PAPERS, Variant
 from cir_core.retrievers.blip.config import Stage1Config
 from cir_core.retrievers.blip.fusion import Stage1Model
 
@@ -39,14 +40,23 @@ def tiny_stage1(*, layers: int = 3, dropout: float = 0.1, seed: int = 1) -> Stag
 
 
 def tiny_stage2(
-    *, merge_from: int = 1, layers: int = 3, dropout: float = 0.1, seed: int = 2
+    *,
+    merge_from: int = 1,
+    layers: int = 3,
+    dropout: float = 0.1,
+    seed: int = 2,
+    variant: Variant = PAPERS,
 ) -> Stage2Model:
-    return fill(Stage2Model(stage2_config(merge_from, layers, dropout)), seed)
+    return fill(Stage2Model(stage2_config(merge_from, layers, dropout, variant)), seed)
 
 
-def stage2_config(merge_from: int = 1, layers: int = 3, dropout: float = 0.1) -> Stage2Config:
+def stage2_config(
+    merge_from: int = 1, layers: int = 3, dropout: float = 0.1, variant: Variant = PAPERS
+) -> Stage2Config:
     text = text_config(layers=layers, dropout=dropout)
-    return Stage2Config(kind="stage2", vision=VISION, text=text, merge_from=merge_from)
+    return Stage2Config(
+        kind="stage2", vision=VISION, text=text, merge_from=merge_from, variant=variant
+    )
 
 
 @torch.no_grad()

@@ -33,6 +33,7 @@ class ToyConfig(Frozen):
     positions: int = 64
     vocabulary: str = "demo"
     state_width: int = 0
+    reads_references: bool = False
 
     @property
     def pictures(self) -> Preprocess:

@@ -6,7 +6,7 @@ import torch
 
 from cir_core.errors import PreflightError
 from cir_core.memory import free_memory
-from cir_core.rerankers.dual.cost import BRANCHES, Sizes, absorbed_rows
+from cir_core.rerankers.dual.cost import Sizes, absorbed_rows
 
 TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 32768}
 """More gain nothing. On the CPU speed is flat from 800 tokens on (measured up to 4096 at width
@@ -32,10 +32,12 @@ class Budget:
         dtype: torch.dtype,
     ) -> None:
         memory = free_memory(device) // 2 if memory is None else memory
-        begun = BRANCHES * query_tokens * sizes.width * dtype.itemsize
+        begun = sizes.branches * query_tokens * sizes.width * dtype.itemsize
         self.keeps_queries = begun <= memory // 2
         left = memory - begun * self.keeps_queries - dtype.itemsize * numbers_per_image(sizes)
-        per_token = numbers_per_token(sizes) + BRANCHES * sizes.width * (not self.keeps_queries)
+        per_token = numbers_per_token(sizes) + sizes.branches * sizes.width * (
+            not self.keeps_queries
+        )
         fitting = left // (dtype.itemsize * per_token)
         self.most_tokens = max(1, min(fitting, TOKENS_AT_ONCE[device.type]))
 
@@ -56,15 +58,20 @@ class Budget:
 def numbers_per_token(sizes: Sizes) -> int:
     """Numbers that exist at once per token of a block: in self-attention the input, queries, keys,
     values, what is seen, and a copy of it for one branch; in the feed-forward input, hidden units
-    and output."""
-    attention = (5 * BRANCHES + 1) * sizes.width
-    feed_forward = BRANCHES * (2 * sizes.width + sizes.feed_forward)
-    return max(attention, feed_forward)
+    and output; in looks the input, queries, what is seen, and keys and values of z_t. And its share
+    of its reference, which nobody else may have: a text has two tokens at least."""
+    branches, looks, width = sizes.branches, sizes.looks, sizes.width
+    attention = (5 * branches + 1) * width
+    feed_forward = branches * (2 * width + sizes.feed_forward)
+    looking = (2 * branches + 3 * looks + 3 * sizes.looks_at("z_t")) * width
+    reference = sizes.looks_at("reference") * sizes.patches * sizes.image_width // 2
+    return max(attention, feed_forward, looking) + reference
 
 
 def numbers_per_image(sizes: Sizes) -> int:
     """Numbers that exist at once while a block attends to an image: its keys and values, or twice
     the queries projected to the image's width, one a head."""
-    projected = 2 * BRANCHES * sizes.patches * sizes.width
-    absorbed = 2 * BRANCHES * absorbed_rows(sizes) * sizes.heads * sizes.image_width
+    looks = sizes.looks_at("candidate")
+    projected = 2 * looks * sizes.patches * sizes.width
+    absorbed = 2 * looks * absorbed_rows(sizes) * sizes.heads * sizes.image_width
     return max(projected, absorbed)

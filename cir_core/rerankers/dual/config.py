@@ -1,6 +1,6 @@
 """Sizes of stage 2, as its ``config.json`` holds them."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Int
@@ -8,32 +8,58 @@ from pydantic import NonNegativeFloat
 
 from cir_core.layers.config import Frozen, TextConfig, VisionConfig
 from cir_core.layers.preprocess import Preprocess
+from cir_core.layers.wordpiece import Tokenizer, UnreadTexts
 from cir_core.ports import Load, RetrieverConfig
 from cir_core.rerankers.dual.cost import Sizes, begin_flops, engine_flops, published_flops
+from cir_core.rerankers.dual.variant import PAPERS, Variant
 
 
 class Stage2Config(Frozen):
-    """Re-ranking: the same ViT, and the dual encoder.
+    """Re-ranking: the same ViT, and the dual encoder, or a ``variant`` of it.
 
-    Layers below ``merge_from`` merge the branches' cross-attention outputs by their mean, the
-    others by a linear layer of the concatenation (published: 6 of 12). ``prior`` times stage 1's
+    Layers below ``merge_from`` merge what their cross-attentions see by the mean, the others by a
+    linear layer of the concatenation (published: 6 of 12). ``prior`` times stage 1's
     cosine is added to a pair's score; 0 (published) scores without stage 1.
     """
+
+    unsaid_by_default: ClassVar = ("variant",)
 
     kind: Literal["stage2"]
     vision: VisionConfig
     text: TextConfig
     merge_from: int
     prior: NonNegativeFloat = 0.0
+    variant: Variant = PAPERS
 
     @property
     def pictures(self) -> Preprocess:
         return Preprocess(self.vision.image_size)
 
     @property
+    def positions(self) -> int:
+        """The longest text that it reads, in tokens."""
+        return self.text.positions
+
+    @property
+    def vocabulary(self) -> str:
+        """The words that its token ids mean."""
+        return self.text.words
+
+    def tokenizer(self) -> Tokenizer:
+        return (
+            Tokenizer(self.text.vocabulary)
+            if self.variant.text
+            else UnreadTexts(self.text.vocabulary)
+        )
+
+    @property
     def state_width(self) -> int:
         """Of the z_t that it reads."""
-        return self.text.width
+        return self.text.width if self.variant.reads_z_t else 0
+
+    @property
+    def reads_references(self) -> bool:
+        return any(look.at == "reference" for look in self.variant.looks)
 
     @property
     def sizes(self) -> Sizes:
@@ -47,18 +73,22 @@ class Stage2Config(Frozen):
             merge_from=self.merge_from,
             image_width=vision.width,
             patches=vision.tokens,
+            variant=self.variant,
         )
 
     def objections(self, retriever: RetrieverConfig) -> list[str]:
-        """It reads the retriever's token ids and z_t: words, positions and width must agree."""
+        """What reads z_t reads the retriever's token ids, too: words, positions and width must
+        agree. Others may follow any."""
+        if not self.variant.reads_z_t:
+            return []
         theirs = {
             "vocabulary": retriever.vocabulary,
             "positions": retriever.positions,
             "width": retriever.widths.z_t,
         }
         ours = {
-            "vocabulary": f"{self.text.vocabulary} ({self.text.vocabulary_size} words)",
-            "positions": self.text.positions,
+            "vocabulary": self.vocabulary,
+            "positions": self.positions,
             "width": self.text.width,
         }
         return [

@@ -20,8 +20,13 @@ from cir_core.ordering import require_finite
 from cir_core.ports import FusedQueries
 from cir_core.rerankers.dual.blocks import Block, plan_blocks
 from cir_core.rerankers.dual.budget import Budget
-from cir_core.rerankers.dual.cost import BRANCHES
-from cir_core.rerankers.dual.layers import attend_images, attend_self, feed_forward, read_scores
+from cir_core.rerankers.dual.layers import (
+    QueryContext,
+    attend_others,
+    attend_self,
+    feed_forward,
+    read_scores,
+)
 from cir_core.rerankers.dual.model import Stage2Model
 from cir_core.rerankers.dual.packing import ByImage, Texts
 from cir_core.rerankers.dual.weights import prepare_weights
@@ -58,7 +63,7 @@ class RerankEngine:
     ) -> None:
         require_precision(precision, device)
         self._device, self._precision, self._dtype = device, precision, DTYPES[precision]
-        self._queries = queries
+        self._queries, self._starts = queries, starts_of(queries.lengths)
         self._sizes = model.config.sizes
         self._weights = prepare_weights(model, device, self._dtype)
         self._budget = Budget(
@@ -130,6 +135,7 @@ class RerankEngine:
         lengths = self._queries.lengths[query_of_pair]
         texts = Texts(lengths, self._device)
         rows = ByImage(np.repeat(image_of_pair, lengths), self._device)
+        own = self._own_context(query_of_pair, lengths)
         x = self._begun_states(query_of_pair)
         for number, layer in enumerate(self._weights.layers, start=1):
             last = number == self._sizes.layers
@@ -139,7 +145,7 @@ class RerankEngine:
                 x = x.index_select(1, texts.firsts)
             if last:
                 rows = ByImage(image_of_pair, self._device)
-            x = attend_images(layer, self._sizes, x, rows, image_tokens)
+            x = attend_others(layer, self._sizes, x, texts, rows, image_tokens, own)
             x = feed_forward(layer, x)
         return x
 
@@ -169,7 +175,11 @@ class RerankEngine:
         lengths = self._queries.lengths[queries]
         starts = np.zeros(len(self._queries.lengths), dtype=np.int64)
         states = torch.empty(
-            BRANCHES, lengths.sum(), self._sizes.width, dtype=self._dtype, device=self._device
+            self._sizes.branches,
+            lengths.sum(),
+            self._sizes.width,
+            dtype=self._dtype,
+            device=self._device,
         )
         filled = 0
         for block in plan_blocks(np.zeros_like(queries), lengths, self._budget.most_tokens):
@@ -187,13 +197,36 @@ class RerankEngine:
         return attend_self(first, self._sizes, x, texts, firsts_only=False)
 
     def _inputs(self, queries: Int[np.ndarray, " some"]) -> Float[Tensor, "branch token width"]:
-        """z_t for one branch and the text's embeddings for the other."""
+        """What each branch begins as: z_t, or the text's embeddings."""
         lengths, weights = self._queries.lengths[queries], self._weights
-        rows = rows_of(starts_of(self._queries.lengths)[queries], lengths)
+        rows = rows_of(self._starts[queries], lengths)
         words = weights.word[self._put(self._queries.token_ids[rows])]
         words += weights.position[self._put(rows_of(np.zeros_like(lengths), lengths))]
-        z_t = torch.from_numpy(self._queries.z_t[rows]).to(words)
-        return torch.stack([z_t, weights.embedding_norm(words)])
+        text = weights.embedding_norm(words)
+        return torch.stack(
+            [self._z_t(rows) if one == "z_t" else text for one in self._sizes.variant.beginnings]
+        )
+
+    def _own_context(
+        self, queries: Int[np.ndarray, " pair"], lengths: Int[np.ndarray, " pair"]
+    ) -> QueryContext:
+        """What the tokens of the pairs' queries look at beside candidates."""
+        if self._sizes.looks_at("z_t"):
+            return QueryContext(z_t=self._z_t(rows_of(self._starts[queries], lengths)))
+        if not self._sizes.looks_at("reference"):
+            return QueryContext()
+        assert self._queries.references is not None, "this variant looks at references"
+        given = self._queries.references
+        some, place = np.unique(given.of_query[queries], return_inverse=True)
+        states = given.states(some).to(self._device, self._dtype)
+        return QueryContext(
+            references=states,
+            of_tokens=ByImage(np.repeat(place, lengths), self._device),
+            of_texts=ByImage(place, self._device),
+        )
+
+    def _z_t(self, tokens: Int[np.ndarray, " token"]) -> Float[Tensor, "token width"]:
+        return torch.from_numpy(self._queries.z_t[tokens]).to(self._device, self._dtype)
 
     def _put(self, indices: Int[np.ndarray, " row"]) -> Int[Tensor, " row"]:
         return torch.from_numpy(indices).to(self._device)

@@ -1,18 +1,24 @@
 """The dual encoder's layers over the packed texts of many pairs: the arithmetic of the engine.
 
-``x`` holds both branches, [branch, row, width]. Linear layers take all rows at once. Texts are kept
-apart in self-attention alone, where those of one length are attended together; tokens do not meet
-each other in cross-attention, so all that look at one image attend to it together.
+``x`` holds all branches, [branch, row, width]. Linear layers take all rows at once. Texts are kept
+apart in self-attention and in looks at z_t alone, where those of one length are attended together;
+tokens do not meet each other in cross-attention, so all that look at one image attend to it
+together.
 """
+
+from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from cir_core.rerankers.dual.cost import BRANCHES, Sizes, absorbed_rows
+from cir_core.rerankers.dual.cost import Sizes, absorbed_rows
 from cir_core.rerankers.dual.packing import ByImage, Group, Texts
 from cir_core.rerankers.dual.weights import EngineWeights, LayerWeights
+
+Some = TypeVar("Some")
 
 
 def attend_self(
@@ -25,26 +31,45 @@ def attend_self(
 ) -> Float[Tensor, "branch row width"]:
     """Self-attention, residual and norm: for every token, or for each text's first."""
     asking = x.index_select(1, texts.firsts) if firsts_only else x
-    seen = _see_texts(layer, sizes, asking, x, texts)
+    seen = _see_own(sizes, layer.self_query(asking), layer.self_context(x), texts)
     return layer.self_norm(layer.self_output(seen).add_(asking))
 
 
-def attend_images(
+@dataclass(frozen=True)
+class QueryContext:
+    """What looks at the query see: the z_t of the packed texts, token for token; or the image
+    tokens of ``references``, and which tokens, or texts' firsts, look at which."""
+
+    z_t: Float[Tensor, "token width"] | None = None
+    references: Float[Tensor, "reference patch image_width"] | None = None
+    of_tokens: ByImage | None = None
+    of_texts: ByImage | None = None
+
+
+def attend_others(
     layer: LayerWeights,
     sizes: Sizes,
     x: Float[Tensor, "branch row width"],
+    texts: Texts,
     rows: ByImage,
     image_tokens: Float[Tensor, "image patch image_width"],
+    own: QueryContext,
 ) -> Float[Tensor, "branch row width"]:
-    """Cross-attention of every row to its image, merge, residual and norm."""
-    merged = rows.apart(layer.image_output(_see_images(layer, sizes, x, rows, image_tokens)))
-    return layer.image_norm(x + merged)
+    """Looks of every row at its image, and at its query; merge, residual and norm."""
+    asking = layer.look_query(x.expand(sizes.looks, -1, -1))  # one branch may look twice
+    mine = _see_query(layer, sizes, asking[:1], texts, own)
+    asking = rows.together(asking)
+    seen = _see_images(layer, sizes, asking, rows, image_tokens)
+    del asking  # the next products have its memory
+    if mine is not None:
+        seen[:, 0] = rows.together(mine).view_as(seen[:, 0])
+    return layer.look_norm(x + rows.apart(_merged(layer, seen)))
 
 
 def feed_forward(
     layer: LayerWeights, x: Float[Tensor, "branch row width"]
 ) -> Float[Tensor, "branch row width"]:
-    """The MLP that both branches share, with residual and norm."""
+    """The MLP that all branches share, with residual and norm."""
     flat = x.flatten(0, 1)
     return layer.norm(layer.contract(_gelu(layer.expand(flat))).add_(flat)).view_as(x)
 
@@ -52,25 +77,52 @@ def feed_forward(
 def read_scores(
     weights: EngineWeights, x: Float[Tensor, "branch pair width"]
 ) -> Float[Tensor, " pair"]:
-    """The head's scores of the two branches' first tokens, in fp32."""
+    """The head's scores of all branches' first tokens, in fp32."""
     hidden = functional.relu(weights.hidden(x.transpose(0, 1).flatten(1).float()))
     return weights.output(hidden)[:, 0]
 
 
-def _see_texts(
+def _merged(
+    layer: LayerWeights, seen: Float[Tensor, "row look head channel"]
+) -> Float[Tensor, "*branch row width"]:
+    """What is added to all branches, or to each."""
+    if layer.look_output.bias.dim() == 1:
+        return layer.look_output(seen.flatten(1))
+    return layer.look_output(seen.flatten(2).transpose(0, 1))
+
+
+def _see_query(
     layer: LayerWeights,
     sizes: Sizes,
-    asking: Float[Tensor, "branch row width"],
-    x: Float[Tensor, "branch token width"],
+    asking: Float[Tensor, "1 row width"],
+    texts: Texts,
+    own: QueryContext,
+) -> Float[Tensor, "1 row width"] | None:
+    """What the first look sees where it is at the query: in its text's z_t, or in its reference."""
+    if own.z_t is not None:
+        context = functional.linear(own.z_t, _there(layer.z_t_context))
+        return _see_own(sizes, asking, context[None], texts)
+    if own.references is not None:
+        of_texts = asking.shape[1] == len(texts.firsts)
+        looking = _there(own.of_texts if of_texts else own.of_tokens)
+        return _see_references(layer, sizes, asking, looking, own.references)
+    return None
+
+
+def _see_own(
+    sizes: Sizes,
+    queries: Float[Tensor, "branch row width"],
+    context: Float[Tensor, "branch token key_and_value"],
     texts: Texts,
 ) -> Float[Tensor, "branch row width"]:
-    """What the rows that ask, all tokens or each text's first, see in their own text."""
-    queries = layer.self_query(asking).unflatten(-1, (sizes.heads, -1))
-    context = layer.self_context(x).unflatten(-1, (2, sizes.heads, -1))
+    """Attention of rows, all tokens or each text's first, to the context of their text's tokens."""
+    of_tokens = queries.shape[1] == context.shape[1]
+    queries = queries.unflatten(-1, (sizes.heads, -1))
+    context = context.unflatten(-1, (2, sizes.heads, -1))
     seen = torch.empty_like(queries)
     for group in texts.groups:
-        rows = group.tokens if asking is x else group.texts
-        for branch in range(BRANCHES):
+        rows = group.tokens if of_tokens else group.texts
+        for branch in range(len(queries)):
             keys, values = _each(context[branch, group.tokens], group).permute(2, 0, 3, 1, 4)
             found = functional.scaled_dot_product_attention(
                 _each(queries[branch, rows], group).transpose(1, 2), keys, values, scale=1.0
@@ -82,44 +134,71 @@ def _see_texts(
 def _see_images(
     layer: LayerWeights,
     sizes: Sizes,
-    x: Float[Tensor, "branch row width"],
+    asking: Float[Tensor, "look row width"],
     rows: ByImage,
     image_tokens: Float[Tensor, "image patch image_width"],
-) -> Float[Tensor, "row both_branches"]:
-    """What each row of both branches sees in its image; image by image."""
-    queries = rows.together(layer.image_query(x)).unflatten(-1, (sizes.heads, -1))
-    seen = queries.new_empty(queries.shape[1], BRANCHES, *queries.shape[2:])
+) -> Float[Tensor, "row look head channel"]:
+    """What the looks at candidates, which are the last ones, see in theirs, image by image; room
+    is left for the others. Rows are brought together."""
+    queries = asking.unflatten(-1, (sizes.heads, -1))
+    seen = queries.new_empty(queries.shape[1], sizes.looks, *queries.shape[2:])
+    context = layer.image_context
+    first = sizes.looks - context.shape[1]
     for image, mine in rows:
-        asking = queries[:, mine].transpose(1, 2)
-        see = _absorb if asking.shape[2] <= absorbed_rows(sizes) else _project
-        seen[mine] = see(layer, asking, image_tokens[image]).permute(2, 0, 1, 3)
-    return seen.flatten(1)
+        some = queries[first:, mine].transpose(1, 2)
+        see = _absorb if some.shape[2] <= absorbed_rows(sizes) else _project
+        seen[mine, first:] = see(context, some, image_tokens[image]).permute(2, 0, 1, 3)
+    return seen
+
+
+def _see_references(
+    layer: LayerWeights,
+    sizes: Sizes,
+    asking: Float[Tensor, "1 row width"],
+    looking: ByImage,
+    references: Float[Tensor, "reference patch image_width"],
+) -> Float[Tensor, "1 row width"]:
+    """What each row sees in its reference. Those of one query are few in a block, so that moving
+    the projections to them (``_absorb``) is less work."""
+    queries = looking.together(asking).unflatten(-1, (sizes.heads, -1))
+    seen, context = torch.empty_like(queries), _there(layer.reference_context)
+    for reference, mine in looking:
+        some = queries[:, mine].transpose(1, 2)
+        seen[:, mine] = _absorb(context, some, references[reference]).transpose(1, 2)
+    return looking.apart(seen.flatten(2))
 
 
 def _project(
-    layer: LayerWeights,
-    queries: Float[Tensor, "branch head row channel"],
+    context: Float[Tensor, "key_or_value look width image_width"],
+    queries: Float[Tensor, "look head row channel"],
     image: Float[Tensor, "patch image_width"],
-) -> Float[Tensor, "branch head row channel"]:
+) -> Float[Tensor, "look head row channel"]:
     """Attention to one image's keys and values: softmax(q (X Wkᵀ)ᵀ) X Wvᵀ."""
-    projected = functional.linear(image, layer.image_context.flatten(0, 2))
-    split = projected.view(len(image), 2, BRANCHES, queries.shape[1], -1)
+    looks, heads, _, _ = queries.shape
+    projected = functional.linear(image, context.flatten(0, 2))
+    split = projected.view(len(image), 2, looks, heads, -1)
     keys, values = split.permute(1, 2, 3, 0, 4)
     return functional.scaled_dot_product_attention(queries, keys, values, scale=1.0)
 
 
 def _absorb(
-    layer: LayerWeights,
-    queries: Float[Tensor, "branch head row channel"],
+    context: Float[Tensor, "key_or_value look width image_width"],
+    queries: Float[Tensor, "look head row channel"],
     image: Float[Tensor, "patch image_width"],
-) -> Float[Tensor, "branch head row channel"]:
+) -> Float[Tensor, "look head row channel"]:
     """The same with the projections moved to the queries: softmax((q Wk) Xᵀ) X Wvᵀ."""
-    _, heads, rows, _ = queries.shape
-    for_keys, for_values = layer.image_context.unflatten(2, (heads, -1))
+    looks, heads, rows, _ = queries.shape
+    for_keys, for_values = context.unflatten(2, (heads, -1))
     asking = (queries @ for_keys).view(1, 1, -1, image.shape[1])
     patches = image[None, None]
     seen = functional.scaled_dot_product_attention(asking, patches, patches, scale=1.0)
-    return seen.view(BRANCHES, heads, rows, -1) @ for_values.mT
+    return seen.view(looks, heads, rows, -1) @ for_values.mT
+
+
+def _there(what: Some | None) -> Some:
+    """Weights and contexts are there for the looks that a variant has."""
+    assert what is not None
+    return what
 
 
 def _each(rows: Tensor, group: Group) -> Tensor:

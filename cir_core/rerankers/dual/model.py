@@ -2,11 +2,12 @@
 
 Branch 0 starts from z_t, which stands for the reference image; branch 1 from the text. Both
 cross-attend to the candidate's image tokens, and in every layer their cross-attention outputs are
-merged. What depends on the candidate alone (``project``) is kept apart from what depends on the
-query alone (``begin``), so that pairs sharing either share its work.
+merged (``variant``: other branches and looks, by which the paper's choice is judged). What depends
+on the candidate alone (``project``) is kept apart from what depends on the query alone
+(``begin``), so that pairs sharing either share its work.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -26,52 +27,72 @@ from cir_core.layers.attention import (
 )
 from cir_core.layers.vision import VisionTransformer
 from cir_core.rerankers.dual.config import Stage2Config
-from cir_core.rerankers.dual.cost import BRANCHES
+from cir_core.rerankers.dual.variant import Context
+
+Branches = tuple[Float[Tensor, "batch token width"], ...]
+
+Seen = tuple[KeysValues, ...]
+"""Keys and values of what the looks of a layer see, as far as it is known."""
 
 
 class QueryStates(NamedTuple):
-    """Both branches of some queries after layer 0's self-attention."""
+    """The branches of some queries after layer 0's self-attention, which of their tokens are real,
+    and, per layer, what the looks at z_t or at the reference see."""
 
-    branches: tuple[Float[Tensor, "query token width"], Float[Tensor, "query token width"]]
-    lengths: Int[Tensor, " query"]
+    branches: Branches
+    mask: Bool[Tensor, "query 1 1 token"]
+    seen: list[Seen]
 
 
-CandidateStates = list[tuple[KeysValues, KeysValues]]
-"""Cross-attention keys and values of some candidates: per layer, per branch."""
+CandidateStates = list[Seen]
+"""Cross-attention keys and values of some candidates: per layer, per look at candidates."""
 
 
 class DualLayer(nn.Module):
-    """One layer of both branches: separate attentions, one merge, one shared feed-forward."""
+    """One layer of all branches: self-attentions and looks of their own, one merge, one shared
+    feed-forward."""
 
     def __init__(self, config: Stage2Config, *, linear_merge: bool) -> None:
         super().__init__()
-        text, image_width = config.text, config.vision.width
+        text, branches = config.text, config.variant.beginnings
+        self.looks, self.merges = config.variant.looks, config.variant.merges
 
-        def attentions(context_width: int) -> Sequence[Attention]:
-            return module_list(
-                Attention(text.width, text.heads, context_width, text.dropout)
-                for _ in range(BRANCHES)
-            )
+        def attention(context_width: int) -> Attention:
+            return Attention(text.width, text.heads, context_width, text.dropout)
 
         def norms() -> Sequence[nn.LayerNorm]:
-            return module_list(nn.LayerNorm(text.width, eps=BERT_EPSILON) for _ in range(BRANCHES))
+            return module_list(nn.LayerNorm(text.width, eps=BERT_EPSILON) for _ in branches)
 
-        self.self_attention = attentions(text.width)
+        self.self_attention = module_list(attention(text.width) for _ in branches)
         self.self_norm = norms()
-        self.cross_attention = attentions(image_width)
+        self.cross_attention = module_list(
+            attention(text.width if look.at == "z_t" else config.vision.width)
+            for look in self.looks
+        )
         self.cross_norm = norms()
         self.merge = nn.Linear(2 * text.width, text.width) if linear_merge else None
         self.feed_forward = FeedForward(text.width, text.feed_forward, text.dropout)
         self.dropout = nn.Dropout(text.dropout)
 
+    def project(self, candidates: Float[Tensor, "candidate patch image_width"]) -> Seen:
+        """What the looks at candidates see."""
+        return tuple(one.project(candidates) for one in self._looking("candidate"))
+
+    def project_query(self, z_t: Tensor | None, references: Tensor | None) -> Seen:
+        """What the looks at the query see: none of the paper's does."""
+        seen = [one.project(_given(references)) for one in self._looking("reference")]
+        return (*seen, *(one.project(_given(z_t)) for one in self._looking("z_t")))
+
+    def _looking(self, at: Context) -> Iterator[Attention]:
+        for look, attention in zip(self.looks, self.cross_attention, strict=True):
+            if look.at == at:
+                yield attention
+
     def attend_self(
-        self,
-        branches: tuple[Tensor, Tensor],
-        mask: Bool[Tensor, "batch 1 1 token"],
-        positions: slice,
-    ) -> tuple[Tensor, Tensor]:
+        self, branches: Branches, mask: Bool[Tensor, "batch 1 1 token"], positions: slice
+    ) -> Branches:
         """Self-attention of each branch; only ``positions`` are computed and returned."""
-        first, second = (
+        return tuple(
             norm(
                 x[:, positions]
                 + self.dropout(attention(x[:, positions], attention.project(x), mask))
@@ -80,42 +101,50 @@ class DualLayer(nn.Module):
                 branches, self.self_attention, self.self_norm, strict=True
             )
         )
-        return first, second
 
-    def attend_candidate(
+    def attend_others(
         self,
-        branches: tuple[Tensor, Tensor],
-        candidates: tuple[KeysValues, KeysValues],
-        candidate_of_pair: Int[Tensor, " pair"],
-    ) -> tuple[Tensor, Tensor]:
-        """Cross-attention, merge, and the shared feed-forward of each branch."""
-        first, second = (
-            attention(x, context.select(candidate_of_pair))
-            for x, attention, context in zip(
-                branches, self.cross_attention, candidates, strict=True
-            )
+        branches: Branches,
+        seen: Sequence[KeysValues],
+        mask: Bool[Tensor, "batch 1 1 token"],
+    ) -> Branches:
+        """Looks, merge, and the shared feed-forward of each branch. ``seen`` is what each look
+        sees, ``mask`` which tokens of z_t are real."""
+        looked = [
+            attention(branches[look.branch], context, mask if look.at == "z_t" else None)
+            for look, attention, context in zip(self.looks, self.cross_attention, seen, strict=True)
+        ]
+        return tuple(
+            self.feed_forward(norm(x + self.dropout(merged)))
+            for x, norm, merged in zip(branches, self.cross_norm, self._merged(looked), strict=True)
         )
+
+    def _merged(self, looked: list[Tensor]) -> list[Tensor]:
+        """What is added to each branch."""
+        if not self.merges:
+            return looked
         if self.merge is None:
-            merged = (first + second) / 2
+            merged = sum(looked[1:], looked[0]) / len(looked)
         else:
-            merged = self.merge(torch.cat([first, second], dim=-1))
-        merged = self.dropout(merged)
-        first, second = (
-            self.feed_forward(norm(x + merged))
-            for x, norm in zip(branches, self.cross_norm, strict=True)
-        )
-        return first, second
+            merged = self.merge(torch.cat(looked, dim=-1))
+        return [merged] * len(self.self_norm)
+
+
+def _given(states: Tensor | None) -> Tensor:
+    if states is None:
+        raise ValueError("this variant reads z_t, or references, and was given none")
+    return states
 
 
 class ScoreHead(nn.Module):
-    """MLP of both branches' position 0; the published score is the first of its two outputs."""
+    """MLP of all branches' position 0; the published score is the first of its two outputs."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, branches: int) -> None:
         super().__init__()
-        self.hidden = nn.Linear(2 * width, width)
+        self.hidden = nn.Linear(branches * width, width)
         self.output = nn.Linear(width, 2)
 
-    def forward(self, x: Float[Tensor, "pair twice_width"]) -> Float[Tensor, " pair"]:
+    def forward(self, x: Float[Tensor, "pair branches_width"]) -> Float[Tensor, " pair"]:
         logits: Tensor = self.output(functional.relu(self.hidden(x)))
         return logits[:, 0]
 
@@ -130,42 +159,45 @@ class Stage2Model(nn.Module):
         super().__init__()
         self.config = config
         self.checkpointing = False
-        text = config.text
+        text, variant = config.text, config.variant
         self.vision = VisionTransformer(config.vision)
         self.embeddings = TextEmbeddings(
             text.vocabulary_size, text.width, text.positions, text.dropout
         )
         self.layers = module_list(
-            DualLayer(config, linear_merge=index >= config.merge_from)
+            DualLayer(config, linear_merge=variant.merges and index >= config.merge_from)
             for index in range(text.layers)
         )
-        self.score_head = ScoreHead(text.width)
+        self.score_head = ScoreHead(text.width, len(variant.beginnings))
 
     def begin(
         self,
-        z_t: Float[Tensor, "query token width"],
+        z_t: Float[Tensor, "query token width"] | None,
         token_ids: Int[Tensor, "query token"],
         lengths: Int[Tensor, " query"],
+        references: Float[Tensor, "query patch image_width"] | None = None,
     ) -> QueryStates:
-        """Layer 0's self-attention, which no candidate can change: once per query.
+        """Layer 0's self-attention, which no candidate can change, and what the looks at z_t or at
+        the reference see: once per query. ``references`` are image tokens; what the variant does
+        not read may be None.
 
         z_t and text have the same tokens, so one mask serves both branches.
         """
         mask = token_mask(lengths, token_ids.shape[1])
+        text = self.embeddings(token_ids)
         branches = self.layers[0].attend_self(
-            (z_t, self.embeddings(token_ids)), mask, self._positions(0)
+            tuple(_given(z_t) if one == "z_t" else text for one in self.config.variant.beginnings),
+            mask,
+            self._positions(0),
         )
-        return QueryStates(branches, lengths)
+        seen = [layer.project_query(z_t, references) for layer in self.layers]
+        return QueryStates(branches, mask, seen)
 
     def project(
         self, image_tokens: Float[Tensor, "candidate patch image_width"]
     ) -> CandidateStates:
         """Every layer's cross-attention keys and values: once per candidate."""
-        projected = []
-        for layer in self.layers:
-            first, second = (attention.project(image_tokens) for attention in layer.cross_attention)
-            projected.append((first, second))
-        return projected
+        return [layer.project(image_tokens) for layer in self.layers]
 
     def finish(
         self,
@@ -175,35 +207,32 @@ class Stage2Model(nn.Module):
         candidate_of_pair: Int[Tensor, " pair"],
     ) -> Float[Tensor, " pair"]:
         """Scores of the pairs, without the prior; higher is better, the scale is a logit's."""
-        first, second = (x[query_of_pair] for x in queries.branches)
-        padded_length = queries.branches[0].shape[1]
-        mask = token_mask(queries.lengths[query_of_pair], padded_length)
-        for index, (of_first, of_second) in enumerate(candidates):
+        branches = tuple(x[query_of_pair] for x in queries.branches)
+        mask = queries.mask[query_of_pair]
+        for index, (own, theirs) in enumerate(zip(queries.seen, candidates, strict=True)):
             layer = self.layers[index]
             if index > 0:
-                first, second = layer.attend_self((first, second), mask, self._positions(index))
-            first, second = run_layer(
-                layer.attend_candidate,
-                (first, second),
-                (of_first, of_second),
-                candidate_of_pair,
-                again=self.checkpointing,
+                branches = layer.attend_self(branches, mask, self._positions(index))
+            seen = [context.select(query_of_pair) for context in own]
+            seen += [context.select(candidate_of_pair) for context in theirs]
+            branches = run_layer(
+                layer.attend_others, branches, seen, mask, again=self.checkpointing
             )
-        score: Tensor = self.score_head(torch.cat([first[:, 0], second[:, 0]], dim=-1))
+        score: Tensor = self.score_head(torch.cat([x[:, 0] for x in branches], dim=-1))
         return score
 
     def forward(
         self,
-        z_t: Float[Tensor, "pair token width"],
+        z_t: Float[Tensor, "pair token width"] | None,
         token_ids: Int[Tensor, "pair token"],
         lengths: Int[Tensor, " pair"],
         image_tokens: Float[Tensor, "pair patch image_width"],
+        references: Float[Tensor, "pair patch image_width"] | None = None,
     ) -> Float[Tensor, " pair"]:
         """Score of query i with candidate i, for all i."""
-        each = torch.arange(len(z_t), device=z_t.device)
-        return self.finish(
-            self.begin(z_t, token_ids, lengths), self.project(image_tokens), each, each
-        )
+        each = torch.arange(len(lengths), device=lengths.device)
+        begun = self.begin(z_t, token_ids, lengths, references)
+        return self.finish(begun, self.project(image_tokens), each, each)
 
     def _positions(self, index: int) -> slice:
         """The last layer's output is read at position 0 only, so only that is computed."""

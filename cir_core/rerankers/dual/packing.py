@@ -55,5 +55,5 @@ class ByImage:
     def together(self, x: Float[Tensor, "branch row width"]) -> Float[Tensor, "branch row width"]:
         return x if len(self._slices) == 1 else x.index_select(1, self._order)
 
-    def apart(self, x: Float[Tensor, "row width"]) -> Float[Tensor, "row width"]:
-        return x if len(self._slices) == 1 else x.index_select(0, self._back)
+    def apart(self, x: Float[Tensor, "*branch row width"]) -> Float[Tensor, "*branch row width"]:
+        return x if len(self._slices) == 1 else x.index_select(-2, self._back)

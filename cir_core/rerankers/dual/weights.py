@@ -5,8 +5,8 @@ Four identities leave fewer or larger products of the same numbers:
 - All keys and values of a layer are linear in the same image tokens: one product.
 - A key's bias adds the same to all of a token's logits, which softmax does not see: left out.
 - A value's bias passes through the attention's mean unchanged: it moves to the output's bias.
-- Output projections and merge are linear and follow each other: they become one product of both
-  branches' attended values, in layers that merge by a linear layer as in those that merge by mean.
+- Output projections and merge are linear and follow each other: they become one product of all
+  looks' attended values, in layers that merge by a linear layer as in those that merge by mean.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cir_core.layers.attention import BERT_EPSILON, Attention
-from cir_core.rerankers.dual.cost import BRANCHES
 from cir_core.rerankers.dual.model import DualLayer, Stage2Model
+from cir_core.rerankers.dual.variant import Context
 
 
 @dataclass(frozen=True)
@@ -51,18 +51,23 @@ class Norm:
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """One layer of both branches. What makes queries scales them by 1 / √channels."""
+    """One layer of all branches. What makes queries scales them by 1 / √channels."""
 
     self_query: Linear
     self_context: Linear
     """Keys, then values."""
     self_output: Linear
     self_norm: Norm
-    image_query: Linear
-    image_context: Float[Tensor, "key_or_value branch width image_width"]
-    image_output: Linear
-    """From both branches' attended values, side by side, to what they merge to."""
-    image_norm: Norm
+    look_query: Linear
+    """For each look its own."""
+    image_context: Float[Tensor, "key_or_value look width image_width"]
+    """Of the looks at candidates."""
+    reference_context: Float[Tensor, "key_or_value 1 width image_width"] | None
+    z_t_context: Float[Tensor, "key_and_value width"] | None
+    look_output: Linear
+    """From all looks' attended values, side by side, to what they merge to; for each look its own
+    where layers do not merge."""
+    look_norm: Norm
     expand: Linear
     contract: Linear
     norm: Norm
@@ -126,9 +131,8 @@ class _Put:
         return self.linear(weight / channels**0.5, bias / channels**0.5)
 
     def layer(self, layer: DualLayer) -> LayerWeights:
-        own, image, feed_forward = layer.self_attention, layer.cross_attention, layer.feed_forward
-        keys = _stack(each.key.weight for each in image)
-        values = _stack(each.value.weight for each in image)
+        own, looks, feed_forward = layer.self_attention, layer.cross_attention, layer.feed_forward
+        reference, z_t = _context(layer, "reference"), _context(layer, "z_t")
         return LayerWeights(
             self_query=self.queries(own),
             self_context=self.linear(
@@ -139,34 +143,58 @@ class _Put:
                 _stack(each.output.weight for each in own), _stack(each.output.bias for each in own)
             ),
             self_norm=self.branch_norms(layer.self_norm),
-            image_query=self.queries(image),
-            image_context=self.tensor(torch.stack([keys, values])),
-            image_output=self.linear(*_merging_output(layer)),
-            image_norm=self.branch_norms(layer.cross_norm),
+            look_query=self.queries(looks),
+            image_context=self.tensor(_context(layer, "candidate")),
+            reference_context=self.tensor(reference) if len(reference[0]) else None,
+            z_t_context=self.tensor(z_t.flatten(0, 2)) if len(z_t[0]) else None,
+            look_output=self.linear(*(_merging_output if layer.merges else _outputs)(layer)),
+            look_norm=self.branch_norms(layer.cross_norm),
             expand=self.linear(feed_forward.expand.weight, feed_forward.expand.bias),
             contract=self.linear(feed_forward.contract.weight, feed_forward.contract.bias),
             norm=self.norm(feed_forward.norm),
         )
 
 
+def _context(layer: DualLayer, at: Context) -> Float[Tensor, "key_or_value look width context"]:
+    """What projects the context of those looks to keys and values; of no looks, empty."""
+    looking = [
+        each for look, each in zip(layer.looks, layer.cross_attention, strict=True) if look.at == at
+    ]
+    if not looking:
+        return torch.empty(2, 0)
+    keys = _stack(each.key.weight for each in looking)
+    return torch.stack([keys, _stack(each.value.weight for each in looking)])
+
+
 def _merging_output(layer: DualLayer) -> tuple[Tensor, Tensor]:
-    """Output projections and merge in one: weight [width, branch * width] and bias [width].
+    """Output projections and merge in one: weight [width, look * width] and bias [width].
 
     Products are taken in float64, so that nothing is lost but the rounding of the result.
     """
-    width = layer.feed_forward.norm.weight.shape[0]
+    width, looks = layer.feed_forward.norm.weight.shape[0], len(layer.looks)
     identity = torch.eye(width, dtype=torch.float64, device=layer.feed_forward.norm.weight.device)
     if layer.merge is None:
-        merges, bias = [identity / BRANCHES] * BRANCHES, identity.new_zeros(width)
+        merges, bias = [identity / looks] * looks, identity.new_zeros(width)
     else:
-        merges = list(layer.merge.weight.double().chunk(BRANCHES, dim=1))
+        merges = list(layer.merge.weight.double().chunk(looks, dim=1))
         bias = layer.merge.bias.double()
     weights = []
     for merge, attention in zip(merges, layer.cross_attention, strict=True):
-        output = attention.output
-        weights.append(merge @ output.weight.double())
-        bias = bias + merge @ output.bias.double() + weights[-1] @ attention.value.bias.double()
+        weights.append(merge @ attention.output.weight.double())
+        bias = bias + merge @ _biases(attention)
     return torch.cat(weights, dim=1), bias
+
+
+def _outputs(layer: DualLayer) -> tuple[Tensor, Tensor]:
+    """Output projections, for each look its own: [look, width, width], and biases [look, width]."""
+    looks = layer.cross_attention
+    return _stack(each.output.weight for each in looks), _stack(map(_biases, looks))
+
+
+def _biases(attention: Attention) -> Float[Tensor, " width"]:
+    """The output's, and the values' as they arrive there, in float64."""
+    output = attention.output
+    return output.bias.double() + output.weight.double() @ attention.value.bias.double()
 
 
 def _stack(tensors: Iterable[Tensor]) -> Tensor:

@@ -36,7 +36,7 @@ class Stage1Config(Frozen):
     @property
     def vocabulary(self) -> str:
         """The words that its token ids mean."""
-        return f"{self.text.vocabulary} ({self.text.vocabulary_size} words)"
+        return self.text.words
 
     @property
     def widths(self) -> Widths:
