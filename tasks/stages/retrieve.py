@@ -9,29 +9,23 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from cir_core.planning.disk import Counts
 from cir_core.planning.effort import Effort, Forecast
-from cir_core.ports import Widths
 from cir_core.search.candidates import NONE_REMOVED, Candidates, best_of
 from cir_core.search.choice import IndexChoice
 from cir_core.search.indexes import open_index
 from cir_core.search.ranks import target_ranks
 from cir_core.search.scores import Gallery, pair_scores
-from storage import schemas
-from storage.tables import rows_of, taken, vectors_of
-from storage.views import Encoded, Fused, Ingested, Retrieved
+from storage.tables import rows_of, vectors_of
+from storage.views import Encoded, Fused
 from tasks.machine import Machine
 from tasks.shards import part_name
+from tasks.stages.choosing import Asked, Choosing, within
 from tasks.stages.gallery import categories_by_gallery
-from tasks.stages.stage import ReadyPart, Stage, Work
+from tasks.stages.stage import ReadyPart, Work
 
 SECONDS_PER_GALLERY = 0.05
 """Two parts are committed for each; categories that share one count once."""
-
-POOLS = "gallery", "subset"
-"""In the order in which a query's rows stand."""
 
 _log = logging.getLogger(__name__)
 
@@ -57,57 +51,31 @@ class _Vectors:
 
 
 @dataclass(frozen=True)
-class _Search:
+class _Search(Asked):
     """What is asked of one gallery: the usable images and queries, and their embeddings."""
 
-    images: pa.ChunkedArray
-    queries: pa.Table
     gallery: Gallery
     asked: np.ndarray
 
-    def pairs(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """The queries' rows, ascending, and gallery rows of the images in a list column; images
-        that are not in the gallery are left out."""
-        lists = self.queries[name].combine_chunks()
-        queries = pc.list_parent_indices(lists).to_numpy()
-        images = rows_of(pc.list_flatten(lists), self.images)
-        return queries[images >= 0], images[images >= 0]
-
 
 @dataclass(frozen=True)
-class Retrieve(Stage[Retrieved]):
-    """Parts candidates-<number> and targets-<number>, one of each per gallery, since its own name
-    may be no file's. A gallery that several categories have is searched once, for the queries of
-    all of them.
+class Retrieve(Choosing):
+    """By search among the embeddings. A gallery that several categories have is searched once, for
+    the queries of all of them.
 
     Whether a query's own reference may be a candidate is the protocol's choice. A gallery with
     fewer than ``k`` other images gives all it has, and a log line says so; an approximate index may
-    find fewer, too. Queries whose reference could not be encoded have no candidates.
+    find fewer, too.
     """
 
-    ingested: Ingested
-    encoded: Encoded
-    fused: Fused
-    k: int
     index: IndexChoice
 
-    makes = Retrieved
     version = 3
     seconds_per_pair = 0.3e-6
 
     def settings(self) -> Mapping[str, Any]:
         removes_reference = self.ingested.protocol.removes_reference
         return {"k": self.k, "removes_reference": removes_reference, **self.index.settings()}
-
-    def inputs(self) -> Mapping[str, str]:
-        return {
-            "ingest": self.ingested.fingerprint,
-            "encode": self.encoded.fingerprint,
-            "fuse": self.fused.fingerprint,
-        }
-
-    def shards(self) -> Sequence[str]:
-        return [f"{number:05d}" for number in range(len(categories_by_gallery(self.ingested)))]
 
     @contextmanager
     def open(self, machine: Machine) -> Iterator[Work]:
@@ -127,12 +95,6 @@ class Retrieve(Stage[Retrieved]):
             + work.galleries * SECONDS_PER_GALLERY,
         )
 
-    @staticmethod
-    def disk(counts: Counts, widths: Widths) -> int:
-        """Two ids of 4 bytes (indices into a dictionary), a rank and a score of 4. zstd about
-        halves this, which is not counted upon."""
-        return 16 * counts.pairs
-
     def _search_each(
         self, images: _Vectors, asked: _Vectors, shards: Sequence[str]
     ) -> Iterator[ReadyPart]:
@@ -141,8 +103,8 @@ class Retrieve(Stage[Retrieved]):
         galleries = list(categories_by_gallery(self.ingested).items())
         for shard in shards:
             name, categories = galleries[int(shard)]
-            mine = images.with_one(_within(members, "gallery", [name]), "image_id")["image_id"]
-            usable = asked.with_one(_within(questions, "category", categories), "query_id")
+            mine = images.with_one(within(members, "gallery", [name]), "image_id")["image_id"]
+            usable = asked.with_one(within(questions, "category", categories), "query_id")
             most = len(mine) - removes_reference
             if self.k > most:
                 _log.warning("K=%d is larger than the gallery %s: %d images", self.k, name, most)
@@ -169,13 +131,7 @@ def _search(
         target_queries=queries,
         target_images=images,
     )
-    columns = [
-        taken(work.queries["query_id"], queries),
-        taken(work.images, images),
-        pa.array(ranks, pa.int32()),
-    ]
-    subset = _subset(work)
-    return _candidates(work, found, subset), pa.table(columns, schema=schemas.TARGET_RANKS)
+    return work.candidates(found, _subset(work)), work.targets(queries, images, ranks)
 
 
 def _subset(work: _Search) -> Candidates:
@@ -185,25 +141,6 @@ def _subset(work: _Search) -> Candidates:
     return best_of(queries, images, scores, k=max(1, len(images)))
 
 
-def _candidates(work: _Search, gallery: Candidates, subset: Candidates) -> pa.Table:
-    """Query after query; of each the candidates from the gallery, then those of its subset."""
-    queries = np.concatenate([gallery.queries, subset.queries])
-    pool = np.repeat([0, 1], [len(gallery.queries), len(subset.queries)])
-    order = np.argsort(queries, kind="stable")
-    columns = [
-        taken(work.queries["query_id"], queries[order]),
-        taken(pa.chunked_array([POOLS]), pool[order]),
-        taken(work.images, np.concatenate([gallery.images, subset.images])[order]),
-        pa.array(np.concatenate([gallery.ranks, subset.ranks])[order], pa.int32()),
-        pa.array(np.concatenate([gallery.scores, subset.scores])[order], pa.float32()),
-    ]
-    return pa.table(columns, schema=schemas.CANDIDATES)
-
-
 def _vectors(artifact: Encoded | Fused, kind: str, key: str) -> _Vectors:
     table = artifact.read(kind, columns=[key, "embedding"])
     return _Vectors(table[key], vectors_of(table["embedding"]))
-
-
-def _within(table: pa.Table, column: str, names: list[str]) -> pa.Table:
-    return table.filter(pc.is_in(table[column], pa.array(names, pa.string())))
