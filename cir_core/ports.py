@@ -225,6 +225,9 @@ class RerankerConfig(Reading, Protocol):
     def objections(self, retriever: RetrieverConfig) -> list[str]:
         """Why it cannot follow such a stage 1; none when it can."""
 
+    def seeing_flops(self) -> int:
+        """Of one image, by its own encoder."""
+
     def beginning_flops(self, lengths: Int[np.ndarray, " query"]) -> float:
         """Once for each query, of these lengths in tokens."""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from flows.inputs import Inputs
 from storage.views import Ingested, Pair
-from tasks.models.opening import read_retriever_config
+from tasks.models.opening import read_reranker_config, read_retriever_config
 from tasks.results.report import Report
 from tasks.results.takeaway import Takeaway
 from tasks.stages.encode import Encode
@@ -86,7 +86,9 @@ def graph_of(inputs: Inputs, ingested: Ingested, pair: Pair) -> Graph:
     candidates, fused, encoded = first.retrieve.made, first.fuse.made, first.encode.made
     model, prior = pair.digest("stage2"), pair.setting("prior")
     seen = (ingested, inputs.stage2, inputs.data_root, model)
-    rerank = Rerank(store, *seen, fused, candidates, prior, inputs.precision)
+    reranker = read_reranker_config(inputs.stage2)
+    asked = (fused if reranker.state_width else None, reranker.reads_references)
+    rerank = Rerank(store, *seen, *asked, candidates, prior, inputs.precision)
     rank = Rank(store, ingested, candidates, rerank.made)
     evaluate = Evaluate(store, ingested, encoded, candidates, rank.made, inputs.k)
     outputs: list[Output] = [Publish(evaluate.made), Report(evaluate.made, inputs.data_root)]

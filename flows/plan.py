@@ -10,7 +10,7 @@ from cir_core.planning.effort import Effort, Forecast, Left, Speeds, Workload, t
 from flows.engines.engine import InProcess
 from flows.graph import STAGES, Graph, graph_of, name_of, tokens_in
 from flows.inputs import Inputs, resolve_inputs
-from flows.run import check_texts, ingest_split, problems_of, stop_on_problems
+from flows.run import check_reranker, check_texts, ingest_split, problems_of, stop_on_problems
 from flows.settings import Settings
 from storage.runs import finished
 from storage.views import Ingested
@@ -89,6 +89,8 @@ def make_plan(settings: Settings, *, started: float) -> Plan:
         check_texts(settings, inputs, ingested)
         began = time.perf_counter()
         graph = graph_of(inputs, ingested, pair.view)
+        check_reranker(inputs, graph)
+        inputs = replace(inputs, machine=graph.rerank.keeping(inputs.machine))
         found = _look(inputs, ingested, graph)
         finding = time.perf_counter() - began
         stage1 = read_retriever_config(inputs.stage1)

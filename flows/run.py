@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,13 +10,15 @@ from cir_core.datasets.selection import source_split
 from cir_core.errors import ProblemsFound
 from cir_core.search.choice import count_lists
 from flows.engines.engine import Engine
-from flows.graph import Filtering, graph_of
+from flows.graph import Filtering, Graph, graph_of
 from flows.inputs import Inputs, resolve_inputs
 from flows.settings import Settings
 from storage.views import Evaluated, Ingested
-from tasks.models.opening import read_retriever_config
+from tasks.feed.pictures import distinct_pictures
+from tasks.models.opening import read_reranker_config, read_retriever_config
 from tasks.results.report import Report
 from tasks.results.takeaway import Takeaway
+from tasks.stages.asking import require_readable
 from tasks.stages.changes import find_changed, look_at_models
 from tasks.stages.ingest import Reading, ingest
 from tasks.stages.pair import check_pair
@@ -73,6 +75,8 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
         ingested = reading.ingested
         made = ("ingest",) * (not reading.reused)
         graph = graph_of(inputs, ingested, pair)
+        check_reranker(inputs, graph)
+        inputs = replace(inputs, machine=graph.rerank.keeping(inputs.machine))
         found = find_candidates(settings, inputs, ingested, graph.filtering, engine)
         made += found.made
         for stage in (graph.rerank, graph.rank, graph.evaluate):
@@ -130,6 +134,14 @@ def check_texts(settings: Settings, inputs: Inputs, ingested: Ingested) -> None:
     texts = text_problems(ingested, read_retriever_config(inputs.stage1))
     problems = ingested.read("problems").to_pylist()
     stop_on_problems(problems + texts, settings.allow_missing)
+
+
+def check_reranker(inputs: Inputs, graph: Graph) -> None:
+    """A reranker that reads texts itself must be able to. Raises ProblemsFound."""
+    if graph.rerank.fused is None:
+        ingested = graph.rerank.ingested
+        pictures = distinct_pictures(ingested.read("images"))
+        require_readable(read_reranker_config(inputs.stage2), ingested, pictures)
 
 
 def problems_of(ingested: Ingested, filtering: Filtering) -> list[dict[str, str]]:

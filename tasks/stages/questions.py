@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from cir_core.datasets.listing_notes import first_few
 from cir_core.datasets.own_rows import shown
-from cir_core.ports import RetrieverConfig
+from cir_core.ports import Reading
 from storage.views import Ingested
 from tasks.feed.pictures import Distinct, distinct_pictures
 
@@ -28,12 +28,13 @@ class Questions:
     model reads.
 
     ``picture`` is each question's reference, ``texts`` its token ids: of one text, or of two where
-    it is asked both ways. ``query_ids`` are the queries that ask it. ``too_long`` are rows of
-    ``problems``, by picture: of the queries whose text is too long.
+    it is asked both ways; ``wordings`` are these texts. ``query_ids`` are the queries that ask it.
+    ``too_long`` are rows of ``problems``, by picture: of the queries whose text is too long.
     """
 
     picture: np.ndarray
     texts: list[list[list[int]]]
+    wordings: list[list[str]]
     query_ids: list[list[str]]
     too_long: Mapping[int, list[dict[str, str]]]
 
@@ -46,7 +47,7 @@ class Questions:
         return range(start, stop)
 
 
-def read_questions(config: RetrieverConfig, queries: pa.Table, pictures: Distinct) -> Questions:
+def read_questions(config: Reading, queries: pa.Table, pictures: Distinct) -> Questions:
     """Of rows of the table ``queries``."""
     names = queries["query_id"].to_pylist()
     texts, others = queries["text"].to_pylist(), queries["other_text"].to_pylist()
@@ -70,16 +71,18 @@ def read_questions(config: RetrieverConfig, queries: pa.Table, pictures: Distinc
             query_ids.append([])
         query_ids[number].append(name)
     picture = np.array([reference for reference, _, _ in numbers], dtype=np.int64)
+    worded = [[text] if other is None else [text, other] for _, text, other in numbers]
     order = np.argsort(picture, kind="stable").tolist()
     return Questions(
         picture=picture[order],
         texts=[asked[one] for one in order],
+        wordings=[worded[one] for one in order],
         query_ids=[query_ids[one] for one in order],
         too_long=too_long,
     )
 
 
-def text_problems(ingested: Ingested, config: RetrieverConfig) -> list[dict[str, str]]:
+def text_problems(ingested: Ingested, config: Reading) -> list[dict[str, str]]:
     """What encoding will find of the ingested queries' texts, as rows of ``problems``: those that
     are longer than the model reads. Warns of texts that it reads and does not understand."""
     queries = ingested.read("queries")
@@ -88,7 +91,7 @@ def text_problems(ingested: Ingested, config: RetrieverConfig) -> list[dict[str,
     return list(chain.from_iterable(asked.too_long.values()))
 
 
-def _tell_foreign(config: RetrieverConfig, queries: pa.Table) -> None:
+def _tell_foreign(config: Reading, queries: pa.Table) -> None:
     names, texts = queries["query_id"].to_pylist(), queries["text"].to_pylist()
     foreign = config.tokenizer().without_known_words(texts)
     strange = [
@@ -104,7 +107,7 @@ def _tell_foreign(config: RetrieverConfig, queries: pa.Table) -> None:
         )  # fmt: skip
 
 
-def _token_ids(config: RetrieverConfig, queries: pa.Table) -> list[list[list[int]]]:
+def _token_ids(config: Reading, queries: pa.Table) -> list[list[list[int]]]:
     """Of each query, its one text or its two, never truncated."""
     tokenizer = config.tokenizer()
     others = queries["other_text"].to_pylist()
@@ -120,6 +123,6 @@ def _length(ways: list[list[int]]) -> int:
     return max(map(len, ways))
 
 
-def _too_long(query_id: str, length: int, config: RetrieverConfig) -> dict[str, str]:
+def _too_long(query_id: str, length: int, config: Reading) -> dict[str, str]:
     told = f"the text has {length} tokens, the model reads {config.positions}, and none is cut off"
     return {"item": query_id, "kind": TOO_LONG, "message": told}

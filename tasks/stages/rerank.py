@@ -2,30 +2,30 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from cir_core.ordering import with_prior
 from cir_core.planning.disk import Counts
 from cir_core.planning.effort import Effort, Forecast
-from cir_core.ports import FusedQueries, ImageEncoder, Reranker, Scorer, Widths
+from cir_core.ports import FusedQueries, ImageEncoder, Reranker, RerankerConfig, Scorer, Widths
 from cir_core.types import Precision
-from storage import schemas, z_t
-from storage.tables import rows_of
+from storage import schemas
 from storage.views import Fused, KeptTokens, Retrieved, Scored
 from tasks.feed.image_tokens import Pictures, Plan, Seen
-from tasks.feed.token_cache import see_images
+from tasks.feed.references import KeptReferences
+from tasks.feed.token_cache import TokenCache, see_images
 from tasks.machine import Machine
 from tasks.models.opening import open_reranker
 from tasks.progress import Counter, count
 from tasks.shards import Part, Shard, part_name, parts, rows_in, slice_of
+from tasks.stages.asking import Asking, ask_by_texts, ask_with_z_t
 from tasks.stages.over_pictures import OverPictures
 from tasks.stages.scoring import Pairs, Rows, pairs_of, read_rows
 from tasks.stages.stage import Pass, ReadyPart, Work
@@ -48,13 +48,16 @@ class Rerank(OverPictures[Scored]):
     Every candidate is scored, whether or not its query's target is among them; a pair that is in
     both pools is scored once, and so are copies of an image and queries that ask the same: they tie
     exactly. A score is final: the ``prior`` of stage 2 is part of it.
-    ``model`` is the sha256 of a stage 2, which must hold stage 1's visual encoder (``check_pair``).
+    ``model`` is the sha256 of a stage 2 that can follow stage 1 (``check_pair``); ``fused`` is None
+    for one that reads texts itself instead of z_t. One that ``reads_references`` has all image
+    tokens kept, whatever the machine's settings say: each is looked at for many pairs.
     Raises as ``open_reranker`` for another one, NonFiniteError for a score that is not finite,
     PreflightError when memory is too small.
     """
 
     model: str
-    fused: Fused
+    fused: Fused | None
+    reads_references: bool
     candidates: Retrieved
     prior: float
     precision: Precision
@@ -67,33 +70,47 @@ class Rerank(OverPictures[Scored]):
         return {"precision": self.precision, "prior": self.prior}
 
     def inputs(self) -> Mapping[str, str]:
+        fused = {} if self.fused is None else {"fuse": self.fused.fingerprint}
         return {
             "retrieve": self.candidates.fingerprint,
-            "fuse": self.fused.fingerprint,
             "ingest": self.ingested.fingerprint,
             "model": self.model,
+            **fused,
         }
 
     def needs(self, machine: Machine) -> Sequence[Pass]:
-        return tokens_needed(self, machine)
+        return tokens_needed(self, self.keeping(machine))
 
     @contextmanager
     def open(self, machine: Machine) -> Iterator[Work]:
-        pictures = Pictures(self.ingested, self.root, machine)
-        table = self.fused.read("queries", columns=["query_id", "question", "token_ids", "length"])
-        texts = _distinct_texts(table)
+        pictures = Pictures(self.ingested, self.root, self.keeping(machine))
         model = open_reranker(self.folder, sha256=self.model)
-        queries = _read_fused(self.fused, table, texts)
-        scorer = open_scorer(model, queries, machine, self.precision)
         encoder = model.encoder.to(machine.device)
-        del model  # the scorer has what it needs of it
         kept = find_kept(pictures, encoder, self.folder)
-        of_text = table["question"].to_numpy()[texts]
-        questions = 1 + int(of_text.max(initial=0))
+        asking = self._asking(model.config, pictures, kept)
+        scorer = open_scorer(model, asking.queries, machine, self.precision)
+        del model  # the scorer has what it needs of it
         candidates = self.candidates.read("candidates")
-        rows = read_rows(candidates, table, pictures.distinct, questions=questions)
-        pairs = pairs_of(rows, of_text, questions=questions)
+        rows = read_rows(candidates, asking.table, pictures.distinct, questions=asking.questions)
+        pairs = pairs_of(rows, asking.of_text, questions=asking.questions)
         yield partial(self._score, pictures, encoder, kept, scorer, rows, pairs)
+
+    def keeping(self, machine: Machine) -> Machine:
+        """With image tokens kept, if it must be so."""
+        return replace(machine, tokens="cache") if self.reads_references else machine
+
+    def _asking(
+        self, config: RerankerConfig, pictures: Pictures, kept: KeptTokens | None
+    ) -> Asking:
+        if self.fused is not None:
+            return ask_with_z_t(self.fused)
+        asking = ask_by_texts(config, self.ingested, pictures.distinct)
+        if not self.reads_references:
+            return asking
+        assert kept is not None, "they are needed before"
+        assert asking.references is not None, "it was asked by texts"
+        references = KeptReferences(TokenCache(kept), pictures, asking.references)
+        return replace(asking, queries=replace(asking.queries, references=references))
 
     @staticmethod
     def effort(forecast: Forecast) -> Effort:
@@ -173,23 +190,6 @@ def _scores_table(
     table = rows.table.slice(read.start, len(read))
     table = table.append_column("stage2_score", pa.array(final))
     return table.cast(schemas.SCORES)
-
-
-def _distinct_texts(queries: pa.Table) -> np.ndarray:
-    """The rows of each question's first query."""
-    first = rows_of(queries["question"], queries["question"])
-    is_first = pc.equal(queries["query_id"], queries["query_id"].take(pa.array(first)))
-    return np.flatnonzero(is_first.to_numpy())
-
-
-def _read_fused(fused: Fused, table: pa.Table, texts: np.ndarray) -> FusedQueries:
-    """z_t is most of it: beside the store's column, which is not kept, there is one copy."""
-    lengths = table["length"].to_numpy()[texts].astype(np.int64)
-    token_ids = table["token_ids"].take(pa.array(texts)).to_pylist()
-    packed = fused.read("queries", columns=["z_t"])["z_t"]
-    states = z_t.unpack(packed, texts.tolist(), lengths.tolist())
-    flat = np.fromiter(chain.from_iterable(token_ids), dtype=np.int64)
-    return FusedQueries(states, flat, lengths)
 
 
 @torch.inference_mode()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from cir_core.errors import StoreCorrupt
 from cir_core.layers.ragged import rows_of as tokens_at
 from storage.tables import rows_of, taken
 from tasks.feed.pictures import Distinct
@@ -55,13 +56,24 @@ class Rows:
         return range(start, stop)
 
 
-def read_rows(candidates: pa.Table, fused: pa.Table, pictures: Distinct, *, questions: int) -> Rows:
-    """A candidate of both pools is one row. ``fused`` says which question a query asks, of so many
-    ``questions``."""
+def read_rows(
+    candidates: pa.Table, asking: pa.Table, pictures: Distinct, *, questions: int
+) -> Rows:
+    """A candidate of both pools is one row. ``asking`` says which question a query asks, of so many
+    ``questions``. Raises StoreCorrupt for a query that asks none."""
     table = candidates.group_by(["query_id", "image_id"], use_threads=False).aggregate(
         [("stage1_score", "first")]
     )
-    question = fused["question"].to_numpy()[rows_of(table["query_id"], fused["query_id"])]
+    asked = rows_of(table["query_id"], asking["query_id"])
+    if (asked < 0).any():
+        (strange,) = table["query_id"].take([int(np.argmin(asked))]).to_pylist()
+        raise StoreCorrupt(
+            "a candidate is of a query that nobody asks",
+            item=strange,
+            cause="candidates and queries are of different splits",
+            remedy="delete the artifact of the candidates and run the same command again",
+        )
+    question = asking["question"].to_numpy()[asked]
     number = pictures.of(table["image_id"]) * questions + question
     order = np.argsort(number, kind="stable")
     ids = [taken(table[name], order) for name in ("query_id", "image_id")]

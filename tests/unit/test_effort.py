@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cir_core.layers.cost import vision_flops
 from cir_core.planning.effort import Effort, Forecast, Left, Speeds, Workload, together
 from cir_core.planning.expected import Pool, expect, known
 from cir_core.ports import Load
 from cir_core.rerankers.dual.cost import begin_flops, engine_flops
-from cir_core.retrievers.blip.cost import vision_flops
 from cir_core.search.candidates import NONE_REMOVED
 from cir_core.types import Keeping
 from flows.plan import efforts_of

@@ -7,6 +7,7 @@ from jaxtyping import Int
 from pydantic import NonNegativeFloat
 
 from cir_core.layers.config import Frozen, TextConfig, VisionConfig
+from cir_core.layers.cost import vision_flops
 from cir_core.layers.preprocess import Preprocess
 from cir_core.layers.wordpiece import Tokenizer, UnreadTexts
 from cir_core.ports import Load, RetrieverConfig
@@ -94,6 +95,10 @@ class Stage2Config(Frozen):
         return [
             f"{name} {theirs[name]} and {ours[name]}" for name in ours if theirs[name] != ours[name]
         ]
+
+    def seeing_flops(self) -> int:
+        """Of one image."""
+        return vision_flops(self.vision)
 
     def beginning_flops(self, lengths: Int[np.ndarray, " query"]) -> float:
         """Once for each query, of these lengths in tokens."""

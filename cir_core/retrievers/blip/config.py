@@ -7,10 +7,11 @@ from jaxtyping import Int
 from pydantic import PositiveInt
 
 from cir_core.layers.config import DEMO_TEXT, DEMO_VISION, Frozen, TextConfig, VisionConfig
+from cir_core.layers.cost import vision_flops
 from cir_core.layers.preprocess import Preprocess
 from cir_core.layers.wordpiece import Tokenizer
 from cir_core.ports import Widths
-from cir_core.retrievers.blip.cost import fusion_flops, vision_flops
+from cir_core.retrievers.blip.cost import fusion_flops
 
 
 class Stage1Config(Frozen):

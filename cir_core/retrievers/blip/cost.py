@@ -9,17 +9,6 @@ from jaxtyping import Int
 
 from cir_core.layers.config import TextConfig, VisionConfig
 
-CHANNELS = 3
-
-
-def vision_flops(config: VisionConfig) -> int:
-    """The ViT, of one image: 111 GFLOP at the published size."""
-    tokens, width = config.tokens, config.width
-    patches = 2 * (tokens - 1) * CHANNELS * config.patch_size**2 * width
-    linear = 2 * tokens * width * (4 * width + 2 * config.mlp_width)
-    attention = 4 * tokens**2 * width
-    return patches + config.depth * (linear + attention)
-
 
 def fusion_flops(
     text: TextConfig, vision: VisionConfig, embedding: int, lengths: Int[np.ndarray, " query"]

@@ -1,0 +1,85 @@
+"""What stage 2 is asked: by z_t, as stage 1 fused it; or, by a reranker that reads texts itself, as
+the queries were ingested."""
+
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cir_core.errors import ProblemsFound
+from cir_core.ports import FusedQueries, Reading
+from storage import z_t
+from storage.tables import rows_of
+from storage.views import Fused, Ingested
+from tasks.feed.pictures import Distinct
+from tasks.stages.questions import Questions, read_questions
+
+PROBLEMS_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Asking:
+    """``queries`` are the texts to score, each of the question in ``of_text``; ``table`` says which
+    question a query asks, by ``query_id`` and ``question``. ``references`` are the texts', as rows
+    of the pictures, where the reranker reads texts itself."""
+
+    table: pa.Table
+    of_text: np.ndarray
+    queries: FusedQueries
+    references: np.ndarray | None = None
+
+    @property
+    def questions(self) -> int:
+        """One more than the highest number of a question; at least 1."""
+        return 1 + int(self.of_text.max(initial=0))
+
+
+def ask_with_z_t(fused: Fused) -> Asking:
+    """z_t is most of it: beside the store's column, which is not kept, there is one copy."""
+    columns = ["query_id", "question", "token_ids", "length"]
+    table = fused.read("queries", columns=columns)
+    texts = _distinct_texts(table)
+    lengths = table["length"].to_numpy()[texts].astype(np.int64)
+    token_ids = table["token_ids"].take(pa.array(texts)).to_pylist()
+    packed = fused.read("queries", columns=["z_t"])["z_t"]
+    states = z_t.unpack(packed, texts.tolist(), lengths.tolist())
+    flat = np.fromiter(chain.from_iterable(token_ids), dtype=np.int64)
+    of_text = table["question"].to_numpy()[texts]
+    return Asking(table, of_text, FusedQueries(states, flat, lengths))
+
+
+def ask_by_texts(reading: Reading, ingested: Ingested, pictures: Distinct) -> Asking:
+    """Every query whose reference was ingested. Raises ProblemsFound for texts that are longer than
+    the reranker reads: none is cut off, and a candidate without a score would be no ranking."""
+    asked = require_readable(reading, ingested, pictures)
+    ids = list(chain.from_iterable(asked.query_ids))
+    question = np.repeat(np.arange(len(asked)), [len(each) for each in asked.query_ids])
+    of_text = np.repeat(np.arange(len(asked)), [len(ways) for ways in asked.texts])
+    queries = FusedQueries.of(
+        [], list(chain.from_iterable(asked.texts)), texts=list(chain.from_iterable(asked.wordings))
+    )
+    table = pa.table({"query_id": ids, "question": question})
+    return Asking(table, of_text, queries, asked.picture[of_text])
+
+
+def require_readable(reading: Reading, ingested: Ingested, pictures: Distinct) -> Questions:
+    """What is asked. Raises as ``ask_by_texts``."""
+    asked = read_questions(reading, ingested.read("queries"), pictures)
+    unread = list(chain.from_iterable(asked.too_long.values()))
+    if unread:
+        raise ProblemsFound(
+            f"stage 2 cannot read the texts of {len(unread)} queries",
+            item="\n".join(f"{row['item']}: {row['message']}" for row in unread[:PROBLEMS_SHOWN]),
+            cause="it reads texts itself, and shorter ones than stage 1",
+            remedy="shorten the texts, or use a stage 2 that reads longer ones",
+        )
+    return asked
+
+
+def _distinct_texts(queries: pa.Table) -> np.ndarray:
+    """The rows of each question's first query."""
+    first = rows_of(queries["question"], queries["question"])
+    is_first = pc.equal(queries["query_id"], queries["query_id"].take(pa.array(first)))
+    return np.flatnonzero(is_first.to_numpy())

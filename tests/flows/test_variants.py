@@ -1,0 +1,79 @@
+"""A stage 2 that reads no z_t: trained, and in a whole run beside another encoder."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from cir_core.layers.wordpiece import Tokenizer
+from cir_core.ports import FusedQueries
+from cir_core.rerankers.dual.model import Stage2Model
+from cir_core.rerankers.dual.variant import Variant
+from cir_core.rerankers.plain import ReferenceScorer
+from flows.plan import make_plan
+from storage.models.folders import write_checkpoint
+from tasks.feed.image_tokens import Pictures
+from tasks.feed.pictures import distinct_pictures
+from tasks.feed.references import KeptReferences
+from tasks.feed.token_cache import TokenCache
+from tasks.machine import Machine
+from tasks.models.opening import open_stage2
+from tasks.stages.tokens import tokens_of
+from tests.support.small_benchmarks import Bench, rounding_of
+from tests.support.tiny_models import fill
+from tests.support.workshop import small_workshop
+
+
+def write_variant(bench: Bench, folder: Path, variant: Variant) -> Stage2Model:
+    """Of the benchmark's sizes, every weight another one: its ViT is not stage 1's."""
+    config = open_stage2(bench.pair.stage2).config.model_copy(update={"variant": variant})
+    model = fill(Stage2Model(config), seed=7)
+    write_checkpoint(folder, model.config.model_dump(), model.state_dict())
+    return model
+
+
+def test_every_candidate_has_the_score_of_its_text_and_both_pictures(
+    fiq: Bench, tmp_path: Path
+) -> None:
+    """And ``--tokens recompute`` does not keep it from keeping what it reads."""
+    variant = Variant(encoder="single", reference="image")
+    model = write_variant(fiq, tmp_path / "model", variant)
+    settings = fiq.settings(tmp_path / "store", stage2=tmp_path / "model", tokens="recompute")
+    planned = make_plan(settings, started=0.0)
+    assert "tokens" in [stage.stage for stage in planned.stages]
+    assert planned.speeds.image_again > 0, "stage 2 sees pictures by an encoder of its own"
+    run = fiq.run(tmp_path / "store", stage2=tmp_path / "model", tokens="recompute")
+    assert "rerank" in run.made
+    ingested = run.evaluated.ingested
+    pictures = Pictures(ingested, fiq.root, Machine())
+    kept = TokenCache(tokens_of(ingested, tmp_path / "model", fiq.root, "fp32").made)
+    queries = {row["query_id"]: row for row in ingested.read("queries").to_pylist()}
+    distinct = distinct_pictures(ingested.read("images"))
+    scores = run.evaluated.ranked.scored.read("scores")
+    ids = [queries[one] for one in scores["query_id"].to_pylist()]
+    tokens = Tokenizer("bert-base-uncased")([one["text"] for one in ids])
+    references = distinct.of(pa.chunked_array([[one["reference_id"] for one in ids]]))
+    asked = FusedQueries.of([], tokens, references=KeptReferences(kept, pictures, references))
+    images = kept[torch.from_numpy(distinct.of(scores["image_id"]))]
+    each = np.arange(len(ids))
+    expected = ReferenceScorer(model, asked).score(images, each, each)
+    found = scores["stage2_score"].to_numpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=rounding_of(fiq.pair))
+
+
+@pytest.mark.slow
+def test_a_recipe_names_the_variant_that_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop = small_workshop(tmp_path, monkeypatch)
+    base = workshop.train("pretrain")
+    file = tmp_path / "image.toml"
+    file.write_text(
+        'preset = "demo"\nmerge_from = 3\n[variant]\nreference = "image"\ntext = false\n'
+        "[stage2]\nepochs = 1\n"
+    )
+    trained = open_stage2(workshop.train("stage2", recipe=str(file), stage1=base))
+    assert trained.config.variant == Variant(reference="image", text=False)
+    assert trained.config.merge_from == 3
