@@ -1,4 +1,5 @@
-"""Pictures to square crops, as published: target-pad, bicubic resize, centre crop.
+"""Pictures to square crops, as published: target-pad, bicubic resize, centre crop; or as other
+models were trained, without padding, or squashed.
 
 Follows torchvision's geometry (rounding included) with Pillow alone, so that processes that only
 decode need not import torch; the model scales the bytes (``normalise``). The published
@@ -8,7 +9,7 @@ The orientation that EXIF may tell is not applied, as published.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import UInt8
@@ -22,6 +23,14 @@ SIXTEEN_BITS = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 BICUBIC = Image.Resampling.BICUBIC
 
+Fit = Literal["pad", "crop", "squash"]
+"""How a picture becomes square: padded towards it and its middle cut out; its middle cut out; or
+both sides resized alike, whatever the picture's shape."""
+
+Resample = Literal["bicubic", "bilinear"]
+
+_FILTERS = {"bicubic": BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
 STRIP_PIXELS = 16_000_000
 """64 MB as Pillow keeps them. A line of 1 x 20,000, padded at once, would take 1.3 GB."""
 
@@ -32,44 +41,78 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True)
 class Preprocess:
-    """What becomes of a picture: a square crop of ``size`` pixels, of what was padded to
-    ``target_ratio`` at most; its bytes, as values from 0 to 1, are scaled by ``mean`` and ``std``.
+    """What becomes of a picture: a square of ``size`` pixels, fit into it and resampled as said,
+    what is padded to ``target_ratio`` at most; its bytes, as values from 0 to 1, are scaled by
+    ``mean`` and ``std``.
     """
 
     size: int
     target_ratio: float = TARGET_RATIO
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
+    fit: Fit = "pad"
+    resample: Resample = "bicubic"
 
     def crop(self, image: Image.Image) -> UInt8[np.ndarray, "size size 3"]:
         """As bytes in RGB order."""
-        return prepare(image, self.size, self.target_ratio)
+        return prepare(image, self.size, self.target_ratio, fit=self.fit, resample=self.resample)
 
     def settings(self) -> dict[str, Any]:
-        """What names results beside the model, which knows its size; mean and deviation only where
-        they are not CLIP's, as they were when names were first given."""
-        scaling = (
-            {}
-            if (self.mean, self.std) == (CLIP_MEAN, CLIP_STD)
-            else {
-                "mean": self.mean,
-                "std": self.std,
-            }
-        )
-        return {"target_ratio": self.target_ratio, **scaling}
+        """What names results beside the model, which knows its size; all but the ratio only where
+        it is not as it was when names were first given."""
+        scaling: dict[str, Any] = {"mean": self.mean, "std": self.std}
+        named = {} if scaling == {"mean": CLIP_MEAN, "std": CLIP_STD} else scaling
+        if self.fit != "pad":
+            named |= {"fit": self.fit}
+        if self.resample != "bicubic":
+            named |= {"resample": self.resample}
+        return {"target_ratio": self.target_ratio, **named}
 
 
 def prepare(
-    image: Image.Image, size: int, ratio: float = TARGET_RATIO
+    image: Image.Image,
+    size: int,
+    ratio: float = TARGET_RATIO,
+    *,
+    fit: Fit = "pad",
+    resample: Resample = "bicubic",
 ) -> UInt8[np.ndarray, "size size 3"]:
-    """The square crop of a decoded picture, as bytes in RGB order."""
-    image = to_rgb(image)
+    """The square of a decoded picture, as bytes in RGB order."""
+    image, resampling = to_rgb(image), _FILTERS[resample]
+    if fit == "squash":
+        square = image.resize((size, size), resampling)
+    elif fit == "crop":
+        square = _crop_resized(image, size, resampling)
+    else:
+        square = _pad_and_crop(image, size, ratio, resampling)
+    return np.array(square)  # a copy: torch wants writable memory
+
+
+def _pad_and_crop(
+    image: Image.Image, size: int, ratio: float, resampling: Image.Resampling
+) -> Image.Image:
     left, top = _target_bars(image.size, ratio)
     if (image.width + 2 * left) * (image.height + 2 * top) > STRIP_PIXELS:
-        image = _pad_and_resize_in_strips(image, size, ratio)
+        image = _pad_and_resize_in_strips(image, size, ratio, resampling)
     else:
-        image = resize_short_side(target_pad(image, ratio), size)
-    return np.array(crop_centre(image, size))  # a copy: torch wants writable memory
+        image = resize_short_side(target_pad(image, ratio), size, resampling)
+    return crop_centre(image, size)
+
+
+def _crop_resized(image: Image.Image, size: int, resampling: Image.Resampling) -> Image.Image:
+    """The middle of the resized picture. Of a long and thin one only the middle is resized, one
+    side after the other as Pillow itself does, since the whole would take gigabytes: it looks
+    beyond a box as far as its filter reaches, so that the pixels are the same but for the rounding
+    of the box."""
+    width, height = _short_side_size(image.size, size)
+    if width * height <= STRIP_PIXELS:
+        return crop_centre(resize_short_side(image, size, resampling), size)
+    left, top = _centre((width, height), size)
+    across, down = image.width / width, image.height / height
+    columns = (left * across, 0, (left + size) * across, image.height)
+    narrow = image.resize((size, image.height), resampling, columns)
+    rows = (0, top * down, size, (top + size) * down)
+    return narrow.resize((size, size), resampling, rows)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -101,7 +144,9 @@ def _target_bars(size: tuple[int, int], ratio: float) -> tuple[int, int]:
     return (max(int((wanted - width) / 2), 0), max(int((wanted - height) / 2), 0))
 
 
-def _pad_and_resize_in_strips(image: Image.Image, size: int, ratio: float) -> Image.Image:
+def _pad_and_resize_in_strips(
+    image: Image.Image, size: int, ratio: float, resampling: Image.Resampling
+) -> Image.Image:
     """``resize_short_side(target_pad(image), size)`` to the bit, without the padded picture in
     memory: Pillow too resizes row by row first, rounds to bytes, and then column by column."""
     left, top = _target_bars(image.size, ratio)
@@ -112,8 +157,8 @@ def _pad_and_resize_in_strips(image: Image.Image, size: int, ratio: float) -> Im
     for start in range(0, image.height, rows):
         strip = image.crop((0, start, image.width, min(start + rows, image.height)))
         strip = ImageOps.expand(strip, border=(left, 0), fill=0)
-        narrow.paste(strip.resize((target[0], strip.height), BICUBIC), (0, top + start))
-    return narrow.resize(target, BICUBIC)
+        narrow.paste(strip.resize((target[0], strip.height), resampling), (0, top + start))
+    return narrow.resize(target, resampling)
 
 
 def square_pad(image: Image.Image) -> Image.Image:
@@ -124,10 +169,12 @@ def square_pad(image: Image.Image) -> Image.Image:
     return ImageOps.expand(image, border=bars, fill=0)
 
 
-def resize_short_side(image: Image.Image, size: int) -> Image.Image:
-    """Bicubic; the long side is truncated to whole pixels, as torchvision's ``Resize``."""
+def resize_short_side(
+    image: Image.Image, size: int, resampling: Image.Resampling = BICUBIC
+) -> Image.Image:
+    """The long side is truncated to whole pixels, as torchvision's ``Resize``."""
     target = _short_side_size(image.size, size)
-    return image if target == image.size else image.resize(target, BICUBIC)
+    return image if target == image.size else image.resize(target, resampling)
 
 
 def _short_side_size(old: tuple[int, int], size: int) -> tuple[int, int]:
@@ -139,6 +186,10 @@ def _short_side_size(old: tuple[int, int], size: int) -> tuple[int, int]:
 
 def crop_centre(image: Image.Image, size: int) -> Image.Image:
     """The middle square; half pixels round to even, as torchvision's ``CenterCrop``."""
-    width, height = image.size
-    left, top = round((width - size) / 2), round((height - size) / 2)
+    left, top = _centre(image.size, size)
     return image.crop((left, top, left + size, top + size))
+
+
+def _centre(of: tuple[int, int], size: int) -> tuple[int, int]:
+    width, height = of
+    return round((width - size) / 2), round((height - size) / 2)

@@ -1,6 +1,7 @@
 """From picture to model input, against sizes worked out by hand and loops written out."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from cir_core.layers import preprocess
 from cir_core.layers.preprocess import (
+    Fit,
+    Preprocess,
     crop_centre,
     prepare,
     resize_short_side,
@@ -200,3 +204,43 @@ def test_normalise_by_a_loop() -> None:
                     assert float(result[image, channel, row, column]) == pytest.approx(
                         expected, abs=1e-6
                     )
+
+
+@pytest.mark.parametrize("size", [(60, 50), (50, 60), (32, 32), (100, 33), (20, 30)])
+def test_crop_and_squash_are_those_of_clip_and_siglip(size: tuple[int, int]) -> None:
+    """Where the middle is no half pixel: CLIP's own code rounds it to even, as ours; transformers
+    down."""
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+    image = noise(*size)
+    clip = CLIPImageProcessorPil(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}, do_rescale=False,
+        do_normalize=False,
+    )  # fmt: skip
+    siglip = SiglipImageProcessorPil(
+        size={"height": 32, "width": 32}, do_rescale=False, do_normalize=False
+    )
+    fits: list[tuple[Any, Fit]] = [(clip, "crop"), (siglip, "squash")]
+    for processor, fit in fits:
+        (expected,) = processor(image, return_tensors="np")["pixel_values"]
+        found = Preprocess(32, fit=fit).crop(image)
+        assert (found == expected.transpose(1, 2, 0)).all()
+
+
+def test_a_long_picture_is_cropped_without_being_resized_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image = noise(3, 500)
+    whole = Preprocess(32, fit="crop").crop(image)
+    monkeypatch.setattr(preprocess, "STRIP_PIXELS", 1000)
+    middle = Preprocess(32, fit="crop").crop(image)
+    assert np.abs(whole.astype(int) - middle).max() <= 1
+
+
+def test_only_what_is_new_adds_to_names() -> None:
+    assert Preprocess(32).settings() == {"target_ratio": 1.25}
+    squashed = Preprocess(32, fit="squash", resample="bilinear").settings()
+    assert squashed == {"target_ratio": 1.25, "fit": "squash", "resample": "bilinear"}
+    bilinear = Preprocess(32, fit="squash", resample="bilinear").crop(noise(40, 60))
+    assert (bilinear != Preprocess(32, fit="squash").crop(noise(40, 60))).any()
