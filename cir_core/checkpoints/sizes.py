@@ -12,6 +12,7 @@ from cir_core.errors import CheckpointRefused
 from cir_core.families import ModelConfig
 from cir_core.layers.config import HEAD_WIDTH, TextConfig, VisionConfig, Vocabulary
 from cir_core.rerankers.dual.config import Stage2Config
+from cir_core.rerankers.dual.variant import PAPERS
 
 VOCABULARIES: Mapping[int, Vocabulary] = {30524: "bert-base-uncased"}
 """By their size: 30,522 words of bert-base-uncased, and BLIP's [DEC] and [ENC]."""
@@ -167,6 +168,8 @@ def require_told_by_shapes(config: ModelConfig, source: str) -> None:
         faults.append(f"merge_from is {config.merge_from} of {config.text.layers} layers")
     if isinstance(config, Stage2Config) and config.prior:
         faults.append(f"its scores have a prior, {config.prior:g} times stage 1's cosine")
+    if isinstance(config, Stage2Config) and config.variant != PAPERS:
+        faults.append(f"it is a variant of the published model: {config.variant}")
     if faults:
         raise CheckpointRefused(
             "the published format cannot express this model",

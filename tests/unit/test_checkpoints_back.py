@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cir_core.checkpoints.published import MODEL_KEYS, Published, convert_published, to_published
 from cir_core.errors import CheckpointRefused, NonFiniteError, OutOfSpace, UsageError
+from cir_core.rerankers.dual.variant import Variant
 from storage.models.folders import model_sha256
 from storage.models.pickles import write_pickle
 from tasks.models.convert import convert, convert_back
@@ -108,6 +109,15 @@ def test_a_score_with_a_prior_is_refused() -> None:
     converted = convert_published(tiny_stage2(), "stage2")
     config = converted.config.model_copy(update={"prior": 9.5})
     with pytest.raises(CheckpointRefused, match=r"prior, 9\.5 times stage 1's cosine"):
+        to_published(config, converted.tensors, "stage2")
+
+
+def test_a_variant_of_the_published_model_is_refused() -> None:
+    converted = convert_published(tiny_stage2(), "stage2")
+    config = converted.config.model_copy(update={"variant": Variant(merging="head")})
+    with pytest.raises(
+        CheckpointRefused, match=r"variant of the published model: .*merging='head'"
+    ):
         to_published(config, converted.tensors, "stage2")
 
 
