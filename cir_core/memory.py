@@ -1,4 +1,8 @@
-"""How much memory there is, and how it is told that there was not enough."""
+"""How much memory there is and was used, and how it is told that there was not enough."""
+
+import resource
+import sys
+from pathlib import Path
 
 import psutil
 import torch
@@ -9,6 +13,20 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes this process has held at once: of a GPU what torch allocated there, of a CPU
+    its resident memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")  # getrusage tells a child its parent's peak, if that is more
+    if status.is_file():
+        peaks = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        if peaks:
+            return int(peaks[0].split()[1]) * 2**10
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 2**10
 
 
 def is_out_of_memory(error: BaseException) -> bool:

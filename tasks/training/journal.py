@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from cir_core.training.loop import Progress
 from storage.atomic import commit_text
+from tasks.training.ledger import Spent
 from tasks.training.scores import Scores
 
 JOURNAL_FILE, BOARD_FOLDER = "metrics.jsonl", "tensorboard"
@@ -81,6 +82,12 @@ class Journal:
         self._began = time.monotonic()  # the next rate is of training alone
         self._count, self._sums = 0, {}
         return accuracy
+
+    def spent(self, step: int, spent: Spent) -> None:
+        """What the training has cost, all its runs together."""
+        if self.leads:
+            self._write({"step": step} | spent.line)
+            _log.info("step %d: %s", step, spent)
 
     def stopped(self, step: int, reason: str) -> None:
         """That, and why, the training ends before its recipe does."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cir_core.training.recipes import Recipe
 from storage.atomic import commit_text
+from tasks.training.ledger import Spent
 from tasks.training.scores import Scores
 
 CARD_FILE = "README.md"
@@ -17,6 +18,7 @@ def card_text(
     step: int,
     scores: Scores,
     accuracy: float | None,
+    spent: Spent,
     digest: str,
 ) -> str:
     """``about`` tells of the data in a sentence; ``accuracy`` is that of training since the last
@@ -27,6 +29,7 @@ def card_text(
         about,
         "",
         f"- step: {step}",
+        f"- spent so far: {spent}",
         f"- model sha256 (config and weights): `{digest}`",
         *(f"- {name}: `{value}`" for name, value in origin.items()),
         "",

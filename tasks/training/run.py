@@ -1,11 +1,12 @@
 """One training from start to end: resumed, told, validated, stopped early, and saved as best and
 last."""
 
+import hashlib
 import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -23,6 +24,7 @@ from storage.models.folders import model_sha256
 from storage.models.pickles import write_pickle
 from tasks.models.opening import save_model
 from tasks.training.journal import Journal
+from tasks.training.ledger import Ledger, Spent, Stopwatch
 from tasks.training.model_card import CARD_FILE, add_to_card, card_text
 from tasks.training.patience import patience
 from tasks.training.scores import Scores, gap_warnings
@@ -73,13 +75,14 @@ class Output:
 
 @dataclass
 class _State:
-    """How far a training is, the best checkpoint so far, and how many validations since found none
-    better."""
+    """How far a training is, the best checkpoint so far, how many validations since found none
+    better, and what all cost."""
 
     step: int = 0
     best: float = float("-inf")
     validated: int = 0
     waited: int = 0
+    spent: Spent = field(default_factory=Spent)
 
 
 def run_training(
@@ -101,22 +104,32 @@ def run_training(
     key = json.dumps({"recipe": recipe.model_dump(mode="json", exclude=UNKEYED), **output.origin})
     state = _resume(output.folder / STATE_FILE, objective, adam, key)
     steps = total_steps(recipe, len(objective))
+    if compute.leads:
+        _ledger(key, state, steps).write(output.folder)
     if state.step < steps and selection is not None and selection.is_over(state.waited):
         _log.info("stopped early at step %d, as patience asks", state.step)
         return
-    saved = time.monotonic()
+    saved, watch = time.monotonic(), Stopwatch(state.spent, compute.device)
     with Journal(output.folder, state.step, leads=compute.leads) as journal, patience() as asked:
         for progress in fit(objective, recipe, adam, compute, first_step=state.step):
             journal.step(progress)
             state.step = progress.step
+            watch.steps()
             if _is_milestone(progress, selection):
-                _checkpoint(model, recipe, compute, output, selection, state, journal)
+                _checkpoint(model, recipe, compute, output, selection, state, journal, watch)
             due = time.monotonic() - saved > SAVE_SECONDS or progress.step == progress.steps
             if compute.leads and (due or asked or state.validated == state.step):
                 _save_state(output.folder / STATE_FILE, objective, adam, key, state)
+                _ledger(key, state, steps).write(output.folder)
                 saved = time.monotonic()
             if asked or (state.step < progress.steps and _stops(output, selection, state, journal)):
                 break
+
+
+def _ledger(key: str, state: _State, steps: int) -> Ledger:
+    """The state is written first: this never tells of more than can be gone on from."""
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    return Ledger(digest, state.step, steps, state.waited, state.spent)
 
 
 def _stops(output: Output, selection: Selection | None, state: _State, journal: Journal) -> bool:
@@ -147,6 +160,7 @@ def _checkpoint(
     selection: Selection | None,
     state: _State,
     journal: Journal,
+    watch: Stopwatch,
 ) -> None:
     """Write ``last``, run it on the selection queries, and keep it as ``best`` if it is."""
     better = False
@@ -155,7 +169,8 @@ def _checkpoint(
         save_model(model, last, dtype=output.dtype)
         scores = selection.validate(last) if selection is not None else Scores({})
         accuracy = journal.validation(state.step, scores)
-        about = (output.card, output.origin, recipe, state.step, scores, accuracy)
+        watch.validations()
+        about = (output.card, output.origin, recipe, state.step, scores, accuracy, state.spent)
         commit_text(last / CARD_FILE, card_text(*about, model_sha256(last)))
         score = _score(scores, selection, state.step)
         if selection is not None:
@@ -167,6 +182,8 @@ def _checkpoint(
             commit_text(best / CARD_FILE, (last / CARD_FILE).read_text(encoding="utf-8"))
             state.best = score
             _log.info("step %d is the best so far", state.step)
+        watch.validations()
+        journal.spent(state.step, state.spent)
     state.validated = state.step
     state.waited = 0 if compute.any_of(better) else state.waited + 1
     compute.accelerator.wait_for_everyone()
@@ -208,8 +225,9 @@ def _resume(file: Path, objective: Objective, adam: torch.optim.AdamW, key: str)
         return _State()
     objective.trained.load_state_dict(saved["model"])
     adam.load_state_dict(saved["optimiser"])
-    waited = saved.get("waited", 0)  # earlier versions did not count
-    state = _State(saved["step"], saved["best"], saved["validated"], waited)
+    waited = saved.get("waited", 0)  # earlier versions did not count, and kept no time
+    spent = Spent(**saved.get("spent", {"since": saved["step"]}))
+    state = _State(saved["step"], saved["best"], saved["validated"], waited, spent)
     _log.info("resuming after step %d", state.step)
     return state
 
@@ -225,5 +243,6 @@ def _save_state(
         "best": state.best,
         "validated": state.validated,
         "waited": state.waited,
+        "spent": asdict(state.spent),
     }
     write_pickle(file, content)

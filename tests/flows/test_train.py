@@ -5,6 +5,7 @@ import logging
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from tasks.feed.token_cache import TokenCache
 from tasks.models.opening import open_stage1
 from tasks.training import run as training_run
 from tasks.training.journal import Journal
+from tasks.training.ledger import Ledger, Spent
 from tasks.training.scores import Score, Scores
 from tasks.training.triplets import RecomputedTokens
 from tests.support.tolerances import rounding, vision_sums
@@ -214,6 +216,44 @@ def test_ctrl_c_lets_the_step_finish_and_saves(
     assert state["step"] == 2
     resumed = workshop.train("pretrain")
     assert model_sha256(resumed) == model_sha256(workshop.folder / "undisturbed" / "best")
+
+
+def test_what_a_training_cost_is_kept_over_its_runs(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = workshop.folder / "pretrain"
+    with monkeypatch.context() as context:
+        interrupt_after(context, 3, kill)
+        with pytest.raises(Killed):
+            workshop.train("pretrain")
+    begun = Ledger.read(folder)
+    assert begun is not None
+    assert (begun.step, begun.spent.since, begun.is_done(None)) == (2, 0, False)
+    best = workshop.train("pretrain")
+    done = Ledger.read(folder)
+    assert done is not None
+    assert (done.step, done.key, done.is_done(None)) == (done.of, begun.key, True)
+    assert done.spent.steps > begun.spent.steps > 0
+    assert done.spent.validations > 0
+    assert done.spent.peak_memory > 2**20
+    assert workshop.journal("pretrain")[-1] == {"step": done.step} | done.spent.line
+    assert f"{done.spent.steps:.0f} s of steps" in (best / "README.md").read_text()
+
+
+def test_a_state_of_a_version_that_kept_no_time_is_gone_on_from(workshop: Workshop) -> None:
+    file = workshop.train("pretrain").parent / "state.pt"
+    state = torch.load(file, weights_only=True)
+    del state["spent"]
+    torch.save(state, file)
+    (file.parent / "training.json").unlink()
+    workshop.train("pretrain")
+    assert Ledger.read(file.parent) == Ledger(
+        sha256(state["key"].encode()).hexdigest(),
+        state["step"],
+        state["step"],
+        0,
+        Spent(since=state["step"]),
+    )
 
 
 @pytest.mark.parametrize("kept", [0, 200])
