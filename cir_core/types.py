@@ -17,6 +17,10 @@ CaptionRule = Literal["published", "reversed", "raw", "both_orders", "first", "s
 """How several captions of one query become its text; see ``cir_core.datasets.captions``. The last
 two are for training, where each caption alone is one of the four ways to word a query."""
 
+FirstStage = Literal["stage1", "candidates", "embeddings"]
+"""Whose candidates are re-ranked: those of the model; of a file; or found among embeddings that
+were computed elsewhere."""
+
 Pool = Literal["gallery", "subset"]
 """Which candidates compete: the whole gallery, or CIRR's five-member subset, scored separately."""
 

@@ -33,6 +33,8 @@ class Inputs:
     index: IndexChoice
     precision: Precision
     machine: Machine
+    candidates: Path | None = None
+    embeddings: Path | None = None
 
 
 def resolve_inputs(settings: Settings) -> Inputs:
@@ -40,7 +42,8 @@ def resolve_inputs(settings: Settings) -> Inputs:
     describe themselves.
 
     Raises UsageError when a data root or a model is needed and not given, all at once, or when the
-    index cannot be meant; PreflightError when it needs FAISS or a GPU that is not there.
+    index or the first stage cannot be meant; PreflightError when the index needs FAISS or a GPU
+    that is not there.
     """
     store, settings = open_store(settings.store), complete(settings)
     dataset = open_dataset(settings)
@@ -57,6 +60,7 @@ def resolve_inputs(settings: Settings) -> Inputs:
             remedy="see `cir-pipeline run --help`; convert published checkpoints with "
             "`cir-pipeline convert`",
         )
+    _require_one_first_stage(settings)
     device = find_device(settings.device)
     index = IndexChoice(settings.index, settings.nlist, settings.nprobe)
     require_available(index)
@@ -69,7 +73,7 @@ def resolve_inputs(settings: Settings) -> Inputs:
         stage1=settings.stage1 or shipped_model("stage1"),
         stage2=settings.stage2 or shipped_model("stage2"),
         protocol=dataset.protocol(settings.protocol).name,
-        k=settings.k or dataset.k,
+        k=settings.k or (0 if settings.candidates else dataset.k),
         index=index,
         precision=settings.precision,
         machine=Machine(
@@ -80,4 +84,20 @@ def resolve_inputs(settings: Settings) -> Inputs:
             tokens=settings.tokens,
             processes=settings.processes,
         ),
+        candidates=settings.candidates,
+        embeddings=settings.embeddings,
     )
+
+
+def _require_one_first_stage(settings: Settings) -> None:
+    """Raises UsageError for settings of which one would be without effect."""
+    if settings.candidates is None:
+        return
+    stray = ["--embeddings"] * (settings.embeddings is not None)
+    stray += ["--index"] * (settings.index != "exact")
+    if stray:
+        raise UsageError(
+            f"a file of candidates is re-ranked as it is, without {' or '.join(stray)}",
+            cause="nothing is searched where the candidates are given",
+            remedy=f"leave out --candidates, or {' and '.join(stray)}",
+        )

@@ -16,6 +16,9 @@ from tasks.stages.evaluate import stage1_metrics
 from tasks.stages.pair import check_stage1
 from tasks.training.scores import Score, Scores
 
+OWN = dict.fromkeys(("candidates", "embeddings"))
+"""What is handed over to runs says nothing of a model in training."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -27,7 +30,7 @@ class Stage1Judge:
     engine: Engine
 
     def __call__(self, model: Path) -> Scores:
-        settings = self.settings.model_copy(update={"stage1": model, "stage2": model})
+        settings = self.settings.model_copy(update={"stage1": model, "stage2": model} | OWN)
         inputs = resolve_inputs(settings)
         store = inputs.store
         with store.lease():
@@ -49,7 +52,7 @@ class Stage2Judge:
     engine: Engine
 
     def __call__(self, model: Path) -> Scores:
-        settings = self.settings.model_copy(update={"stage2": model})
+        settings = self.settings.model_copy(update={"stage2": model} | OWN)
         run = run_pipeline(settings, self.engine)
         if run.changed:
             _log.warning("inputs have changed since they were used: %s", ", ".join(run.changed))

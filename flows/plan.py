@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pyarrow as pa
 
 from cir_core.planning.effort import Effort, Forecast, Left, Speeds, Workload, together
 from flows.engines.engine import InProcess
-from flows.graph import STAGES, Graph, graph_of, name_of, tokens_in
+from flows.graph import STAGES, Declared, Graph, declared, graph_of, name_of, tokens_in
 from flows.inputs import Inputs, resolve_inputs
 from flows.run import check_reranker, check_texts, ingest_split, problems_of, stop_on_problems
 from flows.settings import Settings
@@ -21,8 +22,10 @@ from tasks.planning.calibrate import Sample, calibrate
 from tasks.planning.standing import Standing, State, standing_of, standing_of_output
 from tasks.planning.workload import count_workload
 from tasks.shards import rows_in
+from tasks.stages.choosing import Choosing
 from tasks.stages.ingest import Ingest
 from tasks.stages.pair import check_pair
+from tasks.stages.read_candidates import ReadCandidates
 from tasks.stages.tokens import Tokens
 
 TEXTS_SAMPLED = 512
@@ -102,16 +105,17 @@ def make_plan(settings: Settings, *, started: float) -> Plan:
         work = count_workload(
             ingested,
             stage1,
-            k=inputs.k,
+            k=first.retrieve.k,
             encoded=encoded,
-            candidates=None if found.lacks("retrieve") else first.retrieve.made,
+            candidates=_chosen(first.retrieve, is_made=not found.lacks("retrieve")),
         )
         speeds = Speeds()
         if found.lacks("encode", "fuse", "retrieve", "rerank"):
-            speeds = _calibrate(inputs, ingested, work)
+            speeds = _calibrate(inputs, ingested, work, first.retrieve.k)
     of_run = Forecast(work, found.left(graph), stage1, stage2, speeds, inputs.machine.tokens)
     of_cache = replace(of_run, tokens="cache")
-    efforts, cached = efforts_of(of_run), efforts_of(of_cache)
+    stages = declared(graph)
+    efforts, cached = efforts_of(of_run, stages), efforts_of(of_cache, stages)
     with_cache = None if cached.items() <= efforts.items() else together(cached.values())
     efforts["ingest"] = replace(Ingest.effort(of_run), seconds=engine.seconds["ingest"])
     return Plan(
@@ -187,10 +191,17 @@ def _look(inputs: Inputs, ingested: Ingested, graph: Graph) -> _Found:
     )
 
 
-def efforts_of(forecast: Forecast) -> dict[str, Effort]:
+def _chosen(stage: Choosing, *, is_made: bool) -> pa.Table | None:
+    """The candidates, as far as they are known."""
+    if is_made:
+        return stage.made.read("candidates")
+    return stage.known() if isinstance(stage, ReadCandidates) else None
+
+
+def efforts_of(forecast: Forecast, stages: Sequence[Declared] = STAGES) -> dict[str, Effort]:
     """Of each stage that is left, but for ingest, which a plan does itself."""
     efforts = {}
-    for stage in STAGES:
+    for stage in stages:
         name = name_of(stage)
         if name in forecast.left.stages or (stage is Tokens and forecast.to_keep):
             effort = stage.effort(forecast)
@@ -202,14 +213,14 @@ def efforts_of(forecast: Forecast) -> dict[str, Effort]:
     return efforts
 
 
-def _calibrate(inputs: Inputs, ingested: Ingested, work: Workload) -> Speeds:
+def _calibrate(inputs: Inputs, ingested: Ingested, work: Workload, k: int) -> Speeds:
     every = max(1, -(-len(work.token_ids) // TEXTS_SAMPLED))
     pairs, images = work.expected.pairs, work.expected.images
     sample = Sample(
         token_ids=[list(ids) for ids in work.token_ids[::every]],
         pairs_per_image=max(1, round(pairs / max(1.0, images))),
         gallery=work.compared // max(1, work.queries),
-        k=inputs.k,
+        k=k,
         index=inputs.index.kind,
     )
     pictures = Pictures(ingested, inputs.data_root, inputs.machine)

@@ -10,6 +10,7 @@ from cir_core.datasets.selection import source_split
 from cir_core.errors import ProblemsFound
 from cir_core.search.choice import count_lists
 from flows.engines.engine import Engine
+from flows.first_stage import files_of
 from flows.graph import Filtering, Graph, graph_of
 from flows.inputs import Inputs, resolve_inputs
 from flows.settings import Settings
@@ -19,7 +20,7 @@ from tasks.models.opening import read_reranker_config, read_retriever_config
 from tasks.results.report import Report
 from tasks.results.takeaway import Takeaway
 from tasks.stages.asking import require_readable
-from tasks.stages.changes import find_changed, look_at_models
+from tasks.stages.changes import find_changed, look_at_models, note_files
 from tasks.stages.ingest import Reading, ingest
 from tasks.stages.pair import check_pair
 from tasks.stages.publish import Publish
@@ -70,6 +71,7 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
     inputs = resolve_inputs(settings)
     with inputs.store.lease():
         looks = look_at_models(stage1=inputs.stage1, stage2=inputs.stage2)
+        handed_over = note_files(files_of(inputs))
         pair = engine.run(check_pair, inputs.store, inputs.stage1, inputs.stage2).view
         reading = ingest_split(settings, inputs, engine)
         ingested = reading.ingested
@@ -83,7 +85,7 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
             made += engine.make(stage, inputs.machine)
         for output in graph.outputs:
             made += engine.write(output)
-        changed = engine.run(find_changed, reading, pair, looks)
+        changed = engine.run(find_changed, reading, pair, looks) + handed_over.changed()
     files = {type(output): output.files for output in graph.outputs}
     return Run(
         evaluated=graph.evaluate.made,
@@ -107,7 +109,8 @@ def find_candidates(
     stop_on_problems(problems, settings.allow_missing)
     if problems:
         _log.warning("going on with %d problems: gallery or queries are short", len(problems))
-    made += engine.make(filtering.retrieve, inputs.machine)
+    for stage in (*filtering.read, filtering.retrieve):
+        made += engine.make(stage, inputs.machine)
     return Found(made, len(problems))
 
 

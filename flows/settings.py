@@ -157,6 +157,25 @@ class Settings(BaseModel):
             "Lists that a query looks through.", METHOD, changes_results=True, default="one in 16"
         ),
     ] = None
+    candidates: Annotated[
+        HomePath | None,
+        About(
+            "A file of candidates to re-rank, whoever chose them: .parquet, .jsonl, else a TREC "
+            "run.",
+            METHOD,
+            changes_results=True,
+            default="stage 1's",
+        ),
+    ] = None
+    embeddings: Annotated[
+        HomePath | None,
+        About(
+            "A folder of embeddings to search: gallery.parquet and queries.parquet.",
+            METHOD,
+            changes_results=True,
+            default="stage 1's",
+        ),
+    ] = None
     store: Annotated[
         HomePath, About("Where everything made is kept.", MACHINE, changes_results=False)
     ] = Path("cir-store")

@@ -122,6 +122,12 @@ GALLERIES = table(
 
 EMBEDDINGS = table("Gallery embeddings.", IMAGE_ID, column("embedding", VECTOR, "unit length"))
 
+QUERY_EMBEDDINGS = table(
+    "Query embeddings that were computed elsewhere.",
+    QUERY_ID,
+    column("embedding", VECTOR, "unit length"),
+)
+
 FUSED_QUERIES = table(
     "Query embeddings and z_t. A query that is asked both ways has two rows, with the same, "
     "averaged, embedding. Queries with the same reference, byte by byte, and the same texts are "

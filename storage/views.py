@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from cir_core.protocols import PROTOCOLS, Protocol
+from cir_core.types import FirstStage
 from storage import schemas
 from storage.artifacts import Artifact
 from storage.identities import Identity
@@ -107,6 +108,16 @@ class Fused(View):
     holds: ClassVar[Parts] = {"queries": schemas.FUSED_QUERIES, "unfused": schemas.PROBLEMS}
 
 
+class Embedded(View):
+    """Embeddings of images and queries that were computed elsewhere."""
+
+    stage = "embeddings"
+    holds: ClassVar[Parts] = {
+        "gallery": schemas.EMBEDDINGS,
+        "queries": schemas.QUERY_EMBEDDINGS,
+    }
+
+
 class KeptTokens(View):
     """Image tokens, of every picture."""
 
@@ -119,6 +130,21 @@ class Retrieved(View):
 
     stage = "retrieve"
     holds: ClassVar[Parts] = {"candidates": schemas.CANDIDATES, "targets": schemas.TARGET_RANKS}
+
+    @property
+    def first_stage(self) -> FirstStage:
+        """Whose choice it is. Raises as ``setting``."""
+        inputs = self.identity()["inputs"]
+        others: tuple[FirstStage, ...] = ("candidates", "embeddings")
+        return next((one for one in others if one in inputs), "stage1")
+
+    @property
+    def first_stage_sha256(self) -> str | None:
+        """Of what was read of its files; None of stage 1's own choice. Raises as ``setting``."""
+        kind = self.first_stage
+        if kind == "embeddings":
+            return self._made_of(Embedded).digest("vectors")
+        return self.digest(kind) if kind == "candidates" else None
 
     @property
     def encoded(self) -> Encoded:

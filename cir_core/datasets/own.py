@@ -16,9 +16,9 @@ from cir_core.datasets.own_rows import (
     gallery_faults,
     query_faults,
     refuse,
-    shown,
     targets_of,
 )
+from cir_core.datasets.row_faults import shown
 from cir_core.errors import AnnotationError, UsageError
 from cir_core.protocols import Protocol
 from cir_core.types import Benchmark, ImageId, Listing, Query, QueryId, Row, Rows, Split

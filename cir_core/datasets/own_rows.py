@@ -6,6 +6,7 @@ from typing import Any
 
 from cir_core.datasets.ids import path_fault, text_fault
 from cir_core.datasets.near_names import ImageNames
+from cir_core.datasets.row_faults import FAULTS_SHOWN, shown
 from cir_core.errors import AnnotationError
 from cir_core.metrics.recall import AVERAGE, MICRO
 from cir_core.types import Row, Rows
@@ -13,16 +14,7 @@ from cir_core.types import Row, Rows
 REQUIRED = ("reference", "text")
 OPTIONAL = ("target", "targets", "category", "query_id", "group")
 
-FAULTS_SHOWN = 50
 CATEGORIES_SHOWN = 10
-SHOWN = 60
-"""Characters of a value in a message."""
-
-
-def shown(value: Any) -> str:
-    """A value on one line of a terminal, whatever is in it."""
-    told = repr(value)
-    return told if len(told) <= SHOWN else f"{told[:SHOWN]}... ({len(told)} characters)"
 
 
 def refuse(file: str, faults: Sequence[str]) -> None:

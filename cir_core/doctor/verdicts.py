@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from cir_core.datasets.about import About
-from cir_core.datasets.own_rows import shown
+from cir_core.datasets.row_faults import shown
 from cir_core.doctor.checkup import (
     ambiguous_queries,
     compare_counts,

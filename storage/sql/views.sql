@@ -98,9 +98,13 @@ CREATE VIEW failures AS
 SELECT m.run_id, m.query_id, m.category, m.pool, m.reference_id, m.text, m.targets,
        first.image_id AS answered, m.stage1_rank, m.stage2_rank,
        CASE WHEN m.is_candidate THEN 'ordered wrong'
-            WHEN m.stage1_rank IS NULL THEN 'cannot be answered' -- see the table problems
+            -- A target that a file of candidates lacks has no rank, and no problem.
+            WHEN m.stage1_rank IS NULL AND (r.first_stage <> 'candidates' OR EXISTS (
+                FROM problems p WHERE p.run_id = m.run_id AND p.item = m.query_id
+            )) THEN 'cannot be answered' -- see the table problems
             ELSE 'lost in stage 1' END AS reason
 FROM rank_movement m
+JOIN runs r USING (run_id)
 LEFT JOIN rankings first
     ON first.run_id = m.run_id AND first.query_id = m.query_id
     AND first.pool = m.pool AND first.rank = 1

@@ -11,7 +11,7 @@ from cir_core.planning.expected import Expected, Pool, expect, known
 from cir_core.ports import Load, RetrieverConfig
 from cir_core.search.candidates import NONE_REMOVED
 from storage.tables import rows_of
-from storage.views import Encoded, Ingested, Retrieved
+from storage.views import Encoded, Ingested
 from tasks.feed.pictures import Distinct, distinct_pictures
 from tasks.stages.gallery import categories_by_gallery, usable_images
 from tasks.stages.questions import Questions, read_questions
@@ -23,7 +23,7 @@ def count_workload(
     *,
     k: int,
     encoded: Encoded | None,
-    candidates: Retrieved | None,
+    candidates: pa.Table | None,
 ) -> Workload:
     """Of the images and queries that can be used: could be decoded, too, where ``encoded`` tells.
     Pairs are counted from stage 1's ``candidates`` where it has chosen, and expected otherwise.
@@ -53,8 +53,7 @@ def count_workload(
         pools.append(_asked_once(pool, mine["way"].to_numpy()))
     expected = expect(pools, len(pictures))
     if candidates is not None:
-        table = candidates.read("candidates")
-        candidates_expected, expected = table.num_rows, _chosen(table, texts, pictures)
+        candidates_expected, expected = candidates.num_rows, _chosen(candidates, texts, pictures)
     once = texts.take(pa.array(np.unique(texts["way"].to_numpy(), return_index=True)[1]))
     return Workload(
         images=images.num_rows,

@@ -20,7 +20,7 @@ from tasks.results.album import Album
 from tasks.results.samples import rows_of, samples
 from tasks.stages.output import Output, folder_of
 
-VERSION = 7
+VERSION = 8
 PAGE, NUMBERS = "index.html", "metrics.json"
 
 PAGE_SECONDS = 1.0

@@ -1,7 +1,8 @@
 """Which inputs have changed since they were used? Asked when all results are written."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from cir_core.errors import CirError
@@ -20,6 +21,31 @@ def look_at_models(**folders: Path) -> dict[str, Looks]:
         look.note(CONFIG_FILE)
         look.note(WEIGHTS_FILE)
     return looks
+
+
+@dataclass(frozen=True)
+class Noted:
+    """Files that are read whole, as they were before: how they looked, and their bytes."""
+
+    looks: Looks
+    bytes_names: Mapping[str, str]
+
+    def changed(self) -> tuple[str, ...]:
+        """Those that hold other bytes now."""
+        return tuple(
+            name
+            for name in self.looks.differing()
+            if _bytes_name(Path(name)) != self.bytes_names[name]
+        )
+
+
+def note_files(files: Iterable[Path]) -> Noted:
+    """Look at files before they are read."""
+    looks, names = Looks(Path()), {}
+    for file in map(str, files):
+        looks.note(file)
+        names[file] = _bytes_name(Path(file))
+    return Noted(looks, names)
 
 
 def find_changed(reading: Reading, pair: Pair, models: Mapping[str, Looks]) -> tuple[str, ...]:

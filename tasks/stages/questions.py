@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from cir_core.datasets.listing_notes import first_few
-from cir_core.datasets.own_rows import shown
+from cir_core.datasets.row_faults import shown
 from cir_core.ports import Reading
 from storage.views import Ingested
 from tasks.feed.pictures import Distinct, distinct_pictures

@@ -17,7 +17,7 @@ from cir_core.search.indexes import open_index
 from cir_core.search.ranks import target_ranks
 from cir_core.search.scores import Gallery, pair_scores
 from storage.tables import rows_of, vectors_of
-from storage.views import Encoded, Fused
+from storage.views import Embedded, Encoded, Fused
 from tasks.machine import Machine
 from tasks.shards import part_name
 from tasks.stages.choosing import Asked, Choosing, within
@@ -45,6 +45,13 @@ class _Vectors:
             return self.matrix
         return self.matrix[rows]
 
+    def among(self, ids: pa.ChunkedArray) -> "_Vectors":
+        """Those of these ids."""
+        there = rows_of(self.ids, ids) >= 0
+        if there.all():
+            return self
+        return _Vectors(self.ids.filter(pa.array(there)), self.matrix[there])
+
     def with_one(self, table: pa.Table, key: str) -> pa.Table:
         """The rows of a table whose id has an embedding."""
         return table.filter(pa.array(rows_of(table[key], self.ids) >= 0))
@@ -65,10 +72,12 @@ class Retrieve(Choosing):
 
     Whether a query's own reference may be a candidate is the protocol's choice. A gallery with
     fewer than ``k`` other images gives all it has, and a log line says so; an approximate index may
-    find fewer, too.
+    find fewer, too. ``embedded`` are searched in place of stage 1's own embeddings, where there are
+    any; of the images and queries that stage 1 could see.
     """
 
     index: IndexChoice
+    embedded: Embedded | None = None
 
     version = 3
     seconds_per_pair = 0.3e-6
@@ -77,10 +86,20 @@ class Retrieve(Choosing):
         removes_reference = self.ingested.protocol.removes_reference
         return {"k": self.k, "removes_reference": removes_reference, **self.index.settings()}
 
+    def inputs(self) -> Mapping[str, str]:
+        others = {} if self.embedded is None else {"embeddings": self.embedded.fingerprint}
+        return {**super().inputs(), **others}
+
     @contextmanager
     def open(self, machine: Machine) -> Iterator[Work]:
-        images = _vectors(self.encoded, "embeddings", "image_id")
-        asked = _vectors(self.fused, "queries", "query_id")
+        if self.embedded is None:
+            images = _vectors(self.encoded, "embeddings", "image_id")
+            asked = _vectors(self.fused, "queries", "query_id")
+        else:
+            seen = self.encoded.read("embeddings", ["image_id"])["image_id"]
+            fused = self.fused.read("queries", ["query_id"])["query_id"]
+            images = _vectors(self.embedded, "gallery", "image_id").among(seen)
+            asked = _vectors(self.embedded, "queries", "query_id").among(fused)
         yield partial(self._search_each, images, asked)
 
     @staticmethod
@@ -141,6 +160,6 @@ def _subset(work: _Search) -> Candidates:
     return best_of(queries, images, scores, k=max(1, len(images)))
 
 
-def _vectors(artifact: Encoded | Fused, kind: str, key: str) -> _Vectors:
+def _vectors(artifact: Encoded | Fused | Embedded, kind: str, key: str) -> _Vectors:
     table = artifact.read(kind, columns=[key, "embedding"])
     return _Vectors(table[key], vectors_of(table["embedding"]))

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 
 from flows.about import settings_of
 from flows.engines.engine import InProcess
-from flows.graph import STAGES, Graph, graph_of, name_of
+from flows.graph import HANDED_OVER, STAGES, Declared, Graph, graph_of, name_of
 from flows.inputs import resolve_inputs
 from flows.run import ingest_split
 from flows.settings import Settings
@@ -18,12 +18,16 @@ from storage.views import View
 from tasks.machine import Machine
 from tasks.planning.standing import standing_of
 from tasks.shards import place_of
+from tasks.stages.ingest import Ingest
 from tasks.stages.pair import check_pair
 from tasks.stages.stage import Stage, make, make_here
+from tasks.stages.tokens import Tokens
+from tests.support.handed_over import hand_over
 from tests.support.small_benchmarks import Bench, Finished
 
 NAMES = [name_of(stage) for stage in STAGES if issubclass(stage, Stage)]
-MADE = [name for name in NAMES if name not in ("ingest", "tokens")]
+EVERY: Sequence[Declared] = (*STAGES, *HANDED_OVER)
+MADE = [kind for kind in EVERY if issubclass(kind, Stage) and kind not in (Ingest, Tokens)]
 MACHINE = Machine(batch=5)
 
 OTHER: dict[str, dict[str, Any]] = {
@@ -39,7 +43,10 @@ OTHER: dict[str, dict[str, Any]] = {
 """Another value of each setting that changes results; what is not in it names files, whose bytes
 name the stages."""
 
-FILES = {"dataset", "name", "images", "queries", "gallery", "stage1", "stage2"}
+FILES = {
+    "dataset", "name", "images", "queries", "gallery", "stage1", "stage2", "candidates",
+    "embeddings",
+}  # fmt: skip
 
 
 def graph(settings: Settings) -> Graph:
@@ -115,8 +122,16 @@ def test_what_changes_no_result_names_nothing(fiq: Bench, copy: Path, tmp_path: 
 # --- parts and work
 
 
-def stage_named(graph: Graph, name: str) -> Stage[Any]:
-    return next(stage for stage in graph.stages if stage.name == name)
+def find_stage(fiq: Bench, store: Path, kind: type[Stage[Any]]) -> Stage[Any]:
+    """Of a run whose first stage is another where the kind is a part of one; it is made."""
+    settings = fiq.settings(store)
+    if kind in HANDED_OVER:
+        setting = HANDED_OVER[kind]
+        given = hand_over(graph(settings).filtering, store.parent)
+        settings = settings.model_copy(update={setting: given[setting]})
+    found = next(stage for stage in graph(settings).stages if type(stage) is kind)
+    make(found, MACHINE, make_here)
+    return found
 
 
 def contents(view: View) -> dict[str, bytes]:
@@ -128,21 +143,21 @@ def order_of(view: View) -> list[str]:
     return list(json.loads((view.folder / "manifest.json").read_text())["parts"])
 
 
-@pytest.mark.parametrize("name", MADE)
-def test_a_stage_holds_what_it_declares(fiq: Bench, copy: Path, name: str) -> None:
-    stage = stage_named(graph(fiq.settings(copy)), name)
+@pytest.mark.parametrize("kind", MADE, ids=lambda kind: kind.__name__)
+def test_a_stage_holds_what_it_declares(fiq: Bench, copy: Path, kind: type[Stage[Any]]) -> None:
+    stage = find_stage(fiq, copy, kind)
     kinds = [place_of(part.removesuffix(".parquet")).kind for part in contents(stage.made)]
     assert set(kinds) == set(stage.made.holds)
-    for kind in stage.made.holds:
-        assert stage.made.read(kind).num_columns
+    for part in stage.made.holds:
+        assert stage.made.read(part).num_columns
     assert standing_of(stage).is_done
 
 
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("kind", MADE, ids=lambda kind: kind.__name__)
 def test_work_writes_nothing_and_makes_the_same_bytes_again(
-    fiq: Bench, copy: Path, name: str
+    fiq: Bench, copy: Path, kind: type[Stage[Any]]
 ) -> None:
-    stage = stage_named(graph(fiq.settings(copy)), name)
+    stage = find_stage(fiq, copy, kind)
     before, order = contents(stage.made), order_of(stage.made)
     shutil.rmtree(stage.made.folder)
     files = sorted(copy.rglob("*"))
@@ -151,18 +166,18 @@ def test_work_writes_nothing_and_makes_the_same_bytes_again(
     assert sorted(copy.rglob("*")) == files
     assert {f"{part}.parquet" for _, part, _ in products} == before.keys()
     assert standing_of(stage).state == "to do"
-    assert make(stage, MACHINE, make_here) == (name,)
+    assert make(stage, MACHINE, make_here) == (stage.name,)
     assert contents(stage.made) == before
     assert order_of(stage.made) == order
 
 
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("kind", MADE, ids=lambda kind: kind.__name__)
 def test_an_interrupted_stage_makes_what_is_missing_alone(
-    fiq: Bench, copy: Path, name: str
+    fiq: Bench, copy: Path, kind: type[Stage[Any]]
 ) -> None:
-    stage = stage_named(graph(fiq.settings(copy)), name)
+    stage = find_stage(fiq, copy, kind)
     before = contents(stage.made)
     (stage.made.folder / next(iter(before))).unlink()
-    assert make(stage, MACHINE, make_here) == (name,)
+    assert make(stage, MACHINE, make_here) == (stage.name,)
     assert contents(stage.made) == before
     assert make(stage, MACHINE, make_here) == ()

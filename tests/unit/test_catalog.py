@@ -83,6 +83,7 @@ def published(
             "split": "val",
             "protocol": "p",
             "k": k,
+            "first_stage": "stage1",
             "vector_index": "exact",
             "precision": "fp32",
             "prior": 0.0,

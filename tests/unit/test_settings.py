@@ -76,6 +76,8 @@ def test_every_setting_may_come_from_every_source(tmp_path: Path) -> None:
         "index": "ivf",
         "nlist": 64,
         "nprobe": 8,
+        "candidates": "/run.trec",
+        "embeddings": "/vectors",
         "store": "/store",
         "allow_missing": 3,
         "device": "cuda:1",
