@@ -134,13 +134,7 @@ def convert_published(state: Mapping[str, Tensor], source: str) -> Converted:
 
 
 def _stage1(state: Mapping[str, Tensor], table: KeyTable, source: str) -> Converted:
-    sizes = Sizes(state, table, source)
-    content = {
-        "kind": "stage1",
-        "vision": sizes.vision(),
-        "text": sizes.text("text."),
-        "embedding": sizes.embedding(),
-    }
+    content = {"kind": "stage1", **Sizes(state, table, source).of_stage1()}
     config = parse_config(content, source)
     return rename(state, table, config, source, counters=_counters(config))
 

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from math import isqrt
+from typing import Any
 
 from torch import Tensor
 
@@ -81,6 +82,11 @@ class Sizes:
             ("text_projection.weight", 0),
             ("text_projection.bias", 0),
         )
+
+    def of_stage1(self) -> dict[str, Any]:
+        """Fields of ``Stage1Config`` but ``kind``."""
+        text = self.text("text.")
+        return {"vision": self.vision(), "text": text, "embedding": self.embedding()}
 
     def merge_from(self) -> int:
         """From where on layers hold a merge (their number when none does).

@@ -11,6 +11,8 @@ from pydantic import (
     model_validator,
 )
 
+from cir_core.layers.preprocess import Fit, Preprocess
+
 Vocabulary = Literal["bert-base-uncased", "demo"]
 
 HEAD_WIDTH = 64
@@ -38,10 +40,13 @@ class Frozen(BaseModel):
 
 
 class VisionConfig(Frozen):
-    """A ViT: square images, square patches, one [CLS] token in front.
+    """A ViT: square images, square patches, one [CLS] token in front; ``fit`` says how pictures
+    become square.
 
     ``tokens`` is 577 = (384 / 16)² + 1 for the published ViT-B/16 at 384 px.
     """
+
+    unsaid_by_default: ClassVar = ("fit",)
 
     image_size: PositiveInt
     patch_size: PositiveInt
@@ -49,6 +54,11 @@ class VisionConfig(Frozen):
     depth: PositiveInt
     heads: PositiveInt
     mlp_width: PositiveInt
+    fit: Fit = "pad"
+
+    @property
+    def pictures(self) -> Preprocess:
+        return Preprocess(self.image_size, fit=self.fit)
 
     @property
     def tokens(self) -> int:
@@ -64,8 +74,11 @@ class VisionConfig(Frozen):
 class TextConfig(Frozen):
     """BERT with cross-attention. ``vocabulary`` names the word list the token ids refer to.
 
-    ``positions`` is the longest text in tokens. ``dropout`` acts in training only.
+    ``positions`` is the longest text in tokens. ``dropout`` acts in training only. ``marks``:
+    whether punctuation is read, or replaced by spaces where BLIP's training code does so.
     """
+
+    unsaid_by_default: ClassVar = ("marks",)
 
     vocabulary: Vocabulary
     vocabulary_size: PositiveInt
@@ -75,6 +88,7 @@ class TextConfig(Frozen):
     feed_forward: PositiveInt
     positions: PositiveInt = 512
     dropout: float = 0.1
+    marks: Literal["read", "blanked"] = "read"
 
     @property
     def words(self) -> str:

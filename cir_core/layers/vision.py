@@ -71,7 +71,7 @@ class VisionTransformer(nn.Module):
 
     @property
     def pictures(self) -> Preprocess:
-        return Preprocess(self.config.image_size)
+        return self.config.pictures
 
     @property
     def shape(self) -> tuple[int, int]:

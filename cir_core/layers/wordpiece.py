@@ -11,7 +11,10 @@ from jaxtyping import Int
 from tokenizers import BertWordPieceTokenizer
 from torch import Tensor
 
-from cir_core.layers.config import Vocabulary
+from cir_core.layers.config import TextConfig, Vocabulary
+
+BLANKED = '.!"()*#:;~'
+"""What BLIP's training code (``pre_caption``) replaces by spaces."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +37,20 @@ class Tokenizer:
 
     BLIP appends [DEC] and [ENC] to BERT's vocabulary, in this order (ids 30522 and 30523 of
     bert-base-uncased). Texts are never truncated. An empty text has the two tokens [ENC] [SEP].
+    The marks that are ``blanked`` are read as spaces.
     """
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, blanked: str = "") -> None:
         words = word_list(vocabulary)
         table = {word: index for index, word in enumerate(words)}
         self._wordpiece = BertWordPieceTokenizer(vocab=table, lowercase=True)
+        self._spaces = str.maketrans(dict.fromkeys(blanked, " "))
         self.encode_token = len(words) + 1
         self.mask_token = table["[MASK]"]
         self.vocabulary_size = len(words) + 2
 
     def __call__(self, texts: list[str]) -> list[list[int]]:
-        encodings = self._wordpiece.encode_batch(texts)
+        encodings = self._wordpiece.encode_batch([text.translate(self._spaces) for text in texts])
         return [[self.encode_token, *encoding.ids[1:]] for encoding in encodings]
 
     def words(self, texts: Iterable[str]) -> Counter[str]:
@@ -76,6 +81,11 @@ class Tokenizer:
         unknown = set(self.unknown({word: None for mine in each for word in mine}))
         named = [[word for word in mine if any(map(str.isalnum, word))] or mine for mine in each]
         return [bool(mine) and unknown.issuperset(mine) for mine in named]
+
+
+def tokenizer_of(text: TextConfig) -> Tokenizer:
+    """That of a model's texts."""
+    return Tokenizer(text.vocabulary, blanked=BLANKED if text.marks == "blanked" else "")
 
 
 class UnreadTexts(Tokenizer):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cir_core.layers.vision import normalise
-from cir_core.layers.wordpiece import TokenBatch, Tokenizer, pad_tokens
+from cir_core.layers.wordpiece import TokenBatch, pad_tokens, tokenizer_of
 from cir_core.retrievers.blip.config import Stage1Config
 from cir_core.retrievers.blip.fusion import Stage1Model
 from cir_core.training.batches import epoch_rows
@@ -78,7 +78,7 @@ class Pretraining(nn.Module):
         initialise(self.model)
         self.word_transform = nn.Linear(config.text.width, config.text.width)
         self.data, self.recipe, self.device = data, recipe, device
-        self.tokenizer = Tokenizer(config.text.vocabulary)
+        self.tokenizer = tokenizer_of(config.text)
         self.to(device)
 
     @property

@@ -7,6 +7,13 @@ import torch
 
 from cir_core.checkpoints.conversion import Converted
 from cir_core.checkpoints.hf_blip import convert_hf_blip
+from cir_core.checkpoints.original_blip import (
+    MODEL_KEY,
+    convert_base,
+    convert_covr,
+    is_base,
+    is_covr,
+)
 from cir_core.checkpoints.published import MODEL_KEYS, convert_published, to_published
 from cir_core.errors import CheckpointRefused, UsageError
 from cir_core.families import ModelConfig, parse_config
@@ -37,7 +44,8 @@ class ConvertedModel:
 
 
 def convert(source: Path, out: Path, *, half: bool = False) -> ConvertedModel:
-    """A published ``.pt`` of either stage, or a Hugging Face BLIP folder, to a model folder.
+    """A published ``.pt`` of either stage, BLIP's own of its base, CoVR's, or a Hugging Face BLIP
+    folder, to a model folder.
 
     ``half`` keeps the weights in fp16 on disk, rounded. Converting the same source twice writes the
     same bytes. Raises CheckpointRefused (and writes nothing) when anything about the source is not
@@ -110,7 +118,11 @@ def _require_room(out: Path, config: ModelConfig) -> None:
 def _read(source: Path) -> Converted:
     if source.is_dir():
         return _read_hf(source)
-    model = read_pickle(source, MODEL_KEYS)
+    model = read_pickle(source, (*MODEL_KEYS, MODEL_KEY))
+    if is_base(model.tensors):
+        return convert_base(model.tensors, str(source))
+    if is_covr(model.model_key, model.tensors):
+        return convert_covr(model.tensors, str(source))
     return convert_published(model.tensors, str(source))
 
 

@@ -17,7 +17,7 @@ from cir_core.datasets.selection import KeptOut, keep_out
 from cir_core.errors import ImageProblem, PreflightError, ProblemsFound, UsageError
 from cir_core.layers.config import TextConfig
 from cir_core.layers.preprocess import prepare
-from cir_core.layers.wordpiece import Tokenizer
+from cir_core.layers.wordpiece import Tokenizer, tokenizer_of
 from cir_core.training.pretrain import DescribedImages
 from cir_core.types import ImageId
 from storage.sources.annotations import AnnotationReader
@@ -47,7 +47,7 @@ def read_described(
             cause="no table descriptions.csv, .jsonl or .parquet was found",
             remedy="docs/training.md tells what it holds; or convert published weights",
         )
-    tokenizer = Tokenizer(text.vocabulary)
+    tokenizer = tokenizer_of(text)
     if tokenizer.vocabulary_size > text.vocabulary_size:
         raise UsageError(
             f"the vocabulary {text.vocabulary} has {tokenizer.vocabulary_size} words, and the base "

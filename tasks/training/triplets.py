@@ -15,7 +15,7 @@ from cir_core.datasets.selection import keep_out, training_queries
 from cir_core.errors import PreflightError
 from cir_core.layers.config import TextConfig
 from cir_core.layers.vision import VisionTransformer
-from cir_core.layers.wordpiece import Tokenizer
+from cir_core.layers.wordpiece import tokenizer_of
 from cir_core.retrievers.blip.fusion import Stage1Model
 from cir_core.training.triplets import ImageTokens, Triplets
 from cir_core.types import Benchmark, CaptionRule, ImageId, QueryId
@@ -177,7 +177,7 @@ def _token_ids(
         index: list(dict.fromkeys(wording.queries[index].text for wording in wordings))
         for index in asked
     }
-    ids = iter(Tokenizer(config.vocabulary)(list(chain.from_iterable(texts.values()))))
+    ids = iter(tokenizer_of(config)(list(chain.from_iterable(texts.values()))))
     return {index: [next(ids) for _ in mine] for index, mine in texts.items()}
 
 

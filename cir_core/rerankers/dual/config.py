@@ -9,7 +9,7 @@ from pydantic import NonNegativeFloat
 from cir_core.layers.config import Frozen, TextConfig, VisionConfig
 from cir_core.layers.cost import vision_flops
 from cir_core.layers.preprocess import Preprocess
-from cir_core.layers.wordpiece import Tokenizer, UnreadTexts
+from cir_core.layers.wordpiece import Tokenizer, UnreadTexts, tokenizer_of
 from cir_core.ports import Load, RetrieverConfig
 from cir_core.rerankers.dual.cost import Sizes, begin_flops, engine_flops, published_flops
 from cir_core.rerankers.dual.variant import PAPERS, Variant
@@ -34,7 +34,7 @@ class Stage2Config(Frozen):
 
     @property
     def pictures(self) -> Preprocess:
-        return Preprocess(self.vision.image_size)
+        return self.vision.pictures
 
     @property
     def positions(self) -> int:
@@ -47,11 +47,7 @@ class Stage2Config(Frozen):
         return self.text.words
 
     def tokenizer(self) -> Tokenizer:
-        return (
-            Tokenizer(self.text.vocabulary)
-            if self.variant.text
-            else UnreadTexts(self.text.vocabulary)
-        )
+        return tokenizer_of(self.text) if self.variant.text else UnreadTexts(self.text.vocabulary)
 
     @property
     def state_width(self) -> int:

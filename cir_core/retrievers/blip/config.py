@@ -9,7 +9,7 @@ from pydantic import PositiveInt
 from cir_core.layers.config import DEMO_TEXT, DEMO_VISION, Frozen, TextConfig, VisionConfig
 from cir_core.layers.cost import vision_flops
 from cir_core.layers.preprocess import Preprocess
-from cir_core.layers.wordpiece import Tokenizer
+from cir_core.layers.wordpiece import Tokenizer, tokenizer_of
 from cir_core.ports import Widths
 from cir_core.retrievers.blip.cost import fusion_flops
 
@@ -27,7 +27,7 @@ class Stage1Config(Frozen):
 
     @property
     def pictures(self) -> Preprocess:
-        return Preprocess(self.vision.image_size)
+        return self.vision.pictures
 
     @property
     def positions(self) -> int:
@@ -44,7 +44,7 @@ class Stage1Config(Frozen):
         return Widths(self.embedding, self.text.width, self.vision.tokens * self.vision.width)
 
     def tokenizer(self) -> Tokenizer:
-        return Tokenizer(self.text.vocabulary)
+        return tokenizer_of(self.text)
 
     def seeing_flops(self) -> int:
         """Of one image."""
