@@ -14,7 +14,7 @@ from cir_core.errors import CheckpointRefused, UsageError
 from cir_core.families import PUBLISHED_RETRIEVER
 from cir_core.planning.disk import Counts
 from cir_core.ports import RetrieverConfig
-from cir_core.types import Benchmark, Split
+from cir_core.types import Benchmark, Depth, Split
 from flows.engines.choice import find_home
 from flows.engines.prefect_api import Configuration, fault_of
 from flows.graph import STAGES
@@ -113,13 +113,14 @@ def _examine_dataset(settings: Settings, splits: Sequence[Split], *, decode: boo
     return _Dataset([*copy.findings, *texts], needed)
 
 
-def _needed(benchmark: Benchmark, settings: Settings, k: int, *, ranked: bool) -> int:
+def _needed(benchmark: Benchmark, settings: Settings, k: Depth, *, ranked: bool) -> int:
     """Bytes that a run on this split adds, with the given models or ones of published size."""
     model = _stage1(settings) or PUBLISHED_RETRIEVER
     texts = [text for one in benchmark.queries for text in (one.text, one.other_text) if text]
     pairs = sum(
-        min(k, len(benchmark.galleries[query.category])) + len(query.subset)
+        (images if k == "all" else min(k, images)) + len(query.subset)
         for query in benchmark.queries
+        for images in (len(benchmark.galleries[query.category]),)
     )
     images = len(benchmark.files)
     counts = Counts(

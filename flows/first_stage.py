@@ -12,6 +12,7 @@ from storage.views import Ingested
 from tasks.stages.choosing import Choosing
 from tasks.stages.encode import Encode
 from tasks.stages.fuse import Fuse
+from tasks.stages.gallery import largest_gallery
 from tasks.stages.handed_over import Split, read_handed_over
 from tasks.stages.read_candidates import ReadCandidates
 from tasks.stages.read_embeddings import ReadEmbeddings, read_vectors
@@ -31,16 +32,19 @@ def choosing_of(
     if inputs.candidates is not None:
         found = read_handed_over(inputs.candidates, Split(ingested))
         _tell(found.notes)
-        k = inputs.k or found.deepest
+        k = found.deepest if inputs.k in (0, "all") else int(inputs.k)
         if k > found.deepest:
             _log.warning("K=%d, and no query has more than %d candidates", k, found.deepest)
         return (), ReadCandidates(store, *seen, k, inputs.candidates, found.digest)
-    if inputs.embeddings is None:
-        return (), Retrieve(store, *seen, inputs.k, inputs.index)
-    vectors = read_vectors(inputs.embeddings, ingested)
-    _tell(vectors.notes)
-    read = ReadEmbeddings(store, ingested, inputs.embeddings, vectors.digest)
-    return (read,), Retrieve(store, *seen, inputs.k, inputs.index, embedded=read.made)
+    k = largest_gallery(ingested) if inputs.k == "all" else inputs.k
+    embedded, read = None, []
+    if inputs.embeddings is not None:
+        vectors = read_vectors(inputs.embeddings, ingested)
+        _tell(vectors.notes)
+        read = [ReadEmbeddings(store, ingested, inputs.embeddings, vectors.digest)]
+        embedded = read[0].made
+    takes_all = inputs.k == "all"
+    return read, Retrieve(store, *seen, k, inputs.index, embedded, takes_all)
 
 
 def files_of(inputs: Inputs) -> list[Path]:

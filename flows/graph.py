@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flows.ends import MADE
 from flows.first_stage import choosing_of, require_no_prior
 from flows.inputs import Inputs
-from storage.views import Ingested, Pair
+from storage.views import Evaluated, Ingested, Pair
+from tasks.machine import Machine
 from tasks.models.opening import read_reranker_config, read_retriever_config
 from tasks.results.report import Report
 from tasks.results.takeaway import Takeaway
@@ -65,24 +67,35 @@ class Filtering:
 
 @dataclass(frozen=True)
 class Graph:
-    """All stages of a run after its split is ingested."""
+    """What a run makes once its split is ingested, as far as it goes: ``later`` stages follow the
+    first pass."""
 
     filtering: Filtering
-    rerank: Rerank
-    rank: Rank
-    evaluate: Evaluate
+    later: tuple[Stage[Any], ...]
     outputs: tuple[Output, ...]
 
     @property
     def stages(self) -> Sequence[Stage[Any]]:
-        first = self.filtering
-        chosen = *first.read, first.retrieve
-        return first.encode, first.fuse, *chosen, self.rerank, self.rank, self.evaluate
+        return *self.filtering.first_pass.stages, *self.later
 
     @property
     def over_pictures(self) -> Sequence[OverPictures[Any]]:
         """Those that see images."""
-        return self.filtering.encode, self.filtering.fuse, self.rerank
+        return [stage for stage in self.stages if isinstance(stage, OverPictures)]
+
+    @property
+    def rerank(self) -> Rerank | None:
+        """None of a run that ends before."""
+        return next((stage for stage in self.later if isinstance(stage, Rerank)), None)
+
+    def keeping(self, machine: Machine) -> Machine:
+        """With image tokens kept, if stage 2 must have it so."""
+        return machine if self.rerank is None else self.rerank.keeping(machine)
+
+    @property
+    def evaluated(self) -> Evaluated | None:
+        """None of a run that ends before."""
+        return next((one.made for one in self.later if isinstance(one, Evaluate)), None)
 
 
 def filtering_of(inputs: Inputs, ingested: Ingested, models: Pair) -> Filtering:
@@ -95,23 +108,32 @@ def filtering_of(inputs: Inputs, ingested: Ingested, models: Pair) -> Filtering:
     return Filtering(encode, fuse, retrieve, tuple(read))
 
 
-def graph_of(inputs: Inputs, ingested: Ingested, pair: Pair) -> Graph:
+def graph_of(inputs: Inputs, ingested: Ingested, models: Pair) -> Graph:
     """Whether or not anything of it is there."""
-    store = inputs.store
-    first = filtering_of(inputs, ingested, pair)
+    store, wanted = inputs.store, MADE[inputs.until]
+    first = filtering_of(inputs, ingested, models)
+    stages: list[Stage[Any]] = [*first.read, first.retrieve]
     candidates, fused, encoded = first.retrieve.made, first.fuse.made, first.encode.made
-    model, prior = pair.digest("stage2"), pair.setting("prior")
-    require_no_prior(inputs, prior)
-    seen = (ingested, inputs.stage2, inputs.data_root, model)
-    reranker = read_reranker_config(inputs.stage2)
-    asked = (fused if reranker.state_width else None, reranker.reads_references)
-    rerank = Rerank(store, *seen, *asked, candidates, prior, inputs.precision)
-    rank = Rank(store, ingested, candidates, rerank.made)
-    evaluate = Evaluate(store, ingested, encoded, candidates, rank.made, first.retrieve.k)
+    ranked = None
+    if inputs.stage2 is not None:
+        model, prior = models.digest("stage2"), models.setting("prior")
+        require_no_prior(inputs, prior)
+        seen = (ingested, inputs.stage2, inputs.data_root, model)
+        reranker = read_reranker_config(inputs.stage2)
+        asked = (fused if reranker.state_width else None, reranker.reads_references)
+        rerank = Rerank(store, *seen, *asked, candidates, prior, inputs.precision)
+        rank = Rank(store, ingested, candidates, rerank.made)
+        stages += [rerank, rank]
+        ranked = rank.made
+    evaluate = Evaluate(store, ingested, encoded, candidates, ranked, first.retrieve.k)
     outputs: list[Output] = [Publish(evaluate.made), Report(evaluate.made, inputs.data_root)]
     if inputs.dataset.writes_ranked:
         outputs.append(Takeaway(evaluate.made))
-    return Graph(first, rerank, rank, evaluate, tuple(outputs))
+    return Graph(
+        first,
+        tuple(stage for stage in [*stages, evaluate] if stage.name in wanted),
+        tuple(output for output in outputs if output.name in wanted),
+    )
 
 
 def declared(graph: Graph) -> Sequence[Declared]:

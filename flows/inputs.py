@@ -10,7 +10,8 @@ from cir_core.errors import UsageError
 from cir_core.layers.precision import require_precision
 from cir_core.search.choice import IndexChoice
 from cir_core.search.indexes import require_available
-from cir_core.types import Precision
+from cir_core.types import Depth, Precision
+from flows.ends import End, needs_stage2
 from flows.machine import find_device, find_workers
 from flows.own import complete, open_dataset
 from flows.settings import Settings, demo_root, shipped_model
@@ -20,21 +21,29 @@ from tasks.machine import Machine
 
 @dataclass(frozen=True)
 class Inputs:
-    """Without ``categories``, all are meant."""
+    """Without ``categories``, all are meant. A run that ends before any pair is scored has no
+    ``stage2``, whatever was given."""
 
     store: Store
     dataset: Dataset
     data_root: Path
     categories: tuple[str, ...]
     stage1: Path
-    stage2: Path
+    stage2: Path | None
     protocol: str
-    k: int
+    k: Depth
     index: IndexChoice
     precision: Precision
     machine: Machine
     candidates: Path | None = None
     embeddings: Path | None = None
+    until: End = "report"
+
+    @property
+    def models(self) -> dict[str, Path]:
+        """The folders of those that the run needs, by stage."""
+        named = {"stage1": self.stage1, "stage2": self.stage2}
+        return {stage: folder for stage, folder in named.items() if folder is not None}
 
 
 def resolve_inputs(settings: Settings) -> Inputs:
@@ -48,9 +57,10 @@ def resolve_inputs(settings: Settings) -> Inputs:
     store, settings = open_store(settings.store), complete(settings)
     dataset = open_dataset(settings)
     is_demo = settings.dataset == "demo"
+    needed = ("data_root", "stage1", *["stage2"] * needs_stage2(settings.until))
     missing = [
         f"--{name.replace('_', '-')}"
-        for name in ("data_root", "stage1", "stage2")
+        for name in needed
         if getattr(settings, name) is None and not is_demo
     ]
     if missing:
@@ -63,6 +73,9 @@ def resolve_inputs(settings: Settings) -> Inputs:
     _require_one_first_stage(settings)
     device = find_device(settings.device)
     index = IndexChoice(settings.index, settings.nlist, settings.nprobe)
+    k = settings.k or (0 if settings.candidates else dataset.k)
+    if k == "all":
+        index.require_all()
     require_available(index)
     require_precision(settings.precision, torch.device(device))
     return Inputs(
@@ -71,9 +84,9 @@ def resolve_inputs(settings: Settings) -> Inputs:
         data_root=settings.data_root or demo_root(settings.store),
         categories=settings.categories,
         stage1=settings.stage1 or shipped_model("stage1"),
-        stage2=settings.stage2 or shipped_model("stage2"),
+        stage2=_stage2(settings),
         protocol=dataset.protocol(settings.protocol).name,
-        k=settings.k or (0 if settings.candidates else dataset.k),
+        k=k,
         index=index,
         precision=settings.precision,
         machine=Machine(
@@ -86,7 +99,12 @@ def resolve_inputs(settings: Settings) -> Inputs:
         ),
         candidates=settings.candidates,
         embeddings=settings.embeddings,
+        until=settings.until,
     )
+
+
+def _stage2(settings: Settings) -> Path | None:
+    return (settings.stage2 or shipped_model("stage2")) if needs_stage2(settings.until) else None
 
 
 def _require_one_first_stage(settings: Settings) -> None:

@@ -2,18 +2,17 @@
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cir_core.metrics.recall import AVERAGE
 from flows.engines.engine import Engine
-from flows.graph import filtering_of
+from flows.graph import graph_of
 from flows.inputs import resolve_inputs
-from flows.run import find_candidates, ingest_split, run_pipeline
+from flows.run import check_models, ingest_split, make_stages, run_pipeline
 from flows.settings import Settings
-from tasks.stages.evaluate import stage1_metrics
-from tasks.stages.pair import check_stage1
+from storage.views import Evaluated
 from tasks.training.scores import Score, Scores
 
 OWN = dict.fromkeys(("candidates", "embeddings"))
@@ -24,23 +23,23 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Stage1Judge:
-    """Scores of a stage 1 on the queries of these settings, by the pipeline's own tasks."""
+    """Scores of a stage 1 on the queries of these settings: a run that ends with candidates, but
+    for the catalog and a page."""
 
     settings: Settings
     engine: Engine
 
     def __call__(self, model: Path) -> Scores:
-        settings = self.settings.model_copy(update={"stage1": model, "stage2": model} | OWN)
+        mine = {"stage1": model, "until": "retrieve"}
+        settings = self.settings.model_copy(update=mine | OWN)
         inputs = resolve_inputs(settings)
-        store = inputs.store
-        with store.lease():
-            checked = self.engine.run(check_stage1, store, model).view
+        with inputs.store.lease():
+            checked = check_models(inputs, self.engine).view
             ingested = ingest_split(settings, inputs, self.engine).ingested
-            filtering = filtering_of(inputs, ingested, checked)
-            find_candidates(settings, inputs, ingested, filtering, self.engine)
-            candidates = filtering.retrieve.made
-            metrics = self.engine.run(stage1_metrics, ingested, candidates)
-        return Scores(_scores(map(asdict, metrics), "stage1"))
+            graph = graph_of(inputs, ingested, checked)
+            make_stages(settings, inputs, ingested, graph, self.engine)
+        assert graph.evaluated is not None
+        return Scores(_scores(_metrics(graph.evaluated), "stage1"))
 
 
 @dataclass(frozen=True)
@@ -52,12 +51,18 @@ class Stage2Judge:
     engine: Engine
 
     def __call__(self, model: Path) -> Scores:
-        settings = self.settings.model_copy(update={"stage2": model} | OWN)
+        mine = {"stage2": model, "until": "report"}
+        settings = self.settings.model_copy(update=mine | OWN)
         run = run_pipeline(settings, self.engine)
         if run.changed:
             _log.warning("inputs have changed since they were used: %s", ", ".join(run.changed))
-        metrics = run.evaluated.read("metrics").to_pylist()
+        metrics = _metrics(run.evaluated)
         return Scores(_scores(metrics, "stage2"), _scores(metrics, "gain"))
+
+
+def _metrics(evaluated: Evaluated) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = evaluated.read("metrics").to_pylist()
+    return rows
 
 
 def _scores(metrics: Iterable[Mapping[str, Any]], stage: str) -> dict[str, Score]:

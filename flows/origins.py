@@ -143,10 +143,13 @@ def _faults(values: Mapping[str, Any], origins: Mapping[str, str]) -> list[str]:
     try:
         Settings(**values)
     except ValidationError as error:
-        faults = [(str(one["loc"][0]), one["type"], one["msg"]) for one in error.errors()]
+        told: dict[str, list[str]] = {}
+        for one in error.errors():
+            message = NO_SETTING if one["type"] == "extra_forbidden" else one["msg"]
+            told.setdefault(str(one["loc"][0]), []).append(message)
         return [
-            f"{name} (from {origins[name]}): {NO_SETTING if kind == 'extra_forbidden' else told}"
-            for name, kind, told in faults
+            f"{name} (from {origins[name]}): {', or '.join(messages)}"  # one for each of its types
+            for name, messages in told.items()
         ]
     return []
 

@@ -11,7 +11,14 @@ from cir_core.planning.effort import Effort, Forecast, Left, Speeds, Workload, t
 from flows.engines.engine import InProcess
 from flows.graph import STAGES, Declared, Graph, declared, graph_of, name_of, tokens_in
 from flows.inputs import Inputs, resolve_inputs
-from flows.run import check_reranker, check_texts, ingest_split, problems_of, stop_on_problems
+from flows.run import (
+    check_models,
+    check_reranker,
+    check_texts,
+    ingest_split,
+    problems_of,
+    stop_on_problems,
+)
 from flows.settings import Settings
 from storage.runs import finished
 from storage.views import Ingested
@@ -24,8 +31,8 @@ from tasks.planning.workload import count_workload
 from tasks.shards import rows_in
 from tasks.stages.choosing import Choosing
 from tasks.stages.ingest import Ingest
-from tasks.stages.pair import check_pair
 from tasks.stages.read_candidates import ReadCandidates
+from tasks.stages.rerank import Rerank
 from tasks.stages.tokens import Tokens
 
 TEXTS_SAMPLED = 512
@@ -85,19 +92,20 @@ def make_plan(settings: Settings, *, started: float) -> Plan:
     """
     inputs, engine = resolve_inputs(settings), InProcess()
     with inputs.store.lease():
-        pair = engine.run(check_pair, inputs.store, inputs.stage1, inputs.stage2)
-        if not pair.reused:  # the run will only hash them
-            engine.run(check_pair, inputs.store, inputs.stage1, inputs.stage2)
+        models = check_models(inputs, engine)
+        if not models.reused:
+            check_models(inputs, engine)  # the run will only hash them
+        checking = engine.last
         ingested = ingest_split(settings, inputs, engine).ingested
         check_texts(settings, inputs, ingested)
         began = time.perf_counter()
-        graph = graph_of(inputs, ingested, pair.view)
+        graph = graph_of(inputs, ingested, models.view)
         check_reranker(inputs, graph)
-        inputs = replace(inputs, machine=graph.rerank.keeping(inputs.machine))
+        inputs = replace(inputs, machine=graph.keeping(inputs.machine))
         found = _look(inputs, ingested, graph)
         finding = time.perf_counter() - began
         stage1 = read_retriever_config(inputs.stage1)
-        stage2 = read_reranker_config(inputs.stage2)
+        stage2 = None if inputs.stage2 is None else read_reranker_config(inputs.stage2)
         first = graph.filtering
         encoded = None if found.lacks("encode", "fuse") else first.encode.made
         if encoded is not None:
@@ -107,7 +115,7 @@ def make_plan(settings: Settings, *, started: float) -> Plan:
             stage1,
             k=first.retrieve.k,
             encoded=encoded,
-            candidates=_chosen(first.retrieve, is_made=not found.lacks("retrieve")),
+            candidates=_chosen(first.retrieve, is_made=found.has("retrieve")),
         )
         speeds = Speeds()
         if found.lacks("encode", "fuse", "retrieve", "rerank"):
@@ -124,7 +132,7 @@ def make_plan(settings: Settings, *, started: float) -> Plan:
             for name, one in found.standings.items()
         ],
         device=inputs.machine.device,
-        start=started + engine.seconds["check_pair"] + finding,
+        start=started + checking + finding,
         free=inputs.store.free,
         published_flops=of_run.published_flops(),
         speeds=speeds,
@@ -143,7 +151,12 @@ class _Found:
     runs: int
 
     def lacks(self, *stages: str) -> bool:
-        return not all(self.standings[stage].is_done for stage in stages)
+        """Whether any is to be made of those stages that the run has."""
+        mine = [self.standings[stage] for stage in stages if stage in self.standings]
+        return not all(standing.is_done for standing in mine)
+
+    def has(self, stage: str) -> bool:
+        return stage in self.standings and self.standings[stage].is_done
 
     def left(self, graph: Graph) -> Left:
         first = graph.filtering
@@ -151,14 +164,14 @@ class _Found:
             stages=frozenset(name for name in self.standings if self.lacks(name)),
             encoded=self._share(first.encode.name),
             fused=self._share(first.fuse.name),
-            scored=self._share(graph.rerank.name),
+            scored=self._share(name_of(Rerank)),
             kept=self.kept,
             runs=self.runs,
         )
 
     def _share(self, stage: str) -> np.ndarray:
-        """How much of each picture's work is left."""
-        standing = self.standings[stage]
+        """How much of each picture's work is left; nothing of a stage that the run has not."""
+        standing = self.standings.get(stage, Standing("done"))
         left = {} if standing.is_done else standing.left
         share = np.ones(self.pictures) if left is None else np.zeros(self.pictures)
         for shard, of_shard in (left or {}).items():
@@ -182,12 +195,11 @@ def _look(inputs: Inputs, ingested: Ingested, graph: Graph) -> _Found:
         if inputs.machine.tokens == "cache" or found.is_done:
             why = found.why if found.state != "to do" else "to be kept"
             tokens = {stage.name: replace(found, why=why)}
-    evaluated = graph.evaluate.made
     return _Found(
         {"ingest": Standing("done"), **tokens, **stages, **outputs},
         pictures,
         kept,
-        runs=sum(run != evaluated for run in finished(inputs.store)),
+        runs=sum(run != graph.evaluated for run in finished(inputs.store)),
     )
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -9,12 +10,13 @@ from typing import NamedTuple
 from cir_core.datasets.selection import source_split
 from cir_core.errors import ProblemsFound
 from cir_core.search.choice import count_lists
+from flows.ends import End
 from flows.engines.engine import Engine
 from flows.first_stage import files_of
 from flows.graph import Filtering, Graph, graph_of
 from flows.inputs import Inputs, resolve_inputs
 from flows.settings import Settings
-from storage.views import Evaluated, Ingested
+from storage.views import Evaluated, Ingested, Made, Pair, View
 from tasks.feed.pictures import distinct_pictures
 from tasks.models.opening import read_reranker_config, read_retriever_config
 from tasks.results.report import Report
@@ -22,7 +24,7 @@ from tasks.results.takeaway import Takeaway
 from tasks.stages.asking import require_readable
 from tasks.stages.changes import find_changed, look_at_models, note_files
 from tasks.stages.ingest import Reading, ingest
-from tasks.stages.pair import check_pair
+from tasks.stages.pair import check_pair, check_stage1
 from tasks.stages.publish import Publish
 from tasks.stages.questions import TOO_LONG, text_problems
 from tasks.stages.render import render_demo
@@ -37,32 +39,56 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Run:
-    """What a run leaves: its name, its files, the stages that had work to do, and which inputs have
-    changed since they were used."""
+    """What a run leaves: an artifact of each stage and the files of each output, by name, as far as
+    it went; the stages that had work to do, and which inputs have changed since they were used.
 
-    evaluated: Evaluated
-    catalog: Path
-    report: Path
+    ``evaluated``, ``run_id``, ``catalog`` and ``report`` raise LookupError where it ended before.
+    """
+
+    artifacts: Mapping[str, View]
+    files: Mapping[str, tuple[Path, ...]]
     problems: int
-    ranked: tuple[Path, ...]
     made: tuple[str, ...]
     changed: tuple[str, ...] = ()
+    until: End = "report"
+
+    @property
+    def evaluated(self) -> Evaluated:
+        evaluated = self.artifacts[Evaluated.stage]
+        assert isinstance(evaluated, Evaluated)
+        return evaluated
+
+    @property
+    def is_evaluated(self) -> bool:
+        return Evaluated.stage in self.artifacts
 
     @property
     def run_id(self) -> str:
         return self.evaluated.run_id
 
+    @property
+    def catalog(self) -> Path:
+        return self.files[Publish.name][0]
+
+    @property
+    def report(self) -> Path:
+        return self.files[Report.name][0]
+
+    @property
+    def ranked(self) -> tuple[Path, ...]:
+        """Of own data alone."""
+        return self.files.get(Takeaway.name, ())
+
 
 class Found(NamedTuple):
-    """What stage 1 leaves beside its artifacts: the stages that had anything to do, and how many
-    problems images and queries have."""
+    """The stages that had anything to do, and how many problems images and queries have."""
 
     made: tuple[str, ...]
     problems: int
 
 
 def run_pipeline(settings: Settings, engine: Engine) -> Run:
-    """Make what is missing, stage by stage, up to the catalog and the report.
+    """Make what is missing, stage by stage, up to where ``until`` says, by itself the report.
 
     Holds the store meanwhile. Inputs are looked at again when all is written (``Run.changed``; see
     ``flows.drift``). Raises ProblemsFound before any scoring when more images or queries
@@ -70,46 +96,49 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
     """
     inputs = resolve_inputs(settings)
     with inputs.store.lease():
-        looks = look_at_models(stage1=inputs.stage1, stage2=inputs.stage2)
+        looks = look_at_models(**inputs.models)
         handed_over = note_files(files_of(inputs))
-        pair = engine.run(check_pair, inputs.store, inputs.stage1, inputs.stage2).view
+        models = check_models(inputs, engine).view
         reading = ingest_split(settings, inputs, engine)
         ingested = reading.ingested
         made = ("ingest",) * (not reading.reused)
-        graph = graph_of(inputs, ingested, pair)
+        graph = graph_of(inputs, ingested, models)
         check_reranker(inputs, graph)
-        inputs = replace(inputs, machine=graph.rerank.keeping(inputs.machine))
-        found = find_candidates(settings, inputs, ingested, graph.filtering, engine)
+        inputs = replace(inputs, machine=graph.keeping(inputs.machine))
+        found = make_stages(settings, inputs, ingested, graph, engine)
         made += found.made
-        for stage in (graph.rerank, graph.rank, graph.evaluate):
-            made += engine.make(stage, inputs.machine)
         for output in graph.outputs:
             made += engine.write(output)
-        changed = engine.run(find_changed, reading, pair, looks) + handed_over.changed()
-    files = {type(output): output.files for output in graph.outputs}
+        changed = engine.run(find_changed, reading, models, looks) + handed_over.changed()
     return Run(
-        evaluated=graph.evaluate.made,
-        catalog=files[Publish][0],
-        report=files[Report][0],
+        artifacts={view.stage: view for view in (ingested, *(one.made for one in graph.stages))},
+        files={output.name: output.files for output in graph.outputs},
         problems=found.problems,
-        ranked=files.get(Takeaway, ()),
         made=made,
         changed=changed,
+        until=inputs.until,
     )
 
 
-def find_candidates(
-    settings: Settings, inputs: Inputs, ingested: Ingested, filtering: Filtering, engine: Engine
+def check_models(inputs: Inputs, engine: Engine) -> Made[Pair]:
+    """The models of this run: a pair, or stage 1 alone."""
+    if inputs.stage2 is None:
+        return engine.run(check_stage1, inputs.store, inputs.stage1)
+    return engine.run(check_pair, inputs.store, inputs.stage1, inputs.stage2)
+
+
+def make_stages(
+    settings: Settings, inputs: Inputs, ingested: Ingested, graph: Graph, engine: Engine
 ) -> Found:
-    """Stage 1: from images and queries to candidates. The caller holds the store. Raises
+    """All artifacts of a run, from images and queries on. The caller holds the store. Raises
     ProblemsFound as ``run_pipeline``."""
     check_texts(settings, inputs, ingested)
-    made = engine.make(filtering.first_pass, inputs.machine)
-    problems = problems_of(ingested, filtering)
+    made = engine.make(graph.filtering.first_pass, inputs.machine)
+    problems = problems_of(ingested, graph.filtering)
     stop_on_problems(problems, settings.allow_missing)
     if problems:
         _log.warning("going on with %d problems: gallery or queries are short", len(problems))
-    for stage in (*filtering.read, filtering.retrieve):
+    for stage in graph.later:
         made += engine.make(stage, inputs.machine)
     return Found(made, len(problems))
 
@@ -141,10 +170,10 @@ def check_texts(settings: Settings, inputs: Inputs, ingested: Ingested) -> None:
 
 def check_reranker(inputs: Inputs, graph: Graph) -> None:
     """A reranker that reads texts itself must be able to. Raises ProblemsFound."""
-    if graph.rerank.fused is None:
+    if graph.rerank is not None and graph.rerank.fused is None:
         ingested = graph.rerank.ingested
         pictures = distinct_pictures(ingested.read("images"))
-        require_readable(read_reranker_config(inputs.stage2), ingested, pictures)
+        require_readable(read_reranker_config(graph.rerank.folder), ingested, pictures)
 
 
 def problems_of(ingested: Ingested, filtering: Filtering) -> list[dict[str, str]]:

@@ -18,6 +18,7 @@ from pydantic import (
 from cir_core.search.choice import IndexKind
 from cir_core.types import Keeping, Precision, RunSplit
 from flows.about import DATA, MACHINE, METHOD, MODELS, About
+from flows.ends import End
 from flows.suggestions import category_names, dataset_names, protocol_names
 from storage.store import open_store
 
@@ -128,9 +129,9 @@ class Settings(BaseModel):
         ),
     ] = None
     k: Annotated[
-        PositiveInt | None,
+        PositiveInt | Literal["all"] | None,
         About(
-            "Candidates per query.",
+            "Candidates per query: a number, or all of its gallery.",
             METHOD,
             changes_results=True,
             default="the dataset's",
@@ -176,6 +177,15 @@ class Settings(BaseModel):
             default="stage 1's",
         ),
     ] = None
+    until: Annotated[
+        End,
+        About(
+            "Where the run ends: encode, retrieve (stage 1 alone, with its report), rerank, "
+            "evaluate, or report (everything).",
+            METHOD,
+            changes_results=False,
+        ),
+    ] = "report"
     store: Annotated[
         HomePath, About("Where everything made is kept.", MACHINE, changes_results=False)
     ] = Path("cir-store")

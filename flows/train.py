@@ -147,8 +147,8 @@ def _tokens(
 
 def _selection(settings: TrainingSettings, recipe: Stage1Recipe | Stage2Recipe) -> Settings:
     """A run over the selection queries, in a store of its own: the training's runs are not the
-    user's. Stage 1 is judged alone, and its own place as stage 2 is never looked at. Image tokens
-    are kept there, too, where the recipe keeps its own as a run reads them: in fp32."""
+    user's. Image tokens are kept there, too, where the recipe keeps its own as a run reads them: in
+    fp32."""
     keeps = settings.features == "cache" and recipe.tokens == "fp32"
     tokens = "cache" if keeps and settings.data.tokens == "auto" else settings.data.tokens
     return settings.data.model_copy(

@@ -28,8 +28,13 @@ RUNS = table(
         "that found them: exact, or FAISS's flat, ivf, gpu; NULL of given candidates",
         nullable=True,
     ),
-    column("precision", TEXT, "in which stage 2 computed"),
-    column("prior", NUMBER, "times stage 1's cosine, is part of stage 2's score; 0: none"),
+    column("precision", TEXT, "in which stage 2 computed", nullable=True),
+    column(
+        "prior",
+        NUMBER,
+        "times stage 1's cosine, is part of stage 2's score; 0: none",
+        nullable=True,
+    ),
     column("images", INTEGER, "usable images"),
     column("queries", INTEGER),
     column("problems", INTEGER, "images or queries that could not be used"),
@@ -41,7 +46,7 @@ RUNS = table(
     ),
     column("gallery_sha256", TEXT, "over the usable members' bytes and ids: see galleries"),
     column("stage1_sha256", TEXT),
-    column("stage2_sha256", TEXT),
+    column("stage2_sha256", TEXT, "NULL: nothing was re-ranked, stage 1 alone", nullable=True),
     column("created_at", pa.timestamp("us")),
 )
 

@@ -193,7 +193,13 @@ class Evaluated(View):
         return self._made_of(Retrieved)
 
     @property
+    def is_reranked(self) -> bool:
+        """Whether it measures both stages, and not stage 1 alone."""
+        return Ranked.stage in self.identity()["inputs"]
+
+    @property
     def ranked(self) -> Ranked:
+        """Raises LookupError where nothing was re-ranked."""
         return self._made_of(Ranked)
 
 

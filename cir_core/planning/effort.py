@@ -106,12 +106,13 @@ def together(efforts: Iterable[Effort]) -> Effort:
 class Forecast:
     """What the stages count with: the work of the split, what is left of it, the models, and this
     machine's speeds. Ranks of targets beyond the K candidates are nowhere in it, since their number
-    is not known: they take as long again as the search at most."""
+    is not known: they take as long again as the search at most. A run that ends before any pair
+    is scored has no ``stage2``."""
 
     work: Workload
     left: Left
     stage1: RetrieverConfig
-    stage2: RerankerConfig
+    stage2: RerankerConfig | None
     speeds: Speeds
     tokens: Keeping
 
@@ -160,7 +161,7 @@ class Forecast:
     def compute(self, pictures: int, *, by: Encoding = "stage1") -> Effort:
         """Decode pictures, and have the ViT see them."""
         seeing, image = self.stage1.seeing_flops(), self.speeds.image
-        if by == "stage2":
+        if by == "stage2" and self.stage2 is not None:
             seeing, image = self.stage2.seeing_flops(), self.speeds.image_again or image
         seconds = self.speeds.feed + pictures * image if pictures else 0.0
         return Effort(pictures, flops=pictures * seeing, seconds=seconds)
@@ -185,6 +186,7 @@ class Forecast:
 
     def scoring(self) -> Effort:
         """Of the pairs that are left, and of their images."""
+        assert self.stage2 is not None, "a run without stage 2 scores nothing"
         pairs, begun = self.scored, self.stage2.beginning_flops(self.work.lengths)
         flops = round(begun + self.stage2.scoring_flops(pairs.load))
         scored = Effort(
@@ -197,7 +199,7 @@ class Forecast:
 
     def published_flops(self) -> int:
         """What the published loop would spend on the pairs that are left."""
-        return round(self.stage2.plain_flops(self.scored.load))
+        return 0 if self.stage2 is None else round(self.stage2.plain_flops(self.scored.load))
 
     def tables(self) -> Effort:
         """A row for each candidate."""

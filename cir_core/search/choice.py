@@ -45,6 +45,15 @@ class IndexChoice:
                 remedy=f"pass --nprobe {self.lists} or less",
             )
 
+    def require_all(self) -> None:
+        """Raises UsageError for an index that does not look at every image."""
+        if self.kind == "ivf":
+            raise UsageError(
+                "an ivf index cannot give all of a gallery",
+                cause="a query looks through some of its lists alone",
+                remedy="leave --index out, or pass a number of candidates: -k 50",
+            )
+
     def settings(self) -> dict[str, str | int | None]:
         """As an artifact's identity records it."""
         if self.kind != "ivf":

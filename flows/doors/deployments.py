@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 
 @parameters_of(Settings, without=frozenset({"engine"}))
 def pipeline(**values: Any) -> Run:
-    """From images and annotations to a published and reported run.
+    """From images and annotations to a published and reported run, or until a stage before.
 
     Parameters are those of ``cir-pipeline run``, and are checked by the same settings. The recall
     table, and where the report is, stay behind as Prefect artifacts.
@@ -60,7 +60,8 @@ def pipeline(**values: Any) -> Run:
         attempt(lambda: _tag(inputs.dataset.name, inputs.protocol, f"k={inputs.k}"))
         run = run_pipeline(settings, Prefect())
         made = ", ".join(run.made) or "nothing: everything was there"
-        _log.info("made %s; report: %s", made, run.report.absolute())
+        end = run.report if run.files else [*run.artifacts.values()][-1].folder
+        _log.info("made %s; see %s", made, end.absolute())
         attempt(lambda: _show(settings, run))
         require_unchanged(run)
     return run
@@ -105,8 +106,10 @@ def _tag(*tags: str) -> None:
 
 def _show(settings: Settings, run: Run) -> None:
     key = f"{settings.dataset}-{settings.split}"
-    create_markdown_artifact(recall_markdown(run), key=f"recall-{key}")
-    create_markdown_artifact(report_markdown(run.report), key=f"report-{key}")
+    if run.is_evaluated:
+        create_markdown_artifact(recall_markdown(run), key=f"recall-{key}")
+    if run.files:
+        create_markdown_artifact(report_markdown(run.report), key=f"report-{key}")
 
 
 def report_markdown(report: Path) -> str:

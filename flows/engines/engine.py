@@ -48,15 +48,17 @@ class Engine(ABC):
 
 
 class InProcess(Engine):
-    """Plain calls; ``seconds`` tells how long each task took, by its name, the last time."""
+    """Plain calls; ``seconds`` tells how long each task took, by its name, the last time, and
+    ``last`` how long the last one took."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.last = 0.0
 
     def observe(self, name: str, work: Callable[[], Result]) -> Result:
         began = time.perf_counter()
         result = work()
-        self.seconds[name] = time.perf_counter() - began
+        self.seconds[name] = self.last = time.perf_counter() - began
         _log.debug("%s took %.1f s", name, self.seconds[name])
         return result
 

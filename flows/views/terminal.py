@@ -13,6 +13,7 @@ from cir_core.submissions.formats import format_of
 from flows.plan import Plan
 from flows.run import Run
 from flows.views.markdown import as_markdown
+from flows.views.streams import put
 from flows.views.tables import Column, Console, print_line, print_table
 
 PLAN_HEADER = ["stage", "state", "images", "queries", "pairs", "FLOP", "disk", "time"]
@@ -24,17 +25,60 @@ HEADER = ["category", "metric", "stage 1", "stage 2", "gain [95 %]"]
 
 
 def recall_rows(run: Run) -> list[list[str]]:
-    """Stage 1 against stage 2 under ``HEADER``, in percent: a row per category and metric. Micro
-    averages and MRR are left to the report and to SQL."""
+    """Stage 1 against stage 2 under ``header_of`` the run, in percent: a row per category and
+    metric. Micro averages and MRR are left to the report and to SQL."""
+    names = ("stage1", "stage2", "gain")[: len(header_of(run)) - 2]
     return [
-        [
-            category,
-            _title(metric, k),
-            *(_cell(stages.get(name), name) for name in ("stage1", "stage2", "gain")),
-        ]
+        [category, _title(metric, k), *(_cell(stages.get(name), name) for name in names)]
         for (category, metric, k), stages in _metrics(run).items()
         if category != MICRO and metric != "mrr"
     ]
+
+
+def header_of(run: Run) -> list[str]:
+    """Of the table of recall; where nothing was re-ranked, stage 1 alone."""
+    return HEADER if run.evaluated.is_reranked else HEADER[:3]
+
+
+def run_summary(run: Run) -> dict[str, Any]:
+    """All that a run leaves, for programs: null or empty where it ended before."""
+    measures = run.is_evaluated
+    return {
+        "run_id": run.run_id if measures else None,
+        "until": run.until,
+        "artifacts": {stage: str(view.folder) for stage, view in run.artifacts.items()},
+        "catalog": str(run.catalog) if run.files else None,
+        "report": str(run.report) if run.files else None,
+        "ranked": [str(path) for path in run.ranked],
+        "made": run.made,
+        "problems": run.problems,
+        "changed": run.changed,
+        "galleries": gallery_rows(run) if measures else [],
+        "recall": recall_summary(run) if measures else [],
+    }
+
+
+def print_run(run: Run, console: Console) -> None:
+    """What a run leaves, for people: its recall and its files, as far as it went; of one that ended
+    before the report of both stages, also where its artifacts are."""
+    if run.is_evaluated:
+        print_recall(run, console)
+    else:
+        for line in problem_lines(run):
+            print_line(console, line)
+    for line in file_lines(run):
+        put(line)
+
+
+def file_lines(run: Run) -> list[str]:
+    """Where everything lies."""
+    lines = []
+    if run.until != "report":
+        width = max(map(len, run.artifacts)) + 2
+        lines += [f"{stage + ':':{width}}{view.folder}" for stage, view in run.artifacts.items()]
+    if run.files:
+        lines += [f"catalog: {run.catalog}", f"report:  {run.report}"]
+    return lines + [f"ranked:  {path}" for path in run.ranked]
 
 
 def recall_summary(run: Run) -> list[dict[str, Any]]:
@@ -68,7 +112,8 @@ def print_recall(run: Run, console: Console) -> None:
         print_line(console, "The queries have no labels: rankings are made, nothing is measured.")
         print_line(console, f"export them: {_export_command(run)}")
     else:
-        columns = [Column(name, right=name not in ("category", "metric")) for name in HEADER]
+        header = header_of(run)
+        columns = [Column(name, right=name not in ("category", "metric")) for name in header]
         print_table(console, columns, rows, title=_protocol(run), section_by=0)
     for line in gallery_lines(run):
         print_line(console, line)
@@ -89,6 +134,7 @@ def require_accepted(verdict: Verdict, file: Path) -> None:
 def _export_command(run: Run) -> str:
     format_ = format_of(run.evaluated.ingested.setting("dataset"))
     words = ["cir-pipeline", "export", "--format", format_, "--run", run.run_id]
+    words += [] if run.evaluated.is_reranked else ["--stage", "stage1"]
     return shlex.join([*words, "--store", str(run.evaluated.store)])
 
 
@@ -105,17 +151,21 @@ def gallery_lines(run: Run) -> list[str]:
         images, missing = gallery["images"], gallery["missing"]
         short = f"SHORT: {images} of {images + missing}" if missing else f"{images}"
         lines.append(f"gallery {gallery['category']}: {short} images, {gallery['sha256'][:16]}")
-    if run.problems:
-        lines.append(
-            f"WARNING: {run.problems} images or queries could not be used (table problems)"
-        )
-    return lines
+    return lines + problem_lines(run)
+
+
+def problem_lines(run: Run) -> list[str]:
+    """A warning, where there is something to warn of."""
+    if not run.problems:
+        return []
+    return [f"WARNING: {run.problems} images or queries could not be used (table problems)"]
 
 
 def recall_markdown(run: Run) -> str:
     """The table for Prefect's artifact page."""
     lines = [f"**{as_markdown(_protocol(run))}**", ""]
-    lines += [_markdown_row(HEADER), "|" + " --- |" * len(HEADER)]
+    header = header_of(run)
+    lines += [_markdown_row(header), "|" + " --- |" * len(header)]
     lines += [_markdown_row(row) for row in recall_rows(run)]
     told = [f"- {as_markdown(line)}" for line in gallery_lines(run)]
     return "\n".join([*lines, "", *told])
@@ -127,7 +177,8 @@ def _markdown_row(cells: list[str]) -> str:
 
 def _protocol(run: Run) -> str:
     protocol, k = run.evaluated.setting("protocol"), run.evaluated.setting("k")
-    return f"Recall in %, protocol {protocol}, K = {k}"
+    of = "" if run.evaluated.is_reranked else " of stage 1"
+    return f"Recall{of} in %, protocol {protocol}, K = {k}"
 
 
 def _title(metric: str, k: int) -> str:

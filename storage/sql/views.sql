@@ -5,36 +5,43 @@ SELECT g.run_id, g.category, m.position, m.image_id, m.path, m.sha256, m.width, 
 FROM galleries g JOIN gallery_members m USING (run_id, gallery);
 
 -- Where each labelled query's best target stands before and after re-ranking, per pool.
--- A target that is no candidate keeps stage 1's rank: re-ranking does not move it.
+-- A target that is no candidate keeps stage 1's rank: re-ranking does not move it. Of a run that
+-- ended with stage 1, nothing is known after it.
 CREATE VIEW rank_movement AS
 WITH best AS (
-    SELECT r.run_id, r.query_id, r.pool,
-           min(r.stage1_rank) AS stage1_rank, min(r.rank) AS stage2_rank
-    FROM rankings r
+    SELECT c.run_id, c.query_id, c.pool,
+           min(c.stage1_rank) AS stage1_rank, min(r.rank) AS stage2_rank
+    FROM candidates c
     JOIN queries q USING (run_id, query_id)
-    WHERE list_contains(q.recall_targets, r.image_id)
+    LEFT JOIN rankings r USING (run_id, query_id, pool, image_id)
+    WHERE list_contains(q.recall_targets, c.image_id)
     GROUP BY ALL
 )
 SELECT q.run_id, q.query_id, q.category, p.pool, q.reference_id, q.text, q.targets,
        CASE p.pool WHEN 'gallery' THEN q.target_stage1_rank ELSE b.stage1_rank END AS stage1_rank,
-       CASE p.pool WHEN 'gallery' THEN coalesce(b.stage2_rank, q.target_stage1_rank)
-                   ELSE b.stage2_rank END AS stage2_rank,
+       CASE WHEN p.pool = 'gallery' AND runs.stage2_sha256 IS NOT NULL
+            THEN coalesce(b.stage2_rank, q.target_stage1_rank)
+            ELSE b.stage2_rank END AS stage2_rank,
        b.query_id IS NOT NULL AS is_candidate,
        b.stage1_rank - b.stage2_rank AS places_gained
 FROM queries q
+JOIN runs USING (run_id)
 JOIN (SELECT 'gallery' AS pool UNION ALL SELECT 'subset') p
     ON p.pool = 'gallery' OR q.subset IS NOT NULL
 LEFT JOIN best b ON b.run_id = q.run_id AND b.query_id = q.query_id AND b.pool = p.pool
 WHERE q.targets IS NOT NULL;
 
 -- Recall@k per category, macro- (average) and micro-averaged (micro), recomputed from the ranks.
+-- Stage 2's and the gain are NULL where nothing was re-ranked.
 CREATE VIEW recall AS
 WITH hits AS (
     SELECT m.run_id, m.category, m.pool, ks.k,
            avg((coalesce(m.stage1_rank, 2147483647) <= ks.k)::DOUBLE) AS stage1,
-           avg((coalesce(m.stage2_rank, 2147483647) <= ks.k)::DOUBLE) AS stage2,
+           avg((coalesce(m.stage2_rank, 2147483647) <= ks.k)::DOUBLE)
+               FILTER (runs.stage2_sha256 IS NOT NULL) AS stage2,
            count(*) AS n
     FROM rank_movement m
+    JOIN runs USING (run_id)
     JOIN (SELECT 'gallery' AS pool, unnest([1, 5, 10, 50]) AS k
           UNION ALL SELECT 'subset', unnest([1, 2, 3])) ks USING (pool)
     GROUP BY ALL
@@ -51,8 +58,9 @@ FROM hits GROUP BY run_id, pool, k HAVING count(*) > 1;
 -- Mean reciprocal rank of the target that counts for recall, per category.
 CREATE VIEW mrr AS
 SELECT run_id, category, avg(coalesce(1.0 / stage1_rank, 0)) AS stage1,
-       avg(coalesce(1.0 / stage2_rank, 0)) AS stage2, count(*) AS n
-FROM rank_movement WHERE pool = 'gallery' GROUP BY ALL;
+       avg(coalesce(1.0 / stage2_rank, 0)) FILTER (runs.stage2_sha256 IS NOT NULL) AS stage2,
+       count(*) AS n
+FROM rank_movement JOIN runs USING (run_id) WHERE pool = 'gallery' GROUP BY ALL;
 
 -- Mean average precision over all targets, with CIRCO's denominator min(targets, k), per category.
 CREATE VIEW mean_average_precision AS
@@ -75,7 +83,8 @@ per_query AS (
     SELECT q.run_id, q.category, q.query_id, s.stage, ks.k,
            coalesce(sum(h.precision) FILTER (h.rank <= ks.k), 0) / least(len(q.targets), ks.k) AS ap
     FROM queries q
-    CROSS JOIN (SELECT unnest(['stage1', 'stage2']) AS stage) s
+    JOIN (SELECT run_id, unnest(['stage1', 'stage2']) AS stage, stage2_sha256 FROM runs) s
+        ON s.run_id = q.run_id AND (s.stage = 'stage1' OR s.stage2_sha256 IS NOT NULL)
     CROSS JOIN (SELECT unnest([5, 10, 25, 50]) AS k) ks
     LEFT JOIN hits h ON h.run_id = q.run_id AND h.query_id = q.query_id AND h.stage = s.stage
     WHERE q.targets IS NOT NULL
@@ -93,7 +102,7 @@ JOIN (SELECT run_id, unnest(list_sort(list_distinct([1, 5, 10, 20, 50, 100, 200,
 WHERE m.pool = 'gallery'
 GROUP BY ALL;
 
--- Every labelled query whose target is not first, and why.
+-- Every labelled query whose target is not first in the run's last order, and why.
 CREATE VIEW failures AS
 SELECT m.run_id, m.query_id, m.category, m.pool, m.reference_id, m.text, m.targets,
        first.image_id AS answered, m.stage1_rank, m.stage2_rank,
@@ -105,17 +114,23 @@ SELECT m.run_id, m.query_id, m.category, m.pool, m.reference_id, m.text, m.targe
             ELSE 'lost in stage 1' END AS reason
 FROM rank_movement m
 JOIN runs r USING (run_id)
-LEFT JOIN rankings first
-    ON first.run_id = m.run_id AND first.query_id = m.query_id
-    AND first.pool = m.pool AND first.rank = 1
-WHERE m.stage2_rank IS NULL OR m.stage2_rank > 1;
+LEFT JOIN (
+    SELECT run_id, query_id, pool, image_id FROM rankings WHERE rank = 1
+    UNION ALL
+    SELECT c.run_id, c.query_id, c.pool, c.image_id FROM candidates c JOIN runs USING (run_id)
+    WHERE c.stage1_rank = 1 AND runs.stage2_sha256 IS NULL
+) first ON first.run_id = m.run_id AND first.query_id = m.query_id AND first.pool = m.pool
+WHERE coalesce(
+    CASE WHEN r.stage2_sha256 IS NULL THEN m.stage1_rank ELSE m.stage2_rank END, 2147483647
+) > 1;
 
 -- Integrity: each must return no row.
 CREATE VIEW integrity_runs AS
 SELECT run_id FROM runs GROUP BY ALL HAVING count(*) > 1;
 
 CREATE VIEW integrity_unscored_candidates AS
-SELECT run_id, query_id, pool, image_id FROM candidates
+SELECT c.run_id, c.query_id, c.pool, c.image_id FROM candidates c JOIN runs USING (run_id)
+WHERE runs.stage2_sha256 IS NOT NULL
 EXCEPT SELECT run_id, query_id, pool, image_id FROM rankings;
 
 CREATE VIEW integrity_ranks_without_gaps AS

@@ -59,11 +59,11 @@ class Sample:
 
 
 def calibrate(
-    pictures: Pictures, stage1: Path, stage2: Path, sample: Sample, *, precision: Precision
+    pictures: Pictures, stage1: Path, stage2: Path | None, sample: Sample, *, precision: Precision
 ) -> Speeds:
-    """Open both models and time a sample of each part, by the code that runs it; nothing is
-    written. Takes a second or two for each of four parts, or as long as a few images and pairs take
-    a slow machine.
+    """Open the models and time a sample of each part, by the code that runs it; nothing is
+    written. Without a ``stage2``, stage 1 is timed alone. Takes a second or two for each of four
+    parts, or as long as a few images and pairs take a slow machine.
 
     Decoding and the ViT are timed on images drawn from all of the split; z_t and embeddings are
     random, since they change no time. Without images or texts there is nothing to time, and what is
@@ -88,6 +88,8 @@ def calibrate(
     speeds = replace(speeds, fusion=_time_fusion(first, sample, seen, machine.batch))
     digest = first.encoder.digest
     del first  # both models at once would take twice the memory of the run
+    if stage2 is None:
+        return speeds
     began = time.perf_counter()
     second = open_reranker(stage2)
     opened = time.perf_counter() - began

@@ -23,7 +23,7 @@ from storage.runs import find_run, read_as_ours
 from storage.store import Store
 from storage.tables import write_jsonl, write_table
 from storage.views import Evaluated
-from tasks.results.ranking_rows import ranking_rows
+from tasks.results.ranking_rows import ranking_rows, read_rankings
 from tasks.stages.gallery import benchmark_of
 
 _log = logging.getLogger(__name__)
@@ -51,11 +51,18 @@ def export(
     the server's rules allow all of it. Queries without candidates have no rows in the other
     formats, and a warning tells how many. Raises what ``find_run`` raises; UsageError when the run
     is of another dataset than the server's; PreflightError when its K is below what the server
-    wants; StoreCorrupt when the run is another version's; ProblemsFound with every fault of a
-    submission that would be refused.
+    wants, or the run has no stage 2 and its order is asked for; StoreCorrupt when the run is
+    another version's; ProblemsFound with every fault of a submission that would be refused.
     """
     found = find_run(store, run)
     with read_as_ours(found):
+        if stage == "stage2" and not found.is_reranked:
+            raise PreflightError(
+                "a run that ended with stage 1 has no order of stage 2",
+                item=f"run {found.run_id}",
+                remedy="pass --stage stage1, or re-rank with `cir-pipeline run` and the same "
+                "settings: its candidates are used again",
+            )
         chosen = _read_run(found)
     folder = folder or store.local(f"exports/{chosen.run_id}")
     return Exported(chosen.run_id, _WRITERS[format_](chosen, stage, folder))
@@ -92,7 +99,7 @@ def _read_run(evaluated: Evaluated) -> _Run:
         queries=source.read("queries"),
         gallery=source.read("gallery").sort_by("position"),
         categories=source.read("categories"),
-        rankings=evaluated.ranked.read("rankings"),
+        rankings=read_rankings(evaluated),
     )
 
 

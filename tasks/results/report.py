@@ -54,18 +54,20 @@ class Report(Output):
         catalog = store.local(CATALOG_FILE)
         run = rows_of(catalog, f"SELECT * FROM runs WHERE run_id = '{run_id}'")[0]
         album = Album(evaluated.ingested.read("images"), self.root)
+        reranked = evaluated.is_reranked
         content = {
             "run": run,
             "protocol": PROTOCOLS[run["protocol"]],
             "galleries": _galleries(catalog, run),
-            "recalls": _recall_tables(catalog, run),
+            "reranked": reranked,
+            "recalls": _recall_tables(catalog, run, "gain" if reranked else "stage1"),
             "cirr_average": _cirr_average(catalog, run),
             "places": _places(catalog, run),
             "coverage": _coverage(catalog, run),
             "problems": rows_of(
                 catalog, f"SELECT * FROM problems WHERE run_id = '{run_id}' LIMIT 50"
             ),
-            "samples": samples(catalog, run_id, album),
+            "samples": samples(catalog, run_id, album, reranked=reranked),
             "made_with": evaluated.made_with(),
         }
         store.put_text(f"{folder_of(self.evaluated)}/{PAGE}", _template().render(content))
@@ -97,8 +99,9 @@ def _galleries(catalog: Path, run: dict[str, Any]) -> dict[str, Any]:
     return {"sql": sql, "rows": rows_of(catalog, sql)}
 
 
-def _recall_tables(catalog: Path, run: dict[str, Any]) -> list[dict[str, Any]]:
-    """One table per pool, in the categories' order, with the SQL that gives its numbers."""
+def _recall_tables(catalog: Path, run: dict[str, Any], stage: str) -> list[dict[str, Any]]:
+    """One table per pool, in the categories' order, with the SQL that gives its numbers, and the
+    intervals of one stage, or of the gain."""
     run_id = run["run_id"]
     tables = []
     for pool, metric in (("gallery", "recall"), ("subset", "recall_subset")):
@@ -109,11 +112,11 @@ def _recall_tables(catalog: Path, run: dict[str, Any]) -> list[dict[str, Any]]:
         recall = {(row["category"], row["k"]): row for row in rows_of(catalog, sql)}
         if not recall:
             continue
-        gain_sql = (
+        interval_sql = (
             "SELECT category, k, value, ci_low, ci_high, gallery_images FROM metrics\n"
-            f"WHERE run_id = '{run_id}' AND stage = 'gain' AND metric = '{metric}'"
+            f"WHERE run_id = '{run_id}' AND stage = '{stage}' AND metric = '{metric}'"
         )
-        gains = rows_of(catalog, gain_sql)
+        intervals = rows_of(catalog, interval_sql)
         names = sorted(
             {category for category, _ in recall}, key=lambda name: (name in (AVERAGE, MICRO), name)
         )
@@ -123,9 +126,9 @@ def _recall_tables(catalog: Path, run: dict[str, Any]) -> list[dict[str, Any]]:
                 "ks": sorted({k for _, k in recall}),
                 "categories": names,
                 "recall": recall,
-                "gain": {(row["category"], row["k"]): row for row in gains},
+                "interval": {(row["category"], row["k"]): row for row in intervals},
                 "published": {name: _published(run["protocol"], name, metric) for name in names},
-                "sql": f"{sql};\n\n{gain_sql}",
+                "sql": f"{sql};\n\n{interval_sql}",
             }
         )
     return tables

@@ -1,6 +1,6 @@
 """Queries to look at: which they are, by SQL, and their pictures."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,12 @@ SAMPLES = {
     "Lost in stage 1": "NOT is_candidate ORDER BY stage1_rank DESC NULLS LAST",
     "Right in both stages": "stage1_rank = 1 AND stage2_rank = 1 ORDER BY length(text) DESC",
 }
+STAGE1_SAMPLES = {
+    "Lost in stage 1": SAMPLES["Lost in stage 1"],
+    "Ordered wrong": "is_candidate AND stage1_rank > 1 ORDER BY stage1_rank DESC",
+    "Right": "stage1_rank = 1 ORDER BY length(text) DESC",
+}
+"""Of a run that re-ranked nothing."""
 SAMPLES_EACH = 4
 
 UNLABELLED = "Queries without label"
@@ -37,20 +43,22 @@ def rows_of(catalog: Path, sql: str) -> list[dict[str, Any]]:
     return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
-def samples(catalog: Path, run_id: str, album: Album) -> list[dict[str, Any]]:
+def samples(
+    catalog: Path, run_id: str, album: Album, *, reranked: bool = True
+) -> list[dict[str, Any]]:
     """Groups of a run's queries, each with its title, its statement and what that chose."""
     groups = []
-    for title, sql in _sample_sql(run_id).items():
+    for title, sql in _sample_sql(run_id, SAMPLES if reranked else STAGE1_SAMPLES).items():
         queries = rows_of(catalog, sql)
         for row in queries:
             row["targets"] = row["targets"] or []
             row["reference"] = _picture(album, row["reference_id"])
             row["target_pictures"] = [_picture(album, image) for image in row["targets"][:2]]
-            for stage, rank, score in (
-                ("stage1", "stage1_rank", "stage1_score"),
-                ("stage2", "rank", "stage2_score"),
+            for stage, *columns in (
+                ("stage1", "candidates", "stage1_rank", "stage1_score"),
+                ("stage2", "rankings", "rank", "stage2_score"),
             ):
-                top = rows_of(catalog, _top_sql(run_id, row["query_id"], rank, score))
+                top = rows_of(catalog, _top_sql(run_id, row["query_id"], *columns))
                 row[stage] = [
                     _picture(album, one["image_id"], row["targets"], f"{one['score']:.3f}")
                     for one in top
@@ -60,11 +68,11 @@ def samples(catalog: Path, run_id: str, album: Album) -> list[dict[str, Any]]:
     return groups
 
 
-def _top_sql(run_id: str, query_id: str, rank: str, score: str) -> str:
+def _top_sql(run_id: str, query_id: str, table: str, rank: str, score: str) -> str:
     """A query's first candidates by a stage's rank."""
     quoted = query_id.replace("'", "''")
     return (
-        f"SELECT image_id, {score} AS score FROM rankings WHERE run_id = '{run_id}' "
+        f"SELECT image_id, {score} AS score FROM {table} WHERE run_id = '{run_id}' "
         f"AND query_id = '{quoted}' AND pool = 'gallery' ORDER BY {rank} LIMIT {SHOWN}"
     )
 
@@ -75,10 +83,10 @@ def _picture(
     return _Picture(image_id, album.thumbnail(image_id), image_id in targets, score)
 
 
-def _sample_sql(run_id: str) -> dict[str, str]:
+def _sample_sql(run_id: str, conditions: Mapping[str, str]) -> dict[str, str]:
     """The statement that chooses each group's queries."""
     statements = {}
-    for title, condition in SAMPLES.items():
+    for title, condition in conditions.items():
         where, _, order = condition.partition(" ORDER BY ")
         statements[title] = (
             "SELECT query_id, category, reference_id, text, targets, stage1_rank, stage2_rank\n"

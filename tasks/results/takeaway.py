@@ -8,7 +8,7 @@ from cir_core.planning.disk import Counts
 from cir_core.ports import Widths
 from storage.products import Product
 from storage.tables import write_jsonl, write_table
-from tasks.results.ranking_rows import ranking_rows
+from tasks.results.ranking_rows import ranking_rows, read_rankings
 from tasks.stages.output import Output, folder_of
 
 VERSION = 1
@@ -21,6 +21,7 @@ class Takeaway(Output):
     and candidate, in the order of the queries and of the final ranks.
 
     Text and ids decode to the very characters that came in; a score reads as the same number.
+    Where nothing was re-ranked, the order is stage 1's and there is no score of stage 2.
     Queries that could not be asked have no rows; they are in the table ``problems``.
     """
 
@@ -35,8 +36,8 @@ class Takeaway(Output):
 
     def write(self) -> Mapping[str, str]:
         evaluated = self.evaluated
-        rankings = evaluated.ranked.read("rankings")
-        table = ranking_rows(evaluated.ingested.read("queries"), rankings)
+        queries = evaluated.ingested.read("queries")
+        table = ranking_rows(queries, read_rankings(evaluated))
         for file, write in zip(FILES, (write_jsonl, write_table), strict=True):
             evaluated.store.put(f"{folder_of(self.evaluated)}/{file}", partial(write, table=table))
         return {evaluated.run_id: evaluated.content}

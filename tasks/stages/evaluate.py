@@ -35,12 +35,13 @@ NEVER = np.iinfo(np.int32).max
 @dataclass(frozen=True)
 class Evaluate(Stage[Evaluated]):
     """Parts metrics and galleries; ``k`` is the candidates'. Queries without label are left out;
-    queries that could not be asked, or whose target is not in the gallery, count as misses."""
+    queries that could not be asked, or whose target is not in the gallery, count as misses.
+    Where nothing was re-ranked (no ``ranked``), there is no number of stage 2, nor a gain."""
 
     ingested: Ingested
     encoded: Encoded
     candidates: Retrieved
-    ranked: Ranked
+    ranked: Ranked | None
     k: int
 
     makes = Evaluated
@@ -54,13 +55,15 @@ class Evaluate(Stage[Evaluated]):
         return {
             "ingest": self.ingested.fingerprint,
             "retrieve": self.candidates.fingerprint,
-            "rank": self.ranked.fingerprint,
+            **({} if self.ranked is None else {"rank": self.ranked.fingerprint}),
         }
 
     def work(self, shards: Sequence[str]) -> Iterator[ReadyPart]:
         protocol, galleries = self.ingested.protocol, _galleries(self.ingested, self.encoded)
-        targets, rankings = self.candidates.read("targets"), self.ranked.read("rankings")
+        targets, rankings = self.candidates.read("targets"), self._rankings()
         metrics = _metrics(protocol, self.k, _labelled(self.ingested), targets, rankings)
+        if self.ranked is None:
+            metrics = [metric for metric in metrics if metric.stage == "stage1"]
         rows = [
             {"protocol": protocol.name, **asdict(metric), **_of_gallery(metric.category, galleries)}
             for metric in metrics
@@ -70,14 +73,12 @@ class Evaluate(Stage[Evaluated]):
         yield ReadyPart(view, "metrics", pa.Table.from_pylist(rows, schemas.METRICS))
         yield ReadyPart(view, "galleries", pa.Table.from_pylist(described, schemas.GALLERIES))
 
-
-def stage1_metrics(ingested: Ingested, candidates: Retrieved) -> list[Metric]:
-    """What ``Evaluate`` says of stage 1, before there is a stage 2; nothing is written."""
-    found = candidates.read("candidates")
-    unchanged = found.append_column("rank", found["stage1_rank"])
-    k, targets = candidates.setting("k"), candidates.read("targets")
-    metrics = _metrics(ingested.protocol, k, _labelled(ingested), targets, unchanged)
-    return [metric for metric in metrics if metric.stage == "stage1"]
+    def _rankings(self) -> pa.Table:
+        """As stage 2 has them, or as stage 1 left them."""
+        if self.ranked is not None:
+            return self.ranked.read("rankings")
+        found = self.candidates.read("candidates")
+        return found.append_column("rank", found["stage1_rank"])
 
 
 def _labelled(ingested: Ingested) -> pa.Table:

@@ -38,6 +38,12 @@ def categories_by_gallery(ingested: Ingested) -> dict[str, list[str]]:
     return grouped
 
 
+def largest_gallery(ingested: Ingested) -> int:
+    """Images of the largest gallery, usable or not; 1 at least."""
+    counts = ingested.read("gallery")["gallery"].value_counts()
+    return max([1, *counts.field("counts").to_pylist()])
+
+
 def usable_images(ingested: Ingested, encoded: Encoded) -> pa.Table:
     """Rows of the table ``images``, without those that were ingested and could not be decoded:
     these are no more usable than the ones that are missing."""

@@ -14,6 +14,7 @@ from cir_core.metrics.recall import AVERAGE
 from cir_core.planning.disk import Counts
 from cir_core.planning.effort import Effort, Forecast
 from cir_core.ports import Widths
+from storage import schemas
 from storage.catalog import (
     CATALOG_FILE,
     BrokenRuns,
@@ -23,7 +24,7 @@ from storage.catalog import (
 )
 from storage.products import Product
 from storage.runs import finished, left_out, read_as_ours, warn_of
-from storage.views import Evaluated
+from storage.views import Evaluated, Ranked
 from tasks.stages.gallery import usable_images
 from tasks.stages.output import Output
 
@@ -101,8 +102,8 @@ def _readable_runs(evaluated: Evaluated) -> Iterator[tuple[str, tuple[PublishedR
 
 def _read_run(evaluated: Evaluated) -> PublishedRun:
     evaluated.require_current()
-    source, retrieved, ranked = evaluated.ingested, evaluated.candidates, evaluated.ranked
-    encoded, scored = retrieved.encoded, ranked.scored
+    source, retrieved = evaluated.ingested, evaluated.candidates
+    encoded, ranked = retrieved.encoded, evaluated.ranked if evaluated.is_reranked else None
     images = usable_images(source, encoded)
     problems = pa.concat_tables(
         [source.read("problems"), encoded.read("problems"), retrieved.fused.read("unfused")]
@@ -119,8 +120,6 @@ def _read_run(evaluated: Evaluated) -> PublishedRun:
         "first_stage": retrieved.first_stage,
         "first_stage_sha256": retrieved.first_stage_sha256,
         "vector_index": retrieved.identity()["settings"].get("index"),
-        "precision": scored.setting("precision"),
-        "prior": scored.setting("prior"),
         "images": images.num_rows,
         "queries": queries.num_rows,
         "problems": problems.num_rows,
@@ -128,8 +127,8 @@ def _read_run(evaluated: Evaluated) -> PublishedRun:
         "gallery_missing": everything.missing,
         "gallery_sha256": everything.sha256,
         "stage1_sha256": encoded.digest("model"),
-        "stage2_sha256": scored.digest("model"),
         "created_at": evaluated.created_at(),
+        **_of_stage2(ranked),
     }
     return PublishedRun(
         row=row,
@@ -143,11 +142,25 @@ def _read_run(evaluated: Evaluated) -> PublishedRun:
             ),
             "target_ranks": retrieved.read("targets"),
             "candidates": retrieved.read("candidates"),
-            "rankings": ranked.read("rankings"),
+            "rankings": (
+                schemas.RANKINGS.empty_table() if ranked is None else ranked.read("rankings")
+            ),
             "metrics": evaluated.read("metrics"),
             "problems": problems,
         },
     )
+
+
+def _of_stage2(ranked: Ranked | None) -> dict[str, Any]:
+    """Its columns of the table ``runs``; all NULL where it was not run."""
+    if ranked is None:
+        return dict.fromkeys(("precision", "prior", "stage2_sha256"))
+    scored = ranked.scored
+    return {
+        "precision": scored.setting("precision"),
+        "prior": scored.setting("prior"),
+        "stage2_sha256": scored.digest("model"),
+    }
 
 
 def _with_target_rank(queries: pa.Table, targets: pa.Table, *, first_only: bool) -> pa.Table:

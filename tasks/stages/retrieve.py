@@ -71,13 +71,14 @@ class Retrieve(Choosing):
     the queries of all of them.
 
     Whether a query's own reference may be a candidate is the protocol's choice. A gallery with
-    fewer than ``k`` other images gives all it has, and a log line says so; an approximate index may
-    find fewer, too. ``embedded`` are searched in place of stage 1's own embeddings, where there are
-    any; of the images and queries that stage 1 could see.
+    fewer than ``k`` other images gives all it has, and a log line says so unless ``takes_all``
+    meant just that; an approximate index may find fewer, too. ``embedded`` are searched in place of
+    stage 1's own embeddings, where there are any; of the images and queries that stage 1 could see.
     """
 
     index: IndexChoice
     embedded: Embedded | None = None
+    takes_all: bool = False
 
     version = 3
     seconds_per_pair = 0.3e-6
@@ -125,7 +126,7 @@ class Retrieve(Choosing):
             mine = images.with_one(within(members, "gallery", [name]), "image_id")["image_id"]
             usable = asked.with_one(within(questions, "category", categories), "query_id")
             most = len(mine) - removes_reference
-            if self.k > most:
+            if self.k > most and not self.takes_all:
                 _log.warning("K=%d is larger than the gallery %s: %d images", self.k, name, most)
             work = _Search(mine, usable, Gallery(images.of(mine)), asked.of(usable["query_id"]))
             tables = _search(work, self.k, self.index, removes_reference=removes_reference)

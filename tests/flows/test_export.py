@@ -222,7 +222,7 @@ def test_a_check_reads_the_annotations_alone(tmp_path: Path) -> None:
 
 def test_a_run_without_labels_says_how_to_export_it(tmp_path: Path) -> None:
     evaluated, _ = made_run(tmp_path, cirr_benchmark(60, 3, labelled=False))
-    run = Run(Evaluated(LocalStore(tmp_path), evaluated), tmp_path / "c", tmp_path / "r", 0, (), ())
+    run = Run({"evaluate": Evaluated(LocalStore(tmp_path), evaluated)}, {}, problems=0, made=())
     told = StringIO()
     print_recall(run, Console(file=told, width=40))
     command = f"cir-pipeline export --format cirr-submission --run {run.run_id} --store {tmp_path}"

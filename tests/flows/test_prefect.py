@@ -168,7 +168,9 @@ def test_choices_and_words_for_defaults_are_in_the_form() -> None:
     form = cir_pipeline.parameters.properties
     assert form["split"]["enum"] == ["train", "val", "test", "selection"]
     assert form["split"]["default"] == "val"
-    assert form["k"]["description"] == "Candidates per query. Default: the dataset's."
+    assert form["k"]["description"] == (
+        "Candidates per query: a number, or all of its gallery. Default: the dataset's."
+    )
     assert form["store"]["default"] == "cir-store"
 
 

@@ -24,7 +24,7 @@ from tests.support.settings_page import PAGE, rendered, table_of
 
 KNOBS = {
     "data_root", "store", "allow_missing", "device", "batch", "workers", "processes", "tokens",
-    "memory", "engine",
+    "memory", "engine", "until",
 }  # fmt: skip
 
 WORDS = "What the text of this test says."

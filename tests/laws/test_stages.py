@@ -12,14 +12,13 @@ from flows.about import settings_of
 from flows.engines.engine import InProcess
 from flows.graph import HANDED_OVER, STAGES, Declared, Graph, graph_of, name_of
 from flows.inputs import resolve_inputs
-from flows.run import ingest_split
+from flows.run import check_models, ingest_split
 from flows.settings import Settings
 from storage.views import View
 from tasks.machine import Machine
 from tasks.planning.standing import standing_of
 from tasks.shards import place_of
 from tasks.stages.ingest import Ingest
-from tasks.stages.pair import check_pair
 from tasks.stages.stage import Stage, make, make_here
 from tasks.stages.tokens import Tokens
 from tests.support.handed_over import hand_over
@@ -51,14 +50,14 @@ FILES = {
 
 def graph(settings: Settings) -> Graph:
     inputs, engine = resolve_inputs(settings), InProcess()
-    pair = check_pair(inputs.store, inputs.stage1, inputs.stage2).view
-    return graph_of(inputs, ingest_split(settings, inputs, engine).ingested, pair)
+    models = check_models(inputs, engine).view
+    return graph_of(inputs, ingest_split(settings, inputs, engine).ingested, models)
 
 
 def names(settings: Settings) -> dict[str, str]:
     """The fingerprint of each stage."""
     found = graph(settings)
-    ingested = found.rerank.ingested
+    ingested = found.filtering.encode.ingested
     return {"ingest": ingested.fingerprint} | {
         stage.name: stage.identity.fingerprint for stage in found.stages
     }
@@ -107,6 +106,7 @@ def knobs(fiq: Bench, folder: Path) -> Iterator[dict[str, Any]]:
     yield {"tokens": "cache"}
     yield {"memory": 2**20}
     yield {"engine": "prefect"}
+    yield {"until": "evaluate"}
     yield {"device": "auto"}
 
 

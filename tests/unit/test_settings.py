@@ -78,6 +78,7 @@ def test_every_setting_may_come_from_every_source(tmp_path: Path) -> None:
         "nprobe": 8,
         "candidates": "/run.trec",
         "embeddings": "/vectors",
+        "until": "evaluate",
         "store": "/store",
         "allow_missing": 3,
         "device": "cuda:1",

@@ -12,8 +12,20 @@ from flows.doors.cli.config import config_show
 from flows.doors.cli.data import datasets, doctor, protocols
 from flows.doors.cli.models import convert, train
 from flows.doors.cli.results import check_submission, export, sql
-from flows.doors.cli.runs import plan, run
+from flows.doors.cli.runs import plan, run, run_to
+from flows.ends import End
 from flows.views.streams import prepare_logging, put
+
+_FILTER = "Stage 1 alone: candidates, their recall and coverage, and a report; needs no stage 2."
+
+ENDS: dict[str, tuple[End, str]] = {
+    "encode": ("encode", "Embeddings of images and queries, and where they lie."),
+    "retrieve": ("retrieve", _FILTER),
+    "filter": ("retrieve", f"{_FILTER} The same as `retrieve`."),
+    "rerank": ("report", "The same as `run`: every stage that the rankings and the report need."),
+    "evaluate": ("evaluate", "The recall of both stages, without catalog and report."),
+}
+"""Commands that end a run elsewhere."""
 
 app = typer.Typer(
     name="cir-pipeline",
@@ -23,9 +35,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(run)
-app.command("rerank", help="The same as `run`: every stage that the rankings and the report need.")(
-    run
-)
+for name, (until, told) in ENDS.items():
+    app.command(name)(run_to(until, told))
 app.command()(plan)
 app.command()(convert)
 app.command()(train)

@@ -81,8 +81,8 @@ def _typed(annotation: Any) -> Any:
     if get_origin(annotation) is Annotated:
         return _typed(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
-        (typed,) = [_typed(one) for one in get_args(annotation) if one is not type(None)]
-        return typed
+        types = [_typed(one) for one in get_args(annotation) if one is not type(None)]
+        return types[0] if len(types) == 1 else str  # a number or a word: told apart later
     if get_origin(annotation) is tuple:
         return list[_typed(get_args(annotation)[0])]  # type: ignore[misc]
     return str if annotation is ByteSize else annotation

@@ -1,13 +1,16 @@
-"""``run`` and ``rerank``: everything from images to the report. ``plan``: what that takes."""
+"""``run``, and the commands that end it elsewhere. ``plan``: what a run takes."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import typer
 
 from flows.doors.cli.options import Json, flags_of, takes
+from flows.ends import End
 from flows.engines.choice import prepare_prefect, wants_prefect
-from flows.views.streams import put, put_json, say
+from flows.settings import Settings
+from flows.views.streams import put_json, say
 from storage.store import open_store
 
 
@@ -17,19 +20,18 @@ def run(as_json: Json = False, **flags: Any) -> None:
 
     Without options: the embedded demo, with its own data and trained models.
     """
-    from flows.drift import require_unchanged
-    from flows.origins import resolve
+    _run(flags, as_json=as_json)
 
-    settings = resolve(flags, os.environ).settings
-    if wants_prefect(settings.engine):
-        result = _run_with_prefect(settings)
-    else:
-        from flows.engines.engine import InProcess
-        from flows.run import run_pipeline
 
-        result = run_pipeline(settings, InProcess())
-    _tell(result, settings, as_json=as_json)
-    require_unchanged(result)
+def run_to(until: End, told: str) -> Callable[..., None]:
+    """The command of a run that ends there, whatever ``until`` other sources say."""
+
+    @takes(flags_of(*(name for name in Settings.model_fields if name != "until")))
+    def command(as_json: Json = False, **flags: Any) -> None:
+        _run({**flags, "until": until}, as_json=as_json)
+
+    command.__doc__ = f"{told}\n\nTakes the options of `run`, and makes what is missing."
+    return command
 
 
 @takes(flags_of())
@@ -58,33 +60,34 @@ def plan(as_json: Json = False, **flags: Any) -> None:
         raise typer.Exit(OutOfSpace.exit_code)
 
 
-def _tell(result: Any, settings: Any, *, as_json: bool) -> None:
+def _tell(result: Any, *, as_json: bool) -> None:
     from flows.views.tables import open_console
-    from flows.views.terminal import gallery_rows, print_recall, recall_summary
+    from flows.views.terminal import print_run, run_summary
 
     if not result.made:
         say("nothing to do: every stage was there already")
     else:
         say(f"made: {', '.join(result.made)}")
     if as_json:
-        summary = {
-            "run_id": result.run_id,
-            "catalog": str(result.catalog),
-            "report": str(result.report),
-            "ranked": [str(path) for path in result.ranked],
-            "made": result.made,
-            "problems": result.problems,
-            "changed": result.changed,
-            "galleries": gallery_rows(result),
-            "recall": recall_summary(result),
-        }
-        put_json(summary)
-        return
-    print_recall(result, open_console())
-    put(f"catalog: {result.catalog}")
-    put(f"report:  {result.report}")
-    for path in result.ranked:
-        put(f"ranked:  {path}")
+        put_json(run_summary(result))
+    else:
+        print_run(result, open_console())
+
+
+def _run(flags: dict[str, Any], *, as_json: bool) -> None:
+    from flows.drift import require_unchanged
+    from flows.origins import resolve
+
+    settings = resolve(flags, os.environ).settings
+    if wants_prefect(settings.engine):
+        result = _run_with_prefect(settings)
+    else:
+        from flows.engines.engine import InProcess
+        from flows.run import run_pipeline
+
+        result = run_pipeline(settings, InProcess())
+    _tell(result, as_json=as_json)
+    require_unchanged(result)
 
 
 def _run_with_prefect(settings: Any) -> Any:
