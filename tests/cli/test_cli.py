@@ -100,7 +100,8 @@ def assert_a_good_run_follows(terminal: Terminal, fiq_run: Finished, store: Path
 # --- help and usage
 
 VERBS = (
-    "run", "rerank", "plan", "convert", "train", "sql", "export", "check-submission", "doctor",
+    "run", "encode", "retrieve", "filter", "rerank", "evaluate", "plan", "convert",
+    "train", "sql", "export", "check-submission", "doctor",
     "protocols", "datasets",
 )  # fmt: skip
 
@@ -186,7 +187,7 @@ def completed(terminal: Terminal, monkeypatch: pytest.MonkeyPatch, line: str) ->
 
 @pytest.mark.parametrize(
     "arguments",
-    [["fly"], ["run", "--speed", "3"], ["run", "--k", "many"], ["sql"], ["convert", "only-one"]],
+    [["fly"], ["run", "--speed", "3"], ["run", "--batch", "x"], ["sql"], ["convert", "only-one"]],
 )
 def test_words_that_are_not_understood_are_usage_errors(
     terminal: Terminal, arguments: list[str]
@@ -234,7 +235,8 @@ def test_all_impossible_settings_are_told_at_once(
     Path("cir.toml").write_text("device = 3\n")
     answer = terminal("run", "--k", "0", "--memory", "much", "--batch", "-4")
     assert_told(
-        answer, 2, "k (from flag)", "memory (from flag)", "batch (from flag)",
+        answer, 2, "k (from flag): Input should be greater than 0, or Input should be 'all'",
+        "memory (from flag)", "batch (from flag)",
         "engine (from environment)", "device (from cir.toml)", "remedy:",
     )  # fmt: skip
 
