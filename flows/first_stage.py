@@ -32,7 +32,7 @@ def choosing_of(
     if inputs.candidates is not None:
         found = read_handed_over(inputs.candidates, Split(ingested))
         _tell(found.notes)
-        k = found.deepest if inputs.k in (0, "all") else int(inputs.k)
+        k = found.deepest if inputs.k == "all" else inputs.k
         if k > found.deepest:
             _log.warning("K=%d, and no query has more than %d candidates", k, found.deepest)
         return (), ReadCandidates(store, *seen, k, inputs.candidates, found.digest)

@@ -73,7 +73,7 @@ def resolve_inputs(settings: Settings) -> Inputs:
     _require_one_first_stage(settings)
     device = find_device(settings.device)
     index = IndexChoice(settings.index, settings.nlist, settings.nprobe)
-    k = settings.k or (0 if settings.candidates else dataset.k)
+    k = settings.k or ("all" if settings.candidates else dataset.k)
     if k == "all":
         index.require_all()
     require_available(index)

@@ -38,6 +38,8 @@ class ReadCandidates(Choosing):
 
     version = 3
     seconds_per_pair = 3e-6
+    """Of a TREC run with 2,000,000 rows, on one core 2.1e-6 to read it and 0.7e-6 for the tables;
+    of JSON lines 1.7e-6, of Parquet 0.8e-6 to read."""
 
     def settings(self) -> Mapping[str, Any]:
         removes_reference = self.ingested.protocol.removes_reference

@@ -15,13 +15,17 @@ from typer.testing import CliRunner
 from cir_core.errors import AnnotationError, PreflightError, UsageError
 from flows.doors.cli.app import app
 from flows.engines.engine import InProcess
+from flows.graph import graph_of
+from flows.inputs import resolve_inputs
 from flows.plan import make_plan
-from flows.run import Run, run_pipeline
+from flows.run import Run, check_models
 from storage.catalog import query
 from storage.runs import find_run
 from storage.store import LocalStore
 from storage.tables import vectors_of
+from storage.views import Retrieved
 from tasks.results.export import export
+from tasks.stages.stage import make, make_here
 from tests.support.documents import ROOT, commands
 from tests.support.handed_over import write_candidates, write_vectors
 from tests.support.small_benchmarks import Finished, K, Pair
@@ -33,13 +37,6 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 RANKED = ("query_id", "pool", "image_id", "stage2_score", "rank")
-
-
-@pytest.fixture(params=["fiq_run", "cirr_run"])
-def ended(request: pytest.FixtureRequest) -> Finished:
-    """Both benchmarks in turn."""
-    run: Finished = request.getfixturevalue(request.param)
-    return run
 
 
 @pytest.fixture
@@ -54,6 +51,17 @@ def copy_of(finished: Finished, folder: Path) -> Finished:
 
 def again(finished: Finished, **changes: Any) -> Run:
     return finished.bench.run(finished.store, **changes)
+
+
+def choose(finished: Finished, **changes: Any) -> Retrieved:
+    """The candidates alone."""
+    inputs = resolve_inputs(finished.bench.settings(finished.store, **changes))
+    models = check_models(inputs, InProcess()).view
+    ingested = finished.run.evaluated.ingested
+    filtering = graph_of(inputs, ingested, models).filtering
+    for stage in (*filtering.read, filtering.retrieve):
+        make(stage, inputs.machine, make_here)
+    return filtering.retrieve.made
 
 
 def chosen(finished: Finished, pool: str = "gallery") -> list[tuple[str, str, float]]:
@@ -77,21 +85,20 @@ def metrics(run: Run) -> dict[tuple[Any, ...], float]:
 
 
 def test_a_runs_own_candidates_in_trecs_format_give_its_own_rankings(
-    ended: Finished, tmp_path: Path
+    cirr_run: Finished, tmp_path: Path
 ) -> None:
-    mine = copy_of(ended, tmp_path)
+    mine = copy_of(cirr_run, tmp_path)
     files = export(LocalStore(mine.store), "trec", stage="stage1", folder=tmp_path).files
     (file,) = (one for one in files if one.name == "run_stage1.trec")
     run = again(mine, candidates=file, k=None)
-    assert "encode" not in run.made
-    assert "retrieve" in run.made
+    assert run.made == ("retrieve", "rerank", "rank", "evaluate", "publish", "report")
     assert run.evaluated.setting("k") == K
-    assert run.run_id != ended.run.run_id
-    before, after = rankings(ended.run), rankings(run)
+    assert run.run_id != cirr_run.run.run_id
+    before, after = rankings(cirr_run.run), rankings(run)
     assert [[row[name] for name in RANKED] for row in after] == [
         [row[name] for name in RANKED] for row in before
     ]
-    known = {key: value for key, value in metrics(ended.run).items() if 0 < key[-1] <= K}
+    known = {key: value for key, value in metrics(cirr_run.run).items() if 0 < key[-1] <= K}
     known = {key: value for key, value in known.items() if key[2] == "gallery"}
     assert {key: metrics(run)[key] for key in known} == known
 
@@ -102,11 +109,13 @@ def test_one_choice_has_one_name_in_any_format_and_order(copied: Finished, tmp_p
     files = [
         write_candidates(tmp_path / f"c{end}", shuffled) for end in (".run", ".parquet", ".jsonl")
     ]
-    runs = [again(copied, candidates=file) for file in files]
-    assert runs[0].made == ("retrieve", "rerank", "rank", "evaluate", "publish", "report")
-    assert [run.made for run in runs[1:]] == [(), ()]
-    candidates = runs[0].evaluated.candidates.read("candidates")
+    found = [choose(copied, candidates=file) for file in files]
+    assert found[0] == found[1] == found[2]
+    assert found[0] != copied.run.evaluated.candidates
+    candidates = found[0].read("candidates")
     assert candidates.equals(copied.run.evaluated.candidates.read("candidates"))
+    rows[0] = (*rows[0][:2], rows[0][2] + 1e-6)
+    assert choose(copied, candidates=write_candidates(tmp_path / "d.run", rows)) != found[0]
 
 
 def test_k_takes_the_best_by_the_files_score_and_ties_by_gallery_position(
@@ -121,8 +130,8 @@ def test_k_takes_the_best_by_the_files_score_and_ties_by_gallery_position(
         for one in queries
         for place, image in reversed([*enumerate(of[one["category"]])])
     ]
-    run = again(copied, candidates=write_candidates(tmp_path / "c.run", rows), k=3)
-    found = run.evaluated.candidates.read("candidates").to_pylist()
+    handed_over = choose(copied, candidates=write_candidates(tmp_path / "c.run", rows), k=3)
+    found = handed_over.read("candidates").to_pylist()
     for one in queries:
         images, target = of[one["category"]], one["targets"][0]
         even = [image for image in images[::2] if image != target]
@@ -144,7 +153,8 @@ def test_a_target_beyond_k_has_the_files_rank_and_one_that_it_lacks_has_none(
             others[name].append(image)
     rows = [(name, image, 1 - at / 9) for name in others for at, image in enumerate(others[name])]
     rows.append((first, target[first], -3.0))
-    run = again(copied, candidates=write_candidates(tmp_path / "c.run", rows), k=2)
+    file = write_candidates(tmp_path / "c.run", rows)
+    run = again(copied, candidates=file, k=2, until="retrieve")
     ranks = run.evaluated.candidates.read("targets").to_pylist()
     last = len(others[first]) + 1
     assert ranks == [{"query_id": first, "image_id": target[first], "stage1_rank": last}]
@@ -153,16 +163,12 @@ def test_a_target_beyond_k_has_the_files_rank_and_one_that_it_lacks_has_none(
     )
     sql = f"SELECT reason, count(*) FROM failures WHERE run_id = '{run.run_id}' GROUP BY ALL"
     assert query(run.catalog, sql)[1] == [("lost in stage 1", len(target))]
-
-
-def test_the_catalog_and_the_page_tell_the_first_stage(copied: Finished, tmp_path: Path) -> None:
-    run = again(copied, candidates=write_candidates(tmp_path / "c.jsonl", chosen(copied)))
     sql = "SELECT run_id, first_stage, first_stage_sha256, vector_index FROM runs"
-    rows = {row[0]: row[1:] for row in query(run.catalog, sql)[1]}
+    told = {row[0]: row[1:] for row in query(run.catalog, sql)[1]}
     digest = run.evaluated.candidates.first_stage_sha256
     assert digest is not None
-    assert rows[run.run_id] == ("candidates", digest, None)
-    assert rows[copied.run.run_id] == ("stage1", None, "exact")
+    assert told[run.run_id] == ("candidates", digest, None)
+    assert told[copied.run.run_id] == ("stage1", None, "exact")
     assert f"Candidates from a file (sha256 of what was read: {digest[:16]}" in (
         run.report.read_text()
     )
@@ -174,33 +180,32 @@ def test_the_protocol_takes_references_out_of_the_file(
     mine = copy_of(cirr_run, tmp_path)
     queries = cirr_run.run.evaluated.ingested.read("queries").to_pylist()
     own = [(row["query_id"], row["reference_id"], 99.0) for row in queries]
+    given = chosen(cirr_run)
+    plain = choose(mine, candidates=write_candidates(tmp_path / "c.run", given))
     with caplog.at_level(logging.INFO):
-        run = again(mine, candidates=write_candidates(tmp_path / "c.run", own + chosen(cirr_run)))
+        found = choose(mine, candidates=write_candidates(tmp_path / "d.run", own + given))
     assert f"{len(own)} candidates are the query's own reference" in caplog.text
-    assert [row["rank"] for row in rankings(run)] == [row["rank"] for row in rankings(cirr_run.run)]
-    references = {(row["query_id"], row["reference_id"]) for row in queries}
-    assert not references & {(row["query_id"], row["image_id"]) for row in rankings(run)}
+    assert found == plain
 
 
 def test_members_of_a_subset_that_the_file_lacks_come_last_and_flatter_nobody(
     cirr_run: Finished, tmp_path: Path
 ) -> None:
-    mine = copy_of(cirr_run, tmp_path)
-    given = chosen(cirr_run)
-    run = again(mine, candidates=write_candidates(tmp_path / "c.run", given))
-    theirs = {(name, image): score for name, image, score in given}
-    rows = rankings(run, "subset")
-    assert len(rows) == len(rankings(cirr_run.run, "subset"))
-    absent = [row for row in rows if (row["query_id"], row["image_id"]) not in theirs]
-    assert absent
-    for row in absent:
-        mine_ = [score for (name, _), score in theirs.items() if name == row["query_id"]]
-        assert row["stage1_rank"] == 5
-        assert row["stage1_score"] < min(mine_)
-    second = {(row["query_id"], row["image_id"]): row["rank"] for row in rows}
-    assert second == {
-        (row["query_id"], row["image_id"]): row["rank"] for row in rankings(cirr_run.run, "subset")
-    }
+    mine, given = copy_of(cirr_run, tmp_path), chosen(cirr_run)
+    found = choose(mine, candidates=write_candidates(tmp_path / "c.run", given))
+    rows = [row for row in found.read("candidates").to_pylist() if row["pool"] == "subset"]
+    before = chosen(cirr_run, "subset")
+    assert {(row["query_id"], row["image_id"]) for row in rows} == {one[:2] for one in before}
+    score = {one[:2]: one[2] for one in given}
+    absent = [row for row in rows if (row["query_id"], row["image_id"]) not in score]
+    assert 0 < len(absent) < len(rows)
+    for row in rows:
+        mine_ = [one[2] for one in given if one[0] == row["query_id"]]
+        if row in absent:
+            assert row["stage1_rank"] == 5
+            assert row["stage1_score"] < min(mine_)
+        else:
+            assert row["stage1_score"] == score[row["query_id"], row["image_id"]]
 
 
 def test_a_plan_counts_the_files_pairs(copied: Finished, tmp_path: Path) -> None:
@@ -210,9 +215,8 @@ def test_a_plan_counts_the_files_pairs(copied: Finished, tmp_path: Path) -> None
     plan = make_plan(settings, started=0.0)
     left = {one.stage: one for one in plan.stages if one.state != "done"}
     assert [*left] == ["retrieve", "rerank", "rank", "evaluate", "publish", "report"]
-    assert left["rerank"].effort.pairs == given
-    run = run_pipeline(settings, InProcess())
-    assert run.evaluated.ranked.scored.read("scores").num_rows == given
+    for name in ("retrieve", "rerank", "rank", "evaluate", "report"):
+        assert left[name].effort.pairs == given
 
 
 def test_everything_wrong_with_a_file_is_told_by_line(copied: Finished, tmp_path: Path) -> None:
@@ -233,7 +237,7 @@ def test_everything_wrong_with_a_file_is_told_by_line(copied: Finished, tmp_path
     file = tmp_path / "c.run"
     file.write_text("\r\n".join(lines))
     with pytest.raises(AnnotationError) as caught:
-        again(copied, candidates=file)
+        choose(copied, candidates=file)
     told = caught.value.item.splitlines()
     assert told[:9] == [
         str(file),
@@ -254,16 +258,16 @@ def test_everything_wrong_with_a_file_is_told_by_line(copied: Finished, tmp_path
 def test_what_cannot_be_meant_is_refused(copied: Finished, tmp_path: Path) -> None:
     file = write_candidates(tmp_path / "c.run", chosen(copied))
     with pytest.raises(UsageError, match="without --embeddings or --index"):
-        again(copied, candidates=file, embeddings=tmp_path, index="flat")
+        choose(copied, candidates=file, embeddings=tmp_path, index="flat")
     with pytest.raises(PreflightError, match="a file of candidates cannot be read"):
-        again(copied, candidates=tmp_path / "none.run")
+        choose(copied, candidates=tmp_path / "none.run")
     stage2 = tmp_path / "stage2"
     shutil.copytree(copied.bench.pair.stage2, stage2)
     config = json.loads((stage2 / "config.json").read_text())
     (stage2 / "config.json").write_text(json.dumps(config | {"prior": 2.0}))
     bench = replace(copied.bench, pair=Pair(copied.bench.pair.stage1, stage2))
     with pytest.raises(UsageError, match="adds stage 1's score"):
-        bench.run(copied.store, candidates=file)
+        choose(replace(copied, bench=bench), candidates=file)
 
 
 def test_the_pages_example_gives_the_rankings_that_it_starts_from(
@@ -302,22 +306,20 @@ def vectors(finished: Finished, folder: Path) -> dict[str, tuple[list[str], np.n
 
 
 def test_a_runs_own_embeddings_give_its_own_candidates(
-    ended: Finished, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    fiq_run: Finished, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    mine, folder = copy_of(ended, tmp_path), tmp_path / "vectors"
-    mine_ = vectors(ended, folder)
+    mine, folder = copy_of(fiq_run, tmp_path), tmp_path / "vectors"
+    mine_ = vectors(fiq_run, folder)
     for name, (ids, matrix) in mine_.items():
         write_vectors(folder / f"{name}.parquet", [*ids, "unknown"], [*matrix, matrix[0]])
     with caplog.at_level(logging.INFO):
-        run = again(mine, embeddings=folder)
-    assert run.made[:2] == ("embeddings", "retrieve")
+        found = choose(mine, embeddings=folder)
     assert "1 vectors are of nothing that this run asks or searches" in caplog.text
-    candidates = run.evaluated.candidates
+    before = fiq_run.run.evaluated.candidates
+    assert found != before
+    assert (found.first_stage, before.first_stage) == ("embeddings", "stage1")
     for kind in ("candidates", "targets"):
-        assert candidates.read(kind).equals(ended.run.evaluated.candidates.read(kind))
-    assert rankings(run) == rankings(ended.run)
-    sql = f"SELECT first_stage, first_stage_sha256 FROM runs WHERE run_id = '{run.run_id}'"
-    assert query(run.catalog, sql)[1] == [("embeddings", candidates.first_stage_sha256)]
+        assert found.read(kind).equals(before.read(kind))
 
 
 def test_other_embeddings_are_searched_whatever_their_width_and_numbers(
@@ -335,14 +337,8 @@ def test_other_embeddings_are_searched_whatever_their_width_and_numbers(
     rows = [names.index(one["targets"][0]) for one in queries]
     asked = [one["query_id"] for one in queries]
     write_vectors(folder / "queries.parquet", asked, np.eye(width)[rows], vector="embedding")
-    run = again(copied, embeddings=folder)
-    first = [
-        row["image_id"]
-        for row in run.evaluated.candidates.read("candidates").to_pylist()
-        if row["stage1_rank"] == 1
-    ]
-    assert first == [one["targets"][0] for one in queries]
-    assert metrics(run)["average", "stage1", "gallery", "recall", 1] == 1
+    ranks = choose(copied, embeddings=folder).read("targets").to_pylist()
+    assert [(row["query_id"], row["stage1_rank"]) for row in ranks] == [(one, 1) for one in asked]
 
 
 def test_everything_wrong_with_embeddings_is_told(copied: Finished, tmp_path: Path) -> None:
