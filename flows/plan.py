@@ -35,9 +35,6 @@ from tasks.stages.read_candidates import ReadCandidates
 from tasks.stages.rerank import Rerank
 from tasks.stages.tokens import Tokens
 
-TEXTS_SAMPLED = 512
-"""At most, that scoring is timed with: enough for every length to occur as often as it does."""
-
 
 @dataclass(frozen=True)
 class Planned:
@@ -226,15 +223,7 @@ def efforts_of(forecast: Forecast, stages: Sequence[Declared] = STAGES) -> dict[
 
 
 def _calibrate(inputs: Inputs, ingested: Ingested, work: Workload, k: int) -> Speeds:
-    every = max(1, -(-len(work.token_ids) // TEXTS_SAMPLED))
-    pairs, images = work.expected.pairs, work.expected.images
-    sample = Sample(
-        token_ids=[list(ids) for ids in work.token_ids[::every]],
-        pairs_per_image=max(1, round(pairs / max(1.0, images))),
-        gallery=work.compared // max(1, work.queries),
-        k=k,
-        index=inputs.index.kind,
-    )
+    sample = Sample.of(work, k=k, index=inputs.index.kind)
     pictures = Pictures(ingested, inputs.data_root, inputs.machine)
     models = (inputs.stage1, inputs.stage2)
     return calibrate(pictures, *models, sample, precision=inputs.precision)

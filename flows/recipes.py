@@ -1,6 +1,8 @@
 """Recipes as users name them: a preset, or a TOML file that changes some of a preset's values."""
 
+import json
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,16 @@ def find_recipe(name: str) -> NamedRecipe:
     """
     if name in PRESETS:
         return NamedRecipe(PRESETS[name], f"preset {name}", frozenset())
+    base, changes = recipe_changes(name)
+    preset = changed_preset(base, changes, item=str(in_home(Path(name))))
+    return NamedRecipe(preset, f"preset {base}", frozenset(_names(changes)))
+
+
+def recipe_changes(name: str) -> tuple[str, dict[str, Any]]:
+    """A recipe by the preset that it changes, and the changes. Raises as ``find_recipe``, but for
+    values that the preset does not take."""
+    if name in PRESETS:
+        return name, {}
     path = in_home(Path(name))
     if path.suffix != ".toml":
         raise UsageError(
@@ -44,17 +56,28 @@ def find_recipe(name: str) -> NamedRecipe:
             cause=f"preset is {base!r}",
             remedy=f"write preset = one of {', '.join(PRESETS)}",
         )
+    return base, changes
+
+
+def changed_preset(base: str, changes: Mapping[str, Any], *, item: str) -> Preset:
+    """The preset of this name with other values. Raises UsageError, about ``item``, listing every
+    value that is not usable."""
     try:
-        preset = Preset.model_validate(_merged(PRESETS[base].model_dump(), changes))
+        return Preset.model_validate(merged(PRESETS[base].model_dump(), changes))
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
         raise UsageError(
             "some values of a recipe are not usable",
-            item=str(path),
+            item=item,
             cause="; ".join(faults),
             remedy=f"`cir-pipeline config show --config {base}` lists all values",
         ) from error
-    return NamedRecipe(preset, f"preset {base}", frozenset(_names(changes)))
+
+
+def recipe_text(base: str, changes: Mapping[str, Any]) -> str:
+    """The TOML that ``recipe_changes`` reads; values are texts, numbers, truths, lists of these,
+    or tables."""
+    return "\n".join([f"preset = {json.dumps(base)}", *_toml(changes), ""])
 
 
 def recipe_rows(recipe: NamedRecipe) -> list[tuple[str, Any, str]]:
@@ -72,14 +95,25 @@ def _read(path: Path) -> dict[str, Any]:
         raise UsageError("a recipe cannot be read", item=str(path), cause=str(error)) from error
 
 
-def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """The changes over the base, table by table."""
-    merged = dict(base)
+    found = dict(base)
     for name, value in changes.items():
         inner = base.get(name)
         both = isinstance(value, dict) and isinstance(inner, dict)
-        merged[name] = _merged(inner, value) if both and inner is not None else value
-    return merged
+        found[name] = merged(inner, value) if both and inner is not None else value
+    return found
+
+
+def _toml(values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """JSON writes texts, numbers, truths and lists of them as TOML does."""
+    tables = {name: value for name, value in values.items() if isinstance(value, dict)}
+    lines = [
+        f"{name} = {json.dumps(value)}" for name, value in values.items() if name not in tables
+    ]
+    for name, table in tables.items():
+        lines += [f"[{prefix}{name}]", *_toml(table, f"{prefix}{name}.")]
+    return lines
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -108,7 +108,7 @@ def _per_category(
     k: int,
 ) -> list[Metric]:
     interval = gain_interval if stage == GAIN else mean_interval
-    groups = _grouped(category, hits)
+    groups = grouped(category, hits)
     rows = [(name, [group]) for name, group in groups.items()]
     if len(groups) > 1:
         rows += [(AVERAGE, list(groups.values())), (MICRO, [hits])]
@@ -118,7 +118,7 @@ def _per_category(
     ]
 
 
-def _grouped(
+def grouped(
     category: Sequence[str], hits: Float[np.ndarray, " query"]
 ) -> dict[str, Float[np.ndarray, " query"]]:
     """By category, in the order of their first queries."""

@@ -11,6 +11,8 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 
+from flows.ablation.run import Ablated, run_ablation
+from flows.ablation.settings import AblationSettings
 from flows.doors.parameters import parameters_of
 from flows.drift import require_unchanged
 from flows.engines.engine import Prefect
@@ -22,6 +24,8 @@ from flows.settings import Settings
 from flows.train import run_training
 from flows.training_settings import TrainingSettings
 from flows.views.terminal import recall_markdown
+
+TABLE_KEY = "ablation"
 
 PORT = 8000
 """On which the reader of a report serves it to a browser."""
@@ -36,6 +40,13 @@ as_pipeline = flow(
 as_training = flow(
     name="cir-training",
     flow_run_name="{stage}-{recipe}",
+    persist_result=False,
+    validate_parameters=False,
+    retries=0,
+)
+as_ablation = flow(
+    name="cir-ablation",
+    flow_run_name="{config}",
     persist_result=False,
     validate_parameters=False,
     retries=0,
@@ -79,14 +90,41 @@ def training(**values: Any) -> str:
         return str(run_training(settings, Prefect()))
 
 
+@parameters_of(AblationSettings)
+def ablation(**values: Any) -> Ablated:
+    """Train, run and compare the variants that a file declares.
+
+    Parameters are those of ``cir-pipeline ablate``; what ``data`` sets is over the file's. The
+    table stays behind as a Prefect artifact.
+    """
+    settings = AblationSettings.model_validate(values)
+    with logs_shown():
+        made = run_ablation(settings, Prefect())
+        table = next(file for file in made.files if file.suffix == ".md")
+        attempt(lambda: create_markdown_artifact(table.read_text(encoding="utf-8"), key=TABLE_KEY))
+    return made
+
+
 cir_pipeline = as_pipeline(pipeline)
 cir_training = as_training(training)
+cir_ablation = as_ablation(ablation)
 
 
 def run_training_flow(settings: TrainingSettings) -> str:
     """Train here and now, observed by Prefect; raises what the training does, and PreflightError
     when Prefect does not let it begin."""
     return observe(as_training, training, settings.model_dump(mode="json"))
+
+
+def run_ablation_flow(settings: AblationSettings) -> Ablated:
+    """Ablate here and now, observed by Prefect; raises what the ablation does, and PreflightError
+    when Prefect does not let it begin."""
+    return observe(as_ablation, ablation, _as_set(settings))
+
+
+def _as_set(settings: AblationSettings) -> dict[str, Any]:
+    """Only what is set: the file stands in for the rest."""
+    return settings.model_dump(mode="json", exclude_unset=True)
 
 
 def run_flow(settings: Settings) -> Run:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cir_core.layers.preprocess import Preprocess
-from cir_core.planning.effort import Speeds
+from cir_core.planning.effort import Speeds, Workload
 from cir_core.ports import FusedQueries, ImageEncoder, Load, RerankerConfig, Retriever, Scorer
 from cir_core.search.candidates import NONE_REMOVED
 from cir_core.search.choice import IndexChoice, IndexKind
@@ -40,6 +41,9 @@ MOST_IMAGES = 4096
 MOST_PAIRS = 256
 """Of an image in a sample: beyond, its keys and values are a small part of the work."""
 
+TEXTS_SAMPLED = 512
+"""At most, that scoring is timed with."""
+
 SEARCHED = 20_000
 """Images that a sample search goes through: more than the caches hold."""
 
@@ -56,6 +60,19 @@ class Sample:
     gallery: int
     k: int
     index: IndexKind
+
+    @classmethod
+    def of(cls, work: Workload, *, k: int, index: IndexKind) -> Self:
+        """Of this work; its texts are so many that every length occurs as often as it does."""
+        every = max(1, -(-len(work.token_ids) // TEXTS_SAMPLED))
+        pairs, images = work.expected.pairs, work.expected.images
+        return cls(
+            token_ids=[list(ids) for ids in work.token_ids[::every]],
+            pairs_per_image=max(1, round(pairs / max(1.0, images))),
+            gallery=work.compared // max(1, work.queries),
+            k=k,
+            index=index,
+        )
 
 
 def calibrate(
@@ -103,6 +120,24 @@ def calibrate(
     opened += time.perf_counter() - began
     scoring = _time_scoring(second.config, scorer, queries, sample, seen)
     return replace(speeds, open_stage2=opened, scoring=scoring)
+
+
+def calibrate_scoring(
+    pictures: Pictures, stage2: Path, sample: Sample, *, precision: Precision
+) -> float:
+    """Seconds of one FLOP of the engine, its images seen. As ``calibrate``, of scoring alone; 0
+    without images or texts."""
+    model = open_reranker(stage2)
+    rows = _drawn(pictures.table().num_rows)
+    if not (rows and sample.token_ids):
+        return 0.0
+    encoder = model.encoder.to(pictures.machine.device)
+    _, _, seen = _see_sample(pictures, encoder, rows)
+    if not len(seen.rows):
+        return 0.0
+    queries = _random_queries(model.config, sample, seen)
+    scorer = open_scorer(model, queries, pictures.machine, precision)
+    return _time_scoring(model.config, scorer, queries, sample, seen)
 
 
 def _drawn(images: int) -> list[int]:

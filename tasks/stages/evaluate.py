@@ -81,6 +81,27 @@ class Evaluate(Stage[Evaluated]):
         return found.append_column("rank", found["stage1_rank"])
 
 
+def labelled_ranks(evaluated: Evaluated) -> tuple[list[str], dict[Pool, TargetRanks]]:
+    """The labelled queries of a run by id, in order, and where it ranks their targets, by pool:
+    what its recall is counted from. No subset where the protocol has none."""
+    ingested = evaluated.ingested
+    protocol, queries = ingested.protocol, _labelled(ingested)
+    targets = evaluated.candidates.read("targets")
+    rankings = evaluated.ranked.read("rankings")
+    pools: tuple[Pool, ...] = ("gallery", "subset") if protocol.subset_ks else ("gallery",)
+    asked = _counted(protocol, queries)
+    ranks = {pool: _target_ranks(asked, targets, rankings, pool) for pool in pools}
+    return queries["query_id"].to_pylist(), ranks
+
+
+def _counted(protocol: Protocol, queries: pa.Table) -> pa.Table:
+    """With the targets that recall counts."""
+    if protocol.recall_on != "first":
+        return queries
+    first = pc.list_slice(queries["targets"], 0, 1)
+    return queries.set_column(queries.schema.get_field_index("targets"), "targets", first)
+
+
 def _labelled(ingested: Ingested) -> pa.Table:
     queries = ingested.read("queries").sort_by("query_id")
     return queries.filter(pc.is_valid(queries["targets"]))
@@ -114,10 +135,7 @@ def _metrics(
 ) -> list[Metric]:
     if not queries.num_rows:
         return []
-    asked = queries
-    if protocol.recall_on == "first":
-        first = pc.list_slice(queries["targets"], 0, 1)
-        asked = queries.set_column(queries.schema.get_field_index("targets"), "targets", first)
+    asked = _counted(protocol, queries)
     gallery = _target_ranks(asked, targets, rankings, "gallery")
     metrics = recall_metrics(gallery, ks=protocol.ks, pool="gallery")
     metrics += coverage_metrics(gallery, k=k)

@@ -19,7 +19,15 @@ from pydantic import BaseModel
 
 from cir_core.datasets.registry import DATASETS
 from cir_core.errors import PreflightError, ProblemsFound
-from flows.doors.deployments import cir_pipeline, cir_training, run_flow, run_training_flow
+from flows.ablation.declaration import faults_of, read_declaration
+from flows.ablation.settings import AblationSettings
+from flows.doors.deployments import (
+    cir_ablation,
+    cir_pipeline,
+    cir_training,
+    run_flow,
+    run_training_flow,
+)
 from flows.drift import InputsChanged
 from flows.engines.choice import PREFECT_DEFAULTS
 from flows.engines.observed import observe
@@ -115,6 +123,12 @@ def test_every_training_has_one_deployment() -> None:
         assert one["parameters"].keys() <= inspect.signature(cir_training.fn).parameters.keys()
 
 
+def test_an_ablation_has_one_deployment_of_a_file_that_is_there() -> None:
+    (one,) = [one for one in deployments() if one["entrypoint"].endswith(".cir_ablation")]
+    assert one["parameters"].keys() <= inspect.signature(cir_ablation.fn).parameters.keys()
+    assert faults_of(read_declaration(ROOT / one["parameters"]["config"])) == []
+
+
 @pytest.mark.usefixtures("prefect_server")
 def test_prefect_trains_what_the_plain_engine_trains(workshop: Workshop) -> None:
     """Validation included, whose tasks run inside the training's."""
@@ -148,7 +162,11 @@ def test_a_deployment_runs_the_flow_with_parameters_it_has(deployment: dict[str,
 
 @pytest.mark.parametrize(
     ("flow", "settings", "without"),
-    [(cir_pipeline, Settings, {"engine"}), (cir_training, TrainingSettings, set())],
+    [
+        (cir_pipeline, Settings, {"engine"}),
+        (cir_training, TrainingSettings, set()),
+        (cir_ablation, AblationSettings, set()),
+    ],
 )
 def test_a_form_has_every_setting_with_its_choices_and_a_description(
     flow: Flow[..., Any], settings: type[BaseModel], without: set[str]

@@ -12,6 +12,7 @@ import typer
 from pydantic import BaseModel, ByteSize, ConfigDict, PositiveInt
 from typer.testing import CliRunner
 
+from flows.ablation.settings import AblationSettings
 from flows.about import About, settings_of
 from flows.doors.cli.config import config_show
 from flows.doors.cli.models import DATA
@@ -76,7 +77,7 @@ def more(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[MoreSettings]:
     return MoreSettings
 
 
-@pytest.mark.parametrize("settings", [Settings, TrainingSettings])
+@pytest.mark.parametrize("settings", [Settings, TrainingSettings, AblationSettings])
 def test_every_setting_tells_what_it_is_and_whether_it_changes_results(
     settings: type[BaseModel],
 ) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from pydantic import BaseModel
 
+from flows.ablation.settings import AblationSettings
 from flows.about import Setting, settings_of
 from flows.settings import Settings
 from flows.training_settings import TrainingSettings
@@ -14,6 +15,7 @@ PAGE = ROOT / "docs" / "settings.md"
 TABLES: dict[str, type[BaseModel]] = {
     "Settings of a run": Settings,
     "Settings of a training": TrainingSettings,
+    "Settings of an ablation": AblationSettings,
 }
 _HEAD = ("| setting | terminal | default | changes results | meaning |", "|---|---|---|---|---|")
 

@@ -7,7 +7,13 @@ import pytest
 from cir_core.errors import UsageError
 from cir_core.layers.wordpiece import Tokenizer
 from cir_core.training.presets import PRESETS
-from flows.recipes import find_recipe, recipe_rows
+from flows.recipes import (
+    changed_preset,
+    find_recipe,
+    recipe_changes,
+    recipe_rows,
+    recipe_text,
+)
 
 
 def write(folder: Path, text: str) -> str:
@@ -92,3 +98,16 @@ def test_a_file_must_name_its_preset(tmp_path: Path, text: str, told: str) -> No
 def test_an_unknown_recipe_is_told(name: str, told: str) -> None:
     with pytest.raises(UsageError, match=told):
         find_recipe(name)
+
+
+def test_changes_are_read_as_they_are_written(tmp_path: Path) -> None:
+    changes = {
+        "weights": "fp32",
+        "merge_from": 3,
+        "variant": {"encoder": "single", "text": True},
+        "stage2": {"epochs": 0.5, "betas": [0.9, 0.98], "captions": ["published"], "seed": 7},
+    }
+    file = tmp_path / "written.toml"
+    file.write_text(recipe_text("demo", changes))
+    assert recipe_changes(str(file)) == ("demo", changes)
+    assert find_recipe(str(file)).preset == changed_preset("demo", changes, item="here")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from flows.doors.cli.ablation import ablate
 from flows.doors.cli.config import config_show
 from flows.doors.cli.data import datasets, doctor, protocols
 from flows.doors.cli.models import convert, train
@@ -40,6 +41,7 @@ for name, (until, told) in ENDS.items():
 app.command()(plan)
 app.command()(convert)
 app.command()(train)
+app.command()(ablate)
 app.command()(sql)
 app.command()(export)
 app.command("check-submission")(check_submission)

@@ -1,0 +1,1 @@
+"""Variants trained, run and compared under one budget."""

@@ -1,0 +1,174 @@
+"""The table of an ablation, as a page, as Markdown, as LaTeX, and for programs."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib import resources
+from typing import Any
+
+import jinja2
+
+from cir_core.types import Pool
+from flows.ablation.table import Recall, Table, TableRow
+from flows.views.latex import as_latex
+from flows.views.markdown import as_markdown
+
+PAGE = "index.html"
+FILES = (PAGE, "table.md", "table.tex", "table.json")
+
+NONE = "\N{EN DASH}"
+
+READING = (
+    "Recall in %, macro averages over categories; of several seeds the mean, ± its standard "
+    "deviation from seed to seed. Δ: paired difference to the first row in points, with its 95 % "
+    "interval over queries (of several seeds their mean), which says nothing of other trainings.",
+    "Pairs a second and memory: stage 2 alone, its images seen and queries fused, timed on a "
+    "sample of the row's own pairs, each row in a fresh process, one after the other. GFLOP a "
+    "pair: counted over all of the row's pairs. Own parameters: without the image encoder.",
+    "Training: wall time of steps, and + of validations; of several seeds the mean.",
+)
+
+
+def headings(table: Table) -> list[str]:
+    """One for each of a row's ``cells``."""
+    recalls = [told for measure in table.measures for told in (_title(*measure), "Δ [95 %]")]
+    model = ["own parameters", "parameters", "peak memory", "training"]
+    return ["variant", "K", "precision", *recalls, "pairs/s", "GFLOP/pair", *model]
+
+
+def cells(table: Table, row: TableRow) -> list[str]:
+    """Texts without any markup."""
+    is_first = row is table.rows[0]
+    recalls = [
+        text
+        for one in row.recall.values()
+        for text in (_recall(one), NONE if is_first else _gain(one))
+    ]
+    k = NONE if row.k is None else str(row.k)
+    return [row.name, k, row.precision or NONE, *recalls, *_scoring(row), _training(row)]
+
+
+def captions(table: Table) -> list[str]:
+    """What the numbers are of, and how to read them."""
+    images = ", ".join(
+        f"{category} {one['images']:,} images"
+        + (f" ({one['missing']} missing)" if one["missing"] else "")
+        + f", {one['sha256'][:12]}"
+        for category, one in table.galleries.items()
+    )
+    seeds = sorted({seed for row in table.rows for seed in row.seeds})
+    threads = sorted({row.scoring.threads for row in table.rows if row.scoring})
+    told = f"{table.dataset} {table.split}, protocol {table.protocol}, {table.queries:,} queries; "
+    told += f"galleries: {images}; seeds {', '.join(map(str, seeds)) or NONE}; "
+    return [told + f"scoring timed with {', '.join(map(str, threads))} threads.", *READING]
+
+
+def render(table: Table, *, title: str) -> dict[str, str]:
+    """Every file's text by its name."""
+    rows = [cells(table, row) for row in table.rows]
+    return {
+        PAGE: _page(table, rows, title),
+        "table.md": _markdown(table, rows),
+        "table.tex": _latex(table, rows),
+        "table.json": json.dumps(summary(table), indent=1) + "\n",
+    }
+
+
+def summary(table: Table) -> dict[str, Any]:
+    """For programs: fractions, seconds, bytes."""
+    told = asdict(table)
+    for row, of_row in zip(table.rows, told["rows"], strict=True):
+        of_row["recall"] = [
+            {"pool": pool, "k": k} | asdict(recall) for (pool, k), recall in row.recall.items()
+        ]
+    return told
+
+
+def _markdown(table: Table, rows: Sequence[Sequence[str]]) -> str:
+    heads = headings(table)
+    lines = [
+        _markdown_line(map(as_markdown, heads)),
+        _markdown_line("---" if place == 0 else "---:" for place in range(len(heads))),
+        *(_markdown_line(map(as_markdown, row)) for row in rows),
+    ]
+    notes = [as_markdown(text) for text in captions(table)]
+    return "\n".join([*lines, "", *notes, ""])
+
+
+def _markdown_line(texts: Any) -> str:
+    return f"| {' | '.join(texts)} |"
+
+
+def _latex(table: Table, rows: Sequence[Sequence[str]]) -> str:
+    heads = headings(table)
+    lines = [
+        "% needs \\usepackage{booktabs,textcomp} and \\usepackage[T1]{fontenc}",
+        *(f"% {as_latex(text)}" for text in captions(table)),
+        f"\\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}",
+        "\\toprule",
+        *(_latex_line(row) for row in [heads]),
+        "\\midrule",
+        *map(_latex_line, rows),
+        "\\bottomrule",
+        "\\end{tabular}",
+    ]
+    return "\n".join([*lines, ""])
+
+
+SIGNS = {"±": "$\\pm$", "Δ": "$\\Delta$", NONE: "--"}
+
+
+def _latex_line(texts: Sequence[str]) -> str:
+    """A row's name is set as it is; our own cells have signs of mathematics."""
+    name, *others = map(as_latex, texts)
+    for sign, command in SIGNS.items():
+        others = [text.replace(sign, command) for text in others]
+    return f"{' & '.join([name, *others])} \\\\"
+
+
+def _page(table: Table, rows: Sequence[Sequence[str]], title: str) -> str:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    text = (resources.files("flows.ablation") / "page.html.j2").read_text(encoding="utf-8")
+    content: Mapping[str, Any] = {
+        "title": title,
+        "headings": headings(table),
+        "rows": [
+            {"cells": row, "runs": one.runs, "models": one.models}
+            for row, one in zip(rows, table.rows, strict=True)
+        ],
+        "captions": captions(table),
+    }
+    return environment.from_string(text).render(content)
+
+
+def _title(pool: Pool, k: int) -> str:
+    return f"R@{k}" if pool == "gallery" else f"R_subset@{k}"
+
+
+def _recall(one: Recall) -> str:
+    spread = "" if one.spread is None else f" ± {100 * one.spread:.2f}"
+    return f"{100 * one.value:.2f}{spread}"
+
+
+def _gain(one: Recall) -> str:
+    return f"{100 * one.gain:+.2f} [{100 * one.gain_low:+.2f}, {100 * one.gain_high:+.2f}]"
+
+
+def _scoring(row: TableRow) -> list[str]:
+    cost = row.scoring
+    if cost is None:
+        return [NONE] * 5
+    millions = (f"{count / 1e6:,.2f} M" for count in (cost.own_parameters, cost.parameters))
+    memory = f"{cost.peak_memory / 2**30:.2f} GiB"
+    rate = f"{cost.pairs_per_second:,.0f}"
+    return [rate, f"{cost.flops_per_pair / 1e9:.3g}", *millions, memory]
+
+
+def _training(row: TableRow) -> str:
+    cost = row.training
+    if cost is None:
+        return NONE
+    told = f"{cost.seconds / 60:,.1f} + {cost.validation_seconds / 60:,.1f} min"
+    return f"{told}, from step {cost.since_step} on" if cost.since_step else told

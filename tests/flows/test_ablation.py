@@ -1,0 +1,229 @@
+"""An ablation, composed, on a few drawn garments: killed and gone on with, adopted, and counted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cir_core.errors import UsageError
+from cir_core.metrics.significance import gain_interval
+from cir_core.retrievers.blip.fusion import Stage1Model
+from cir_core.training import presets
+from flows.ablation import costs
+from flows.ablation.run import list_trials, run_ablation
+from flows.ablation.settings import AblationSettings, parse_ablation
+from flows.ablation.trials import recipe_file
+from flows.engines.engine import InProcess
+from flows.settings import Settings
+from flows.train import run_training
+from storage.catalog import query
+from tasks.models.opening import save_model
+from tasks.planning import calibrate
+from tasks.planning.scoring_cost import measure
+from tasks.training.journal import Journal
+from tests.support.workshop import Workshop
+
+FILE = """
+base = "{base}"
+stage1 = "{base}"
+[data]
+k = 4
+[stage2]
+epochs = 1
+[[row]]
+name = "paper's | <b> & 100 %"
+[[row]]
+name = "mean"
+merge_from = 3
+[[row]]
+name = "two candidates"
+run = {{ k = 2 }}
+[[row]]
+name = "no re-ranking"
+stage = 1
+"""
+
+
+class Killed(BaseException):
+    """As sudden as a signal that nobody can catch."""
+
+
+@pytest.fixture
+def ablation(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> AblationSettings:
+    folder = workshop.folder
+    preset = presets.PRESETS["demo"]
+    assert preset.base is not None
+    torch.manual_seed(0)
+    save_model(Stage1Model(preset.base), folder / "base", dtype=torch.float16)  # zero-shot
+    file = folder / "few.toml"
+    file.write_text(FILE.format(base=folder / "base"))
+    monkeypatch.setattr(costs, "measure_each", lambda many: [measure(one) for one in many])
+    monkeypatch.setattr(calibrate, "SECONDS", 0.001)
+    data = Settings(store=folder / "store", device="cpu", workers=0)
+    return AblationSettings(config=file, out=folder / "rows", data=data)
+
+
+def test_an_ablation_that_is_killed_goes_on_and_its_numbers_are_those_of_its_runs(
+    ablation: AblationSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paper, mean, two, before = list_trials(ablation, InProcess())
+    assert paper.training is not None
+    assert two.training == paper.training  # another K needs no other training
+    assert before.training is None
+    assert not paper.is_trained
+    run_training(paper.training, InProcess())  # by hand
+    made = [recipe_file(paper.training.out), *paper.training.out.rglob("*.safetensors")]
+    written = {file: file.stat().st_mtime_ns for file in made}
+    with monkeypatch.context() as context:
+        context.setattr(Journal, "step", _killing(at=4))
+        with pytest.raises(Killed):
+            run_ablation(ablation, InProcess())
+    assert paper.is_trained
+    assert mean.ledger is not None
+    assert (mean.ledger.step, mean.is_trained) == (3, False)
+    found = run_ablation(ablation, InProcess())
+    with monkeypatch.context() as context:
+        context.setattr(Journal, "step", _killing(at=1))
+        context.setattr(costs, "measure_each", _killing(at=0))
+        again = run_ablation(ablation, InProcess())
+    assert again == found
+    assert {file: file.stat().st_mtime_ns for file in made} == written
+    _require_counted(found.table, ablation.data.store)
+    _require_told(found.table, found.files)
+
+
+def _killing(*, at: int) -> Any:
+    def killing(journal: Any, progress: Any = None) -> None:
+        if progress is None or progress.step == at:
+            raise Killed
+
+    return killing
+
+
+def _require_counted(table: Any, store: Path) -> None:
+    """Against SQL, and against hits that are counted here."""
+    paper, mean, two, before = table.rows
+    assert (table.protocol, table.split) == ("demo-original-kept", "val")
+    for row, stage in ((paper, "stage2"), (mean, "stage2"), (two, "stage2"), (before, "stage1")):
+        for (_, k), recall in row.recall.items():
+            assert recall.value == pytest.approx(_recall(store, row.runs[0], stage, k))
+            assert recall.spread is None
+    assert table.queries == sum(len(group) for group in _hits(store, mean.runs[0], 1))
+    first, other = (_hits(store, row.runs[0], 1) for row in (paper, mean))
+    gained = [after - before for before, after in zip(first, other, strict=True)]
+    recall = mean.recall["gallery", 1]
+    assert (recall.gain, recall.gain_low, recall.gain_high) == pytest.approx(gain_interval(gained))
+    assert paper.recall["gallery", 1].gain == 0
+    assert (paper.k, two.k, before.k) == (4, 2, None)
+    assert before.scoring is None
+    assert before.training is None
+    assert two.models == paper.models != mean.models
+    for row in (paper, mean, two):
+        assert row.scoring.pairs_per_second > 0
+        assert row.scoring.parameters > row.scoring.own_parameters > 0
+        assert row.scoring.peak_memory > 2**20
+        assert row.training.seconds > 0
+    assert mean.scoring.flops_per_pair <= paper.scoring.flops_per_pair
+    assert mean.scoring.own_parameters < paper.scoring.own_parameters
+
+
+def _recall(store: Path, run: str, stage: str, k: int) -> float:
+    _, rows = query(
+        store / "cir.duckdb",
+        f"SELECT value FROM metrics WHERE run_id = '{run}' AND metric = 'recall' AND k = {k} "
+        f"AND stage = '{stage}' AND category = 'average' AND pool = 'gallery'",
+    )
+    ((value,),) = rows
+    return float(value)
+
+
+def _hits(store: Path, run: str, k: int) -> list[np.ndarray]:
+    """By category, in the order of query ids; a target beyond the candidates is no hit at 1."""
+    _, rows = query(
+        store / "cir.duckdb",
+        "SELECT q.category, bool_or(coalesce(r.rank <= $k, false))::INT FROM queries q LEFT JOIN "
+        "rankings r ON r.run_id = q.run_id AND r.query_id = q.query_id "
+        f"AND list_contains(q.targets, r.image_id) WHERE q.run_id = '{run}' "
+        "GROUP BY q.category, q.query_id ORDER BY q.category, q.query_id".replace("$k", str(k)),
+    )
+    names = dict.fromkeys(name for name, _ in rows)
+    return [np.array([float(hit) for name, hit in rows if name == one]) for one in names]
+
+
+def _require_told(table: Any, files: tuple[Path, ...]) -> None:
+    page, markdown, latex, summary = (file.read_text(encoding="utf-8") for file in files)
+    assert "default-src 'none'" in page
+    assert "paper&#39;s | &lt;b&gt; &amp; 100 %" in page
+    assert "| paper's &#124; &#60;b&#62; &#38; 100 % | 4 | fp32 |" in markdown
+    assert r"paper\textquotesingle{}s \textbar{} \textless{}b\textgreater{} \& 100 \% & 4" in latex
+    rows = json.loads(summary)["rows"]
+    assert [row["name"] for row in rows] == [row.name for row in table.rows]
+    first = table.rows[0].recall["gallery", 1].value
+    assert rows[0]["recall"][0]["value"] == first
+    assert f"| {100 * first:.2f} | – |" in markdown  # noqa: RUF001
+    assert f"{table.queries} queries" in page
+
+
+def test_every_seed_and_every_recipe_has_a_folder_of_its_own(ablation: AblationSettings) -> None:
+    file = ablation.config
+    file.write_text("seeds = [3, 4]\n" + file.read_text())
+    folders = [
+        one.training.out.name if one.training else None
+        for one in list_trials(ablation, InProcess())
+    ]
+    paper, again, *mean = folders[:4]
+    assert folders[4:] == [paper, again, None]
+    assert len({*folders}) == 5
+    assert str(paper).startswith("paper-s-b-100-seed3-")
+    (ablation.out / str(paper)).mkdir(parents=True)
+    file.write_text(file.read_text().replace("paper's", "theirs"))
+    trials = list_trials(ablation, InProcess())
+    assert trials[0].training is not None
+    assert trials[0].training.out.name == paper  # a new name needs no new training
+    file.write_text(file.read_text().replace("epochs = 1", "epochs = 2"))
+    changed = {one.training.out.name for one in list_trials(ablation, InProcess()) if one.training}
+    assert changed.isdisjoint([paper, again, *mean])
+
+
+def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "wrong.toml"
+    file.write_text(
+        """
+seeds = [1, 1]
+base = "nowhere"
+[data]
+dataset = "fiq"
+[[row]]
+name = "a"
+variant = { encoder = "triple" }
+[[row]]
+name = "a"
+run = { k = -1, split = "test", stage2 = "gone" }
+merge_from = 3
+"""
+    )
+    with pytest.raises(UsageError, match="cannot start") as caught:
+        list_trials(AblationSettings(config=file), InProcess())
+    for word in (
+        "row 'a': another has that name", "seeds:", "base: no model at this path: nowhere",
+        "data_root", "stage1: the finished stage 1", "variant.encoder", "k: Input should be",
+        "run.split is no setting", "changes nothing", "run.stage2: no model at this path: gone",
+    ):  # fmt: skip
+        assert word in caught.value.cause
+    file.write_text("seed = 3\n[stage2]\nseed = 4\n")
+    with pytest.raises(UsageError) as caught:
+        list_trials(AblationSettings(config=file), InProcess())
+    for word in ("seed: Extra inputs", "`seeds`, above all tables", "row: Field required"):
+        assert word in caught.value.cause
+
+
+def test_the_file_is_over_the_environment_and_below_the_terminal(tmp_path: Path) -> None:
+    file = tmp_path / "few.toml"
+    file.write_text('[data]\nk = 7\nsplit = "test"\n')
+    environment = {"CIR_K": "9", "CIR_DEVICE": "cpu", "CIR_SPLIT": "train"}
+    settings = parse_ablation({"split": "val"}, environment, config=file)
+    assert settings.data.model_fields_set == {"split", "device"}
+    assert (settings.data.split, settings.data.device) == ("val", "cpu")
