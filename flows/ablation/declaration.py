@@ -10,7 +10,7 @@ from cir_core.errors import UsageError
 from flows.about import METHOD, MODELS, settings_of
 from flows.settings import HomePath, Settings
 
-OF_ALL = frozenset({"protocol"})
+OF_ALL = frozenset({"protocol", "until"})
 """Of a run's method: what rows cannot differ in, since their numbers would not compare."""
 
 OF_A_ROW = (

@@ -102,12 +102,12 @@ def _to_measure(finished: Sequence[Finished]) -> dict[str, Scoring]:
         name = one.trial.row.name
         if one.trial.row.stage > 1 and name not in rows:
             inputs = resolve_inputs(one.trial.run)
+            assert inputs.stage2 is not None, "rows run to their end"
             found[one.evaluated.run_id] = Scoring(
                 one.evaluated,
                 inputs.data_root,
                 inputs.stage1,
                 inputs.stage2,
-                inputs.k,
                 inputs.precision,
                 inputs.machine,
             )

@@ -7,7 +7,7 @@ from typing import Any
 from cir_core.errors import PreflightError
 from cir_core.metrics.comparison import Answers, recall_gain, recall_interval, recall_spread
 from cir_core.protocols import Protocol
-from cir_core.types import Pool
+from cir_core.types import Depth, Pool
 from flows.ablation.trials import Trial
 from storage.views import Evaluated
 from tasks.planning.scoring_cost import ScoringCost
@@ -48,7 +48,7 @@ class TableRow:
     seeds: Sequence[int]
     runs: Sequence[str]
     models: Sequence[str]
-    k: int | None
+    k: Depth | None
     precision: str | None
     recall: Mapping[tuple[Pool, int], Recall]
     scoring: ScoringCost | None
@@ -78,7 +78,7 @@ class Finished:
 
     trial: Trial
     evaluated: Evaluated
-    k: int
+    k: Depth
 
 
 def table_of(finished: Sequence[Finished], costs: Mapping[str, ScoringCost]) -> Table:

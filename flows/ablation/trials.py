@@ -86,6 +86,8 @@ def check(settings: AblationSettings) -> Checked:
         open_dataset(complete(data))
         if data.dataset != "demo" and data.data_root is None:
             faults.append(f"data: dataset {data.dataset} needs data_root")
+        if data.until != "report":
+            faults.append(f"data.until: rows run to their report, not to {data.until}")
     except CirError as error:
         faults.append(f"data: {error.in_a_line}")
     stage1 = declared.stage1 or (shipped_model("stage1") if data.dataset == "demo" else None)

@@ -7,6 +7,7 @@ from math import prod
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import pyarrow.compute as pc
 import torch
 from torch import nn
 
@@ -33,7 +34,6 @@ class Scoring:
     root: Path
     stage1: Path
     stage2: Path
-    k: int
     precision: Precision
     machine: Machine
 
@@ -61,17 +61,19 @@ class ScoringCost:
 def measure(one: Scoring) -> ScoringCost:
     """In this process."""
     config, ingested = read_reranker_config(one.stage2), one.evaluated.ingested
-    candidates = one.evaluated.candidates
+    chosen = one.evaluated.candidates
+    candidates = chosen.read("candidates")
+    k = pc.max(candidates["stage1_rank"]).as_py() or 0
     work = count_workload(
         ingested,
         read_retriever_config(one.stage1),
-        k=one.k,
-        encoded=candidates.encoded,
+        k=k,
+        encoded=chosen.encoded if chosen.first_stage == "stage1" else None,
         candidates=candidates,
     )
     pairs = work.expected.pairs
     flops = config.beginning_flops(work.lengths) + config.scoring_flops(work.expected.load)
-    sample = Sample.of(work, k=one.k, index="exact")
+    sample = Sample.of(work, k=k, index="exact")
     pictures = Pictures(ingested, one.root, one.machine)
     speed = calibrate_scoring(pictures, one.stage2, sample, precision=one.precision)
     own, parameters = count_parameters(one.stage2)
