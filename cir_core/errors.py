@@ -125,4 +125,5 @@ REMEDIES = {
     "denied": "give the current user read permission",
     "io_error": "check the disk or the network it is on, then run the same command again",
     "unsupported": "save the image with 8 or 16 bits a channel",
+    "too_long": "crop the image, or use a stage 2 that pads pictures (docs/models.md)",
 }

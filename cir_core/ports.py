@@ -88,7 +88,7 @@ class ImageEncoder(Protocol):
     def digest(self) -> str:
         """sha256 of its sizes and weights: what states depend on."""
 
-    def see(self, pixels: UInt8[Tensor, "image size size 3"]) -> Float[Tensor, "image ..."]:
+    def see(self, pixels: UInt8[Tensor, "image height width 3"]) -> Float[Tensor, "image ..."]:
         """The states of each image, independent of what else is in the batch."""
 
     def differing(self, other: "ImageEncoder") -> list[str]:

@@ -53,7 +53,12 @@ class Preprocess:
     fit: Fit = "pad"
     resample: Resample = "bicubic"
 
-    def crop(self, image: Image.Image) -> UInt8[np.ndarray, "size size 3"]:
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of what becomes of any picture."""
+        return self.size, self.size, 3
+
+    def crop(self, image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
         """As bytes in RGB order."""
         return prepare(image, self.size, self.target_ratio, fit=self.fit, resample=self.resample)
 

@@ -42,7 +42,7 @@ class Job:
 
 
 def load_crop(
-    crop: UInt8[np.ndarray, "size size 3"], root: Path, file: ImageFile, pictures: Preprocess
+    crop: UInt8[np.ndarray, "height width 3"], root: Path, file: ImageFile, pictures: Preprocess
 ) -> ImageProblem | None:
     """Read, check, decode, and fill ``crop``. A picture that cannot be decoded is a problem,
     returned, and no reason to stop: its bytes will never be better.
@@ -65,7 +65,7 @@ def load_crop(
     return None
 
 
-def map_slots(memory: int, shape: Sequence[int]) -> UInt8[np.ndarray, "slot image size size 3"]:
+def map_slots(memory: int, shape: Sequence[int]) -> UInt8[np.ndarray, "slot image height width 3"]:
     """The crops in an open file that processes share."""
     return np.frombuffer(mmap.mmap(memory, prod(shape)), np.uint8).reshape(shape)
 
@@ -83,7 +83,7 @@ def serve(channel: int, memory: int, *shape: int) -> None:
                 parent.send(error)
 
 
-def _fill(crops: UInt8[np.ndarray, "image size size 3"], job: Job) -> Problems:
+def _fill(crops: UInt8[np.ndarray, "image height width 3"], job: Job) -> Problems:
     return [
         load_crop(crop, job.root, file, job.pictures)
         for crop, file in zip(crops, job.files, strict=False)

@@ -31,7 +31,7 @@ class Pixels:
     rows of the others to what is wrong with them."""
 
     rows: list[int]
-    pixels: UInt8[Tensor, "image size size 3"]
+    pixels: UInt8[Tensor, "image height width 3"]
     problems: dict[int, ImageProblem]
 
 
@@ -52,7 +52,7 @@ def load_pixels(root: Path, files: Sequence[ImageFile], pictures: Preprocess) ->
     ``rows`` are those of ``files``. Raises as ``load_crop``.
     """
     upload = Upload(torch.device("cpu"))
-    return _gather(range(len(files)), [_load(root, files, pictures)], pictures.size, upload)
+    return _gather(range(len(files)), [_load(root, files, pictures)], pictures, upload)
 
 
 @contextmanager
@@ -72,12 +72,10 @@ def feed_pixels(
     the workers, whatever the number and the sizes of the images. With 0 workers each batch is
     decoded when it is asked for, in this process. The pixels are the same. Raises as ``decoded``.
     """
-    upload, size = Upload(device), pictures.size
+    upload = Upload(device)
     if workers == 0:
         yield (
-            _gather(
-                rows, [_load(root, [files[row] for row in rows], pictures)], pictures.size, upload
-            )
+            _gather(rows, [_load(root, [files[row] for row in rows], pictures)], pictures, upload)
             for rows in plan
         )
         return
@@ -85,14 +83,16 @@ def feed_pixels(
     with decoded(chunks, root, pictures, workers=workers) as crops:
 
         def make(rows: Sequence[int]) -> Pixels:
-            return _gather(rows, islice(crops, len(batches(rows, CHUNK))), size, upload)
+            return _gather(rows, islice(crops, len(batches(rows, CHUNK))), pictures, upload)
 
         with prepared(make, plan) as made:
             yield (replace(one, pixels=upload.claim(one.pixels)) for one in made)
 
 
-def _gather(rows: Sequence[int], parts: Iterable[Crops], size: int, upload: Upload) -> Pixels:
-    buffer = upload.buffer(len(rows), size, size, 3, dtype=torch.uint8)
+def _gather(
+    rows: Sequence[int], parts: Iterable[Crops], pictures: Preprocess, upload: Upload
+) -> Pixels:
+    buffer = upload.buffer(len(rows), *pictures.shape, dtype=torch.uint8)
     pixels = buffer.numpy()  # torch would copy with threads of its own, beside the model's
     usable: list[int] = []
     problems: dict[int, ImageProblem] = {}
@@ -109,8 +109,7 @@ def _gather(rows: Sequence[int], parts: Iterable[Crops], size: int, upload: Uplo
 
 
 def _load(root: Path, files: Sequence[ImageFile], pictures: Preprocess) -> Crops:
-    size = pictures.size
-    crops = np.empty((len(files), size, size, 3), dtype=np.uint8)
+    crops = np.empty((len(files), *pictures.shape), dtype=np.uint8)
     # decoding silences Pillow's warnings, and in Python 3.11 the filters are shared by all threads:
     # no thread shall see them on again before the last one is done
     with warnings.catch_warnings(), ThreadPoolExecutor(THREADS) as pool:

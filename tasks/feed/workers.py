@@ -42,8 +42,7 @@ def decoded(
     crop of 384 px would cost both sides together 1.4 ms instead of 0.1. Raises as ``load_crop``,
     in the order of the files, and WorkerLost when a process dies.
     """
-    size = pictures.size
-    shape = (2 * (workers + 1), CHUNK, size, size, 3)
+    shape = (2 * (workers + 1), CHUNK, *pictures.shape)
     started: list[_Worker] = []
     with _shared_memory(prod(shape)) as memory:
 
