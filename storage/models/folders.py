@@ -1,4 +1,5 @@
-"""A model on disk: a folder with ``config.json`` and ``model.safetensors``.
+"""A model on disk: a folder with ``config.json`` and ``model.safetensors``, or, where others wrote
+the weights in several files, their index and these.
 
 Storage knows names and bytes; which names and shapes a model has is the core's to say. The weights
 carry the sha256 of their tensors, so that a load notices a flipped bit. It stands in their own
@@ -7,9 +8,11 @@ header: both appear in one move, and nobody edits it by hand, as people do a ``c
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,15 @@ from cir_core.errors import CheckpointRefused, NonFiniteError
 from storage.atomic import commit, commit_text
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+"""Of weights in several files: its ``weight_map`` says which tensor is in which."""
+
+ATTACHED = "attached"
+"""In a config: texts that are part of it and too long to stand in it. On disk each is a file beside
+it, and its sha256 stands here; as read, its content."""
+
+LINKED = "weights"
+"""In a config: ``RECORD`` of weights that others wrote, whose header is not ours."""
 
 RECORD = "sha256"
 """Of the tensors, in the header of their file. The only entry there: safetensors writes several in
@@ -88,8 +100,62 @@ def _require_fit(tensors: Mapping[str, Tensor], stored: Mapping[str, Tensor], fo
         )
 
 
+def write_linked(folder: Path, config: Mapping[str, Any], source: Path) -> str:
+    """A model whose weights stay as others wrote them in the folder ``source``: the files are
+    linked where the file system can, and copied elsewhere. The config records the sha256 of their
+    tensors, which is returned. Files that it attaches are written, itself last. Raises as
+    ``read_shapes``."""
+    digest = _sha256_of_weights(source)
+    for name, path in weight_files(source).items():
+        commit(folder / name, partial(_link, path.resolve()))
+    attached = {}
+    for name, content in config[ATTACHED].items():
+        commit_text(folder / name, content)
+        attached[name] = _sha256_of_text(content)
+    written = {**config, LINKED: digest, ATTACHED: attached}
+    commit_text(folder / CONFIG_FILE, json.dumps(written, indent=2) + "\n")
+    return digest
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
+
+
 def read_config(folder: Path) -> dict[str, Any]:
-    """Raises CheckpointRefused when the folder is not a model."""
+    """With the texts that are attached to it. Raises CheckpointRefused when the folder is not a
+    model, or when one of these is not what the config names."""
+    config = _read_json(folder)
+    if isinstance(named := config.get(ATTACHED), dict):
+        return config | {ATTACHED: {name: _attached(folder, name, named[name]) for name in named}}
+    return config
+
+
+def _attached(folder: Path, name: str, sha256: str) -> str:
+    try:
+        content = (folder / Path(name).name).read_bytes().decode()
+    except (OSError, ValueError) as error:
+        found = str(error)
+    else:
+        found = _sha256_of_text(content)
+        if found == sha256:
+            return content
+        found = f"its sha256 is {found}, and {sha256} was converted"
+    raise CheckpointRefused(
+        "a file of a model has changed since it was converted",
+        item=str(folder / name),
+        cause=found,
+        remedy="put the file back, or convert the model again: its results then have another name",
+    )
+
+
+def _sha256_of_text(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _read_json(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
@@ -121,7 +187,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             stored = weights.get_tensor(name).clone()
             _update(digest, name, stored)
             tensors[name] = stored.to(torch.float32)
-        _require_recorded(weights, digest.hexdigest(), folder)
+        _require_recorded(weights, config, digest.hexdigest(), folder)
     return Checkpoint(config, _identity(config, digest.hexdigest()), tensors)
 
 
@@ -155,15 +221,60 @@ def differing_tensors(folder: Path, other: Path, prefix: str) -> list[str]:
 @contextmanager
 def _opened(folder: Path) -> Iterator[Any]:
     try:
-        with safe_open(folder / WEIGHTS_FILE, framework="pt") as weights:
-            yield weights
-    except (OSError, SafetensorError) as error:
+        with ExitStack() as files:
+            yield _open_shards(folder, files)
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise CheckpointRefused(
             "a model's weights cannot be read",
             item=str(folder / WEIGHTS_FILE),
             cause=str(error),
             remedy="convert or train the model again; a git-lfs pointer file is a common cause",
         ) from error
+
+
+def weight_files(folder: Path) -> dict[str, Path]:
+    """By name; several with their index. Raises CheckpointRefused as ``read_shapes``."""
+    if (folder / WEIGHTS_FILE).exists() or not (folder / INDEX_FILE).exists():
+        return {WEIGHTS_FILE: folder / WEIGHTS_FILE}
+    names = {INDEX_FILE, *_weight_map(folder).values()}
+    return {name: folder / Path(name).name for name in sorted(names)}
+
+
+def _weight_map(folder: Path) -> dict[str, str]:
+    index = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
+    found: dict[str, str] = index["weight_map"]
+    return found
+
+
+def _open_shards(folder: Path, files: ExitStack) -> Any:
+    opened = {
+        name: files.enter_context(safe_open(path, framework="pt"))
+        for name, path in weight_files(folder).items()
+        if name != INDEX_FILE
+    }
+    if [*opened] == [WEIGHTS_FILE]:
+        return opened[WEIGHTS_FILE]
+    return _Shards({name: opened[file] for name, file in _weight_map(folder).items()})
+
+
+class _Shards:
+    """Several files, read as one."""
+
+    def __init__(self, shards: Mapping[str, Any]) -> None:
+        self._shards = shards
+
+    def keys(self) -> list[str]:
+        return list(self._shards)
+
+    def get_tensor(self, name: str) -> Tensor:
+        tensor: Tensor = self._shards[name].get_tensor(name)
+        return tensor
+
+    def get_slice(self, name: str) -> Any:
+        return self._shards[name].get_slice(name)
+
+    def metadata(self) -> dict[str, str]:
+        return {}
 
 
 def model_sha256(folder: Path) -> str:
@@ -175,11 +286,16 @@ def model_sha256(folder: Path) -> str:
 
 def read_identity(folder: Path) -> ModelIdentity:
     """``model_sha256`` and the config that is in it. Raises as it does."""
-    config, digest = read_config(folder), hashlib.sha256()
+    config = read_config(folder)
+    return ModelIdentity(config, _identity(config, _sha256_of_weights(folder)))
+
+
+def _sha256_of_weights(folder: Path) -> str:
+    digest = hashlib.sha256()
     with _opened(folder) as weights:
         for name in sorted(weights.keys()):
             _update(digest, name, weights.get_tensor(name))
-    return ModelIdentity(config, _identity(config, digest.hexdigest()))
+    return digest.hexdigest()
 
 
 def _identity(config: Mapping[str, Any], tensors: str) -> str:
@@ -199,9 +315,9 @@ def _update(digest: "hashlib._Hash", name: str, tensor: Tensor) -> None:
     digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
 
 
-def _require_recorded(weights: Any, found: str, folder: Path) -> None:
+def _require_recorded(weights: Any, config: Mapping[str, Any], found: str, folder: Path) -> None:
     """A folder of an earlier version has no record, and is believed."""
-    recorded = (weights.metadata() or {}).get(RECORD, found)
+    recorded = config.get(LINKED) or (weights.metadata() or {}).get(RECORD, found)
     if recorded != found:
         raise CheckpointRefused(
             "a model's weights are damaged",
