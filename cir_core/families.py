@@ -15,6 +15,9 @@ from cir_core.ports import ImageEncoder, Reranker, RerankerConfig, Retriever, Re
 from cir_core.rerankers.dual.config import Stage2Config
 from cir_core.rerankers.dual.model import Stage2Model
 from cir_core.rerankers.dual.reranker import DualReranker
+from cir_core.rerankers.vlm.config import VlmConfig
+from cir_core.rerankers.vlm.model import check_vlm, empty_vlm, load_vlm
+from cir_core.rerankers.vlm.reranker import VlmReranker
 from cir_core.retrievers.blip.config import DEMO_BLIP, PUBLISHED, Stage1Config
 from cir_core.retrievers.blip.fusion import Stage1Model
 
@@ -29,18 +32,23 @@ PUBLISHED_RETRIEVER: RetrieverConfig = PUBLISHED
 class Family:
     """The classes of one kind: a config whose fields are ``config.json``'s, a model made of it,
     whose tensors are the weights, and what makes of that the ``Retriever`` of stage 1, or the
-    ``Reranker`` of stage 2."""
+    ``Reranker`` of stage 2. One whose tensors have names of others' ``loads`` them itself, and
+    ``checks`` shapes by names as a file has them; both raise CheckpointRefused."""
 
     stage: int
     config: type[BaseModel]
     model: Callable[[Any], nn.Module]
     port: Callable[[Any], Any]
+    loads: Callable[[Any, Mapping[str, Tensor], str], nn.Module] | None = None
+    checks: Callable[[Any, Mapping[str, tuple[int, ...]], str], None] | None = None
 
 
 BLIP = Family(1, Stage1Config, Stage1Model, lambda model: model)
 DUAL = Family(2, Stage2Config, Stage2Model, DualReranker)
 
-FAMILIES: dict[str, Family] = {"blip": BLIP, "stage1": BLIP, "stage2": DUAL}
+VLM = Family(2, VlmConfig, empty_vlm, VlmReranker, load_vlm, check_vlm)
+
+FAMILIES: dict[str, Family] = {"blip": BLIP, "stage1": BLIP, "stage2": DUAL, "vlm": VLM}
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -110,7 +118,11 @@ def small_retriever() -> Retriever:
 
 def load_model(config: Any, tensors: Mapping[str, Tensor], source: str) -> Any:
     """Of any family, in eval mode. Raises as ``load_retriever``."""
-    return load_strictly(FAMILIES[config.kind].model(config), tensors, source)
+    family = FAMILIES[config.kind]
+    if family.loads is None:
+        return load_strictly(family.model(config), tensors, source)
+    require_finite_weights(tensors, source)
+    return family.loads(config, tensors, source)
 
 
 def load_strictly(model: Model, tensors: Mapping[str, Tensor], source: str) -> Model:
@@ -129,7 +141,12 @@ def check_tensors(
 ) -> None:
     """Raises CheckpointRefused as ``check_shapes``, and NonFiniteError."""
     check_shapes(expected, {name: tuple(one.shape) for name, one in found.items()}, source)
-    broken = [name for name in expected if not torch.isfinite(found[name]).all()]
+    require_finite_weights(found, source)
+
+
+def require_finite_weights(found: Mapping[str, Tensor], source: str) -> None:
+    """Raises NonFiniteError."""
+    broken = [name for name, tensor in found.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise NonFiniteError(
             "a checkpoint holds NaN or infinite weights",
@@ -144,6 +161,16 @@ def expected_shapes(config: Any) -> dict[str, tuple[int, ...]]:
     with shapes_alone():
         model = FAMILIES[config.kind].model(config)
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def check_folder(config: Any, found: Mapping[str, tuple[int, ...]], source: str) -> None:
+    """Whether the tensors of a folder, by their shapes, are those of its config's model. Raises
+    CheckpointRefused."""
+    checks = FAMILIES[config.kind].checks
+    if checks is None:
+        check_shapes(expected_shapes(config), found, source)
+    else:
+        checks(config, found, source)
 
 
 def check_shapes(

@@ -15,8 +15,7 @@ from torch import Tensor
 from cir_core.doctor.findings import Finding, State, blocked
 from cir_core.errors import CheckpointRefused, PreflightError
 from cir_core.families import (
-    check_shapes,
-    expected_shapes,
+    check_folder,
     require_fit,
     small_retriever,
 )
@@ -109,8 +108,8 @@ def _check_model(
         return Finding("models", stage, "note", "not given, and a run needs it", remedy=remedy)
     try:
         config = read(folder)
-        check_shapes(expected_shapes(config), read_shapes(folder), str(folder))
-    except CheckpointRefused as error:
+        check_folder(config, read_shapes(folder), str(folder))
+    except (CheckpointRefused, PreflightError) as error:
         return blocked("models", stage, error)
     found = f"{config.kind}, {config.pictures.size} px"
     return Finding("models", stage, "ok", found, examples=(str(folder),))

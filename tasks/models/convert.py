@@ -1,6 +1,6 @@
 """Convert checkpoints of other code to model folders, and back: read, rename, write."""
 
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from cir_core.checkpoints.original_blip import (
 from cir_core.checkpoints.published import MODEL_KEYS, convert_published, to_published
 from cir_core.errors import CheckpointRefused, UsageError
 from cir_core.families import ModelConfig, parse_config
+from cir_core.rerankers.vlm.config import VlmConfig
 from storage.models.folders import (
     CONFIG_FILE,
     WEIGHTS_FILE,
@@ -26,37 +27,42 @@ from storage.models.folders import (
 )
 from storage.models.hub import require_downloaded
 from storage.models.pickles import read_pickle, read_safetensors, write_pickle
+from tasks.models.converted import ConvertedModel
+from tasks.models.vlm import convert_vlm, is_vlm
 
 HF_PICKLE = "pytorch_model.bin"
 
 
-@dataclass(frozen=True)
-class ConvertedModel:
-    """A converted model on disk, and the sha256 of its weights file. ``dropped`` names what of the
-    source was left out, ``added`` what was made anew for the target."""
+def convert(
+    source: Path, out: Path, *, half: bool = False, prompt: str | None = None
+) -> ConvertedModel:
+    """A published ``.pt`` of either stage, BLIP's own of its base, CoVR's, or a Hugging Face folder
+    of a BLIP or a vision-language model, to a model folder.
 
-    path: Path
-    kind: str
-    parameters: int
-    sha256: str
-    dropped: tuple[str, ...]
-    added: tuple[str, ...] = ()
-
-
-def convert(source: Path, out: Path, *, half: bool = False) -> ConvertedModel:
-    """A published ``.pt`` of either stage, BLIP's own of its base, CoVR's, or a Hugging Face BLIP
-    folder, to a model folder.
-
-    ``half`` keeps the weights in fp16 on disk, rounded. Converting the same source twice writes the
-    same bytes. Raises CheckpointRefused (and writes nothing) when anything about the source is not
-    as declared, NonFiniteError when a weight is too large for fp16, and UsageError when ``out``
-    holds another kind or size of model, or is the source itself, or the source is a model folder.
+    ``half`` keeps the weights in fp16 on disk, rounded. A vision-language model's stay in their
+    files, which are linked; ``prompt`` is the form in which it is asked, its architecture's usual
+    one if None. Converting the same source twice writes the same bytes. Raises CheckpointRefused
+    (and writes nothing) when anything about the source is not as declared, NonFiniteError when a
+    weight is too large for fp16, and UsageError when ``out`` holds another kind or size of model,
+    or is the source itself, or the source is a model folder, or an option is not meant for it.
     """
     if source.resolve() == out.resolve():
         raise UsageError(
             "a conversion cannot overwrite its source",
             item=str(out),
             remedy="name another output folder",
+        )
+    if source.is_dir() and is_vlm(source):
+        if half:
+            raise UsageError(
+                "a vision-language model's weights stay as they are", remedy="leave --half out"
+            )
+        return convert_vlm(source, out, prompt, partial(_require_room, out))
+    if prompt is not None:
+        raise UsageError(
+            "only a vision-language model is asked with a prompt",
+            item=str(source),
+            remedy="leave --prompt out",
         )
     converted = _read(source)
     _require_room(out, converted.config)
@@ -86,6 +92,12 @@ def convert_back(model: Path, out: Path) -> ConvertedModel:
             remedy="name a file that is not there yet",
         )
     config = parse_config(read_config(model), str(model))
+    if isinstance(config, VlmConfig):
+        raise CheckpointRefused(
+            "a vision-language model has no published .pt format",
+            item=str(model),
+            remedy="use the folder that it was converted from",
+        )
     tensors = read_tensors(model)
     published = to_published(config, tensors, str(model))
     return ConvertedModel(
@@ -98,7 +110,7 @@ def convert_back(model: Path, out: Path) -> ConvertedModel:
     )
 
 
-def _require_room(out: Path, config: ModelConfig) -> None:
+def _require_room(out: Path, config: ModelConfig | VlmConfig) -> None:
     """A model may be converted again, over itself; anything else there must not vanish."""
     if not (out / CONFIG_FILE).exists():
         return
@@ -106,6 +118,8 @@ def _require_room(out: Path, config: ModelConfig) -> None:
         present = parse_config(read_config(out), str(out))
     except CheckpointRefused:
         present = None  # not a model of ours, so not this one
+    if isinstance(config, VlmConfig) and isinstance(present, VlmConfig):
+        config = config.model_copy(update={"weights": present.weights})  # told when they are linked
     if present != config:
         raise UsageError(
             "the output folder holds something else",

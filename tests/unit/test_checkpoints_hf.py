@@ -57,7 +57,7 @@ def theirs() -> "BlipForImageTextRetrieval":
         image_text_hidden_size=16,
     )
     model: BlipForImageTextRetrieval = BlipForImageTextRetrieval(config)
-    model.eval()  # type: ignore[no-untyped-call]
+    model.eval()
     state = {  # of realistic magnitude: freshly made biases are 0 and norms 1, which hides mix-ups
         name: tiny_tensor(name, list(tensor.shape), "hf")
         for name, tensor in model.state_dict().items()

@@ -70,7 +70,7 @@ def python_reference(folder: Path) -> "BertTokenizerLegacy":
     """Google's first implementation, in Python: shares no code with ours."""
     from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
-    return BertTokenizerLegacy(str(folder / "vocab.txt"))  # type: ignore[no-untyped-call]
+    return BertTokenizerLegacy(str(folder / "vocab.txt"))
 
 
 def _shipped(vocabulary: str) -> bytes:

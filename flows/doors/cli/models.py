@@ -22,7 +22,9 @@ DATA = (
 def convert(
     source: Annotated[
         Path,
-        typer.Argument(help="A published .pt file, a Hugging Face BLIP folder, or a model folder."),
+        typer.Argument(
+            help="A published .pt file, a Hugging Face folder (BLIP, Qwen-VL), or a model folder."
+        ),
     ],
     out: Annotated[Path, typer.Argument(help="Model folder to write, or .pt file.")],
     to: Annotated[
@@ -32,15 +34,23 @@ def convert(
     half: Annotated[
         bool, typer.Option("--half", help="Keep a folder's weights in fp16, rounded.")
     ] = False,
+    prompt: Annotated[
+        Literal["qwen3-vl-reranker", "lamra", "candidate-first"] | None,
+        typer.Option(
+            help="How a vision-language model is asked; its architecture's usual form if left out."
+        ),
+    ] = None,
 ) -> None:
     """Convert a published checkpoint, or back, strictly: every tensor is mapped or named."""
     from cir_core.errors import UsageError
     from tasks.models import convert as conversion
 
     if to == "folder":
-        made = conversion.convert(source, out, half=half)
+        made = conversion.convert(source, out, half=half, prompt=prompt)
     elif half:
         raise UsageError("published checkpoints hold fp32", remedy="leave --half out")
+    elif prompt:
+        raise UsageError("published checkpoints are asked nothing", remedy="leave --prompt out")
     else:
         made = conversion.convert_back(source, out)
     say(f"{made.kind} model with {made.parameters / 1e6:.1f} M parameters")
