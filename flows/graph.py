@@ -7,7 +7,7 @@ from typing import Any
 from flows.ends import MADE
 from flows.first_stage import choosing_of, require_no_prior
 from flows.inputs import Inputs
-from storage.views import Evaluated, Ingested, Pair
+from storage.views import Evaluated, Fitted, Ingested, Pair
 from tasks.machine import Machine
 from tasks.models.opening import read_reranker_config, read_retriever_config
 from tasks.results.report import Report
@@ -16,12 +16,13 @@ from tasks.stages.choosing import Choosing
 from tasks.stages.encode import Encode
 from tasks.stages.evaluate import Evaluate
 from tasks.stages.first_pass import FirstPass
+from tasks.stages.fit import Fit
 from tasks.stages.fuse import Fuse
 from tasks.stages.ingest import Ingest
 from tasks.stages.output import Output
 from tasks.stages.over_pictures import OverPictures
 from tasks.stages.publish import Publish
-from tasks.stages.rank import Rank
+from tasks.stages.rank import LateFusion, Rank
 from tasks.stages.read_candidates import ReadCandidates
 from tasks.stages.read_embeddings import ReadEmbeddings
 from tasks.stages.rerank import Rerank
@@ -108,8 +109,11 @@ def filtering_of(inputs: Inputs, ingested: Ingested, models: Pair) -> Filtering:
     return Filtering(encode, fuse, retrieve, tuple(read))
 
 
-def graph_of(inputs: Inputs, ingested: Ingested, models: Pair) -> Graph:
-    """Whether or not anything of it is there."""
+def graph_of(
+    inputs: Inputs, ingested: Ingested, models: Pair, fitted: Fitted | None = None
+) -> Graph:
+    """Whether or not anything of it is there. ``fitted`` is the weight of a late fusion that is to
+    be fitted."""
     store, wanted = inputs.store, MADE[inputs.until]
     first = filtering_of(inputs, ingested, models)
     stages: list[Stage[Any]] = [*first.read, first.retrieve]
@@ -122,7 +126,7 @@ def graph_of(inputs: Inputs, ingested: Ingested, models: Pair) -> Graph:
         reranker = read_reranker_config(inputs.stage2)
         asked = (fused if reranker.state_width else None, reranker.reads_references)
         rerank = Rerank(store, *seen, *asked, candidates, prior, inputs.precision)
-        rank = Rank(store, ingested, candidates, rerank.made)
+        rank = Rank(store, ingested, candidates, rerank.made, _late_fusion(inputs, fitted))
         stages += [rerank, rank]
         ranked = rank.made
     evaluate = Evaluate(store, ingested, encoded, candidates, ranked, first.retrieve.k)
@@ -134,6 +138,22 @@ def graph_of(inputs: Inputs, ingested: Ingested, models: Pair) -> Graph:
         tuple(stage for stage in [*stages, evaluate] if stage.name in wanted),
         tuple(output for output in outputs if output.name in wanted),
     )
+
+
+def _late_fusion(inputs: Inputs, fitted: Fitted | None) -> LateFusion | None:
+    weight = fitted if inputs.late_fusion == "fit" else inputs.late_fusion
+    if weight is None:
+        assert inputs.late_fusion is None, "it is fitted before"
+        return None
+    return LateFusion(weight, inputs.late_fusion_scores)
+
+
+def fit_of(inputs: Inputs, ingested: Ingested, graph: Graph) -> Fit:
+    """The weight that the queries of another run's graph give."""
+    assert graph.rerank is not None, "it goes on to scores"
+    scored = graph.rerank.made
+    candidates = graph.filtering.retrieve.made
+    return Fit(inputs.store, ingested, candidates, scored, inputs.late_fusion_scores)
 
 
 def declared(graph: Graph) -> Sequence[Declared]:

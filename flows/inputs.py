@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from cir_core.datasets.registry import Dataset
 from cir_core.errors import UsageError
+from cir_core.late_fusion import Scale
 from cir_core.layers.precision import require_precision
 from cir_core.search.choice import IndexChoice
 from cir_core.search.indexes import require_available
@@ -38,6 +40,8 @@ class Inputs:
     candidates: Path | None = None
     embeddings: Path | None = None
     until: End = "report"
+    late_fusion: float | Literal["fit"] | None = None
+    late_fusion_scores: Scale = "standardised"
 
     @property
     def models(self) -> dict[str, Path]:
@@ -71,6 +75,7 @@ def resolve_inputs(settings: Settings) -> Inputs:
             "`cir-pipeline convert`",
         )
     _require_one_first_stage(settings)
+    _require_fusible(settings)
     device = find_device(settings.device)
     index = IndexChoice(settings.index, settings.nlist, settings.nprobe)
     k = settings.k or ("all" if settings.candidates else dataset.k)
@@ -100,11 +105,40 @@ def resolve_inputs(settings: Settings) -> Inputs:
         candidates=settings.candidates,
         embeddings=settings.embeddings,
         until=settings.until,
+        late_fusion=settings.late_fusion or None,  # 0 is stage 2's own order
+        late_fusion_scores=settings.late_fusion_scores,
     )
 
 
 def _stage2(settings: Settings) -> Path | None:
     return (settings.stage2 or shipped_model("stage2")) if needs_stage2(settings.until) else None
+
+
+def _require_fusible(settings: Settings) -> None:
+    """Raises UsageError for a late fusion that there is nothing for, or nothing to fit on."""
+    if not settings.late_fusion:
+        return
+    if not needs_stage2(settings.until):
+        raise UsageError(
+            f"a late fusion adds stage 1's score to stage 2's, and the run ends with stage 1 "
+            f"(--until {settings.until})",
+            remedy="go on to --until rerank or further, or pass --late-fusion 0",
+        )
+    if settings.late_fusion != "fit":
+        return
+    if settings.candidates or settings.embeddings:
+        raise UsageError(
+            "a late fusion is fitted on the selection queries, and the first stage is handed over "
+            "for others",
+            remedy="give the weight as a number: --late-fusion 0.3",
+        )
+    if settings.dataset == "own" and settings.split != "selection":
+        raise UsageError(
+            "own data's selection queries are some of the very queries that are asked",
+            cause="a weight that is fitted on them makes their own recall too good",
+            remedy="fit it on training queries (--queries train.csv --split selection "
+            "--late-fusion fit), then give it as a number: --late-fusion 0.3",
+        )
 
 
 def _require_one_first_stage(settings: Settings) -> None:

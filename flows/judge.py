@@ -15,8 +15,8 @@ from flows.settings import Settings
 from storage.views import Evaluated
 from tasks.training.scores import Score, Scores
 
-OWN = dict.fromkeys(("candidates", "embeddings"))
-"""What is handed over to runs says nothing of a model in training."""
+OWN = dict.fromkeys(("candidates", "embeddings", "late_fusion"))
+"""What is handed over to runs, or added to their scores, says nothing of a model in training."""
 
 _log = logging.getLogger(__name__)
 

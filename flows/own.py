@@ -4,7 +4,7 @@ import os
 import tomllib
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
@@ -31,7 +31,7 @@ class _Description(BaseModel):
     queries: str | None = None
     gallery: str | None = None
     protocol: str | None = None
-    k: PositiveInt | None = None
+    k: PositiveInt | Literal["all"] | None = None
     stage1: str | None = None
     stage2: str | None = None
 

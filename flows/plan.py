@@ -15,8 +15,10 @@ from flows.run import (
     check_models,
     check_reranker,
     check_texts,
+    find_fit,
     ingest_split,
     problems_of,
+    selection_of,
     stop_on_problems,
 )
 from flows.settings import Settings
@@ -30,6 +32,7 @@ from tasks.planning.standing import Standing, State, standing_of, standing_of_ou
 from tasks.planning.workload import count_workload
 from tasks.shards import rows_in
 from tasks.stages.choosing import Choosing
+from tasks.stages.fit import Fit
 from tasks.stages.ingest import Ingest
 from tasks.stages.read_candidates import ReadCandidates
 from tasks.stages.rerank import Rerank
@@ -88,15 +91,20 @@ def make_plan(settings: Settings, *, started: float) -> Plan:
     ``run_pipeline`` would before it re-ranks, for what is known by now.
     """
     inputs, engine = resolve_inputs(settings), InProcess()
+    selection, fit = None, None
+    if inputs.late_fusion == "fit":
+        selection = make_plan(selection_of(settings), started=0.0).total
     with inputs.store.lease():
         models = check_models(inputs, engine)
         if not models.reused:
             check_models(inputs, engine)  # the run will only hash them
         checking = engine.last
+        if selection is not None:
+            fit = find_fit(settings, models.view, engine)
         ingested = ingest_split(settings, inputs, engine).ingested
         check_texts(settings, inputs, ingested)
         began = time.perf_counter()
-        graph = graph_of(inputs, ingested, models.view)
+        graph = graph_of(inputs, ingested, models.view, None if fit is None else fit.made)
         check_reranker(inputs, graph)
         inputs = replace(inputs, machine=graph.keeping(inputs.machine))
         found = _look(inputs, ingested, graph)
@@ -123,11 +131,14 @@ def make_plan(settings: Settings, *, started: float) -> Plan:
     efforts, cached = efforts_of(of_run, stages), efforts_of(of_cache, stages)
     with_cache = None if cached.items() <= efforts.items() else together(cached.values())
     efforts["ingest"] = replace(Ingest.effort(of_run), seconds=engine.seconds["ingest"])
+    planned = [
+        Planned(name, one.state, one.why, efforts.get(name, Effort()))
+        for name, one in found.standings.items()
+    ]
+    if fit is not None and selection is not None:
+        planned.insert(1, _planned_fit(fit, selection))
     return Plan(
-        stages=[
-            Planned(name, one.state, one.why, efforts.get(name, Effort()))
-            for name, one in found.standings.items()
-        ],
+        stages=planned,
         device=inputs.machine.device,
         start=started + checking + finding,
         free=inputs.store.free,
@@ -135,6 +146,13 @@ def make_plan(settings: Settings, *, started: float) -> Plan:
         speeds=speeds,
         with_cache=with_cache,
     )
+
+
+def _planned_fit(fit: Fit, selection: Effort) -> Planned:
+    """With all that the run over the selection queries takes."""
+    standing = standing_of(fit) if not fit.made.is_done else Standing("done")
+    effort = Effort() if standing.is_done else selection
+    return Planned(fit.name, standing.state, standing.why, effort)
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,17 @@ from cir_core.search.choice import count_lists
 from flows.ends import End
 from flows.engines.engine import Engine
 from flows.first_stage import files_of
-from flows.graph import Filtering, Graph, graph_of
+from flows.graph import Filtering, Graph, fit_of, graph_of
 from flows.inputs import Inputs, resolve_inputs
 from flows.settings import Settings
-from storage.views import Evaluated, Ingested, Made, Pair, View
+from storage.views import Evaluated, Fitted, Ingested, Made, Pair, View
 from tasks.feed.pictures import distinct_pictures
 from tasks.models.opening import read_reranker_config, read_retriever_config
 from tasks.results.report import Report
 from tasks.results.takeaway import Takeaway
 from tasks.stages.asking import require_readable
 from tasks.stages.changes import find_changed, look_at_models, note_files
+from tasks.stages.fit import Fit
 from tasks.stages.ingest import Reading, ingest
 from tasks.stages.pair import check_pair, check_stage1
 from tasks.stages.publish import Publish
@@ -102,7 +103,11 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
         reading = ingest_split(settings, inputs, engine)
         ingested = reading.ingested
         made = ("ingest",) * (not reading.reused)
-        graph = graph_of(inputs, ingested, models)
+        fit = None
+        if inputs.late_fusion == "fit":
+            fit, fitted = fit_late_fusion(settings, models, engine)
+            made += fitted
+        graph = graph_of(inputs, ingested, models, fit)
         check_reranker(inputs, graph)
         inputs = replace(inputs, machine=graph.keeping(inputs.machine))
         found = make_stages(settings, inputs, ingested, graph, engine)
@@ -110,8 +115,9 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
         for output in graph.outputs:
             made += engine.write(output)
         changed = engine.run(find_changed, reading, models, looks) + handed_over.changed()
+    views = [ingested, *([fit] if fit else []), *(stage.made for stage in graph.stages)]
     return Run(
-        artifacts={view.stage: view for view in (ingested, *(one.made for one in graph.stages))},
+        artifacts={view.stage: view for view in views},
         files={output.name: output.files for output in graph.outputs},
         problems=found.problems,
         made=made,
@@ -141,6 +147,44 @@ def make_stages(
     for stage in graph.later:
         made += engine.make(stage, inputs.machine)
     return Found(made, len(problems))
+
+
+def selection_of(settings: Settings) -> Settings:
+    """The run whose scores a late fusion is fitted on: the same over the queries that no training
+    has seen."""
+    return settings.model_copy(
+        update={"split": "selection", "until": "rerank", "late_fusion": None}
+    )
+
+
+def find_fit(settings: Settings, models: Pair, engine: Engine) -> Fit:
+    """The stage that fits a late fusion's weight, whether or not it is made."""
+    asked = selection_of(settings)
+    inputs = resolve_inputs(asked)
+    ingested = ingest_split(asked, inputs, engine).ingested
+    return fit_of(inputs, ingested, graph_of(inputs, ingested, models))
+
+
+def fit_late_fusion(
+    settings: Settings, models: Pair, engine: Engine
+) -> tuple[Fitted, tuple[str, ...]]:
+    """The weight, and its stage's name if it was not there. The caller holds the store. Raises as
+    ``run_pipeline``."""
+    asked = selection_of(settings)
+    inputs = resolve_inputs(asked)
+    _log.info("fitting the late fusion on the selection queries")
+    ingested = ingest_split(asked, inputs, engine).ingested
+    graph = graph_of(inputs, ingested, models)
+    check_reranker(inputs, graph)
+    inputs = replace(inputs, machine=graph.keeping(inputs.machine))
+    fit = fit_of(inputs, ingested, graph)
+    if not fit.made.is_done:
+        make_stages(asked, inputs, ingested, graph, engine)
+    made = engine.make(fit, inputs.machine)
+    _log.info("late fusion: weight %g of %s scores", fit.made.weight, fit.scale)
+    if settings.split in ("selection", "train"):
+        _log.warning("the late fusion is fitted on queries that this run measures, too")
+    return fit.made, made
 
 
 def ingest_split(settings: Settings, inputs: Inputs, engine: Engine) -> Reading:

@@ -15,6 +15,7 @@ from pydantic import (
     PositiveInt,
 )
 
+from cir_core.late_fusion import Scale
 from cir_core.search.choice import IndexKind
 from cir_core.types import Keeping, Precision, RunSplit
 from flows.about import DATA, MACHINE, METHOD, MODELS, About
@@ -177,6 +178,24 @@ class Settings(BaseModel):
             default="stage 1's",
         ),
     ] = None
+    late_fusion: Annotated[
+        Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["fit"] | None,
+        About(
+            "Weight of stage 1's score beside stage 2's in the final order: a number, or fit (on "
+            "the selection queries).",
+            METHOD,
+            changes_results=True,
+            default="none: the order is stage 2's",
+        ),
+    ] = None
+    late_fusion_scores: Annotated[
+        Scale,
+        About(
+            "What a late fusion adds: scores standardised within a query and pool, or raw.",
+            METHOD,
+            changes_results=True,
+        ),
+    ] = "standardised"
     until: Annotated[
         End,
         About(

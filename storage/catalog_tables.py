@@ -11,6 +11,7 @@ _TYPES = {
     INTEGER: "INTEGER",
     SCORE: "FLOAT",
     NUMBER: "DOUBLE",
+    pa.bool_(): "BOOLEAN",
     pa.timestamp("us"): "TIMESTAMP",
 }
 
@@ -48,6 +49,19 @@ RUNS = table(
     column("stage1_sha256", TEXT),
     column("stage2_sha256", TEXT, "NULL: nothing was re-ranked, stage 1 alone", nullable=True),
     column("created_at", pa.timestamp("us")),
+    column(
+        "late_fusion",
+        NUMBER,
+        "times stage 1's score, is added to stage 2's for the final order; NULL: nothing is",
+        nullable=True,
+    ),
+    column("late_fusion_scores", TEXT, "that are added: standardised or raw", nullable=True),
+    column(
+        "late_fusion_fitted_on",
+        TEXT,
+        "split and protocol of the queries; NULL of a given weight",
+        nullable=True,
+    ),
 )
 
 CATALOG = {
@@ -79,6 +93,7 @@ CATALOG = {
     "candidates": schemas.CANDIDATES,
     "rankings": schemas.RANKINGS,
     "metrics": schemas.METRICS,
+    "late_fusion_curve": schemas.FUSION_CURVE,
     "problems": schemas.PROBLEMS,
 }
 """By their names; each begins with the run's."""

@@ -120,6 +120,15 @@ GALLERIES = table(
     column("sha256", TEXT, 'over a line "<sha256> <image_id>" per usable member, by position'),
 )
 
+FUSION_CURVE = table(
+    "Recall of the queries that a late fusion's weight was fitted on, by weight.",
+    column("weight", NUMBER, "of stage 1's score"),
+    column("k", INTEGER),
+    column("recall", NUMBER, "a fraction: macro average over the categories"),
+    column("n", INTEGER, "queries behind it"),
+    column("is_chosen", pa.bool_()),
+)
+
 EMBEDDINGS = table("Gallery embeddings.", IMAGE_ID, column("embedding", VECTOR, "unit length"))
 
 QUERY_EMBEDDINGS = table(

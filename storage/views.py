@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from cir_core.late_fusion import Scale
 from cir_core.protocols import PROTOCOLS, Protocol
 from cir_core.types import FirstStage
 from storage import schemas
@@ -162,6 +163,24 @@ class Scored(View):
     holds: ClassVar[Parts] = {"scores": schemas.SCORES}
 
 
+class Fitted(View):
+    """The weight of a late fusion, and the recall of the queries that it was fitted on."""
+
+    stage = "fit"
+    holds: ClassVar[Parts] = {"curve": schemas.FUSION_CURVE}
+
+    @property
+    def weight(self) -> float:
+        """The chosen one. Raises StoreCorrupt when it is not whole."""
+        curve = self.read("curve")
+        return float(curve.filter(curve["is_chosen"])["weight"][0].as_py())
+
+    @property
+    def fitted_on(self) -> str:
+        """Split and protocol of the queries."""
+        return f"{self.setting('split')}, {self.setting('protocol')}"
+
+
 class Ranked(View):
     """The candidates with both stages' scores and ranks."""
 
@@ -171,6 +190,20 @@ class Ranked(View):
     @property
     def scored(self) -> Scored:
         return self._made_of(Scored)
+
+    @property
+    def fitted(self) -> Fitted | None:
+        """Of the late fusion, if its weight was fitted."""
+        return self._made_of(Fitted) if Fitted.stage in self.identity()["inputs"] else None
+
+    @property
+    def late_fusion(self) -> tuple[float, Scale] | None:
+        """Weight and scale; None where the order is stage 2's."""
+        settings, fitted = self.identity()["settings"], self.fitted
+        if "late_fusion_scores" not in settings:
+            return None
+        weight = settings["late_fusion"] if fitted is None else fitted.weight
+        return weight, settings["late_fusion_scores"]
 
 
 class Evaluated(View):

@@ -144,9 +144,20 @@ def gallery_rows(run: Run) -> list[dict[str, Any]]:
     return rows
 
 
+def late_fusion_lines(run: Run) -> list[str]:
+    """How the final order was made, where it is not stage 2's."""
+    fusion = run.evaluated.ranked.late_fusion if run.evaluated.is_reranked else None
+    if fusion is None:
+        return []
+    fitted, (weight, scale) = run.evaluated.ranked.fitted, fusion
+    where = "given" if fitted is None else f"fitted on {fitted.fitted_on}"
+    told = f"late fusion: stage 2 is its score + {weight:g} x stage 1's, {scale}; weight {where}"
+    return [told]
+
+
 def gallery_lines(run: Run) -> list[str]:
-    """What was searched, and loudly what could not be."""
-    lines = []
+    """How it was ranked, what was searched, and loudly what could not be."""
+    lines = late_fusion_lines(run)
     for gallery in gallery_rows(run):
         images, missing = gallery["images"], gallery["missing"]
         short = f"SHORT: {images} of {images + missing}" if missing else f"{images}"

@@ -124,6 +124,27 @@ WHERE coalesce(
     CASE WHEN r.stage2_sha256 IS NULL THEN m.stage1_rank ELSE m.stage2_rank END, 2147483647
 ) > 1;
 
+-- What a late fusion ranks by: stage 2's score plus runs.late_fusion times stage 1's, as they are or
+-- standardised within a query and pool. (A subset in the main ranking's order is ranked by that.)
+CREATE VIEW fused_scores AS
+WITH spread AS (
+    SELECT run_id, query_id, pool,
+           avg(stage1_score::DOUBLE) AS mean1, avg(stage2_score::DOUBLE) AS mean2,
+           CASE WHEN min(stage1_score) < max(stage1_score)
+                THEN 1 / stddev_pop(stage1_score::DOUBLE) ELSE 0 END AS share1,
+           CASE WHEN min(stage2_score) < max(stage2_score)
+                THEN 1 / stddev_pop(stage2_score::DOUBLE) ELSE 0 END AS share2
+    FROM rankings JOIN runs USING (run_id) WHERE late_fusion IS NOT NULL
+    GROUP BY ALL
+)
+SELECT r.run_id, r.query_id, r.pool, r.image_id, r.rank,
+       CASE runs.late_fusion_scores
+           WHEN 'raw' THEN r.stage2_score::DOUBLE + runs.late_fusion * r.stage1_score::DOUBLE
+           ELSE (r.stage2_score::DOUBLE - s.mean2) * s.share2
+                + runs.late_fusion * (r.stage1_score::DOUBLE - s.mean1) * s.share1
+       END AS fused_score
+FROM rankings r JOIN spread s USING (run_id, query_id, pool) JOIN runs USING (run_id);
+
 -- Integrity: each must return no row.
 CREATE VIEW integrity_runs AS
 SELECT run_id FROM runs GROUP BY ALL HAVING count(*) > 1;

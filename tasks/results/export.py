@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cir_core.errors import PreflightError, ProblemsFound, UsageError
+from cir_core.late_fusion import Scale, fused_scores
 from cir_core.protocols import PROTOCOLS
 from cir_core.submissions import circo, cirr
 from cir_core.submissions.faults import Verdict
@@ -81,6 +82,7 @@ class _Run:
     gallery: pa.Table
     categories: pa.Table
     rankings: pa.Table
+    late_fusion: tuple[float, Scale] | None
 
     @cached_property
     def benchmark(self) -> Benchmark:
@@ -100,6 +102,7 @@ def _read_run(evaluated: Evaluated) -> _Run:
         gallery=source.read("gallery").sort_by("position"),
         categories=source.read("categories"),
         rankings=read_rankings(evaluated),
+        late_fusion=evaluated.ranked.late_fusion if evaluated.is_reranked else None,
     )
 
 
@@ -178,12 +181,19 @@ def _write_trec(run: _Run, stage: Stage, folder: Path) -> tuple[Path, ...]:
 
 
 def _trec_lines(run: _Run, stage: Stage) -> Iterator[str]:
-    score = f"{stage}_score"
-    rows = _rows(run, stage, "gallery").select(["query_id", "image_id", score]).to_pylist()
+    """By the scores of the stage; of a late fusion, by what it ranks by."""
+    fusion = run.late_fusion if stage == "stage2" else None
+    names = ["stage1_score", "stage2_score"] if fusion else [f"{stage}_score"]
+    rows = _rows(run, stage, "gallery").select(["query_id", "image_id", *names]).to_pylist()
     for query, group in groupby(rows, lambda row: str(row["query_id"])):
-        ranking = [(row["image_id"], row[score]) for row in group]
-        images, scores = zip(*ranking, strict=True)
-        yield from run_lines(query, images, np.array(scores, dtype=np.float32), run.run_id)
+        ranking = list(group)
+        images = [row["image_id"] for row in ranking]
+        first, *second = (np.array([row[name] for row in ranking], np.float32) for name in names)
+        if fusion is not None:
+            weight, scale = fusion
+            pool, place = np.zeros(len(images), int), np.arange(len(images))
+            first = fused_scores(first, second[0], pool, place, weight=weight, scale=scale)
+        yield from run_lines(query, images, first.astype(np.float32), run.run_id)
 
 
 # --- tables

@@ -64,6 +64,7 @@ class Report(Output):
             "cirr_average": _cirr_average(catalog, run),
             "places": _places(catalog, run),
             "coverage": _coverage(catalog, run),
+            "curve": _curve(catalog, run),
             "problems": rows_of(
                 catalog, f"SELECT * FROM problems WHERE run_id = '{run_id}' LIMIT 50"
             ),
@@ -191,6 +192,20 @@ def _coverage(catalog: Path, run: dict[str, Any]) -> dict[str, Any]:
         "categories": sorted({row["category"] for row in rows}),
         "value": {(row["category"], row["k"]): row["coverage"] for row in rows},
     }
+
+
+def _curve(catalog: Path, run: dict[str, Any]) -> dict[str, Any]:
+    """Recall of the queries that a late fusion was fitted on, by weight and k."""
+    sql = (
+        "SELECT weight, k, recall, n, is_chosen FROM late_fusion_curve\n"
+        f"WHERE run_id = '{run['run_id']}' ORDER BY weight, k"
+    )
+    found = rows_of(catalog, sql)
+    rows: dict[float, dict[int, float]] = {}
+    for row in found:
+        rows.setdefault(row["weight"], {})[row["k"]] = row["recall"]
+    n = found[0]["n"] if found else 0
+    return {"sql": sql, "ks": sorted({row["k"] for row in found}), "rows": rows, "n": n}
 
 
 def _template() -> jinja2.Template:

@@ -34,6 +34,12 @@ _log = logging.getLogger(__name__)
 CATALOG_PAIR_BYTES = 64
 """Of a pair, beside which the other tables are small. Measured: 63 with the demo's 63,000 pairs."""
 
+OF_STAGE2 = (
+    *("precision", "prior", "stage2_sha256"),
+    *("late_fusion", "late_fusion_scores", "late_fusion_fitted_on"),
+)
+"""Columns of the table ``runs`` that are NULL where nothing was re-ranked."""
+
 CATALOG_COPIES = 2
 """The old file stays until the new one is whole."""
 
@@ -146,17 +152,28 @@ def _read_run(evaluated: Evaluated) -> PublishedRun:
                 schemas.RANKINGS.empty_table() if ranked is None else ranked.read("rankings")
             ),
             "metrics": evaluated.read("metrics"),
+            "late_fusion_curve": _curve(ranked),
             "problems": problems,
         },
     )
 
 
+def _curve(ranked: Ranked | None) -> pa.Table:
+    """Of a fitted late fusion."""
+    fitted = None if ranked is None else ranked.fitted
+    return schemas.FUSION_CURVE.empty_table() if fitted is None else fitted.read("curve")
+
+
 def _of_stage2(ranked: Ranked | None) -> dict[str, Any]:
     """Its columns of the table ``runs``; all NULL where it was not run."""
     if ranked is None:
-        return dict.fromkeys(("precision", "prior", "stage2_sha256"))
-    scored = ranked.scored
+        return dict.fromkeys(OF_STAGE2)
+    scored, fitted = ranked.scored, ranked.fitted
+    weight, scale = ranked.late_fusion or (None, None)
     return {
+        "late_fusion": weight,
+        "late_fusion_scores": scale,
+        "late_fusion_fitted_on": None if fitted is None else fitted.fitted_on,
         "precision": scored.setting("precision"),
         "prior": scored.setting("prior"),
         "stage2_sha256": scored.digest("model"),

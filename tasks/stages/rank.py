@@ -8,22 +8,50 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cir_core.errors import StoreCorrupt
+from cir_core.late_fusion import Scale, fused_scores
 from cir_core.ordering import grouped_best_first
 from cir_core.planning.disk import Counts
 from cir_core.ports import Widths
 from cir_core.protocols import Subset
 from storage import schemas
-from storage.tables import rows_of
-from storage.views import Ingested, Ranked, Retrieved, Scored
+from storage.views import Fitted, Ingested, Ranked, Retrieved, Scored
+from tasks.stages.scored import pools_of, scored_candidates
 from tasks.stages.stage import ReadyPart, Stage
+
+
+@dataclass(frozen=True)
+class LateFusion:
+    """Of stage 1's score with stage 2's, in the final order; the weight is given, or fitted."""
+
+    weight: float | Fitted
+    scale: Scale
+
+    def settings(self) -> dict[str, Any]:
+        given = {} if isinstance(self.weight, Fitted) else {"late_fusion": self.weight}
+        return {**given, "late_fusion_scores": self.scale}
+
+    def inputs(self) -> dict[str, str]:
+        return {Fitted.stage: self.weight.fingerprint} if isinstance(self.weight, Fitted) else {}
+
+    def final(self, table: pa.Table) -> np.ndarray:
+        """Scores to rank by."""
+        weight = self.weight.weight if isinstance(self.weight, Fitted) else self.weight
+        return fused_scores(
+            table["stage1_score"].to_numpy(),
+            table["stage2_score"].to_numpy(),
+            pools_of(table),
+            table["position"].to_numpy(),
+            weight=weight,
+            scale=self.scale,
+        )
 
 
 @dataclass(frozen=True)
 class Rank(Stage[Ranked]):
     """The part rankings: every candidate with both stages' ranks and scores.
 
-    Within a query and pool, candidates are ordered by stage 2's score, ties by gallery position.
+    Within a query and pool, candidates are ordered by stage 2's score, or what a late fusion makes
+    of both stages' scores, ties by gallery position. Without one, nothing of it is in the name.
     Where the protocol takes a subset from the main order, its members that are candidates come
     first, as re-ranked, then the others as stage 1 left them.
 
@@ -33,16 +61,20 @@ class Rank(Stage[Ranked]):
     ingested: Ingested
     candidates: Retrieved
     scored: Scored
+    late_fusion: LateFusion | None = None
 
     makes = Ranked
     version = 2
     seconds_per_pair = 1.9e-6
 
     def settings(self) -> Mapping[str, Any]:
-        return {"subset": self.ingested.protocol.subset}
+        fusion = {} if self.late_fusion is None else self.late_fusion.settings()
+        return {"subset": self.ingested.protocol.subset, **fusion}
 
     def inputs(self) -> Mapping[str, str]:
-        return {"retrieve": self.candidates.fingerprint, "rerank": self.scored.fingerprint}
+        fitted = {} if self.late_fusion is None else self.late_fusion.inputs()
+        made_of = {"retrieve": self.candidates.fingerprint, "rerank": self.scored.fingerprint}
+        return {**made_of, **fitted}
 
     @staticmethod
     def disk(counts: Counts, widths: Widths) -> int:
@@ -51,24 +83,15 @@ class Rank(Stage[Ranked]):
         return 24 * counts.pairs
 
     def work(self, shards: Sequence[str]) -> Iterator[ReadyPart]:
-        table = (
-            self.candidates.read("candidates")
-            .join(self.scored.read("scores"), ["query_id", "image_id"])
-            .join(self.ingested.read("queries").select(["query_id", "category"]), "query_id")
-            .join(self.ingested.read("categories"), "category")
-            .join(self.ingested.read("gallery"), ["gallery", "image_id"])
-        )
-        if table["stage2_score"].null_count:
-            raise StoreCorrupt(
-                f"{table['stage2_score'].null_count} candidates have no score",
-                item=str(self.scored.folder),
-                remedy="delete this folder and run the same command again",
-            )
-        yield ReadyPart(self.made, "rankings", _ranked(table, self.ingested.protocol.subset))
+        table = scored_candidates(self.ingested, self.candidates, self.scored)
+        final = table["stage2_score"].to_numpy()
+        if self.late_fusion is not None:
+            final = self.late_fusion.final(table)
+        yield ReadyPart(self.made, "rankings", _ranked(table, final, self.ingested.protocol.subset))
 
 
-def _ranked(table: pa.Table, subset: Subset) -> pa.Table:
-    scored = _ordered(table, table["stage2_score"].to_numpy())
+def _ranked(table: pa.Table, final: np.ndarray, subset: Subset) -> pa.Table:
+    scored = _ordered(table, final)
     if subset != "main_order":
         return scored
     of_gallery = pc.equal(scored["pool"], "gallery")
@@ -86,10 +109,7 @@ def _ranked(table: pa.Table, subset: Subset) -> pa.Table:
 
 def _ordered(table: pa.Table, scores: np.ndarray) -> pa.Table:
     """Sorted by query and pool, best first; the join before it kept no order."""
-    ids = pa.chunked_array([pc.unique(table["query_id"])])
-    query = rows_of(table["query_id"], ids.take(pc.sort_indices(ids)))
-    group = 2 * query + pc.equal(table["pool"], "subset").to_numpy()
-    order, ranks = grouped_best_first(group, scores, table["position"].to_numpy())
+    order, ranks = grouped_best_first(pools_of(table), scores, table["position"].to_numpy())
     ranked = table.take(order).append_column(
         schemas.RANKINGS.field("rank"), pa.array(ranks, pa.int32())
     )

@@ -38,6 +38,8 @@ OTHER: dict[str, dict[str, Any]] = {
     "nlist": {"index": "ivf", "nlist": 1},
     "nprobe": {"index": "ivf", "nprobe": 1},
     "precision": {"precision": "bf16"},
+    "late_fusion": {"late_fusion": 0.5},
+    "late_fusion_scores": {"late_fusion": 0.5, "late_fusion_scores": "raw"},
 }
 """Another value of each setting that changes results; what is not in it names files, whose bytes
 name the stages."""

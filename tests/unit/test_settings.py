@@ -78,6 +78,8 @@ def test_every_setting_may_come_from_every_source(tmp_path: Path) -> None:
         "nprobe": 8,
         "candidates": "/run.trec",
         "embeddings": "/vectors",
+        "late_fusion": 0.5,
+        "late_fusion_scores": "raw",
         "until": "evaluate",
         "store": "/store",
         "allow_missing": 3,

@@ -29,8 +29,8 @@ def sql(
     **flags: Any,
 ) -> None:
     """Ask the catalog (DuckDB): tables runs, gallery_members, galleries, queries, target_ranks,
-    candidates, rankings, metrics, problems; views gallery, recall, mrr, mean_average_precision,
-    coverage, rank_movement, failures.
+    candidates, rankings, metrics, problems, late_fusion_curve; views gallery, recall, mrr,
+    mean_average_precision, coverage, rank_movement, failures, fused_scores.
 
     Tables are for eyes; CSV and JSON hold every value exactly.
     """
