@@ -31,7 +31,8 @@ READING = (
 
 def headings(table: Table) -> list[str]:
     """One for each of a row's ``cells``."""
-    recalls = [told for measure in table.measures for told in (_title(*measure), "Δ [95 %]")]
+    gain = f"Δ [95 %], n = {table.queries:,}"
+    recalls = [told for measure in table.measures for told in (_title(*measure), gain)]
     model = ["own parameters", "parameters", "peak memory", "training"]
     return ["variant", "K", "precision", *recalls, "pairs/s", "GFLOP/pair", *model]
 
@@ -60,7 +61,8 @@ def captions(table: Table) -> list[str]:
     threads = sorted({row.scoring.threads for row in table.rows if row.scoring})
     told = f"{table.dataset} {table.split}, protocol {table.protocol}, {table.queries:,} queries; "
     told += f"galleries: {images}; seeds {', '.join(map(str, seeds)) or NONE}; "
-    return [told + f"scoring timed with {', '.join(map(str, threads))} threads.", *READING]
+    told += f"threads of scoring: {', '.join(map(str, threads)) or NONE}."
+    return [told, *READING]
 
 
 def render(table: Table, *, title: str) -> dict[str, str]:
@@ -115,7 +117,7 @@ def _latex(table: Table, rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([*lines, ""])
 
 
-SIGNS = {"±": "$\\pm$", "Δ": "$\\Delta$", NONE: "--"}
+SIGNS = {"±": "$\\pm$", "Δ": "$\\Delta$", "{-}": "$-$", NONE: "--"}
 
 
 def _latex_line(texts: Sequence[str]) -> str:

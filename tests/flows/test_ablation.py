@@ -1,12 +1,14 @@
 """An ablation, composed, on a few drawn garments: killed and gone on with, adopted, and counted."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from cir_core.errors import UsageError
 from cir_core.metrics.significance import gain_interval
@@ -16,9 +18,11 @@ from flows.ablation import costs
 from flows.ablation.run import list_trials, run_ablation
 from flows.ablation.settings import AblationSettings, parse_ablation
 from flows.ablation.trials import recipe_file
+from flows.doors.cli.app import app
 from flows.engines.engine import InProcess
 from flows.settings import Settings
 from flows.train import run_training
+from flows.training_settings import TrainingSettings
 from storage.catalog import query
 from tasks.models.opening import save_model
 from tasks.planning import calibrate
@@ -187,6 +191,31 @@ def test_every_seed_and_every_recipe_has_a_folder_of_its_own(ablation: AblationS
     file.write_text(file.read_text().replace("epochs = 1", "epochs = 2"))
     changed = {one.training.out.name for one in list_trials(ablation, InProcess()) if one.training}
     assert changed.isdisjoint([paper, again, *mean])
+
+
+def test_a_row_is_begun_by_hand_with_the_command_that_the_list_tells(
+    ablation: AblationSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = ablation.config
+    file.write_text(file.read_text().replace("k = 4", 'k = 4\nprotocol = "demo-original-removed"'))
+    flags = ["--config", str(file), "--out", str(ablation.out), "--workers", "0"]
+    flags += ["--store", str(ablation.data.store), "--device", "cpu"]
+    told = CliRunner().invoke(app, ["ablate", "--list", *flags], catch_exceptions=False)
+    (trial, *_), begun = list_trials(ablation, InProcess()), list[TrainingSettings]()
+    monkeypatch.setattr("flows.train.run_training", lambda settings, _: begun.append(settings))
+    command = next(one for one in told.stdout.splitlines() if "cir-pipeline train" in one)
+    words = shlex.split(command)
+    at = words.index("cir-pipeline")
+    environment = dict(word.split("=") for word in words[:at])
+    CliRunner(env=environment).invoke(app, words[at + 1 :], catch_exceptions=False)
+    (by_hand,) = begun
+    assert trial.training is not None
+    unread = {"k": 4}  # a training has its recipe's
+    assert by_hand.data.model_copy(update=unread) == trial.training.data.model_copy(
+        update={"stage1": None, "stage2": None}
+    )
+    for name in ("out", "recipe", "base", "stage1", "precision"):
+        assert getattr(by_hand, name) == getattr(trial.training, name)
 
 
 def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:

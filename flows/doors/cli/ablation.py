@@ -114,6 +114,10 @@ def _state(trial: Any) -> str:
     return f"done at {at}" if trial.is_trained else at
 
 
+BY_ENVIRONMENT = ("name", "categories", "protocol", "precision", "tokens", "memory", "processes")
+"""Settings that concern a training, too, and for which ``train`` has no flag, or another one."""
+
+
 def _command(training: Any) -> str:
     """What does the same as this row's part of the ablation."""
     words = ["cir-pipeline", "train", "stage2", "--config", training.recipe]
@@ -121,8 +125,16 @@ def _command(training: Any) -> str:
     words += ["--out", str(training.out)]
     if training.precision != "auto":
         words += ["--precision", training.precision]
-    for one in settings_of(Settings):
-        value = getattr(training.data, one.name)
-        if one.name in DATA and value != one.default:
+    changed = {
+        one: getattr(training.data, one.name)
+        for one in settings_of(Settings)
+        if getattr(training.data, one.name) != one.default
+    }
+    environment = []
+    for one, value in changed.items():
+        if one.name in DATA:
             words += [one.flags[0], str(value)]
-    return shlex.join(words)
+        elif one.name in BY_ENVIRONMENT:
+            text = ",".join(value) if isinstance(value, tuple) else str(value)
+            environment.append(f"CIR_{one.name.upper()}={shlex.quote(text)}")
+    return " ".join([*environment, shlex.join(words)])
