@@ -54,6 +54,11 @@ class Preprocess:
     resample: Resample = "bicubic"
 
     @property
+    def told(self) -> str:
+        """Its size, in words."""
+        return f"{self.size} px"
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """Of what becomes of any picture."""
         return self.size, self.size, 3

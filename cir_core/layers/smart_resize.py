@@ -43,6 +43,10 @@ class SmartResize(Preprocess):
         return max(self.max_pixels // self.size**2, stretched, enlarged)
 
     @property
+    def told(self) -> str:
+        return f"{self.min_pixels:,} to {self.max_pixels:,} pixels"
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         return 1 + self.most_cells, self.size**2, 3
 

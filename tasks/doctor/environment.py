@@ -83,8 +83,8 @@ def check_store(store: Store, *, bytes_needed: int | None) -> list[Finding]:
 
 def check_models(stage1: Path | None, stage2: Path | None) -> list[Finding]:
     """Config and tensor shapes of both stages, from their headers; and, tensor by tensor, that they
-    hold the same visual encoder. Whether the weights are finite is left to the run. None is a model
-    that was not given."""
+    hold the same visual encoder, if stage 2 needs that. Whether the weights are finite is left to
+    the run. None is a model that was not given."""
     findings = [
         _check_model("stage1", stage1, read_retriever_config),
         _check_model("stage2", stage2, read_reranker_config),
@@ -92,9 +92,12 @@ def check_models(stage1: Path | None, stage2: Path | None) -> list[Finding]:
     if stage1 is None or stage2 is None or any(one.state == "blocked" for one in findings):
         return findings
     try:
-        differing = differing_tensors(stage1, stage2, "vision.")
-        require_fit(read_retriever_config(stage1), read_reranker_config(stage2), differing)
-        findings.append(Finding("models", "pair", "ok", "one visual encoder"))
+        second = read_reranker_config(stage2)
+        shares = second.state_width > 0
+        differing = differing_tensors(stage1, stage2, "vision.") if shares else []
+        require_fit(read_retriever_config(stage1), second, differing)
+        found = "one visual encoder" if shares else "stage 2 sees pictures itself"
+        findings.append(Finding("models", "pair", "ok", found))
     except CheckpointRefused as error:
         findings.append(blocked("models", "pair", error))
     return findings
@@ -111,7 +114,7 @@ def _check_model(
         check_folder(config, read_shapes(folder), str(folder))
     except (CheckpointRefused, PreflightError) as error:
         return blocked("models", stage, error)
-    found = f"{config.kind}, {config.pictures.size} px"
+    found = f"{config.kind}, {config.pictures.told}"
     return Finding("models", stage, "ok", found, examples=(str(folder),))
 
 

@@ -16,6 +16,7 @@ from cir_core.rerankers.vlm.model import VlmModel
 from cir_core.rerankers.vlm.reranker import VlmReranker
 from flows.plan import make_plan
 from storage.models.folders import model_sha256, read_config
+from tasks.doctor.environment import check_models
 from tasks.feed.image_tokens import Pictures
 from tasks.feed.references import KeptReferences
 from tasks.feed.token_cache import TokenCache
@@ -91,6 +92,12 @@ def test_weights_are_linked_and_the_prompt_is_recorded(source: Path, model: Path
     name = model_sha256(model)
     convert(source, model)
     assert model_sha256(model) == name, "converted again, it is the same model"
+
+
+def test_the_doctor_finds_that_it_may_follow_any_stage_1(fiq: Bench, model: Path) -> None:
+    findings = {one.check: one for one in check_models(fiq.pair.stage1, model)}
+    assert findings["pair"].state == "ok"
+    assert findings["stage2"].found == "vlm, 256 to 1,536 pixels"
 
 
 @pytest.mark.parametrize("name", ["chat_template.jinja", "tokenizer.json"])
