@@ -76,12 +76,13 @@ def measure(one: Scoring) -> ScoringCost:
     sample = Sample.of(work, k=k, index="exact")
     pictures = Pictures(ingested, one.root, one.machine)
     speed = calibrate_scoring(pictures, one.stage2, sample, precision=one.precision)
+    peak = peak_memory(torch.device(one.machine.device))
     own, parameters = count_parameters(one.stage2)
     return ScoringCost(
         pairs=round(pairs),
         flops_per_pair=flops / max(1.0, pairs),
         pairs_per_second=pairs / (flops * speed) if flops * speed else 0.0,
-        peak_memory=peak_memory(torch.device(one.machine.device)),
+        peak_memory=peak,
         parameters=parameters,
         own_parameters=own,
         threads=torch.get_num_threads(),
@@ -89,11 +90,14 @@ def measure(one: Scoring) -> ScoringCost:
 
 
 def count_parameters(folder: Path) -> tuple[int, int]:
-    """Of a model without its image encoder, and in all. Raises CheckpointRefused."""
+    """Of a model without its image encoder, which is a module or holds some, and in all. Raises
+    CheckpointRefused."""
     total = sum(prod(shape) for shape in read_shapes(folder).values())
     encoder = open_encoder(folder)
-    assert isinstance(encoder, nn.Module), "all families' are"
-    return total - sum(one.numel() for one in encoder.state_dict().values()), total
+    holds = [encoder] if isinstance(encoder, nn.Module) else vars(encoder).values()
+    modules = [one for one in holds if isinstance(one, nn.Module)]
+    seeing = sum(one.numel() for module in modules for one in module.state_dict().values())
+    return total - seeing, total
 
 
 def measure_each(many: Sequence[Scoring]) -> list[ScoringCost]:
