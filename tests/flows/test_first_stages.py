@@ -27,7 +27,7 @@ from storage.views import Retrieved
 from tasks.results.export import export
 from tasks.stages.stage import make, make_here
 from tests.support.documents import ROOT, commands
-from tests.support.handed_over import write_candidates, write_vectors
+from tests.support.handed_over import hand_over, write_candidates, write_vectors
 from tests.support.small_benchmarks import Finished, K, Pair
 
 
@@ -253,6 +253,30 @@ def test_everything_wrong_with_a_file_is_told_by_line(copied: Finished, tmp_path
     ]
     assert told[9].endswith("has no candidate")
     assert not list((copied.store / "artifacts").glob("retrieve/*/*.tmp"))
+
+
+@pytest.mark.parametrize("setting", ["candidates", "embeddings"])
+def test_what_changes_before_it_is_used_stops_the_run(
+    copied: Finished, tmp_path: Path, setting: str
+) -> None:
+    inputs = resolve_inputs(copied.bench.settings(copied.store))
+    models, ingested = check_models(inputs, InProcess()).view, copied.run.evaluated.ingested
+    given = hand_over(graph_of(inputs, ingested, models).filtering, tmp_path)
+    changes: dict[str, Any] = {setting: given[setting]}
+    inputs = replace(inputs, **changes)
+    filtering = graph_of(inputs, ingested, models).filtering
+    stage = [*filtering.read, filtering.retrieve][0]
+    if setting == "candidates":
+        file = given[setting]
+        file.write_text(file.read_text().replace(" 1 0.", " 1 1.", 1))
+    else:
+        file = given[setting] / "queries.parquet"
+        table = pq.read_table(file)
+        pq.write_table(
+            table.set_column(1, "embedding", table["embedding"].take([0] * len(table))), file
+        )
+    with pytest.raises(PreflightError, match="changed since this run began"):
+        make(stage, inputs.machine, make_here)
 
 
 def test_what_cannot_be_meant_is_refused(copied: Finished, tmp_path: Path) -> None:

@@ -11,8 +11,15 @@ import pytest
 
 from cir_core.datasets.row_faults import FAULTS_SHOWN, refuse_files
 from cir_core.errors import AnnotationError, PreflightError
+from cir_core.submissions.trec import run_lines
+from cir_core.types import Benchmark, ImageId, Query, QueryId
 from storage.sources.candidates import CandidateRows, read_candidates
 from storage.sources.embeddings import read_embeddings
+from storage.store import LocalStore
+from storage.views import Evaluated
+from tasks.stages.changes import note_files
+from tasks.stages.handed_over import Split, read_handed_over
+from tests.support.made_runs import write_run
 
 TREC = b"q1 Q0 a 1 0.5 t\n"
 ONE = {"query": "q1", "image": "a", "score": 0.5}
@@ -192,3 +199,42 @@ def test_missing_vectors_and_numbers_are_told(tmp_path: Path) -> None:
         "row 4: has length 0, not 1",
         "row 5: has 0 numbers, and the first vector 2",
     ]
+
+
+# --- against a split
+
+
+def test_ids_are_read_as_our_trec_files_write_them(tmp_path: Path) -> None:
+    """And as they stand where nothing is called so: others do not escape theirs."""
+    names = [ImageId(name) for name in ("a b", "100%", "a%20b", "c\u2028", "é")]
+    queries = tuple(
+        Query(QueryId(f"q {number}%"), "own", names[0], "t", (names[1],)) for number in range(2)
+    )
+    benchmark = Benchmark({"own": tuple(names)}, queries, {})
+    scores = {one.query_id: np.arange(5) / 8 for one in queries}
+    given: dict[str, Any] = {"protocol": "own-kept", "k": 5, "stage1": scores, "stage2": scores}
+    evaluated = Evaluated(LocalStore(tmp_path), write_run(tmp_path, benchmark, **given))
+    split, numbers = Split(evaluated.ingested), np.arange(5, dtype=np.float32)[::-1]
+    ours = [line for one in queries for line in run_lines(one.query_id, names, numbers, "t")]
+    (tmp_path / "ours.run").write_text("".join(ours))
+    theirs = [f"q%20{row}% Q0 {name} 1 {4 - at} t\n" for row in range(2) for at, name in
+              enumerate(["a%20b", "100%", "a%2520b", "c%E2%80%A8", "é"])]  # fmt: skip
+    (tmp_path / "theirs.run").write_text("".join(theirs))
+    found = [read_handed_over(tmp_path / f"{name}.run", split) for name in ("ours", "theirs")]
+    assert found[0].digest == found[1].digest
+    assert found[0].members.tolist() == [*range(5), *range(5)]
+    assert found[0].scores.tolist() == [4, 3, 2, 1, 0] * 2
+
+
+def test_a_file_that_changes_is_noticed_and_one_that_is_written_again_is_not(
+    tmp_path: Path,
+) -> None:
+    same, other = tmp_path / "same.run", tmp_path / "other.run"
+    for file in (same, other):
+        file.write_bytes(TREC)
+    noted = note_files([same, other])
+    assert noted.changed() == ()
+    for file, content in ((same, TREC), (other, TREC + TREC)):
+        file.unlink()
+        file.write_bytes(content)
+    assert noted.changed() == (str(other),)
