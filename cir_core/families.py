@@ -20,8 +20,15 @@ from cir_core.rerankers.vlm.model import check_vlm, empty_vlm, load_vlm
 from cir_core.rerankers.vlm.reranker import VlmReranker
 from cir_core.retrievers.blip.config import DEMO_BLIP, PUBLISHED, Stage1Config
 from cir_core.retrievers.blip.fusion import Stage1Model
+from cir_core.retrievers.clip.config import ClipConfig, InversionConfig
+from cir_core.retrievers.clip.model import ClipModel, InversionModel
+from cir_core.retrievers.siglip.config import SiglipConfig
+from cir_core.retrievers.siglip.model import SiglipModel
 
-ModelConfig = Stage1Config | Stage2Config
+TrainedConfig = Stage1Config | Stage2Config
+"""Of what is trained here, and has a published format."""
+
+ModelConfig = TrainedConfig | ClipConfig | SiglipConfig | InversionConfig
 """Of what conversions make."""
 
 PUBLISHED_RETRIEVER: RetrieverConfig = PUBLISHED
@@ -48,7 +55,12 @@ DUAL = Family(2, Stage2Config, Stage2Model, DualReranker)
 
 VLM = Family(2, VlmConfig, empty_vlm, VlmReranker, load_vlm, check_vlm)
 
+CLIP = Family(1, ClipConfig, ClipModel, lambda model: model)
+SIGLIP = Family(1, SiglipConfig, SiglipModel, lambda model: model)
+INVERSION = Family(1, InversionConfig, InversionModel, lambda model: model)
+
 FAMILIES: dict[str, Family] = {"blip": BLIP, "stage1": BLIP, "stage2": DUAL, "vlm": VLM}
+FAMILIES |= {"clip": CLIP, "siglip": SIGLIP, "inversion": INVERSION}
 
 Model = TypeVar("Model", bound=nn.Module)
 

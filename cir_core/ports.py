@@ -4,7 +4,7 @@ pairs, and both see images through an encoder."""
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -124,6 +124,23 @@ class Retriever(Protocol):
         ``z_t`` holds no meaning."""
 
     def to(self, device: str | torch.device) -> Self: ...
+
+
+@runtime_checkable
+class Weighing(Protocol):
+    """The config of a retriever whose query is a weighted sum of its image and its text: the text's
+    share, unless a run says another."""
+
+    @property
+    def text_weight(self) -> float: ...
+
+
+@runtime_checkable
+class Weighed(Protocol):
+    """Such a retriever."""
+
+    def weighed(self, text_weight: float) -> Retriever:
+        """The same with another share; weights are shared."""
 
 
 class References(Protocol):

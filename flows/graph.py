@@ -17,7 +17,7 @@ from tasks.stages.encode import Encode
 from tasks.stages.evaluate import Evaluate
 from tasks.stages.first_pass import FirstPass
 from tasks.stages.fit import Fit
-from tasks.stages.fuse import Fuse
+from tasks.stages.fuse import Fuse, weight_of
 from tasks.stages.ingest import Ingest
 from tasks.stages.output import Output
 from tasks.stages.over_pictures import OverPictures
@@ -102,9 +102,10 @@ class Graph:
 def filtering_of(inputs: Inputs, ingested: Ingested, models: Pair) -> Filtering:
     """``models`` says which stage 1 was checked."""
     store, model = inputs.store, models.digest("stage1")
-    pictures = read_retriever_config(inputs.stage1).pictures
-    seen = (ingested, inputs.stage1, inputs.data_root, model, pictures)
-    encode, fuse = Encode(store, *seen), Fuse(store, *seen)
+    retriever = read_retriever_config(inputs.stage1)
+    seen = (ingested, inputs.stage1, inputs.data_root, model, retriever.pictures)
+    weight = weight_of(retriever, inputs.text_weight, str(inputs.stage1))
+    encode, fuse = Encode(store, *seen), Fuse(store, *seen, weight)
     read, retrieve = choosing_of(inputs, ingested, encode, fuse)
     return Filtering(encode, fuse, retrieve, tuple(read))
 

@@ -42,6 +42,7 @@ class Inputs:
     until: End = "report"
     late_fusion: float | Literal["fit"] | None = None
     late_fusion_scores: Scale = "standardised"
+    text_weight: float | None = None
 
     @property
     def models(self) -> dict[str, Path]:
@@ -107,6 +108,7 @@ def resolve_inputs(settings: Settings) -> Inputs:
         until=settings.until,
         late_fusion=settings.late_fusion or None,  # 0 is stage 2's own order
         late_fusion_scores=settings.late_fusion_scores,
+        text_weight=settings.text_weight,
     )
 
 

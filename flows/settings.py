@@ -159,6 +159,16 @@ class Settings(BaseModel):
             "Lists that a query looks through.", METHOD, changes_results=True, default="one in 16"
         ),
     ] = None
+    text_weight: Annotated[
+        Annotated[float, Field(ge=0, le=1)] | None,
+        About(
+            "The text's share of a query, from 0 (the image alone) to 1, where stage 1 weighs both "
+            "(clip, siglip).",
+            METHOD,
+            changes_results=True,
+            default="the model's",
+        ),
+    ] = None
     candidates: Annotated[
         HomePath | None,
         About(

@@ -12,7 +12,7 @@ from torch import Tensor
 from cir_core.checkpoints.conversion import Converted, KeyTable, rename, restore, unwrapped
 from cir_core.checkpoints.sizes import Sizes, require_told_by_shapes
 from cir_core.errors import CheckpointRefused
-from cir_core.families import ModelConfig, parse_config
+from cir_core.families import ModelConfig, TrainedConfig, parse_config
 from cir_core.layers.config import TextConfig
 from cir_core.rerankers.dual.config import Stage2Config
 
@@ -159,11 +159,13 @@ def to_published(config: ModelConfig, tensors: Mapping[str, Tensor], source: str
     that shapes do not tell, and for tensors that are missing, extra or misshapen; NonFiniteError
     for NaN or infinity. ``source`` is what messages call the model.
     """
-    if config.kind == "blip":
+    if not isinstance(config, TrainedConfig) or config.kind == "blip":
+        base = "a pre-trained base" if config.kind == "blip" else "this model"
         raise CheckpointRefused(
-            "a pre-trained base has no published format",
+            f"{base} has no published format",
             item=source,
-            cause="its kind is 'blip', and the published files hold a stage 1 or a stage 2",
+            cause=f"its kind is {config.kind!r}, and the published files hold a stage 1 or a "
+            "stage 2",
             remedy="pass the model folder of one of the two stages",
         )
     require_told_by_shapes(config, source)
@@ -175,7 +177,7 @@ def to_published(config: ModelConfig, tensors: Mapping[str, Tensor], source: str
     return Published(model_key, state, added=tuple(counters), dropped=_untold(config.text))
 
 
-def _counters(config: ModelConfig) -> dict[str, int]:
+def _counters(config: TrainedConfig) -> dict[str, int]:
     return {POSITION_IDS: config.text.positions}
 
 

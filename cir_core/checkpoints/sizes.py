@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cir_core.checkpoints.conversion import KeyTable
 from cir_core.errors import CheckpointRefused
-from cir_core.families import ModelConfig
+from cir_core.families import TrainedConfig
 from cir_core.layers.config import HEAD_WIDTH, TextConfig, VisionConfig, Vocabulary
 from cir_core.rerankers.dual.config import Stage2Config
 from cir_core.rerankers.dual.variant import PAPERS
@@ -154,7 +154,7 @@ class Sizes:
         )
 
 
-def require_told_by_shapes(config: ModelConfig, source: str) -> None:
+def require_told_by_shapes(config: TrainedConfig, source: str) -> None:
     """Would ``Sizes`` find this ``config``, but for dropout, in the shapes of its model?
 
     Raises CheckpointRefused naming every size that a checkpoint of nothing but tensors would lose:

@@ -1,6 +1,7 @@
 """A vision transformer: pixels to image tokens."""
 
 import hashlib
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -47,8 +48,47 @@ class VisionBlock(nn.Module):
         return x + self.contract(functional.gelu(self.expand(self.mlp_norm(x))))
 
 
-class VisionTransformer(nn.Module):
-    """An ``ImageEncoder``. Frozen in both stages, so a gallery is encoded once for both."""
+class FrozenEncoder(nn.Module):
+    """What ``ImageEncoder`` asks of any module that makes image tokens of pixels: frozen in both
+    stages, so a gallery is encoded once for both."""
+
+    config: Any
+    position: nn.Parameter
+
+    @property
+    def pictures(self) -> Preprocess:
+        return self.config.pictures
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.config.tokens, self.config.width
+
+    @property
+    def device(self) -> torch.device:
+        return self.position.device
+
+    @property
+    def digest(self) -> str:
+        """sha256 of its sizes and weights."""
+        digest = hashlib.sha256(self.config.model_dump_json().encode())
+        for tensor in self.state_dict().values():
+            digest.update(tensor.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def differing(self, other: object) -> list[str]:
+        if not isinstance(other, FrozenEncoder) or self.config != other.config:
+            return ["sizes"]
+        ours, theirs = self.state_dict(), other.state_dict()
+        return [name for name in ours if not torch.equal(ours[name], theirs[name])]
+
+    def see(self, pixels: UInt8[Tensor, "image size size 3"]) -> Float[Tensor, "image token width"]:
+        """Image tokens of crops as they were decoded."""
+        tokens: Tensor = self(normalise(pixels, self.pictures.mean, self.pictures.std))
+        return tokens
+
+
+class VisionTransformer(FrozenEncoder):
+    """An ``ImageEncoder``: timm's ViT, as BLIP has it."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -68,34 +108,3 @@ class VisionTransformer(nn.Module):
         for block in self.blocks:
             x = block(x)
         return self.norm(x)
-
-    @property
-    def pictures(self) -> Preprocess:
-        return self.config.pictures
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.config.tokens, self.config.width
-
-    @property
-    def device(self) -> torch.device:
-        return self.cls_token.device
-
-    @property
-    def digest(self) -> str:
-        """sha256 of its sizes and weights."""
-        digest = hashlib.sha256(self.config.model_dump_json().encode())
-        for tensor in self.state_dict().values():
-            digest.update(tensor.cpu().numpy().tobytes())
-        return digest.hexdigest()
-
-    def differing(self, other: object) -> list[str]:
-        if not isinstance(other, VisionTransformer) or self.config != other.config:
-            return ["sizes"]
-        ours, theirs = self.state_dict(), other.state_dict()
-        return [name for name in ours if not torch.equal(ours[name], theirs[name])]
-
-    def see(self, pixels: UInt8[Tensor, "image size size 3"]) -> Float[Tensor, "image token width"]:
-        """Image tokens of crops as they were decoded."""
-        tokens: Tensor = self(normalise(pixels, self.pictures.mean, self.pictures.std))
-        return tokens

@@ -63,7 +63,8 @@ def write_checkpoint(
     *,
     dtype: torch.dtype = torch.float32,
 ) -> str:
-    """Write both files atomically, weights first; returns the sha256 of the weights' file.
+    """Write both files atomically, weights first, and those that the config attaches between them;
+    returns the sha256 of the weights' file.
 
     ``dtype`` is the precision on disk; models compute in fp32 whatever it is. Raises NonFiniteError
     (and writes nothing) when a weight is too large for it.
@@ -80,8 +81,18 @@ def write_checkpoint(
         temporary.chmod(0o644)  # safetensors keeps its files to their owner
 
     digest = commit(folder / WEIGHTS_FILE, write)
-    commit_text(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
+    _write_config(folder, config)
     return digest
+
+
+def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """After the files that it attaches, if any."""
+    attached = config.get(ATTACHED, {})
+    for name, content in attached.items():
+        commit_text(folder / name, content)
+    named = {name: _sha256_of_text(content) for name, content in attached.items()}
+    written = {**config, ATTACHED: named} if named else config
+    commit_text(folder / CONFIG_FILE, json.dumps(written, indent=2) + "\n")
 
 
 def _require_fit(tensors: Mapping[str, Tensor], stored: Mapping[str, Tensor], folder: Path) -> None:
@@ -108,12 +119,7 @@ def write_linked(folder: Path, config: Mapping[str, Any], source: Path) -> str:
     digest = _sha256_of_weights(source)
     for name, path in weight_files(source).items():
         commit(folder / name, partial(_link, path.resolve()))
-    attached = {}
-    for name, content in config[ATTACHED].items():
-        commit_text(folder / name, content)
-        attached[name] = _sha256_of_text(content)
-    written = {**config, LINKED: digest, ATTACHED: attached}
-    commit_text(folder / CONFIG_FILE, json.dumps(written, indent=2) + "\n")
+    _write_config(folder, {**config, LINKED: digest})
     return digest
 
 

@@ -28,16 +28,23 @@ from storage.models.folders import (
 from storage.models.hub import require_downloaded
 from storage.models.pickles import read_pickle, read_safetensors, write_pickle
 from tasks.models.converted import ConvertedModel
+from tasks.models.towers import convert_towers, is_towers, read_phi
 from tasks.models.vlm import convert_vlm, is_vlm
 
 HF_PICKLE = "pytorch_model.bin"
 
 
 def convert(
-    source: Path, out: Path, *, half: bool = False, prompt: str | None = None
+    source: Path,
+    out: Path,
+    *,
+    half: bool = False,
+    prompt: str | None = None,
+    clip: Path | None = None,
 ) -> ConvertedModel:
     """A published ``.pt`` of either stage, BLIP's own of its base, CoVR's, or a Hugging Face folder
-    of a BLIP or a vision-language model, to a model folder.
+    of a BLIP, a CLIP, a SigLIP or a vision-language model, to a model folder; or SEARLE's or
+    LinCIR's ``.pt``, where ``clip`` is the converted CLIP that it belongs to.
 
     ``half`` keeps the weights in fp16 on disk, rounded. A vision-language model's stay in their
     files, which are linked; ``prompt`` is the form in which it is asked, its architecture's usual
@@ -52,6 +59,12 @@ def convert(
             item=str(out),
             remedy="name another output folder",
         )
+    if clip is not None and source.is_dir():
+        raise UsageError(
+            "only textual inversion, a .pt file, needs a CLIP beside it",
+            item=str(source),
+            remedy="leave --clip out",
+        )
     if source.is_dir() and is_vlm(source):
         if half:
             raise UsageError(
@@ -64,7 +77,7 @@ def convert(
             item=str(source),
             remedy="leave --prompt out",
         )
-    converted = _read(source)
+    converted = _read(source) if clip is None else read_phi(source, clip)
     _require_room(out, converted.config)
     dtype = torch.float16 if half else torch.float32
     digest = write_checkpoint(out, converted.config.model_dump(), converted.tensors, dtype=dtype)
@@ -160,4 +173,6 @@ def _read_hf(folder: Path) -> Converted:
     is_pickle = weights.name == HF_PICKLE
     tensors = read_pickle(weights).tensors if is_pickle else read_safetensors(weights)
     require_downloaded(weights)
+    if is_towers(config):
+        return convert_towers(tensors, folder, config)
     return convert_hf_blip(tensors, config, str(folder))

@@ -11,10 +11,11 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from cir_core.errors import UsageError
 from cir_core.ordering import require_finite
 from cir_core.planning.disk import FLOAT, Counts
 from cir_core.planning.effort import Effort, Forecast, together
-from cir_core.ports import Retriever, Widths
+from cir_core.ports import Retriever, RetrieverConfig, Weighed, Weighing, Widths
 from storage import schemas, z_t
 from storage.views import Fused
 from tasks.feed.image_tokens import Pictures, Seen
@@ -38,9 +39,18 @@ Fusion = dict[str, Any]
 @dataclass(frozen=True)
 class Fuse(PassStage[Fused]):
     """Parts queries-<shard>, or several where a shard has more than ``PART`` questions; and
-    unfused-<shard> for the queries whose reference cannot be decoded, or whose text is too long."""
+    unfused-<shard> for the queries whose reference cannot be decoded, or whose text is too long.
+
+    ``text_weight`` is the text's share of a query where it is not the model's own (``weight_of``).
+    """
+
+    text_weight: float | None = None
 
     makes = Fused
+
+    def settings(self) -> Mapping[str, Any]:
+        weight = {} if self.text_weight is None else {"text_weight": self.text_weight}
+        return {**super().settings(), **weight}
 
     def inputs(self) -> Mapping[str, str]:
         return {**super().inputs(), "texts": self.ingested.digest("texts")}
@@ -59,6 +69,8 @@ class Fuse(PassStage[Fused]):
 
     def begin(self, model: Retriever, pictures: Pictures) -> OpenStage:
         view, queries = self.made, self.ingested.read("queries")
+        if self.text_weight is not None and isinstance(model, Weighed):
+            model = model.weighed(self.text_weight)
         questions = read_questions(model.config, queries, pictures.distinct)
 
         def for_shard(shard: str) -> _Fusing | None:
@@ -73,6 +85,21 @@ class Fuse(PassStage[Fused]):
             return _Fusing(view, model, pictures, questions, asked, unfused, [*missing])
 
         return OpenStage(len(questions), for_shard)
+
+
+def weight_of(config: RetrieverConfig, asked: float | None, folder: str) -> float | None:
+    """What a run's ``--text-weight`` changes: nothing where it is the model's own already. Raises
+    UsageError where there is nothing to weigh."""
+    if asked is None:
+        return None
+    if not isinstance(config, Weighing):
+        raise UsageError(
+            "this stage 1 does not weigh image and text, and --text-weight would be without effect",
+            item=folder,
+            cause=f"a model of kind {config.kind!r} makes one embedding of both",
+            remedy="leave --text-weight out, or use a stage 1 of kind clip or siglip",
+        )
+    return None if asked == config.text_weight else asked
 
 
 def _name(part: Part) -> str:

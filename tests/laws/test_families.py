@@ -16,6 +16,7 @@ from cir_core.errors import CheckpointRefused
 from cir_core.families import FAMILIES, PUBLISHED_RETRIEVER, require_pair
 from cir_core.ports import FusedQueries, Load, Reranker, Retriever
 from cir_core.rerankers.dual.reranker import DualReranker
+from flows.settings import shipped_model
 from storage.models.folders import write_checkpoint
 from tasks.models.opening import (
     open_encoder,
@@ -25,6 +26,7 @@ from tasks.models.opening import (
     read_retriever_config,
 )
 from tests.support.tiny_models import TEXT, VISION, tiny_stage1, tiny_stage2
+from tests.support.tiny_towers import tiny_clip, tiny_inversion, tiny_siglip
 from tests.support.tolerances import rounding, text_sums, vision_sums
 from tests.support.toy_family import ToyReranker, toy, toys_known
 
@@ -60,6 +62,12 @@ def published(layers: int = 3) -> Models:
     return Models(one, two, DualReranker, sums)
 
 
+def alone(retriever: nn.Module) -> Models:
+    """Without a reranker that shares its encoder."""
+    sums = 2 * (vision_sums(VISION) + text_sums(TEXT, VISION, tokens=max(LENGTHS)))
+    return Models(retriever, None, DualReranker, sums)
+
+
 def toys() -> Models:
     return Models(toy("toy stage 1"), toy("toy stage 2"), ToyReranker, 100)
 
@@ -70,16 +78,23 @@ FAMILIES_HELD = {
     "toys": toys,
 }
 
+RETRIEVERS_HELD = FAMILIES_HELD | {
+    "clip": lambda: alone(tiny_clip()),
+    "siglip": lambda: alone(tiny_siglip()),
+    "inversion": lambda: alone(tiny_inversion()),
+}
+each_retriever = pytest.mark.parametrize("models", RETRIEVERS_HELD, indirect=True)
+
 
 @pytest.fixture(params=FAMILIES_HELD)
 def models(request: pytest.FixtureRequest) -> Iterator[Models]:
     with toys_known(), torch.inference_mode():
-        yield FAMILIES_HELD[request.param]()
+        yield RETRIEVERS_HELD[request.param]()
 
 
 def test_every_kind_that_is_known_is_held_to_these_laws() -> None:
-    models = [build() for build in FAMILIES_HELD.values()]
-    held = {module.config.kind for one in models for module in (one.first, one.second)}
+    models = [build() for build in RETRIEVERS_HELD.values()]
+    held = {module.config.kind for one in models for module in (one.first, one.second) if module}
     elsewhere = {"stage1": "blip without its matching head", "vlm": "tests/property/test_vlm.py"}
     assert FAMILIES.keys() - elsewhere.keys() <= held
 
@@ -111,6 +126,7 @@ def close(models: Models, found: Tensor, expected: Tensor) -> None:
 # --- retrievers
 
 
+@each_retriever
 def test_an_image_is_seen_the_same_alone_and_among_others(models: Models) -> None:
     encoder, each = models.retriever.encoder, pixels(models)
     seen = encoder.see(each)
@@ -123,6 +139,7 @@ def test_an_image_is_seen_the_same_alone_and_among_others(models: Models) -> Non
     close(models, encoder.see(each[order]), seen[order])
 
 
+@each_retriever
 def test_embeddings_have_unit_length_and_depend_on_their_image_alone(models: Models) -> None:
     retriever, seen = models.retriever, states(models)
     vectors = retriever.embed(seen)
@@ -132,6 +149,7 @@ def test_embeddings_have_unit_length_and_depend_on_their_image_alone(models: Mod
         close(models, retriever.embed(seen[row : row + 1])[0], vectors[row])
 
 
+@each_retriever
 def test_a_query_is_understood_the_same_beside_longer_ones(models: Models) -> None:
     retriever, seen = models.retriever, states(models)
     answers = retriever.ask(TEXTS, seen)
@@ -145,6 +163,7 @@ def test_a_query_is_understood_the_same_beside_longer_ones(models: Models) -> No
             assert answers.z_t.shape[2] == retriever.config.widths.z_t
 
 
+@each_retriever
 def test_texts_are_read_as_token_ids_within_the_models_positions(models: Models) -> None:
     config = models.retriever.config
     ids = config.tokenizer()(["is red", "", "is red"])
@@ -167,6 +186,7 @@ def counted(work: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
+@each_retriever
 def test_configs_count_what_torch_counts(models: Models) -> None:
     """Texts of one length, so that there is no padding."""
     retriever, seen, texts = models.retriever, states(models), [TEXTS[1]] * 8
@@ -253,6 +273,15 @@ def test_a_reranker_says_whom_it_cannot_follow() -> None:
     assert mine.reranker.config.objections(mine.retriever.config) == []
     assert mine.reranker.config.objections(theirs.retriever.config)
     assert theirs.reranker.config.objections(mine.retriever.config)
+
+
+@pytest.mark.parametrize("build", [tiny_clip, tiny_siglip, tiny_inversion])
+def test_a_reranker_that_reads_z_t_refuses_a_retriever_without_and_says_what_helps(
+    build: Callable[[], Any],
+) -> None:
+    with pytest.raises(CheckpointRefused, match="reads z_t, and this stage 1 has none") as refusal:
+        require_pair(build(), open_reranker(shipped_model("stage2")))
+    assert "a stage 2 that reads images itself" in refusal.value.remedy
 
 
 # --- scorers

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cir_core.checkpoints.published import convert_published, to_published
 from cir_core.errors import CheckpointRefused
-from cir_core.families import ModelConfig
+from cir_core.families import TrainedConfig
 from cir_core.layers.config import TextConfig, VisionConfig, Vocabulary
 from cir_core.rerankers.dual.config import Stage2Config
 from cir_core.rerankers.dual.model import Stage2Model
@@ -25,7 +25,7 @@ VOCABULARIES: list[tuple[Vocabulary, int]] = [
 
 
 @st.composite
-def configs(draw: st.DrawFn) -> ModelConfig:
+def configs(draw: st.DrawFn) -> TrainedConfig:
     """Half of the heads and vocabularies are those of the published format, half are not."""
     published = draw(st.booleans())
     vision_width, text_width = draw(WIDTHS), draw(WIDTHS)
@@ -58,7 +58,7 @@ def configs(draw: st.DrawFn) -> ModelConfig:
 
 @settings(deadline=None)
 @given(configs())
-def test_a_model_comes_back_as_it_was_or_is_refused(config: ModelConfig) -> None:
+def test_a_model_comes_back_as_it_was_or_is_refused(config: TrainedConfig) -> None:
     tensors = numbered(config)
     try:
         published = to_published(config, tensors, "model")
@@ -74,7 +74,7 @@ def test_a_model_comes_back_as_it_was_or_is_refused(config: ModelConfig) -> None
         assert torch.equal(back.tensors[name], tensor), name
 
 
-def is_told_by_shapes(config: ModelConfig) -> bool:
+def is_told_by_shapes(config: TrainedConfig) -> bool:
     merges = config.merge_from if isinstance(config, Stage2Config) else 0
     return (
         64 * config.vision.heads == config.vision.width
@@ -84,7 +84,7 @@ def is_told_by_shapes(config: ModelConfig) -> bool:
     )
 
 
-def numbered(config: ModelConfig) -> dict[str, Tensor]:
+def numbered(config: TrainedConfig) -> dict[str, Tensor]:
     """Each tensor is full of a number of its own, so that none can stand for another."""
     with torch.device("meta"):
         model = Stage1Model(config) if isinstance(config, Stage1Config) else Stage2Model(config)

@@ -76,6 +76,7 @@ def test_every_setting_may_come_from_every_source(tmp_path: Path) -> None:
         "index": "ivf",
         "nlist": 64,
         "nprobe": 8,
+        "text_weight": 0.25,
         "candidates": "/run.trec",
         "embeddings": "/vectors",
         "late_fusion": 0.5,

@@ -23,7 +23,8 @@ def convert(
     source: Annotated[
         Path,
         typer.Argument(
-            help="A published .pt file, a Hugging Face folder (BLIP, Qwen-VL), or a model folder."
+            help="A published .pt file, a Hugging Face folder (BLIP, CLIP, SigLIP, "
+            "Qwen-VL), or a model folder."
         ),
     ],
     out: Annotated[Path, typer.Argument(help="Model folder to write, or .pt file.")],
@@ -40,15 +41,21 @@ def convert(
             help="How a vision-language model is asked; its architecture's usual form if left out."
         ),
     ] = None,
+    clip: Annotated[
+        Path | None,
+        typer.Option(help="The converted CLIP that SEARLE's or LinCIR's .pt belongs to."),
+    ] = None,
 ) -> None:
     """Convert a published checkpoint, or back, strictly: every tensor is mapped or named."""
     from cir_core.errors import UsageError
     from tasks.models import convert as conversion
 
     if to == "folder":
-        made = conversion.convert(source, out, half=half, prompt=prompt)
+        made = conversion.convert(source, out, half=half, prompt=prompt, clip=clip)
     elif half:
         raise UsageError("published checkpoints hold fp32", remedy="leave --half out")
+    elif clip is not None:
+        raise UsageError("only textual inversion needs a CLIP beside it", remedy="leave --clip out")
     elif prompt:
         raise UsageError("published checkpoints are asked nothing", remedy="leave --prompt out")
     else:
