@@ -11,7 +11,7 @@ from torch import Tensor
 from cir_core.checkpoints.conversion import KeyTable
 from cir_core.errors import CheckpointRefused
 from cir_core.families import TrainedConfig
-from cir_core.layers.config import HEAD_WIDTH, TextConfig, VisionConfig, Vocabulary
+from cir_core.layers.config import HEAD_WIDTH, VisionConfig, Vocabulary
 from cir_core.rerankers.dual.config import Stage2Config
 from cir_core.rerankers.dual.variant import PAPERS
 
@@ -160,7 +160,7 @@ def require_told_by_shapes(config: TrainedConfig, source: str) -> None:
     Raises CheckpointRefused naming every size that a checkpoint of nothing but tensors would lose:
     other heads than those of 64, another vocabulary.
     """
-    parts: Mapping[str, VisionConfig | TextConfig] = {"vision": config.vision, "text": config.text}
+    parts: Mapping[str, Any] = {"vision": config.vision, "text": config.text}
     faults = [
         f"{name} has {part.heads} heads at width {part.width}, where it reads width / {HEAD_WIDTH}"
         for name, part in parts.items()
@@ -170,6 +170,10 @@ def require_told_by_shapes(config: TrainedConfig, source: str) -> None:
     if VOCABULARIES.get(words) != config.text.vocabulary:
         known = ", ".join(f"{name} of {size} words" for size, name in VOCABULARIES.items())
         faults.append(f"the vocabulary is {config.text.vocabulary} of {words} words, not {known}")
+    if not isinstance(config.vision, VisionConfig):
+        faults.append(f"its image tokens are of a {config.vision.kind} tower")
+    elif config.vision.fit != "pad" or config.text.marks != "read":
+        faults.append(f"pictures are fit by {config.vision.fit}, marks are {config.text.marks}")
     if isinstance(config, Stage2Config) and not 0 <= config.merge_from <= config.text.layers:
         faults.append(f"merge_from is {config.merge_from} of {config.text.layers} layers")
     if isinstance(config, Stage2Config) and config.prior:

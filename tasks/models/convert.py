@@ -70,7 +70,7 @@ def convert(
             raise UsageError(
                 "a vision-language model's weights stay as they are", remedy="leave --half out"
             )
-        return convert_vlm(source, out, prompt, partial(_require_room, out))
+        return convert_vlm(source, out, prompt, partial(require_room, out))
     if prompt is not None:
         raise UsageError(
             "only a vision-language model is asked with a prompt",
@@ -78,7 +78,7 @@ def convert(
             remedy="leave --prompt out",
         )
     converted = _read(source) if clip is None else read_phi(source, clip)
-    _require_room(out, converted.config)
+    require_room(out, converted.config)
     dtype = torch.float16 if half else torch.float32
     digest = write_checkpoint(out, converted.config.model_dump(), converted.tensors, dtype=dtype)
     return ConvertedModel(
@@ -123,7 +123,7 @@ def convert_back(model: Path, out: Path) -> ConvertedModel:
     )
 
 
-def _require_room(out: Path, config: ModelConfig | VlmConfig) -> None:
+def require_room(out: Path, config: ModelConfig | VlmConfig) -> None:
     """A model may be converted again, over itself; anything else there must not vanish."""
     if not (out / CONFIG_FILE).exists():
         return

@@ -14,7 +14,7 @@ from cir_core.datasets.registry import Dataset
 from cir_core.datasets.selection import keep_out, training_queries
 from cir_core.errors import PreflightError
 from cir_core.layers.config import TextConfig
-from cir_core.layers.vision import VisionTransformer
+from cir_core.layers.vision import FrozenEncoder
 from cir_core.layers.wordpiece import tokenizer_of
 from cir_core.retrievers.blip.fusion import Stage1Model
 from cir_core.training.triplets import ImageTokens, Triplets
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 class RecomputedTokens:
     """Decoded and encoded anew whenever a step asks: no disk, and the cost of a ViT per image."""
 
-    def __init__(self, root: Path, files: list[ImageFile], vision: VisionTransformer) -> None:
+    def __init__(self, root: Path, files: list[ImageFile], vision: FrozenEncoder) -> None:
         self._root, self._files, self._vision = root, files, vision.eval()
 
     def __len__(self) -> int:

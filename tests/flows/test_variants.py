@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from cir_core.checkpoints.grafting import grafted
 from cir_core.layers.wordpiece import Tokenizer
 from cir_core.ports import FusedQueries
 from cir_core.rerankers.dual.model import Stage2Model
@@ -19,10 +20,11 @@ from tasks.feed.pictures import distinct_pictures
 from tasks.feed.references import KeptReferences
 from tasks.feed.token_cache import TokenCache
 from tasks.machine import Machine
-from tasks.models.opening import open_stage2
+from tasks.models.opening import open_stage1, open_stage2
 from tasks.stages.tokens import tokens_of
 from tests.support.small_benchmarks import Bench, rounding_of
 from tests.support.tiny_models import fill
+from tests.support.tiny_towers import tiny_siglip
 from tests.support.workshop import small_workshop
 
 
@@ -64,16 +66,24 @@ def test_every_candidate_has_the_score_of_its_text_and_both_pictures(
 
 
 @pytest.mark.slow
-def test_a_recipe_names_the_variant_that_is_trained(
+def test_both_stages_are_trained_over_another_models_tower(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """SigLIP's, below the text encoder of a base; and a recipe names the variant of stage 2."""
     workshop = small_workshop(tmp_path, monkeypatch)
-    base = workshop.train("pretrain")
+    source = open_stage1(workshop.train("pretrain"))
+    tower = tiny_siglip().vision
+    made = grafted(tower, source, "base")
+    base = tmp_path / "grafted"
+    write_checkpoint(base, made.config.model_dump(), made.tensors, dtype=torch.float16)
+    stage1 = workshop.train("stage1", base=base)
+    assert open_stage1(stage1).encoder.differing(open_stage1(base).encoder) == []
     file = tmp_path / "image.toml"
     file.write_text(
         'preset = "demo"\nmerge_from = 3\n[variant]\nreference = "image"\ntext = false\n'
         "[stage2]\nepochs = 1\n"
     )
-    trained = open_stage2(workshop.train("stage2", recipe=str(file), stage1=base))
+    trained = open_stage2(workshop.train("stage2", recipe=str(file), base=base, stage1=stage1))
     assert trained.config.variant == Variant(reference="image", text=False)
     assert trained.config.merge_from == 3
+    assert trained.vision.config == tower.config

@@ -16,7 +16,8 @@ Accuracy and Stability, 3.1), and by some √n u where errors do not conspire; u
 
 import torch
 
-from cir_core.layers.config import TextConfig, VisionConfig
+from cir_core.layers.config import TextConfig
+from cir_core.layers.encoders import ImageConfig
 
 LAW = torch.finfo(torch.float64).eps ** 0.5
 """1.5e-8, half of a float64's digits. These models' rounding takes a third of them at most (sums of
@@ -43,7 +44,7 @@ def rounding(sums: int, *, magnitude: float = 1.0) -> float:
     return 8 * sums**0.5 * torch.finfo(torch.float32).eps * magnitude
 
 
-def vision_sums(vision: VisionConfig) -> int:
+def vision_sums(vision: ImageConfig) -> int:
     """From pixels to image tokens: patches, then each block's norms, projections, attention over
     the tokens, and MLP."""
     attention = 2 * vision.width + vision.width // vision.heads + vision.tokens
@@ -51,7 +52,7 @@ def vision_sums(vision: VisionConfig) -> int:
     return 3 * vision.patch_size**2 + vision.depth * block + vision.width
 
 
-def text_sums(text: TextConfig, vision: VisionConfig, *, tokens: int) -> int:
+def text_sums(text: TextConfig, vision: ImageConfig, *, tokens: int) -> int:
     """From words and image tokens to a text's last state or a pair's score: in each layer attention
     over the text's ``tokens`` and over the image's, the merge of two branches, the feed-forward,
     and their three norms; then a head that reads both branches."""

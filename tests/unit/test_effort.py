@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cir_core.layers.cost import vision_flops
+from cir_core.layers.encoders import image_flops
 from cir_core.planning.effort import Effort, Forecast, Left, Speeds, Workload, together
 from cir_core.planning.expected import Pool, expect, known
 from cir_core.ports import Load
@@ -39,7 +39,7 @@ SPEEDS = Speeds(
 EVERY, NONE = np.ones(IMAGES), np.zeros(IMAGES)
 ALL = Left(frozenset(STAGES), encoded=EVERY, fused=EVERY, scored=EVERY)
 FIRST_5 = np.repeat([1.0, 0.0], 5)
-VISION, IMAGE_BYTES = vision_flops(STAGE1.vision), 4 * 5 * 12
+VISION, IMAGE_BYTES = image_flops(STAGE1.vision), 4 * 5 * 12
 
 
 def efforts(left: Left = ALL, tokens: Keeping = "auto") -> dict[str, Effort]:

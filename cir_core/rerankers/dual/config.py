@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Int
 from pydantic import NonNegativeFloat
 
-from cir_core.layers.config import Frozen, TextConfig, VisionConfig
-from cir_core.layers.cost import vision_flops
+from cir_core.layers.config import Frozen, TextConfig
+from cir_core.layers.encoders import ImageConfig, image_flops
 from cir_core.layers.preprocess import Preprocess
 from cir_core.layers.wordpiece import Tokenizer, UnreadTexts, tokenizer_of
 from cir_core.ports import Load, RetrieverConfig
@@ -26,7 +26,7 @@ class Stage2Config(Frozen):
     unsaid_by_default: ClassVar = ("variant",)
 
     kind: Literal["stage2"]
-    vision: VisionConfig
+    vision: ImageConfig
     text: TextConfig
     merge_from: int
     prior: NonNegativeFloat = 0.0
@@ -94,7 +94,7 @@ class Stage2Config(Frozen):
 
     def seeing_flops(self) -> int:
         """Of one image."""
-        return vision_flops(self.vision)
+        return image_flops(self.vision)
 
     def beginning_flops(self, lengths: Int[np.ndarray, " query"]) -> float:
         """Once for each query, of these lengths in tokens."""

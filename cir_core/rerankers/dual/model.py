@@ -25,7 +25,7 @@ from cir_core.layers.attention import (
     run_layer,
     token_mask,
 )
-from cir_core.layers.vision import VisionTransformer
+from cir_core.layers.encoders import image_encoder
 from cir_core.rerankers.dual.config import Stage2Config
 from cir_core.rerankers.dual.variant import Context
 
@@ -160,7 +160,7 @@ class Stage2Model(nn.Module):
         self.config = config
         self.checkpointing = False
         text, variant = config.text, config.variant
-        self.vision = VisionTransformer(config.vision)
+        self.vision = image_encoder(config.vision)
         self.embeddings = TextEmbeddings(
             text.vocabulary_size, text.width, text.positions, text.dropout
         )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from cir_core.layers.vision import VisionTransformer
+from cir_core.layers.vision import FrozenEncoder
 from cir_core.ports import FusedQueries, Scorer
 from cir_core.rerankers.dual.config import Stage2Config
 from cir_core.rerankers.dual.engine import RerankEngine
@@ -23,7 +23,7 @@ class DualReranker:
         return self.model.config
 
     @property
-    def encoder(self) -> VisionTransformer:
+    def encoder(self) -> FrozenEncoder:
         return self.model.vision
 
     def open(

@@ -7,7 +7,7 @@ from jaxtyping import Int
 from pydantic import PositiveInt
 
 from cir_core.layers.config import DEMO_TEXT, DEMO_VISION, Frozen, TextConfig, VisionConfig
-from cir_core.layers.cost import vision_flops
+from cir_core.layers.encoders import ImageConfig, image_flops
 from cir_core.layers.preprocess import Preprocess
 from cir_core.layers.wordpiece import Tokenizer, tokenizer_of
 from cir_core.ports import Widths
@@ -21,7 +21,7 @@ class Stage1Config(Frozen):
     """
 
     kind: Literal["blip", "stage1"]
-    vision: VisionConfig
+    vision: ImageConfig
     text: TextConfig
     embedding: PositiveInt
 
@@ -48,7 +48,7 @@ class Stage1Config(Frozen):
 
     def seeing_flops(self) -> int:
         """Of one image."""
-        return vision_flops(self.vision)
+        return image_flops(self.vision)
 
     def asking_flops(self, lengths: Int[np.ndarray, " query"]) -> int:
         """Of queries of these lengths in tokens, their references seen."""

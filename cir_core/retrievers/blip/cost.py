@@ -7,11 +7,12 @@ are under one percent).
 import numpy as np
 from jaxtyping import Int
 
-from cir_core.layers.config import TextConfig, VisionConfig
+from cir_core.layers.config import TextConfig
+from cir_core.layers.encoders import ImageConfig
 
 
 def fusion_flops(
-    text: TextConfig, vision: VisionConfig, embedding: int, lengths: Int[np.ndarray, " query"]
+    text: TextConfig, vision: ImageConfig, embedding: int, lengths: Int[np.ndarray, " query"]
 ) -> int:
     """z_t and the embeddings of queries of these lengths in tokens, their image tokens given and
     projected for each query. Padding is not counted."""

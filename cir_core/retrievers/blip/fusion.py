@@ -17,7 +17,8 @@ from cir_core.layers.attention import (
     token_mask,
 )
 from cir_core.layers.config import TextConfig
-from cir_core.layers.vision import VisionTransformer
+from cir_core.layers.encoders import image_encoder, whole_image
+from cir_core.layers.vision import FrozenEncoder
 from cir_core.layers.wordpiece import pad_tokens
 from cir_core.ports import Asked
 from cir_core.retrievers.blip.config import Stage1Config
@@ -90,7 +91,7 @@ class Stage1Model(nn.Module):
     def __init__(self, config: Stage1Config) -> None:
         super().__init__()
         self.config = config
-        self.vision = VisionTransformer(config.vision)
+        self.vision = image_encoder(config.vision)
         self.text = FusionEncoder(config.text, config.vision.width)
         self.vision_projection = nn.Linear(config.vision.width, config.embedding)
         self.text_projection = nn.Linear(config.text.width, config.embedding)
@@ -99,7 +100,7 @@ class Stage1Model(nn.Module):
             self.matching_head = nn.Linear(config.text.width, 2)
 
     @property
-    def encoder(self) -> VisionTransformer:
+    def encoder(self) -> FrozenEncoder:
         return self.vision
 
     def embed(self, states: Float[Tensor, "image token width"]) -> Float[Tensor, "image embedding"]:
@@ -117,8 +118,9 @@ class Stage1Model(nn.Module):
     def embed_images(
         self, image_tokens: Float[Tensor, "image token width"]
     ) -> Float[Tensor, "image embedding"]:
-        """Unit-length gallery embeddings from each image's [CLS] token."""
-        return functional.normalize(self.vision_projection(image_tokens[:, 0]), dim=-1)
+        """Unit-length gallery embeddings from what stands for each image: [CLS]."""
+        whole = whole_image(self.config.vision, image_tokens)
+        return functional.normalize(self.vision_projection(whole), dim=-1)
 
     def fuse(
         self,

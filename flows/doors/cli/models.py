@@ -45,12 +45,27 @@ def convert(
         Path | None,
         typer.Option(help="The converted CLIP that SEARLE's or LinCIR's .pt belongs to."),
     ] = None,
+    text: Annotated[
+        Path | None,
+        typer.Option(
+            help="A BLIP base, below whose text encoder the image tower of a converted CLIP or "
+            "SigLIP is put: a base for trainings."
+        ),
+    ] = None,
 ) -> None:
     """Convert a published checkpoint, or back, strictly: every tensor is mapped or named."""
     from cir_core.errors import UsageError
     from tasks.models import convert as conversion
 
-    if to == "folder":
+    if text is not None:
+        if prompt or clip is not None or to != "folder":
+            raise UsageError(
+                "--text makes a base of two models", remedy="leave --prompt, --clip and --to out"
+            )
+        from tasks.models.graft import graft
+
+        made = graft(source, text, out, half=half)
+    elif to == "folder":
         made = conversion.convert(source, out, half=half, prompt=prompt, clip=clip)
     elif half:
         raise UsageError("published checkpoints hold fp32", remedy="leave --half out")
