@@ -51,16 +51,16 @@ class Family:
 
 
 BLIP = Family(1, Stage1Config, Stage1Model, lambda model: model)
-DUAL = Family(2, Stage2Config, Stage2Model, DualReranker)
 
-VLM = Family(2, VlmConfig, empty_vlm, VlmReranker, load_vlm, check_vlm)
-
-CLIP = Family(1, ClipConfig, ClipModel, lambda model: model)
-SIGLIP = Family(1, SiglipConfig, SiglipModel, lambda model: model)
-INVERSION = Family(1, InversionConfig, InversionModel, lambda model: model)
-
-FAMILIES: dict[str, Family] = {"blip": BLIP, "stage1": BLIP, "stage2": DUAL, "vlm": VLM}
-FAMILIES |= {"clip": CLIP, "siglip": SIGLIP, "inversion": INVERSION}
+FAMILIES: dict[str, Family] = {
+    "blip": BLIP,
+    "stage1": BLIP,
+    "clip": Family(1, ClipConfig, ClipModel, lambda model: model),
+    "siglip": Family(1, SiglipConfig, SiglipModel, lambda model: model),
+    "inversion": Family(1, InversionConfig, InversionModel, lambda model: model),
+    "stage2": Family(2, Stage2Config, Stage2Model, DualReranker),
+    "vlm": Family(2, VlmConfig, empty_vlm, VlmReranker, load_vlm, check_vlm),
+}
 
 Model = TypeVar("Model", bound=nn.Module)
 
