@@ -1,13 +1,9 @@
 """Late fusion of the stages: a pair's final score is stage 2's plus a weight times stage 1's."""
 
-from typing import Literal
-
 import numpy as np
 from jaxtyping import Float, Int
 
-Scale = Literal["standardised", "raw"]
-"""``standardised``: of each query's pool, both stages' scores have mean 0 and deviation 1 before
-they are added. ``raw``: as they are, a cosine and a logit."""
+from cir_core.types import Scale
 
 WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
 """Tried where the weight is fitted, of standardised scores: from stage 2 alone to an order that is

@@ -128,3 +128,7 @@ Depth = int | Literal["all"]
 Keeping = Literal["auto", "cache", "recompute"]
 """``cache`` keeps image tokens in the store first and reads them; ``auto`` reads them where they
 are kept already; ``recompute`` does not look."""
+
+Scale = Literal["standardised", "raw"]
+"""``standardised``: of each query's pool, both stages' scores have mean 0 and deviation 1 before
+they are added. ``raw``: as they are, a cosine and a logit."""

@@ -8,11 +8,10 @@ import torch
 
 from cir_core.datasets.registry import Dataset
 from cir_core.errors import UsageError
-from cir_core.late_fusion import Scale
 from cir_core.layers.precision import require_precision
 from cir_core.search.choice import IndexChoice
 from cir_core.search.indexes import require_available
-from cir_core.types import Depth, Precision
+from cir_core.types import Depth, Precision, Scale
 from flows.ends import End, needs_stage2
 from flows.machine import find_device, find_workers
 from flows.own import complete, open_dataset

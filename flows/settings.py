@@ -15,9 +15,8 @@ from pydantic import (
     PositiveInt,
 )
 
-from cir_core.late_fusion import Scale
 from cir_core.search.choice import IndexKind
-from cir_core.types import Keeping, Precision, RunSplit
+from cir_core.types import Keeping, Precision, RunSplit, Scale
 from flows.about import DATA, MACHINE, METHOD, MODELS, About
 from flows.ends import End
 from flows.suggestions import category_names, dataset_names, protocol_names

@@ -8,9 +8,8 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from cir_core.late_fusion import Scale
 from cir_core.protocols import PROTOCOLS, Protocol
-from cir_core.types import FirstStage
+from cir_core.types import FirstStage, Scale
 from storage import schemas
 from storage.artifacts import Artifact
 from storage.identities import Identity

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cir_core.errors import PreflightError, ProblemsFound, UsageError
-from cir_core.late_fusion import Scale, fused_scores
+from cir_core.late_fusion import fused_scores
 from cir_core.protocols import PROTOCOLS
 from cir_core.submissions import circo, cirr
 from cir_core.submissions.faults import Verdict
 from cir_core.submissions.formats import ExportFormat, Stage, compact_json
 from cir_core.submissions.trec import qrel_lines, run_lines
-from cir_core.types import Benchmark, Pool
+from cir_core.types import Benchmark, Pool, Scale
 from storage.atomic import commit, commit_text
 from storage.runs import find_run, read_as_ours
 from storage.store import Store

@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cir_core.errors import PreflightError
-from cir_core.late_fusion import Scale, fused_scores, weights_to_try
+from cir_core.late_fusion import fused_scores, weights_to_try
 from cir_core.metrics.recall import AVERAGE, TargetRanks, recall_metrics
 from cir_core.ordering import grouped_best_first
+from cir_core.types import Scale
 from storage import schemas
 from storage.tables import rows_of
 from storage.views import Fitted, Ingested, Retrieved, Scored

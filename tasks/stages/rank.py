@@ -8,11 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cir_core.late_fusion import Scale, fused_scores
+from cir_core.late_fusion import fused_scores
 from cir_core.ordering import grouped_best_first
 from cir_core.planning.disk import Counts
 from cir_core.ports import Widths
 from cir_core.protocols import Subset
+from cir_core.types import Scale
 from storage import schemas
 from storage.views import Fitted, Ingested, Ranked, Retrieved, Scored
 from tasks.stages.scored import pools_of, scored_candidates
