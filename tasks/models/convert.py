@@ -8,7 +8,6 @@ import torch
 from cir_core.checkpoints.conversion import Converted
 from cir_core.checkpoints.hf_blip import convert_hf_blip
 from cir_core.checkpoints.original_blip import (
-    MODEL_KEY,
     convert_base,
     convert_covr,
     is_base,
@@ -145,7 +144,7 @@ def require_room(out: Path, config: ModelConfig | VlmConfig) -> None:
 def _read(source: Path) -> Converted:
     if source.is_dir():
         return _read_hf(source)
-    model = read_pickle(source, (*MODEL_KEYS, MODEL_KEY))
+    model = read_pickle(source, MODEL_KEYS)
     if is_base(model.tensors):
         return convert_base(model.tensors, str(source))
     if is_covr(model.model_key, model.tensors):

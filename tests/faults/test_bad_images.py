@@ -18,6 +18,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from cir_core.errors import REMEDIES, ImageProblem
+from cir_core.layers import smart_resize
 from cir_core.picture_files import FORMATS
 from storage.sources import images
 from storage.sources.images import (
@@ -628,5 +629,6 @@ def test_a_huge_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
 
 
 def test_every_kind_of_problem_has_a_remedy_and_only_these() -> None:
-    told = re.findall(r'ImageProblem\(\s*"(\w+)"', Path(images.__file__).read_text())
+    files = (Path(str(one.__file__)).read_text() for one in (images, smart_resize))
+    told = {kind for text in files for kind in re.findall(r'ImageProblem\(\s*"(\w+)"', text)}
     assert {*told, "truncated"} == REMEDIES.keys()
