@@ -27,8 +27,9 @@ from torch import Tensor
 
 from cir_core.datasets.demo.drawing import draw
 from cir_core.datasets.demo.garments import CATEGORIES, draw_garment
-from cir_core.layers.config import DEMO_VISION, VisionConfig
-from cir_core.layers.vision import VisionTransformer
+from cir_core.layers.config import DEMO_VISION
+from cir_core.layers.encoders import ImageConfig, image_encoder
+from cir_core.layers.vision import FrozenEncoder
 from flows.machine import find_device, find_workers
 from storage.sources.images import sha256_of_bytes
 from tasks.feed.decode import ImageFile
@@ -113,9 +114,9 @@ def write_files(root: Path, kind: str, images: int) -> list[ImageFile]:
 class Rounds:
     """One ViT, one set of files, and the ways to bring them together."""
 
-    def __init__(self, root: Path, files: list[ImageFile], vision: VisionTransformer) -> None:
+    def __init__(self, root: Path, files: list[ImageFile], vision: FrozenEncoder) -> None:
         self.root, self.files, self.vision = root, files, vision
-        self.device = vision.cls_token.device
+        self.device = vision.position.device
 
     def feed(self, rows: range, batch: int, workers: int) -> Iterator[Tensor]:
         with feed_pixels(
@@ -153,9 +154,9 @@ class Rounds:
         found.images += len(rows)
 
 
-def run(name: str, config: VisionConfig, images: int, rounds: int, found: Measured) -> Measured:
+def run(name: str, config: ImageConfig, images: int, rounds: int, found: Measured) -> Measured:
     torch.manual_seed(0)
-    vision = VisionTransformer(config).eval().to(found.device)
+    vision = image_encoder(config).eval().to(found.device)
     with tempfile.TemporaryDirectory() as folder:
         bench = Rounds(Path(folder), write_files(Path(folder), name, images), vision)
         some = load_pixels(bench.root, bench.files[: found.batch], vision.pictures).pixels
