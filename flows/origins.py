@@ -15,7 +15,8 @@ from pydantic import ValidationError
 
 from cir_core.datasets.registry import DATASETS
 from cir_core.errors import UsageError
-from flows.settings import Settings
+from flows.ablation_settings import AblationSettings
+from flows.settings import Settings, in_home
 from flows.training_settings import TrainingSettings
 
 SETTINGS_FILE = "cir.toml"
@@ -93,6 +94,32 @@ def parse_training(
             cause="; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors()),
             remedy="`cir-pipeline train --help` tells what is allowed",
         ) from error
+
+
+def parse_ablation(
+    flags: Mapping[str, Any], environment: Mapping[str, str], **values: Any
+) -> AblationSettings:
+    """The flags that a run has too, resolved as a run's, and the ablation's own ``values``. What
+    its file says of ``[data]`` is over the environment and ``cir.toml``, and below flags, so here
+    it is not set. Raises UsageError listing every mistake at once."""
+    found = resolve(flags, environment)
+    config = in_home(Path(values["config"]))
+    declared = with_folder(_data_in(config))
+    kept = {
+        name: getattr(found.settings, name)
+        for name in found.settings.model_fields_set
+        if name not in declared or found.origins[name] == "flag"
+    }
+    return AblationSettings(data=Settings(**kept), **values)
+
+
+def _data_in(config: Path) -> dict[str, Any]:
+    """Nothing of a file that cannot be read: whoever reads all of it says why."""
+    try:
+        data = tomllib.loads(config.read_text(encoding="utf-8-sig")).get("data")
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return {}
+    return data if isinstance(data, dict) else {}
 
 
 def _with_folders(

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from flows.ablation.costs import measured
 from flows.ablation.rendering import FILES, render
-from flows.ablation.settings import AblationSettings
 from flows.ablation.table import Finished, Table, table_of
 from flows.ablation.trials import Checked, Trial, check, recipe_file, trials_of
+from flows.ablation_settings import AblationSettings
 from flows.engines.engine import Engine
 from flows.inputs import resolve_inputs
 from flows.run import ingest_split, run_pipeline

@@ -19,7 +19,7 @@ from flows.ablation.declaration import (
     read_declaration,
     unusable,
 )
-from flows.ablation.settings import AblationSettings
+from flows.ablation_settings import AblationSettings
 from flows.origins import with_folder
 from flows.own import complete, open_dataset
 from flows.recipes import changed_preset, merged, recipe_changes, recipe_text

@@ -12,7 +12,7 @@ from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 
 from flows.ablation.run import Ablated, run_ablation
-from flows.ablation.settings import AblationSettings
+from flows.ablation_settings import AblationSettings
 from flows.doors.parameters import parameters_of
 from flows.drift import require_unchanged
 from flows.engines.engine import Prefect

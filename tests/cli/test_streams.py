@@ -112,8 +112,9 @@ def test_what_the_work_ended_with_is_told_though_stdout_fails_too(
 
 @pytest.mark.parametrize("arguments", [["sql", MUCH], ["--show-completion", "bash"]])
 def test_a_full_disk_is_told_and_no_bug(store: Path, arguments: list[str]) -> None:
+    is_named = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # no shell may have started us
     with open("/dev/full", "w") as full:
-        ended = started(*arguments, stdout=full, stderr=subprocess.PIPE)
+        ended = started(*arguments, stdout=full, stderr=subprocess.PIPE, env=is_named)
     assert ended.returncode == 8
     assert ended.stderr.startswith(b"error: the result cannot be written to stdout\n  cause:")
 

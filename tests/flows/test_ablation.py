@@ -16,10 +16,11 @@ from cir_core.retrievers.blip.fusion import Stage1Model
 from cir_core.training import presets
 from flows.ablation import costs
 from flows.ablation.run import list_trials, run_ablation
-from flows.ablation.settings import AblationSettings, parse_ablation
 from flows.ablation.trials import recipe_file
+from flows.ablation_settings import AblationSettings
 from flows.doors.cli.app import app
 from flows.engines.engine import InProcess
+from flows.origins import parse_ablation
 from flows.settings import Settings
 from flows.train import run_training
 from flows.training_settings import TrainingSettings

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from cir_core.datasets.registry import DATASETS
 from cir_core.errors import PreflightError, ProblemsFound
 from flows.ablation.declaration import faults_of, read_declaration
-from flows.ablation.settings import AblationSettings
+from flows.ablation_settings import AblationSettings
 from flows.doors.deployments import (
     cir_ablation,
     cir_pipeline,

@@ -12,7 +12,7 @@ import typer
 from pydantic import BaseModel, ByteSize, ConfigDict, PositiveInt
 from typer.testing import CliRunner
 
-from flows.ablation.settings import AblationSettings
+from flows.ablation_settings import AblationSettings
 from flows.about import About, settings_of
 from flows.doors.cli.config import config_show
 from flows.doors.cli.models import DATA

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from pydantic import BaseModel
 
-from flows.ablation.settings import AblationSettings
+from flows.ablation_settings import AblationSettings
 from flows.about import Setting, settings_of
 from flows.settings import Settings
 from flows.training_settings import TrainingSettings

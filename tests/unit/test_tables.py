@@ -35,7 +35,9 @@ SCHEMAS = {
     "metrics": schemas.METRICS,
     "galleries": schemas.GALLERIES,
     "export": schemas.EXPORT,
+    "fusion curve": schemas.FUSION_CURVE,
     "embeddings": schemas.of_width(schemas.EMBEDDINGS, WIDTH),
+    "query embeddings": schemas.of_width(schemas.QUERY_EMBEDDINGS, WIDTH),
     "fused": schemas.of_width(schemas.FUSED_QUERIES, WIDTH),
 }
 
@@ -44,16 +46,18 @@ def example(kind: pa.DataType, row: int) -> Any:
     """A value of a column's type, different in each row."""
     if pa.types.is_string(kind):
         return HOSTILE[row % len(HOSTILE)]
+    if pa.types.is_boolean(kind):
+        return row % 2 == 0
     if pa.types.is_integer(kind):
         return [0, 2**31 - 1, -(2**31)][row % 3]
     if pa.types.is_floating(kind):
         return [0.5, -0.0, 1.25e-30][row % 3] * (row + 1)
     if pa.types.is_binary(kind):
         return bytes([0, row, 255]) * row
-    if pa.types.is_fixed_size_list(kind):
-        return [row + 0.5 * column for column in range(kind.list_size)]
-    assert pa.types.is_list(kind)
-    return [example(kind.value_type, row + index) for index in range(row % 4)]
+    is_fixed = pa.types.is_fixed_size_list(kind)
+    assert is_fixed or pa.types.is_list(kind)
+    size = kind.list_size if is_fixed else row % 4
+    return [example(kind.value_type, row + index) for index in range(size)]
 
 
 def filled(schema: pa.Schema, rows: int) -> pa.Table:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.ablation.settings import AblationSettings, parse_ablation
+from flows.ablation_settings import AblationSettings
 from flows.about import settings_of
 from flows.doors.cli.models import DATA
 from flows.doors.cli.options import Json, flags_of, options_of, takes
@@ -33,6 +33,7 @@ def ablate(
     """
     from flows.ablation.run import list_trials
     from flows.engines.engine import InProcess
+    from flows.origins import parse_ablation
 
     flags = {name: values.pop(name) for name in SHARED}
     settings = parse_ablation(flags, os.environ, **values)
