@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +30,7 @@ from tasks.feed.pictures import distinct_pictures
 from tasks.models.opening import read_reranker_config, read_retriever_config
 from tasks.planning.calibrate import Sample, calibrate
 from tasks.planning.standing import Standing, State, standing_of, standing_of_output
-from tasks.planning.workload import count_workload
+from tasks.planning.workload import count_workload, reading_of_pairs
 from tasks.shards import rows_in
 from tasks.stages.choosing import Choosing
 from tasks.stages.fit import Fit
@@ -115,17 +116,19 @@ def make_plan(settings: Settings, *, started: float) -> Plan:
         encoded = None if found.lacks("encode", "fuse") else first.encode.made
         if encoded is not None:
             stop_on_problems(problems_of(ingested, first), settings.allow_missing)
-        work = count_workload(
+        count = partial(
+            count_workload,
             ingested,
-            stage1,
             k=first.retrieve.k,
             encoded=encoded,
             candidates=_chosen(first.retrieve, is_made=found.has("retrieve")),
         )
+        work, reading = count(stage1), reading_of_pairs(stage1, stage2)
+        asked = work if reading is stage1 else count(reading)
         speeds = Speeds()
         if found.lacks("encode", "fuse", "retrieve", "rerank"):
             speeds = _calibrate(inputs, ingested, work, first.retrieve.k)
-    of_run = Forecast(work, found.left(graph), stage1, stage2, speeds, inputs.machine.tokens)
+    of_run = Forecast(work, asked, found.left(graph), stage1, stage2, speeds, inputs.machine.tokens)
     of_cache = replace(of_run, tokens="cache")
     stages = declared(graph)
     efforts, cached = efforts_of(of_run, stages), efforts_of(of_cache, stages)

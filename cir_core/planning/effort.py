@@ -23,12 +23,12 @@ Encoding = Literal["stage1", "stage2"]
 
 @dataclass(frozen=True)
 class Workload:
-    """What a split asks of both stages: of so many ingested ``images``, ``pictures`` are distinct.
+    """What a split asks of a model: of so many ingested ``images``, ``pictures`` are distinct.
 
-    ``token_ids`` are those of each distinct text that is fused, of a query that is asked both ways
-    two; ``references`` the rows of their pictures. ``compared`` sums over queries the images of
-    their gallery. ``candidates`` are the rows of stage 1's table, ``expected`` the pairs of a text
-    and a picture.
+    ``token_ids`` are those of each distinct text as the model reads it, of a query that is asked
+    both ways two; ``references`` the rows of their pictures. ``compared`` sums over queries the
+    images of their gallery. ``candidates`` are the rows of stage 1's table, ``expected`` the pairs
+    of a text and a picture.
     """
 
     images: int
@@ -104,12 +104,14 @@ def together(efforts: Iterable[Effort]) -> Effort:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What the stages count with: the work of the split, what is left of it, the models, and this
-    machine's speeds. Ranks of targets beyond the K candidates are nowhere in it, since their number
-    is not known: they take as long again as the search at most. A run that ends before any pair
-    is scored has no ``stage2``."""
+    """What the stages count with: the ``work`` of the split as stage 1 reads it, the same as it is
+    ``asked`` of stage 2, what is left of it, the models, and this machine's speeds. Ranks of
+    targets beyond the K candidates are nowhere in it, since their number is not known: they take as
+    long again as the search at most. A run that ends before any pair is scored has no ``stage2``.
+    """
 
     work: Workload
+    asked: Workload
     left: Left
     stage1: RetrieverConfig
     stage2: RerankerConfig | None
@@ -128,7 +130,7 @@ class Forecast:
     @cached_property
     def scored(self) -> Expected:
         """The pairs that are left."""
-        return self.work.expected.of_images(self.left.scored)
+        return self.asked.expected.of_images(self.left.scored)
 
     @cached_property
     def fused(self) -> Float[np.ndarray, " text"]:
@@ -187,7 +189,7 @@ class Forecast:
     def scoring(self) -> Effort:
         """Of the pairs that are left, and of their images."""
         assert self.stage2 is not None, "a run without stage 2 scores nothing"
-        pairs, begun = self.scored, self.stage2.beginning_flops(self.work.lengths)
+        pairs, begun = self.scored, self.stage2.beginning_flops(self.asked.lengths)
         flops = round(begun + self.stage2.scoring_flops(pairs.load))
         scored = Effort(
             queries=self.work.queries,

@@ -21,7 +21,7 @@ from tasks.feed.image_tokens import Pictures
 from tasks.machine import Machine
 from tasks.models.opening import open_encoder, read_reranker_config, read_retriever_config
 from tasks.planning.calibrate import Sample, calibrate_scoring
-from tasks.planning.workload import count_workload
+from tasks.planning.workload import count_workload, reading_of_pairs
 
 SERVE = "tasks.planning.scoring_cost:serve"
 
@@ -66,7 +66,7 @@ def measure(one: Scoring) -> ScoringCost:
     k = pc.max(candidates["stage1_rank"]).as_py() or 0
     work = count_workload(
         ingested,
-        read_retriever_config(one.stage1),
+        reading_of_pairs(read_retriever_config(one.stage1), config),
         k=k,
         encoded=chosen.encoded if chosen.first_stage == "stage1" else None,
         candidates=candidates,

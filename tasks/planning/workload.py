@@ -1,4 +1,4 @@
-"""What an ingested split asks of both stages, counted from its tables."""
+"""What an ingested split asks of a model, counted from its tables."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from cir_core.planning.effort import Workload
 from cir_core.planning.expected import Expected, Pool, expect, known
-from cir_core.ports import Load, RetrieverConfig
+from cir_core.ports import Load, Reading, RerankerConfig, RetrieverConfig
 from cir_core.search.candidates import NONE_REMOVED
 from storage.tables import rows_of
 from storage.views import Encoded, Ingested
@@ -19,15 +19,14 @@ from tasks.stages.questions import Questions, read_questions
 
 def count_workload(
     source: Ingested,
-    config: RetrieverConfig,
+    reading: Reading,
     *,
     k: int,
     encoded: Encoded | None,
     candidates: pa.Table | None,
 ) -> Workload:
     """Of the images and queries that can be used: could be decoded, too, where ``encoded`` tells.
-    Pairs are counted from stage 1's ``candidates`` where it has chosen, and expected otherwise.
-    Raises PreflightError as ``tokenize``."""
+    Pairs are counted from stage 1's ``candidates`` where it has chosen, and expected otherwise."""
     removes_reference = source.protocol.removes_reference
     images = source.read("images")
     usable = images
@@ -36,7 +35,7 @@ def count_workload(
     pictures = distinct_pictures(images)
     queries = source.read("queries")
     queries = queries.filter(pc.is_in(queries["reference_id"], usable["image_id"].combine_chunks()))
-    texts = _texts(queries, read_questions(config, queries, pictures))
+    texts = _texts(queries, read_questions(reading, queries, pictures))
     gallery = source.read("gallery").join(
         usable.select(["image_id"]), "image_id", join_type="inner"
     )
@@ -66,6 +65,11 @@ def count_workload(
         candidates=candidates_expected,
         expected=expected,
     )
+
+
+def reading_of_pairs(stage1: RetrieverConfig, stage2: RerankerConfig | None) -> Reading:
+    """Whose token ids stage 2 scores: those of the z_t, or, without one, its own."""
+    return stage1 if stage2 is None or stage2.state_width else stage2
 
 
 def _texts(queries: pa.Table, questions: Questions) -> pa.Table:

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 
 from cir_core.checkpoints.grafting import grafted
 from cir_core.layers.wordpiece import Tokenizer
-from cir_core.ports import FusedQueries
+from cir_core.ports import FusedQueries, Load
 from cir_core.rerankers.dual.model import Stage2Model
 from cir_core.rerankers.dual.variant import Variant
 from cir_core.rerankers.plain import ReferenceScorer
@@ -21,6 +22,8 @@ from tasks.feed.references import KeptReferences
 from tasks.feed.token_cache import TokenCache
 from tasks.machine import Machine
 from tasks.models.opening import open_stage1, open_stage2
+from tasks.planning import calibrate
+from tasks.planning.scoring_cost import Scoring, measure
 from tasks.stages.tokens import tokens_of
 from tests.support.small_benchmarks import Bench, rounding_of
 from tests.support.tiny_models import fill
@@ -63,6 +66,33 @@ def test_every_candidate_has_the_score_of_its_text_and_both_pictures(
     expected = ReferenceScorer(model, asked).score(images, each, each)
     found = scores["stage2_score"].to_numpy()
     np.testing.assert_allclose(found, expected, rtol=0, atol=rounding_of(fiq.pair))
+
+
+def test_pairs_are_counted_as_stage_2_reads_them(
+    fiq: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a plan and by what an ablation tells: of empty texts here, whatever stage 1 reads."""
+    monkeypatch.setattr(calibrate, "SECONDS", 0.001)
+    model = write_variant(fiq, tmp_path / "model", Variant(reference="image", text=False))
+    of_model = {"stage2": tmp_path / "model"}
+    (planned,) = (
+        stage.effort
+        for stage in make_plan(fiq.settings(tmp_path / "store", **of_model), started=0.0).stages
+        if stage.stage == "rerank"
+    )
+    run = fiq.run(tmp_path / "store", **of_model)
+    scores = run.evaluated.ranked.scored.read("scores")
+    rows = distinct_pictures(run.evaluated.ingested.read("images")).of(scores["image_id"])
+    images, image = np.unique(rows, return_inverse=True)
+    texts = len(pc.unique(scores["query_id"]))
+    load = Load.of(np.full(len(rows), 2), image, images=len(images))
+    flops = model.config.scoring_flops(load) + model.config.beginning_flops(np.full(texts, 2))
+    cost = measure(
+        Scoring(run.evaluated, fiq.root, fiq.pair.stage1, tmp_path / "model", "fp32", Machine())
+    )
+    assert (cost.pairs, planned.pairs) == (len(rows), len(rows))
+    assert cost.flops_per_pair == pytest.approx(flops / len(rows))
+    assert planned.flops == pytest.approx(flops, rel=0.05), "who asks of which image is expected"
 
 
 @pytest.mark.slow

@@ -43,7 +43,7 @@ VISION, IMAGE_BYTES = image_flops(STAGE1.vision), 4 * 5 * 12
 
 
 def efforts(left: Left = ALL, tokens: Keeping = "auto") -> dict[str, Effort]:
-    return efforts_of(Forecast(WORK, left, STAGE1, STAGE2, SPEEDS, tokens))
+    return efforts_of(Forecast(WORK, WORK, left, STAGE1, STAGE2, SPEEDS, tokens))
 
 
 def about(seconds: float) -> object:
