@@ -28,8 +28,9 @@ from storage.views import Ingested
 from tasks.feed.image_tokens import Pictures
 from tasks.feed.pictures import distinct_pictures
 from tasks.models.opening import read_reranker_config, read_retriever_config
-from tasks.planning.calibrate import Sample, calibrate
+from tasks.planning.calibrate import calibrate
 from tasks.planning.standing import Standing, State, standing_of, standing_of_output
+from tasks.planning.timing import Sample
 from tasks.planning.workload import count_workload, reading_of_pairs
 from tasks.shards import rows_in
 from tasks.stages.choosing import Choosing

@@ -9,6 +9,17 @@ from torch import Tensor
 
 from cir_core.checkpoints.conversion import Converted, KeyTable, rename, unwrapped
 from cir_core.checkpoints.hf_pictures import COLOURS, picture_fields
+from cir_core.checkpoints.hf_tower_names import (
+    CLIP,
+    HEAD,
+    PHI,
+    PROJECTIONS,
+    SCALES,
+    SIGLIP,
+    TEXT_SIZES,
+    UNSAID,
+    VISION_SIZES,
+)
 from cir_core.errors import CheckpointRefused
 from cir_core.families import parse_config
 from cir_core.layers.token_files import TOKENIZER_FILE, FileTokenizer
@@ -16,103 +27,6 @@ from cir_core.layers.transformer import Activation
 from cir_core.retrievers.clip.config import TEMPLATE, ClipConfig
 
 MODEL_TYPES = ("clip", "siglip", "siglip2")
-
-PHI_KEY = "Phi"
-"""Of the state dict in SEARLE's and LinCIR's files."""
-
-_OUT = "encoder.layers.{layer}"
-
-
-def _blocks(tower: str, ours: str) -> dict[str, str]:
-    block, mine = f"{tower}.{_OUT}", f"{ours}.blocks.{{layer}}"
-    return {
-        f"{block}.layer_norm1": f"{mine}.attention_norm",
-        f"{block}.self_attn.q_proj": f"{mine}.attention.query",
-        f"{block}.self_attn.k_proj": f"{mine}.attention.key",
-        f"{block}.self_attn.v_proj": f"{mine}.attention.value",
-        f"{block}.self_attn.out_proj": f"{mine}.attention.output",
-        f"{block}.layer_norm2": f"{mine}.mlp_norm",
-        f"{block}.mlp.fc1": f"{mine}.mlp.expand",
-        f"{block}.mlp.fc2": f"{mine}.mlp.contract",
-    }
-
-
-TOWERS = {
-    "vision_model.embeddings.patch_embedding": "vision.patch",
-    "vision_model.embeddings.position_embedding.weight": "vision.position",
-    "vision_model.post_layernorm": "vision.norm",
-    "text_model.embeddings.token_embedding": "text.word",
-    "text_model.embeddings.position_embedding": "text.position",
-    "text_model.final_layer_norm": "text.norm",
-    **_blocks("vision_model", "vision"),
-    **_blocks("text_model", "text"),
-}
-
-CLIP = TOWERS | {
-    "vision_model.embeddings.class_embedding": "vision.cls_token",
-    "vision_model.pre_layrnorm": "vision.input_norm",  # spelled so
-    "visual_projection": "vision_projection",
-    "text_projection": "text_projection",
-}
-
-_HEAD = "vision_model.head"
-_PROJECTIONS = ("query", "key", "value")
-
-SIGLIP = TOWERS | {
-    f"{_HEAD}.probe": "head.probe",
-    f"{_HEAD}.attention.out_proj": "head.attention.output",
-    f"{_HEAD}.layernorm": "head.norm",
-    f"{_HEAD}.mlp.fc1": "head.mlp.expand",
-    f"{_HEAD}.mlp.fc2": "head.mlp.contract",
-    "text_model.head": "text_projection",
-    **{
-        f"{_HEAD}.attention.in_proj_{leaf}[{name}]": f"head.attention.{name}.{leaf}"
-        for name in _PROJECTIONS
-        for leaf in ("weight", "bias")
-    },
-}
-
-PHI = {"layers.0": "phi.first", "layers.3": "phi.second", "layers.6": "phi.third"}
-
-SCALES = ("logit_scale", "logit_bias")
-"""Of the contrastive loss: an order of candidates does not depend on them, so they are dropped."""
-
-_TEXT = {
-    "vocabulary_size": "vocab_size",
-    "width": "hidden_size",
-    "layers": "num_hidden_layers",
-    "heads": "num_attention_heads",
-    "feed_forward": "intermediate_size",
-    "positions": "max_position_embeddings",
-    "activation": "hidden_act",
-    "epsilon": "layer_norm_eps",
-}
-_VISION = {
-    "image_size": "image_size",
-    "patch_size": "patch_size",
-    "width": "hidden_size",
-    "depth": "num_hidden_layers",
-    "heads": "num_attention_heads",
-    "mlp_width": "intermediate_size",
-    "activation": "hidden_act",
-    "epsilon": "layer_norm_eps",
-}
-_SIZES = {"num_hidden_layers": 12, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
-_WIDE = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
-_NARROW = {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8}
-_SIGLIP = _SIZES | _WIDE | {"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}
-
-UNSAID: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
-    "clip": (
-        _SIZES | _NARROW | {"vocab_size": 49408, "max_position_embeddings": 77},
-        _SIZES | _WIDE | {"image_size": 224, "patch_size": 32},
-    ),
-    "siglip": (
-        _SIGLIP | {"vocab_size": 32000, "max_position_embeddings": 64},
-        _SIGLIP | {"image_size": 224, "patch_size": 16},
-    ),
-}
-"""What Hugging Face's configs, of text and of vision, mean by fields that they leave out."""
 
 
 @dataclass(frozen=True)
@@ -172,10 +86,10 @@ def _towers(folder: HubFolder, kind: str) -> dict[str, Any]:
         "kind": kind,
         "vision": {
             "kind": kind,
-            **{ours: vision[theirs] for ours, theirs in _VISION.items()},
+            **{ours: vision[theirs] for ours, theirs in VISION_SIZES.items()},
             **picture_fields(folder.pictures, vision["image_size"], folder.source),
         },
-        "text": {ours: text[theirs] for ours, theirs in _TEXT.items()},
+        "text": {ours: text[theirs] for ours, theirs in TEXT_SIZES.items()},
         "attached": {TOKENIZER_FILE: folder.tokenizer},
     }
 
@@ -230,11 +144,11 @@ def _split_head(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """torch's MultiheadAttention keeps three projections in one tensor."""
     split: dict[str, Tensor] = {}
     for key, tensor in state.items():
-        fused = key.startswith(f"{_HEAD}.attention.in_proj_") and len(tensor) % 3 == 0
+        fused = key.startswith(f"{HEAD}.attention.in_proj_") and len(tensor) % 3 == 0
         if fused:
             split |= {
                 f"{key}[{name}]": part
-                for name, part in zip(_PROJECTIONS, tensor.chunk(3), strict=True)
+                for name, part in zip(PROJECTIONS, tensor.chunk(3), strict=True)
             }
         else:
             split[key] = tensor

@@ -1,5 +1,4 @@
-"""A model on disk: a folder with ``config.json`` and ``model.safetensors``, or, where others wrote
-the weights in several files, their index and these.
+"""A model on disk: a folder with ``config.json`` and weights.
 
 Storage knows names and bytes; which names and shapes a model has is the core's to say. The weights
 carry the sha256 of their tensors, so that a load notices a flipped bit. It stands in their own
@@ -9,24 +8,28 @@ header: both appear in one move, and nobody edits it by hand, as people do a ``c
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from cir_core.errors import CheckpointRefused, NonFiniteError
 from storage.atomic import commit, commit_text
+from storage.models.weights import (
+    WEIGHTS_FILE,
+    add_tensor,
+    opened,
+    sha256_of_tensors,
+    sha256_of_weights,
+    weight_files,
+)
 
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
-"""Of weights in several files: its ``weight_map`` says which tensor is in which."""
+CONFIG_FILE = "config.json"
 
 ATTACHED = "attached"
 """In a config: texts that are part of it and too long to stand in it. On disk each is a file beside
@@ -74,7 +77,7 @@ def write_checkpoint(
     }
     _require_fit(tensors, stored, folder)
 
-    record = {RECORD: _sha256(stored)}
+    record = {RECORD: sha256_of_tensors(stored)}
 
     def write(temporary: Path) -> None:
         save_file(stored, temporary, metadata=record)
@@ -116,7 +119,7 @@ def write_linked(folder: Path, config: Mapping[str, Any], source: Path) -> str:
     linked where the file system can, and copied elsewhere. The config records the sha256 of their
     tensors, which is returned. Files that it attaches are written, itself last. Raises as
     ``read_shapes``."""
-    digest = _sha256_of_weights(source)
+    digest = sha256_of_weights(source)
     for name, path in weight_files(source).items():
         commit(folder / name, partial(_link, path.resolve()))
     _write_config(folder, {**config, LINKED: digest})
@@ -188,10 +191,10 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     unreadable, or when the tensors are not those that the file's record names.
     """
     config, tensors, digest = read_config(folder), {}, hashlib.sha256()
-    with _opened(folder) as weights:
+    with opened(folder) as weights:
         for name in sorted(weights.keys()):
             stored = weights.get_tensor(name).clone()
-            _update(digest, name, stored)
+            add_tensor(digest, name, stored)
             tensors[name] = stored.to(torch.float32)
         _require_recorded(weights, config, digest.hexdigest(), folder)
     return Checkpoint(config, _identity(config, digest.hexdigest()), tensors)
@@ -200,87 +203,6 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 def read_tensors(folder: Path) -> dict[str, Tensor]:
     """All tensors in fp32. Raises as ``read_checkpoint``."""
     return read_checkpoint(folder).tensors
-
-
-def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Each tensor's shape, from the file's header alone. Raises CheckpointRefused when the file is
-    missing or unreadable."""
-    with _opened(folder) as weights:
-        names = weights.keys()
-        return {name: tuple(weights.get_slice(name).get_shape()) for name in names}
-
-
-def differing_tensors(folder: Path, other: Path, prefix: str) -> list[str]:
-    """Names with this prefix that one model lacks, or whose values are not equal in fp32; two
-    tensors at a time are in memory. Raises as ``read_shapes``."""
-    with _opened(folder) as ours, _opened(other) as theirs:
-        names = {name for name in (*ours.keys(), *theirs.keys()) if name.startswith(prefix)}
-        shared = names & {*ours.keys()} & {*theirs.keys()}
-        equal = {
-            name
-            for name in shared
-            if torch.equal(ours.get_tensor(name).float(), theirs.get_tensor(name).float())
-        }
-    return sorted(names - equal)
-
-
-@contextmanager
-def _opened(folder: Path) -> Iterator[Any]:
-    try:
-        with ExitStack() as files:
-            yield _open_shards(folder, files)
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise CheckpointRefused(
-            "a model's weights cannot be read",
-            item=str(folder / WEIGHTS_FILE),
-            cause=str(error),
-            remedy="convert or train the model again; a git-lfs pointer file is a common cause",
-        ) from error
-
-
-def weight_files(folder: Path) -> dict[str, Path]:
-    """By name; several with their index. Raises CheckpointRefused as ``read_shapes``."""
-    if (folder / WEIGHTS_FILE).exists() or not (folder / INDEX_FILE).exists():
-        return {WEIGHTS_FILE: folder / WEIGHTS_FILE}
-    names = {INDEX_FILE, *_weight_map(folder).values()}
-    return {name: folder / Path(name).name for name in sorted(names)}
-
-
-def _weight_map(folder: Path) -> dict[str, str]:
-    index = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
-    found: dict[str, str] = index["weight_map"]
-    return found
-
-
-def _open_shards(folder: Path, files: ExitStack) -> Any:
-    opened = {
-        name: files.enter_context(safe_open(path, framework="pt"))
-        for name, path in weight_files(folder).items()
-        if name != INDEX_FILE
-    }
-    if [*opened] == [WEIGHTS_FILE]:
-        return opened[WEIGHTS_FILE]
-    return _Shards({name: opened[file] for name, file in _weight_map(folder).items()})
-
-
-class _Shards:
-    """Several files, read as one."""
-
-    def __init__(self, shards: Mapping[str, Any]) -> None:
-        self._shards = shards
-
-    def keys(self) -> list[str]:
-        return list(self._shards)
-
-    def get_tensor(self, name: str) -> Tensor:
-        tensor: Tensor = self._shards[name].get_tensor(name)
-        return tensor
-
-    def get_slice(self, name: str) -> Any:
-        return self._shards[name].get_slice(name)
-
-    def metadata(self) -> dict[str, str]:
-        return {}
 
 
 def model_sha256(folder: Path) -> str:
@@ -293,32 +215,11 @@ def model_sha256(folder: Path) -> str:
 def read_identity(folder: Path) -> ModelIdentity:
     """``model_sha256`` and the config that is in it. Raises as it does."""
     config = read_config(folder)
-    return ModelIdentity(config, _identity(config, _sha256_of_weights(folder)))
-
-
-def _sha256_of_weights(folder: Path) -> str:
-    digest = hashlib.sha256()
-    with _opened(folder) as weights:
-        for name in sorted(weights.keys()):
-            _update(digest, name, weights.get_tensor(name))
-    return digest.hexdigest()
+    return ModelIdentity(config, _identity(config, sha256_of_weights(folder)))
 
 
 def _identity(config: Mapping[str, Any], tensors: str) -> str:
     return hashlib.sha256(f"{json.dumps(config, sort_keys=True)}{tensors}".encode()).hexdigest()
-
-
-def _sha256(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        _update(digest, name, tensors[name])
-    return digest.hexdigest()
-
-
-def _update(digest: "hashlib._Hash", name: str, tensor: Tensor) -> None:
-    """Add a tensor's name, type, shape and bytes."""
-    digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-    digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _require_recorded(weights: Any, config: Mapping[str, Any], found: str, folder: Path) -> None:

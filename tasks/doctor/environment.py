@@ -20,7 +20,7 @@ from cir_core.families import (
     small_retriever,
 )
 from cir_core.ports import RerankerConfig, Retriever, RetrieverConfig
-from storage.models.folders import differing_tensors, read_shapes
+from storage.models.weights import differing_tensors, read_shapes
 from storage.store import Store
 from tasks.models.opening import read_reranker_config, read_retriever_config
 

@@ -17,15 +17,10 @@ from cir_core.checkpoints.published import MODEL_KEYS, convert_published, to_pub
 from cir_core.errors import CheckpointRefused, UsageError
 from cir_core.families import ModelConfig, parse_config
 from cir_core.rerankers.vlm.config import VlmConfig
-from storage.models.folders import (
-    CONFIG_FILE,
-    WEIGHTS_FILE,
-    read_config,
-    read_tensors,
-    write_checkpoint,
-)
+from storage.models.folders import CONFIG_FILE, read_config, read_tensors, write_checkpoint
 from storage.models.hub import require_downloaded
 from storage.models.pickles import read_pickle, read_safetensors, write_pickle
+from storage.models.weights import WEIGHTS_FILE
 from tasks.models.converted import ConvertedModel
 from tasks.models.towers import convert_towers, is_towers, read_phi
 from tasks.models.vlm import convert_vlm, is_vlm

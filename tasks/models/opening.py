@@ -22,13 +22,8 @@ from cir_core.families import (
 from cir_core.ports import ImageEncoder, Reranker, RerankerConfig, Retriever, RetrieverConfig
 from cir_core.rerankers.dual.model import Stage2Model
 from cir_core.retrievers.blip.fusion import Stage1Model
-from storage.models.folders import (
-    WEIGHTS_FILE,
-    Checkpoint,
-    read_checkpoint,
-    read_config,
-    write_checkpoint,
-)
+from storage.models.folders import Checkpoint, read_checkpoint, read_config, write_checkpoint
+from storage.models.weights import WEIGHTS_FILE
 
 Trained = TypeVar("Trained", Stage1Model, Stage2Model)
 

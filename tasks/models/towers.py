@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from cir_core.checkpoints.conversion import Converted
+from cir_core.checkpoints.hf_tower_names import PHI_KEY
 from cir_core.checkpoints.hf_towers import (
     MODEL_TYPES,
-    PHI_KEY,
     HubFolder,
     convert_clip,
     convert_phi,

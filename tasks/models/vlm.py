@@ -14,8 +14,9 @@ from cir_core.rerankers.vlm.config import ARCHITECTURES, TEMPLATE, TOKENIZER, Pi
 from cir_core.rerankers.vlm.extra import transformers
 from cir_core.rerankers.vlm.forms import FORMS
 from cir_core.rerankers.vlm.prompt import make_prompt
-from storage.models.folders import read_config, read_tensors, weight_files, write_linked
+from storage.models.folders import read_config, read_tensors, write_linked
 from storage.models.hub import require_downloaded
+from storage.models.weights import weight_files
 from tasks.models.converted import ConvertedModel
 
 MOST_TOKENS = 512

@@ -14,13 +14,14 @@ from torch import nn
 from cir_core.errors import CirError, WorkerLost
 from cir_core.memory import peak_memory
 from cir_core.types import Precision
-from storage.models.folders import read_shapes
+from storage.models.weights import read_shapes
 from storage.views import Evaluated
 from tasks.child import Child
 from tasks.feed.image_tokens import Pictures
 from tasks.machine import Machine
 from tasks.models.opening import open_encoder, read_reranker_config, read_retriever_config
-from tasks.planning.calibrate import Sample, calibrate_scoring
+from tasks.planning.calibrate import calibrate_scoring
+from tasks.planning.timing import Sample
 from tasks.planning.workload import count_workload, reading_of_pairs
 
 SERVE = "tasks.planning.scoring_cost:serve"

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from cir_core.errors import CirError
 from storage.atomic import sha256_of
-from storage.models.folders import CONFIG_FILE, WEIGHTS_FILE, model_sha256
+from storage.models.folders import CONFIG_FILE, model_sha256
+from storage.models.weights import WEIGHTS_FILE
 from storage.sources.folders import list_images
 from storage.sources.looks import Looks
 from storage.views import Pair

@@ -553,7 +553,7 @@ def test_a_wrong_choice_is_answered_with_those_that_there_are(terminal: Terminal
 def test_a_plan_takes_a_runs_options_and_makes_nothing(
     terminal: Terminal, fiq_run: Finished, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.planning.calibrate.SECONDS", 0.02)
+    monkeypatch.setattr("tasks.planning.timing.SECONDS", 0.02)
     options = fiq_run.bench.arguments(fiq_run.store)
     done = terminal("plan", *options)
     assert done.code == 0, done.err

@@ -26,7 +26,7 @@ from flows.train import run_training
 from flows.training_settings import TrainingSettings
 from storage.catalog import query
 from tasks.models.opening import save_model
-from tasks.planning import calibrate
+from tasks.planning import timing
 from tasks.planning.scoring_cost import measure
 from tasks.training.journal import Journal
 from tests.support.workshop import Workshop
@@ -68,7 +68,7 @@ def ablation(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> AblationSet
     file = folder / "few.toml"
     file.write_text(FILE.format(base=folder / "base"))
     monkeypatch.setattr(costs, "measure_each", lambda many: [measure(one) for one in many])
-    monkeypatch.setattr(calibrate, "SECONDS", 0.001)
+    monkeypatch.setattr(timing, "SECONDS", 0.001)
     data = Settings(store=folder / "store", device="cpu", workers=0)
     return AblationSettings(config=file, out=folder / "rows", data=data)
 

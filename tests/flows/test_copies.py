@@ -119,7 +119,7 @@ def test_copies_change_no_other_score_and_no_recall(
 def test_a_plan_counts_what_is_distinct(
     fiq: Bench, catalogue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.planning.calibrate.SECONDS", 0.02)
+    monkeypatch.setattr("tasks.planning.timing.SECONDS", 0.02)
     settings = settings_of(fiq, catalogue, tmp_path, protocol="own-kept")
     before = make_plan(settings, started=0.0)
     efforts = {one.stage: one.effort for one in before.stages}

@@ -33,7 +33,7 @@ from tests.support.small_benchmarks import Finished, K, Pair
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.planning.calibrate.SECONDS", 0.02)
+    monkeypatch.setattr("tasks.planning.timing.SECONDS", 0.02)
 
 
 RANKED = ("query_id", "pool", "image_id", "stage2_score", "rank")

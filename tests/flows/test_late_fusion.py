@@ -121,7 +121,7 @@ def test_the_weight_is_the_best_of_the_selection_queries(
 def test_a_fit_is_made_once_and_planned(
     fitted: tuple[Bench, Path, Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.planning.calibrate.SECONDS", 0.02)
+    monkeypatch.setattr("tasks.planning.timing.SECONDS", 0.02)
     bench, store, run = fitted
     again = bench.run(store, late_fusion="fit")
     assert (again.made, again.run_id) == ((), run.run_id)

@@ -23,7 +23,7 @@ BEFORE_SCORING = {"ingest", "pair"}
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.planning.calibrate.SECONDS", 0.02)
+    monkeypatch.setattr("tasks.planning.timing.SECONDS", 0.02)
 
 
 def planned(settings: Settings) -> Plan:

@@ -23,7 +23,7 @@ from tests.support.small_benchmarks import FIQ_IMAGES, Bench, Finished
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.planning.calibrate.SECONDS", 0.02)
+    monkeypatch.setattr("tasks.planning.timing.SECONDS", 0.02)
 
 
 def rows(catalog: Path, sql: str) -> list[dict[str, Any]]:

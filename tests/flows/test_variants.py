@@ -22,7 +22,7 @@ from tasks.feed.references import KeptReferences
 from tasks.feed.token_cache import TokenCache
 from tasks.machine import Machine
 from tasks.models.opening import open_stage1, open_stage2
-from tasks.planning import calibrate
+from tasks.planning import timing
 from tasks.planning.scoring_cost import Scoring, measure
 from tasks.stages.tokens import tokens_of
 from tests.support.small_benchmarks import Bench, rounding_of
@@ -72,7 +72,7 @@ def test_pairs_are_counted_as_stage_2_reads_them(
     fiq: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a plan and by what an ablation tells: of empty texts here, whatever stage 1 reads."""
-    monkeypatch.setattr(calibrate, "SECONDS", 0.001)
+    monkeypatch.setattr(timing, "SECONDS", 0.001)
     model = write_variant(fiq, tmp_path / "model", Variant(reference="image", text=False))
     of_model = {"stage2": tmp_path / "model"}
     (planned,) = (

@@ -48,7 +48,7 @@ def model(source: Path) -> Path:
 def test_every_candidate_is_asked_of_with_both_pictures_and_its_text(
     fiq: Bench, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.planning.calibrate.SECONDS", 0.02)
+    monkeypatch.setattr("tasks.planning.timing.SECONDS", 0.02)
     planned = make_plan(fiq.settings(tmp_path / "store", stage2=model), started=0.0)
     (rerank,) = (stage for stage in planned.stages if stage.stage == "rerank")
     assert rerank.effort.flops > 0

@@ -1,0 +1,125 @@
+"""A model's weights on disk: ``model.safetensors``, or, where others wrote them in several files,
+their index and these; read as one, and named by the bytes of their tensors."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from cir_core.errors import CheckpointRefused
+
+WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+"""Of weights in several files: its ``weight_map`` says which tensor is in which."""
+
+
+def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Each tensor's shape, from the file's header alone. Raises CheckpointRefused when the file is
+    missing or unreadable."""
+    with opened(folder) as weights:
+        names = weights.keys()
+        return {name: tuple(weights.get_slice(name).get_shape()) for name in names}
+
+
+def differing_tensors(folder: Path, other: Path, prefix: str) -> list[str]:
+    """Names with this prefix that one model lacks, or whose values are not equal in fp32; two
+    tensors at a time are in memory. Raises as ``read_shapes``."""
+    with opened(folder) as ours, opened(other) as theirs:
+        names = {name for name in (*ours.keys(), *theirs.keys()) if name.startswith(prefix)}
+        shared = names & {*ours.keys()} & {*theirs.keys()}
+        equal = {
+            name
+            for name in shared
+            if torch.equal(ours.get_tensor(name).float(), theirs.get_tensor(name).float())
+        }
+    return sorted(names - equal)
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Any]:
+    """All weights of a model folder, as safetensors opens a file of them. Raises CheckpointRefused
+    when a file is missing or unreadable, also for what the reader meets of that."""
+    try:
+        with ExitStack() as files:
+            yield _open_shards(folder, files)
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointRefused(
+            "a model's weights cannot be read",
+            item=str(folder / WEIGHTS_FILE),
+            cause=str(error),
+            remedy="convert or train the model again; a git-lfs pointer file is a common cause",
+        ) from error
+
+
+def weight_files(folder: Path) -> dict[str, Path]:
+    """By name; several with their index. Raises CheckpointRefused as ``read_shapes``."""
+    if (folder / WEIGHTS_FILE).exists() or not (folder / INDEX_FILE).exists():
+        return {WEIGHTS_FILE: folder / WEIGHTS_FILE}
+    names = {INDEX_FILE, *_weight_map(folder).values()}
+    return {name: folder / Path(name).name for name in sorted(names)}
+
+
+def _weight_map(folder: Path) -> dict[str, str]:
+    index = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
+    found: dict[str, str] = index["weight_map"]
+    return found
+
+
+def _open_shards(folder: Path, files: ExitStack) -> Any:
+    shards = {
+        name: files.enter_context(safe_open(path, framework="pt"))
+        for name, path in weight_files(folder).items()
+        if name != INDEX_FILE
+    }
+    if [*shards] == [WEIGHTS_FILE]:
+        return shards[WEIGHTS_FILE]
+    return _Shards({name: shards[file] for name, file in _weight_map(folder).items()})
+
+
+class _Shards:
+    """Several files, read as one."""
+
+    def __init__(self, shards: Mapping[str, Any]) -> None:
+        self._shards = shards
+
+    def keys(self) -> list[str]:
+        return list(self._shards)
+
+    def get_tensor(self, name: str) -> Tensor:
+        tensor: Tensor = self._shards[name].get_tensor(name)
+        return tensor
+
+    def get_slice(self, name: str) -> Any:
+        return self._shards[name].get_slice(name)
+
+    def metadata(self) -> dict[str, str]:
+        return {}
+
+
+def sha256_of_weights(folder: Path) -> str:
+    """As ``sha256_of_tensors``, one tensor at a time. Raises as ``opened``."""
+    digest = hashlib.sha256()
+    with opened(folder) as weights:
+        for name in sorted(weights.keys()):
+            add_tensor(digest, name, weights.get_tensor(name))
+    return digest.hexdigest()
+
+
+def sha256_of_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """Of names, types, shapes and bytes, as they are on disk."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        add_tensor(digest, name, tensors[name])
+    return digest.hexdigest()
+
+
+def add_tensor(digest: "hashlib._Hash", name: str, tensor: Tensor) -> None:
+    """Add a tensor's name, type, shape and bytes."""
+    digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+    digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
