@@ -55,6 +55,7 @@ def test_the_walk_leads_from_a_folder_and_a_table_to_recall_on_what_was_held_out
     change_recipe(
         monkeypatch, pretrain={"batch": 16}, stage1={"batch": 16}, stage2={"batch": 16, "epochs": 1}
     )
+    monkeypatch.setattr(presets, "SMALL_PRETRAIN_EPOCHS", 3)
     monkeypatch.setitem(presets.PRESETS, "small", presets.small(presets.PRESETS["demo"]))
     monkeypatch.chdir(tmp_path)
     draw_catalogue(tmp_path / "catalogue")

@@ -533,8 +533,9 @@ def test_batch_and_shard_sizes_change_no_result_and_no_name(
     before = dict(scores(ended.store, run.run_id))
     found = dict(scores(tmp_path, run.run_id))
     assert found.keys() == before.keys()
+    atol = rounding_of(ended.bench.pair)
     for key, pair in found.items():
-        assert pair == pytest.approx(before[key], abs=rounding_of(ended.bench.pair))
+        assert pair == pytest.approx(before[key], abs=atol)
     orders = [rankings(store, run.run_id) for store in (tmp_path, ended.store)]
     assert [_images(rows) for rows in orders[0].values()] == [
         _images(rows) for rows in orders[1].values()

@@ -11,11 +11,12 @@ import numpy as np
 from cir_core.datasets.demo.drawing import draw
 from cir_core.datasets.demo.garments import CATEGORIES, Garment, change, draw_garment
 from cir_core.datasets.demo.wording import modification_captions
+from cir_core.rerankers.dual.config import Stage2Config
 from flows.engines.engine import InProcess
 from flows.run import Run, run_pipeline
 from flows.settings import Settings
 from tasks.models.convert import convert
-from tasks.models.opening import open_stage2
+from tasks.models.opening import read_reranker_config
 from tests.support.tiny_checkpoints import MODEL_KEYS, save_published, tiny_stage1, tiny_stage2
 from tests.support.tolerances import rounding, text_sums, vision_sums
 
@@ -40,7 +41,8 @@ class Pair:
 def rounding_of(pair: Pair) -> float:
     """How far two runs' scores, or states on the way there, may lie apart: from pixels through the
     ViT, the fusion encoder and the dual encoder. Values lie between -5 and 5."""
-    config = open_stage2(pair.stage2).config
+    config = read_reranker_config(pair.stage2)
+    assert isinstance(config, Stage2Config)
     each = text_sums(config.text, config.vision, tokens=LONGEST_TEXT)
     return rounding(vision_sums(config.vision) + 2 * each, magnitude=5)
 
