@@ -133,6 +133,13 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
+def model_files(folder: Path) -> list[str]:
+    """The names of all that is read of a model. Raises CheckpointRefused when the folder is not a
+    model."""
+    attached = _read_json(folder).get(ATTACHED)
+    return [CONFIG_FILE, *weight_files(folder), *(attached if isinstance(attached, dict) else ())]
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """With the texts that are attached to it. Raises CheckpointRefused when the folder is not a
     model, or when one of these is not what the config names."""

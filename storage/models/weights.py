@@ -49,26 +49,41 @@ def opened(folder: Path) -> Iterator[Any]:
         with ExitStack() as files:
             yield _open_shards(folder, files)
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise CheckpointRefused(
-            "a model's weights cannot be read",
-            item=str(folder / WEIGHTS_FILE),
-            cause=str(error),
-            remedy="convert or train the model again; a git-lfs pointer file is a common cause",
-        ) from error
+        raise _unreadable(folder / WEIGHTS_FILE, str(error)) from error
+
+
+def _unreadable(path: Path, cause: str) -> CheckpointRefused:
+    return CheckpointRefused(
+        "a model's weights cannot be read",
+        item=str(path),
+        cause=cause,
+        remedy="convert or train the model again; a git-lfs pointer file is a common cause",
+    )
 
 
 def weight_files(folder: Path) -> dict[str, Path]:
-    """By name; several with their index. Raises CheckpointRefused as ``read_shapes``."""
+    """By name; several with their index. Raises CheckpointRefused for an index that cannot be read,
+    or that names other files than weights beside it."""
     if (folder / WEIGHTS_FILE).exists() or not (folder / INDEX_FILE).exists():
         return {WEIGHTS_FILE: folder / WEIGHTS_FILE}
     names = {INDEX_FILE, *_weight_map(folder).values()}
-    return {name: folder / Path(name).name for name in sorted(names)}
+    return {name: folder / name for name in sorted(names)}
 
 
 def _weight_map(folder: Path) -> dict[str, str]:
-    index = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
-    found: dict[str, str] = index["weight_map"]
+    path = folder / INDEX_FILE
+    try:
+        found: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        strangers = {name for name in found.values() if not _is_weights(name)}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _unreadable(path, f"it is no index of weights: {error!r}") from error
+    if strangers:
+        raise _unreadable(path, f"it names what is no file of weights beside it: {strangers}")
     return found
+
+
+def _is_weights(name: str) -> bool:
+    return Path(name).name == name and name.endswith(".safetensors")
 
 
 def _open_shards(folder: Path, files: ExitStack) -> Any:

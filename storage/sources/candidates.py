@@ -104,10 +104,11 @@ def _lines(content: pa.Buffer, path: Path, faults: RowFaults) -> pa.Array:
         ).cast(pa.large_string())
     except pa.ArrowInvalid:
         lines = raw.to_pybytes().split(b"\n")
-        broken = [number for number, line in enumerate(lines) if not _is_utf8(line)]
-        faults.add(1 + np.array(broken), lambda one: f"is not UTF-8: {shown(lines[broken[one]])}")
-        kept = [b"" if number in {*broken} else line for number, line in enumerate(lines)]
-        return pa.array([line.decode() for line in kept], pa.large_string())
+        sound = [_is_utf8(line) for line in lines]
+        broken = np.flatnonzero(np.logical_not(sound))
+        faults.add(1 + broken, lambda one: f"is not UTF-8: {shown(lines[broken[one]])}")
+        kept = [line.decode() if fine else "" for line, fine in zip(lines, sound, strict=True)]
+        return pa.array(kept, pa.large_string())
     return pc.list_flatten(pc.split_pattern(text, "\n"))
 
 
@@ -210,12 +211,23 @@ def _faults(values: Mapping[str, list[Any]]) -> Iterator[str]:
             told = " and ".join(COLUMNS[name])
             yield f"{told} are both given" if given else f"{name} is missing"
         elif name == "score":
-            if isinstance(given[0], bool) or not isinstance(given[0], int | float):
+            if not _is_number(given[0]):
                 yield f"score is not a number: {shown(given[0])}"
         elif not isinstance(given[0], str):
             yield f"{name} is not a text: {shown(given[0])}"
         elif text_fault(given[0]):
             yield f"{name} {text_fault(given[0])}: {shown(given[0])}"
+
+
+def _is_number(value: object) -> bool:
+    """Of those that fp64 can hold: JSON's integers have no end."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
 
 
 def _read_parquet(content: pa.Buffer, path: Path) -> CandidateRows:
@@ -243,7 +255,7 @@ def _checked(table: pa.Table, places: np.ndarray, faults: RowFaults, path: Path)
             cause="; ".join(f"{name} holds {table.schema.field(name).type}" for name in wrong),
             remedy="write query and image as UTF-8 text (007 is not 7), and score as a number",
         )
-    scores = table["score"].cast(pa.float64()).to_numpy()
+    scores = table["score"].cast(pa.float64(), safe=False).to_numpy()
     return CandidateRows(queries, images, scores, places[there], faults)
 
 

@@ -76,7 +76,8 @@ def _texts(queries: pa.Table, questions: Questions) -> pa.Table:
     """A row per text of a query; the other text of a query is not its first. Texts of one question
     have the same ``way``."""
     place = rows_of(
-        pa.array([one for ids in questions.query_ids for one in ids]), queries["query_id"]
+        pa.array([one for ids in questions.query_ids for one in ids], pa.string()),
+        queries["query_id"],
     )
     question = np.repeat(np.arange(len(questions)), [len(ids) for ids in questions.query_ids])
     asked = [

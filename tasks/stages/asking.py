@@ -60,7 +60,7 @@ def ask_by_texts(reading: Reading, ingested: Ingested, pictures: Distinct) -> As
     queries = FusedQueries.of(
         [], list(chain.from_iterable(asked.texts)), texts=list(chain.from_iterable(asked.wordings))
     )
-    table = pa.table({"query_id": ids, "question": question})
+    table = pa.table({"query_id": pa.array(ids, pa.string()), "question": question})
     return Asking(table, of_text, queries, asked.picture[of_text])
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from cir_core.errors import CirError
 from storage.atomic import sha256_of
-from storage.models.folders import CONFIG_FILE, model_sha256
-from storage.models.weights import WEIGHTS_FILE
+from storage.models.folders import model_files, model_sha256
 from storage.sources.folders import list_images
 from storage.sources.looks import Looks
 from storage.views import Pair
@@ -16,11 +15,12 @@ from tasks.stages.ingest import Reading
 
 
 def look_at_models(**folders: Path) -> dict[str, Looks]:
-    """By stage, how its model's files look before any of them is read."""
+    """By stage, how its model's files look before any of them is read. Raises CheckpointRefused for
+    what is no model."""
     looks = {stage: Looks(folder) for stage, folder in folders.items()}
     for look in looks.values():
-        look.note(CONFIG_FILE)
-        look.note(WEIGHTS_FILE)
+        for name in model_files(look.root):
+            look.note(name)
     return looks
 
 
@@ -50,7 +50,7 @@ def note_files(files: Iterable[Path]) -> Noted:
 
 
 def find_changed(reading: Reading, pair: Pair, models: Mapping[str, Looks]) -> tuple[str, ...]:
-    """Images, annotation files and model weights that no longer hold what the results are made of,
+    """Images, annotation files and models' folders that no longer hold what the results are made of,
     and folders to which an image came that the gallery lacks; paths, each once.
 
     Asks the system how each file looks (100,000 in two to three seconds) and reads only those that
@@ -58,7 +58,7 @@ def find_changed(reading: Reading, pair: Pair, models: Mapping[str, Looks]) -> t
     """
     changed = [*_changed_files(reading), *_grown_folders(reading)]
     changed += [
-        str(look.root / WEIGHTS_FILE)
+        str(look.root)
         for stage, look in models.items()
         if look.differing() and _model_name(look.root) != pair.digest(stage)
     ]

@@ -238,3 +238,13 @@ def test_a_file_that_changes_is_noticed_and_one_that_is_written_again_is_not(
         file.unlink()
         file.write_bytes(content)
     assert noted.changed() == (str(other),)
+
+
+def test_whole_numbers_are_scores_as_fp64_has_them(tmp_path: Path) -> None:
+    large = 2**53 + 1
+    found = parquet(tmp_path / "run.parquet", query=["q1"], image=["a"], score=[large])
+    assert found.scores.tolist() == [float(large)]
+    lines = [ONE | {"score": 10**400}, {"query": "q1"}, ONE | {"score": large}]
+    told = written(tmp_path, "run.jsonl", "\n".join(map(json.dumps, lines)).encode())
+    assert rows(told) == [("q1", "a", float(large), 3)]
+    assert told.faults.count == 2

@@ -1,5 +1,6 @@
 """A saved model, opened again, is the same model."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -15,7 +16,7 @@ from cir_core.rerankers.dual.model import Stage2Model
 from cir_core.retrievers.blip.fusion import Stage1Model
 from flows.settings import shipped_model
 from storage.atomic import sha256_of
-from storage.models.folders import model_sha256
+from storage.models.folders import model_files, model_sha256, write_linked
 from tasks.models.opening import open_stage1, open_stage2, save_model
 from tests.support.plain_hashes import plain_model_sha256, plain_tensors_sha256
 from tests.support.tiny_models import tiny_stage1, tiny_stage2
@@ -158,3 +159,39 @@ def test_an_opened_model_owns_its_weights(tmp_path: Path) -> None:
         file.seek(1 + len(weights.read_bytes()) // 2)
         file.write(b"x" * 999)
     assert_same_weights(opened, model.state_dict())
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        "version https://git-lfs.github.com/spec/v1",
+        "{}",
+        '{"weight_map": {"a": 1}}',
+        *(
+            json.dumps({"weight_map": {"a": name}})
+            for name in ("../weights.safetensors", "sub/weights.safetensors", "config.json")
+        ),
+    ],
+)
+def test_an_index_of_weights_names_files_of_weights_beside_it(tmp_path: Path, index: str) -> None:
+    """It is often a stranger's: nothing is written outside the folder, or over its config."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "model.safetensors.index.json").write_text(index)
+    save_file({"a": torch.zeros(1)}, tmp_path / "weights.safetensors")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(CheckpointRefused, match="weights cannot be read"):
+        write_linked(tmp_path / "folder", {"kind": "x"}, source)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_all_files_of_a_model_are_known(tmp_path: Path) -> None:
+    """Also the shards of others, and what its config attaches."""
+    source, folder = tmp_path / "source", tmp_path / "folder"
+    source.mkdir()
+    for name in ("one", "two"):
+        save_file({name: torch.zeros(1)}, source / f"{name}.safetensors")
+    index = {"weight_map": {name: f"{name}.safetensors" for name in ("one", "two")}}
+    (source / "model.safetensors.index.json").write_text(json.dumps(index))
+    write_linked(folder, {"kind": "x", "attached": {"tokenizer.json": "{}"}}, source)
+    assert set(model_files(folder)) == {path.name for path in folder.iterdir()}
