@@ -220,8 +220,9 @@ class RerankerConfig(Reading, Protocol):
     pair's (``cir_core.ordering.with_prior``); ``pictures``: as its encoder's.
 
     ``state_width`` is that of the z_t that it reads. One that reads none (0) may follow any
-    retriever: it sees pictures and reads texts itself. ``reads_references``: whether it asks for
-    the states of queries' references.
+    retriever: it sees pictures and reads texts itself. ``image_width`` is that of all states of an
+    image, by its encoder. ``reads_references``: whether it asks for the states of queries'
+    references.
     """
 
     @property
@@ -235,6 +236,9 @@ class RerankerConfig(Reading, Protocol):
 
     @property
     def state_width(self) -> int: ...
+
+    @property
+    def image_width(self) -> int: ...
 
     @property
     def reads_references(self) -> bool: ...

@@ -90,8 +90,12 @@ class Graph:
         return next((stage for stage in self.later if isinstance(stage, Rerank)), None)
 
     def keeping(self, machine: Machine) -> Machine:
-        """With image tokens kept, if stage 2 must have it so."""
-        return machine if self.rerank is None else self.rerank.keeping(machine)
+        """With image tokens kept from the first pass on, if stage 2 must have them and may have the
+        same encoder: takes pictures as stage 1's does."""
+        rerank = self.rerank
+        if rerank is None or rerank.pictures != self.filtering.encode.pictures:
+            return machine
+        return rerank.keeping(machine)
 
     @property
     def evaluated(self) -> Evaluated | None:
@@ -123,8 +127,8 @@ def graph_of(
     if inputs.stage2 is not None:
         model, prior = models.digest("stage2"), models.setting("prior")
         require_no_prior(inputs, prior)
-        seen = (ingested, inputs.stage2, inputs.data_root, model)
         reranker = read_reranker_config(inputs.stage2)
+        seen = (ingested, inputs.stage2, inputs.data_root, model, reranker.pictures)
         asked = (fused if reranker.state_width else None, reranker.reads_references)
         rerank = Rerank(store, *seen, *asked, candidates, prior, inputs.precision)
         rank = Rank(store, ingested, candidates, rerank.made, _late_fusion(inputs, fitted))
@@ -162,6 +166,6 @@ def declared(graph: Graph) -> Sequence[Declared]:
     return Ingest, Tokens, *map(type, graph.stages), *map(type, graph.outputs)
 
 
-def tokens_in(inputs: Inputs, ingested: Ingested) -> Tokens:
-    """The image tokens that a run may keep; opens stage 1."""
-    return tokens_of(ingested, inputs.stage1, inputs.data_root, "fp32")
+def tokens_in(stage: OverPictures[Any]) -> Tokens:
+    """The image tokens that may be kept for a stage; opens its model."""
+    return tokens_of(stage.ingested, stage.folder, stage.root, "fp32")

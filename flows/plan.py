@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
 import pyarrow as pa
 
-from cir_core.planning.effort import Effort, Forecast, Left, Speeds, Workload, together
+from cir_core.planning.effort import Effort, Forecast, Speeds, Workload, together
 from flows.engines.engine import InProcess
-from flows.graph import STAGES, Declared, Graph, declared, graph_of, name_of, tokens_in
+from flows.graph import STAGES, Declared, declared, graph_of, name_of
 from flows.inputs import Inputs, resolve_inputs
+from flows.inventory import take_inventory
 from flows.run import (
     check_models,
     check_reranker,
@@ -23,21 +23,17 @@ from flows.run import (
     stop_on_problems,
 )
 from flows.settings import Settings
-from storage.runs import finished
 from storage.views import Ingested
 from tasks.feed.image_tokens import Pictures
-from tasks.feed.pictures import distinct_pictures
 from tasks.models.opening import read_reranker_config, read_retriever_config
 from tasks.planning.calibrate import calibrate
-from tasks.planning.standing import Standing, State, standing_of, standing_of_output
+from tasks.planning.standing import Standing, State, standing_of
 from tasks.planning.timing import Sample
 from tasks.planning.workload import count_workload, reading_of_pairs
-from tasks.shards import rows_in
 from tasks.stages.choosing import Choosing
 from tasks.stages.fit import Fit
 from tasks.stages.ingest import Ingest
 from tasks.stages.read_candidates import ReadCandidates
-from tasks.stages.rerank import Rerank
 from tasks.stages.tokens import Tokens
 
 
@@ -109,7 +105,7 @@ def make_plan(settings: Settings, *, started: float) -> Plan:
         graph = graph_of(inputs, ingested, models.view, None if fit is None else fit.made)
         check_reranker(inputs, graph)
         inputs = replace(inputs, machine=graph.keeping(inputs.machine))
-        found = _look(inputs, ingested, graph)
+        found = take_inventory(inputs, ingested, graph)
         finding = time.perf_counter() - began
         stage1 = read_retriever_config(inputs.stage1)
         stage2 = None if inputs.stage2 is None else read_reranker_config(inputs.stage2)
@@ -157,69 +153,6 @@ def _planned_fit(fit: Fit, selection: Effort) -> Planned:
     standing = standing_of(fit) if not fit.made.is_done else Standing("done")
     effort = Effort() if standing.is_done else selection
     return Planned(fit.name, standing.state, standing.why, effort)
-
-
-@dataclass(frozen=True)
-class _Found:
-    """What of a run is in its store, by stage in their order. Of so many ``pictures``, ``kept``
-    have their tokens kept; the catalog has other ``runs``."""
-
-    standings: dict[str, Standing]
-    pictures: int
-    kept: int
-    runs: int
-
-    def lacks(self, *stages: str) -> bool:
-        """Whether any is to be made of those stages that the run has."""
-        mine = [self.standings[stage] for stage in stages if stage in self.standings]
-        return not all(standing.is_done for standing in mine)
-
-    def has(self, stage: str) -> bool:
-        return stage in self.standings and self.standings[stage].is_done
-
-    def left(self, graph: Graph) -> Left:
-        first = graph.filtering
-        return Left(
-            stages=frozenset(name for name in self.standings if self.lacks(name)),
-            encoded=self._share(first.encode.name),
-            fused=self._share(first.fuse.name),
-            scored=self._share(name_of(Rerank)),
-            kept=self.kept,
-            runs=self.runs,
-        )
-
-    def _share(self, stage: str) -> np.ndarray:
-        """How much of each picture's work is left; nothing of a stage that the run has not."""
-        standing = self.standings.get(stage, Standing("done"))
-        left = {} if standing.is_done else standing.left
-        share = np.ones(self.pictures) if left is None else np.zeros(self.pictures)
-        for shard, of_shard in (left or {}).items():
-            rows = rows_in(shard)
-            share[rows.start : rows.stop] = of_shard
-        return share
-
-
-def _look(inputs: Inputs, ingested: Ingested, graph: Graph) -> _Found:
-    """What is there, and what is left."""
-    pictures = len(distinct_pictures(ingested.read("images")))
-    stages = {stage.name: standing_of(stage) for stage in graph.stages}
-    outputs = {output.name: standing_of_output(output) for output in graph.outputs}
-    tokens, kept = {}, 0
-    if not all(stages[one.name].is_done for one in graph.over_pictures):
-        stage = tokens_in(inputs, ingested)
-        found = standing_of(stage)
-        kept = 0 if found.left is None else pictures
-        kept -= round(sum(share * stage.size(one) for one, share in (found.left or {}).items()))
-        kept = pictures if found.is_done else kept
-        if inputs.machine.tokens == "cache" or found.is_done:
-            why = found.why if found.state != "to do" else "to be kept"
-            tokens = {stage.name: replace(found, why=why)}
-    return _Found(
-        {"ingest": Standing("done"), **tokens, **stages, **outputs},
-        pictures,
-        kept,
-        runs=sum(run != graph.evaluated for run in finished(inputs.store)),
-    )
 
 
 def _chosen(stage: Choosing, *, is_made: bool) -> pa.Table | None:

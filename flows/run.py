@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from cir_core.datasets.selection import source_split
 from cir_core.errors import ProblemsFound
 from cir_core.search.choice import count_lists
@@ -27,7 +30,7 @@ from tasks.stages.fit import Fit
 from tasks.stages.ingest import Reading, ingest
 from tasks.stages.pair import check_pair, check_stage1
 from tasks.stages.publish import Publish
-from tasks.stages.questions import TOO_LONG, text_problems
+from tasks.stages.questions import TOO_LONG, text_problems, unread_texts
 from tasks.stages.render import render_demo
 
 PROBLEMS_SHOWN = 10
@@ -213,11 +216,16 @@ def check_texts(settings: Settings, inputs: Inputs, ingested: Ingested) -> None:
 
 
 def check_reranker(inputs: Inputs, graph: Graph) -> None:
-    """A reranker that reads texts itself must be able to. Raises ProblemsFound."""
+    """A reranker that reads texts itself must be able to, as far as stage 1 is. Raises
+    ProblemsFound."""
     if graph.rerank is not None and graph.rerank.fused is None:
         ingested = graph.rerank.ingested
+        unread = unread_texts(ingested, read_retriever_config(inputs.stage1))
+        names = pa.array([row["item"] for row in unread], pa.string())
+        queries = ingested.read("queries")
+        queries = queries.filter(pc.invert(pc.is_in(queries["query_id"], names)))
         pictures = distinct_pictures(ingested.read("images"))
-        require_readable(read_reranker_config(graph.rerank.folder), ingested, pictures)
+        require_readable(read_reranker_config(graph.rerank.folder), queries, pictures)
 
 
 def problems_of(ingested: Ingested, filtering: Filtering) -> list[dict[str, str]]:

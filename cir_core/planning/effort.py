@@ -74,13 +74,15 @@ class Speeds:
 class Left:
     """What of a run has yet to be done: its ``stages``; of those over pictures, how much of what
     each picture asks for (1: all, 0 where a stage is done); the tokens of ``kept`` pictures are
-    there. The catalog already holds other ``runs``."""
+    there, and those of ``kept_again`` by stage 2's encoder, where that is another and its tokens
+    are to be kept (else None). The catalog already holds other ``runs``."""
 
     stages: frozenset[str]
     encoded: Float[np.ndarray, " picture"]
     fused: Float[np.ndarray, " picture"]
     scored: Float[np.ndarray, " picture"]
     kept: int = 0
+    kept_again: int | None = None
     runs: int = 0
 
 
@@ -149,6 +151,12 @@ class Forecast:
         return self.work.pictures - self.left.kept if keeps else 0
 
     @property
+    def to_keep_again(self) -> int:
+        """The same by stage 2's own encoder."""
+        keeps = self.left.kept_again is not None and round(self.scored.images)
+        return self.work.pictures - (self.left.kept_again or 0) if keeps else 0
+
+    @property
     def counts(self) -> Counts:
         encoded = self.left.encoded
         return Counts(
@@ -157,6 +165,7 @@ class Forecast:
             tokens=round(float((self.work.lengths * self.fused).sum())),
             pairs=self.work.candidates,
             kept=self.to_keep,
+            again=self.to_keep_again * self.stage2.image_width if self.stage2 else 0,
             ranked=self.work.candidates,
         )
 
@@ -170,10 +179,15 @@ class Forecast:
 
     def see(self, pictures: int, *, by: Encoding = "stage1") -> Effort:
         """Their image tokens: read where they are kept, computed elsewhere."""
-        all_kept = self.tokens == "auto" and self.left.kept == self.work.pictures
-        if self.tokens != "cache" and not all_kept:
+        width = self.widths.image
+        if by == "stage2" and self.stage2 is not None and self.speeds.image_again:
+            width, are_kept = self.stage2.image_width, self.left.kept_again is not None
+        else:
+            all_kept = self.tokens == "auto" and self.left.kept == self.work.pictures
+            are_kept = self.tokens == "cache" or all_kept
+        if not are_kept:
             return self.compute(pictures, by=by)
-        read = FLOAT * self.widths.image * pictures
+        read = FLOAT * width * pictures
         return Effort(pictures, seconds=read * KEPT_SECONDS_PER_BYTE)
 
     def first_pass(self) -> Effort:

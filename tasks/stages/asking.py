@@ -1,6 +1,7 @@
 """What stage 2 is asked: by z_t, as stage 1 fused it; or, by a reranker that reads texts itself, as
 the queries were ingested."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
@@ -8,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cir_core.errors import ProblemsFound
+from cir_core.errors import ImageProblem, ProblemsFound
 from cir_core.ports import FusedQueries, Reading
 from storage import z_t
 from storage.tables import rows_of
-from storage.views import Fused, Ingested
+from storage.views import Fused
 from tasks.feed.pictures import Distinct
 from tasks.stages.questions import Questions, read_questions
 
@@ -50,10 +51,10 @@ def ask_with_z_t(fused: Fused) -> Asking:
     return Asking(table, of_text, FusedQueries(states, flat, lengths))
 
 
-def ask_by_texts(reading: Reading, ingested: Ingested, pictures: Distinct) -> Asking:
-    """Every query whose reference was ingested. Raises ProblemsFound for texts that are longer than
-    the reranker reads: none is cut off, and a candidate without a score would be no ranking."""
-    asked = require_readable(reading, ingested, pictures)
+def ask_by_texts(reading: Reading, queries: pa.Table, pictures: Distinct) -> Asking:
+    """Rows of the table ``queries``. Raises ProblemsFound for texts that are longer than the
+    reranker reads: none is cut off, and a candidate without a score would be no ranking."""
+    asked = require_readable(reading, queries, pictures)
     ids = list(chain.from_iterable(asked.query_ids))
     question = np.repeat(np.arange(len(asked)), [len(each) for each in asked.query_ids])
     of_text = np.repeat(np.arange(len(asked)), [len(ways) for ways in asked.texts])
@@ -64,9 +65,9 @@ def ask_by_texts(reading: Reading, ingested: Ingested, pictures: Distinct) -> As
     return Asking(table, of_text, queries, asked.picture[of_text])
 
 
-def require_readable(reading: Reading, ingested: Ingested, pictures: Distinct) -> Questions:
+def require_readable(reading: Reading, queries: pa.Table, pictures: Distinct) -> Questions:
     """What is asked. Raises as ``ask_by_texts``."""
-    asked = read_questions(reading, ingested.read("queries"), pictures)
+    asked = read_questions(reading, queries, pictures)
     unread = list(chain.from_iterable(asked.too_long.values()))
     if unread:
         raise ProblemsFound(
@@ -76,6 +77,20 @@ def require_readable(reading: Reading, ingested: Ingested, pictures: Distinct) -
             remedy="shorten the texts, or use a stage 2 that reads longer ones",
         )
     return asked
+
+
+def require_seen(problems: Mapping[str, ImageProblem], asked: Iterable[pa.ChunkedArray]) -> None:
+    """``problems`` are of stage 2's own encoder; ``asked`` the images that it has to look at.
+    Raises ProblemsFound, before a pair is scored."""
+    looked = {one for column in asked for one in pc.unique(column).to_pylist()}
+    unseen = [f"{name}: {problems[name]}" for name in sorted(problems.keys() & looked)]
+    if unseen:
+        raise ProblemsFound(
+            f"stage 2 cannot see {len(unseen)} images",
+            item="\n".join(unseen[:PROBLEMS_SHOWN]),
+            cause="its encoder takes pictures in another way than stage 1's",
+            remedy="change or remove them, or use another stage 2",
+        )
 
 
 def _distinct_texts(queries: pa.Table) -> np.ndarray:

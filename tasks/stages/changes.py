@@ -50,7 +50,7 @@ def note_files(files: Iterable[Path]) -> Noted:
 
 
 def find_changed(reading: Reading, pair: Pair, models: Mapping[str, Looks]) -> tuple[str, ...]:
-    """Images, annotation files and models' folders that no longer hold what the results are made of,
+    """Images, annotation files and models' folders that no longer hold what the results are of,
     and folders to which an image came that the gallery lacks; paths, each once.
 
     Asks the system how each file looks (100,000 in two to three seconds) and reads only those that

@@ -83,11 +83,16 @@ def read_questions(config: Reading, queries: pa.Table, pictures: Distinct) -> Qu
 
 
 def text_problems(ingested: Ingested, config: Reading) -> list[dict[str, str]]:
+    """As ``unread_texts``. Warns of texts that the model reads and does not understand."""
+    _tell_foreign(config, ingested.read("queries"))
+    return unread_texts(ingested, config)
+
+
+def unread_texts(ingested: Ingested, config: Reading) -> list[dict[str, str]]:
     """What encoding will find of the ingested queries' texts, as rows of ``problems``: those that
-    are longer than the model reads. Warns of texts that it reads and does not understand."""
-    queries = ingested.read("queries")
-    _tell_foreign(config, queries)
-    asked = read_questions(config, queries, distinct_pictures(ingested.read("images")))
+    are longer than the model reads."""
+    pictures = distinct_pictures(ingested.read("images"))
+    asked = read_questions(config, ingested.read("queries"), pictures)
     return list(chain.from_iterable(asked.too_long.values()))
 
 

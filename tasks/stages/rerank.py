@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
+from cir_core.layers.preprocess import Preprocess
 from cir_core.ordering import with_prior
 from cir_core.planning.disk import Counts
 from cir_core.planning.effort import Effort, Forecast
@@ -25,7 +27,7 @@ from tasks.machine import Machine
 from tasks.models.opening import open_reranker
 from tasks.progress import Counter, count
 from tasks.shards import Part, Shard, part_name, parts, rows_in, slice_of
-from tasks.stages.asking import Asking, ask_by_texts, ask_with_z_t
+from tasks.stages.asking import Asking, ask_by_texts, ask_with_z_t, require_seen
 from tasks.stages.over_pictures import OverPictures
 from tasks.stages.scoring import Pairs, Rows, pairs_of, read_rows
 from tasks.stages.stage import Pass, ReadyPart, Work
@@ -49,13 +51,15 @@ class Rerank(OverPictures[Scored]):
     both pools is scored once, and so are copies of an image and queries that ask the same: they tie
     exactly. A score is final: the ``prior`` of stage 2 is part of it.
     ``model`` is the sha256 of a stage 2 that can follow stage 1 (``check_pair``); ``fused`` is None
-    for one that reads texts itself instead of z_t. One that ``reads_references`` has all image
-    tokens kept, whatever the machine's settings say: each is looked at for many pairs.
-    Raises as ``open_reranker`` for another one, NonFiniteError for a score that is not finite,
-    PreflightError when memory is too small.
+    for one that reads texts itself instead of z_t, and takes ``pictures`` so. One that
+    ``reads_references`` has all image tokens kept, whatever the machine's settings say: each is
+    looked at for many pairs.
+    Raises as ``open_reranker`` for another one, ProblemsFound for pictures that it cannot take,
+    NonFiniteError for a score that is not finite, PreflightError when memory is too small.
     """
 
     model: str
+    pictures: Preprocess
     fused: Fused | None
     reads_references: bool
     candidates: Retrieved
@@ -67,7 +71,9 @@ class Rerank(OverPictures[Scored]):
     seconds_per_pair = 1.5e-6
 
     def settings(self) -> Mapping[str, Any]:
-        return {"precision": self.precision, "prior": self.prior}
+        """How pictures are taken is in the names of z_t, where that is read."""
+        taken = {} if self.fused is not None else self.pictures.settings()
+        return {**taken, "precision": self.precision, "prior": self.prior}
 
     def inputs(self) -> Mapping[str, str]:
         fused = {} if self.fused is None else {"fuse": self.fused.fingerprint}
@@ -87,10 +93,10 @@ class Rerank(OverPictures[Scored]):
         model = open_reranker(self.folder, sha256=self.model)
         encoder = model.encoder.to(machine.device)
         kept = find_kept(pictures, encoder, self.folder)
-        asking = self._asking(model.config, pictures, kept)
+        candidates = self.candidates.read("candidates")
+        asking = self._asking(model.config, pictures, kept, candidates)
         scorer = open_scorer(model, asking.queries, machine, self.precision)
         del model  # the scorer has what it needs of it
-        candidates = self.candidates.read("candidates")
         rows = read_rows(candidates, asking.table, pictures.distinct, questions=asking.questions)
         pairs = pairs_of(rows, asking.of_text, questions=asking.questions)
         yield partial(self._score, pictures, encoder, kept, scorer, rows, pairs)
@@ -100,16 +106,24 @@ class Rerank(OverPictures[Scored]):
         return replace(machine, tokens="cache") if self.reads_references else machine
 
     def _asking(
-        self, config: RerankerConfig, pictures: Pictures, kept: KeptTokens | None
+        self,
+        config: RerankerConfig,
+        pictures: Pictures,
+        kept: KeptTokens | None,
+        candidates: pa.Table,
     ) -> Asking:
         if self.fused is not None:
             return ask_with_z_t(self.fused)
-        asking = ask_by_texts(config, self.ingested, pictures.distinct)
+        queries = self.ingested.read("queries")
+        queries = queries.filter(pc.is_in(queries["query_id"], pc.unique(candidates["query_id"])))
+        asking = ask_by_texts(config, queries, pictures.distinct)
         if not self.reads_references:
             return asking
         assert kept is not None, "they are needed before"
         assert asking.references is not None, "it was asked by texts"
-        references = KeptReferences(TokenCache(kept), pictures, asking.references)
+        tokens = TokenCache(kept)
+        require_seen(tokens.problems, [candidates["image_id"], queries["reference_id"]])
+        references = KeptReferences(tokens, pictures, asking.references)
         return replace(asking, queries=replace(asking.queries, references=references))
 
     @staticmethod

@@ -17,7 +17,7 @@ import pyarrow as pa
 from cir_core.errors import OutOfSpace
 from cir_core.layers.preprocess import Preprocess
 from cir_core.planning.disk import FLOAT, Counts
-from cir_core.planning.effort import Effort, Forecast
+from cir_core.planning.effort import Effort, Forecast, together
 from cir_core.ports import ImageEncoder, Widths
 from cir_core.training.recipes import StoredPrecision
 from storage import schemas
@@ -68,11 +68,12 @@ class Tokens(OverPictures[KeptTokens]):
 
     @staticmethod
     def effort(forecast: Forecast) -> Effort:
-        return forecast.compute(forecast.to_keep)
+        again = forecast.compute(forecast.to_keep_again, by="stage2")
+        return together([forecast.compute(forecast.to_keep), again])
 
     @staticmethod
     def disk(counts: Counts, widths: Widths) -> int:
-        return FLOAT * widths.image * counts.kept
+        return FLOAT * (widths.image * counts.kept + counts.again)
 
     def _keep(
         self, pictures: Pictures, encoder: ImageEncoder, shards: Sequence[str]

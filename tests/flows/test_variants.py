@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from cir_core.checkpoints.grafting import grafted
+from cir_core.layers.preprocess import Fit
 from cir_core.layers.wordpiece import Tokenizer
 from cir_core.ports import FusedQueries, Load
 from cir_core.rerankers.dual.model import Stage2Model
@@ -31,9 +32,11 @@ from tests.support.tiny_towers import tiny_siglip
 from tests.support.workshop import small_workshop
 
 
-def write_variant(bench: Bench, folder: Path, variant: Variant) -> Stage2Model:
+def write_variant(bench: Bench, folder: Path, variant: Variant, fit: Fit = "pad") -> Stage2Model:
     """Of the benchmark's sizes, every weight another one: its ViT is not stage 1's."""
-    config = open_stage2(bench.pair.stage2).config.model_copy(update={"variant": variant})
+    config = open_stage2(bench.pair.stage2).config
+    vision = config.vision.model_copy(update={"fit": fit})
+    config = config.model_copy(update={"variant": variant, "vision": vision})
     model = fill(Stage2Model(config), seed=7)
     write_checkpoint(folder, model.config.model_dump(), model.state_dict())
     return model
@@ -56,6 +59,10 @@ def test_every_candidate_has_the_score_of_its_text_and_both_pictures(
     kept = TokenCache(tokens_of(ingested, tmp_path / "model", fiq.root, "fp32").made)
     queries = {row["query_id"]: row for row in ingested.read("queries").to_pylist()}
     distinct = distinct_pictures(ingested.read("images"))
+    (to_keep,) = (one.effort for one in planned.stages if one.stage == "tokens")
+    assert to_keep.images == 2 * len(distinct), "those of both encoders, which take pictures alike"
+    assert to_keep.bytes == 4 * to_keep.images * model.config.image_width
+    assert len(list((tmp_path / "store" / "artifacts" / "tokens").iterdir())) == 2
     scores = run.evaluated.ranked.scored.read("scores")
     ids = [queries[one] for one in scores["query_id"].to_pylist()]
     tokens = Tokenizer("bert-base-uncased")([one["text"] for one in ids])
@@ -71,18 +78,20 @@ def test_every_candidate_has_the_score_of_its_text_and_both_pictures(
 def test_pairs_are_counted_as_stage_2_reads_them(
     fiq: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a plan and by what an ablation tells: of empty texts here, whatever stage 1 reads."""
+    """By a plan and by what an ablation tells: of empty texts here, whatever stage 1 reads. And of
+    its own pictures alone are tokens kept, since stage 1 takes them in another way."""
     monkeypatch.setattr(timing, "SECONDS", 0.001)
-    model = write_variant(fiq, tmp_path / "model", Variant(reference="image", text=False))
+    variant = Variant(reference="image", text=False)
+    model = write_variant(fiq, tmp_path / "model", variant, fit="squash")
     of_model = {"stage2": tmp_path / "model"}
-    (planned,) = (
-        stage.effort
-        for stage in make_plan(fiq.settings(tmp_path / "store", **of_model), started=0.0).stages
-        if stage.stage == "rerank"
+    stages = make_plan(fiq.settings(tmp_path / "store", **of_model), started=0.0).stages
+    to_keep, planned = (
+        {stage.stage: stage.effort for stage in stages}[name] for name in ("tokens", "rerank")
     )
     run = fiq.run(tmp_path / "store", **of_model)
     scores = run.evaluated.ranked.scored.read("scores")
-    rows = distinct_pictures(run.evaluated.ingested.read("images")).of(scores["image_id"])
+    distinct = distinct_pictures(run.evaluated.ingested.read("images"))
+    rows = distinct.of(scores["image_id"])
     images, image = np.unique(rows, return_inverse=True)
     texts = len(pc.unique(scores["query_id"]))
     load = Load.of(np.full(len(rows), 2), image, images=len(images))
@@ -92,6 +101,8 @@ def test_pairs_are_counted_as_stage_2_reads_them(
     )
     assert (cost.pairs, planned.pairs) == (len(rows), len(rows))
     assert cost.flops_per_pair == pytest.approx(flops / len(rows))
+    assert to_keep.images == len(distinct)
+    assert len(list((tmp_path / "store" / "artifacts" / "tokens").iterdir())) == 1
     assert planned.flops == pytest.approx(flops, rel=0.05), "who asks of which image is expected"
 
 

@@ -40,8 +40,12 @@ class ToyConfig(Frozen):
         return Preprocess(self.size, target_ratio=2.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
     @property
+    def image_width(self) -> int:
+        return 2 * COLOURS
+
+    @property
     def widths(self) -> Widths:
-        return Widths(self.embedding, 0, 2 * COLOURS)
+        return Widths(self.embedding, 0, self.image_width)
 
     def tokenizer(self) -> Tokenizer:
         return Tokenizer("demo")

@@ -55,6 +55,10 @@ class Stage2Config(Frozen):
         return self.text.width if self.variant.reads_z_t else 0
 
     @property
+    def image_width(self) -> int:
+        return self.vision.tokens * self.vision.width
+
+    @property
     def reads_references(self) -> bool:
         return any(look.at == "reference" for look in self.variant.looks)
 

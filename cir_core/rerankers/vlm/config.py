@@ -109,6 +109,17 @@ class VlmConfig(Frozen):
         return 0
 
     @property
+    def states(self) -> tuple[int, int]:
+        """Rows and width of a picture's states: its sides, then as many tokens as the largest
+        has."""
+        return 1 + self.pictures.most_cells, self.tower.mergers * self.tower.out
+
+    @property
+    def image_width(self) -> int:
+        rows, width = self.states
+        return rows * width
+
+    @property
     def reads_references(self) -> bool:
         return True
 

@@ -139,8 +139,7 @@ class VlmEncoder(nn.Module):
 
     @property
     def shape(self) -> tuple[int, int]:
-        tower = self.config.tower
-        return 1 + self.pictures.most_cells, tower.mergers * tower.out
+        return self.config.states
 
     @property
     def device(self) -> torch.device:

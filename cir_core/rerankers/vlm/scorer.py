@@ -7,7 +7,7 @@ with its picture.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -103,21 +103,31 @@ class VlmScorer:
     ) -> Float[np.ndarray, " pair"]:
         """Of one candidate, in blocks that fit."""
         beginning = self._begin(candidate) if self._config.candidate_first else self._shared
-        found: list[np.ndarray] = []
-        start, size = 0, len(queries)
-        while start < len(queries):
-            rows = [self._row(int(one), candidate) for one in queries[start : start + size]]
-            whole = max(len(row.ids) for row in rows) + beginning.tokens
-            fitting = max(1, self._most_tokens // whole)
-            if len(rows) > fitting:
-                rows, size = rows[:fitting], fitting
-            block = self._try(rows, beginning)
-            if block is None:
-                self._halve(len(rows), whole)
-                continue
-            found.append(block)
-            start += len(rows)
-        return np.concatenate(found)
+        rows = (self._row(int(one), candidate) for one in queries)
+        blocks = self._blocks(rows, beginning)
+        return np.concatenate([self._score_block(block, beginning) for block in blocks])
+
+    def _blocks(self, rows: Iterable[Row], beginning: Beginning) -> Iterator[list[Row]]:
+        """As many as fit at a time. Each is made when it is its turn, since it holds a picture."""
+        block: list[Row] = []
+        longest = 0
+        for row in rows:
+            longest = max(longest, len(row.ids) + beginning.tokens)
+            if block and longest * (len(block) + 1) > self._most_tokens:
+                yield block
+                block, longest = [], len(row.ids) + beginning.tokens
+            block.append(row)
+        if block:
+            yield block
+
+    def _score_block(self, rows: Sequence[Row], beginning: Beginning) -> Float[np.ndarray, " row"]:
+        """In smaller ones when memory was too small for it."""
+        found = self._try(rows, beginning)
+        if found is not None:
+            return found
+        self._halve(len(rows), max(len(row.ids) for row in rows) + beginning.tokens)
+        blocks = self._blocks(rows, beginning)
+        return np.concatenate([self._score_block(block, beginning) for block in blocks])
 
     def _try(self, rows: Sequence[Row], beginning: Beginning) -> Float[np.ndarray, " row"] | None:
         """None when memory was too small."""
@@ -180,7 +190,7 @@ class VlmScorer:
     def _seen(self, pictures: Sequence[Picture]) -> SimpleNamespace:
         """As transformers' vision encoder would tell it."""
         tower = self._config.tower
-        each = [one.tokens.split(tower.out, dim=-1) for one in pictures]
+        each = [self._put(one).tokens.split(tower.out, dim=-1) for one in pictures]
         first, *deeper = zip(*each, strict=True)
         return SimpleNamespace(pooler_output=first, deepstack_features=deeper)
 
@@ -215,7 +225,7 @@ class VlmScorer:
         references = self._queries.references
         assert references is not None, "asked for at the beginning"
         states = references.states(references.of_query[query : query + 1])
-        return self._put(pictures_in(states)[0])
+        return pictures_in(states)[0]
 
     def _expanded(
         self, ids: Sequence[int], pictures: Sequence[Picture]
