@@ -27,14 +27,16 @@ from storage.views import Ingested
 from tasks.feed.image_tokens import Pictures
 from tasks.models.opening import read_reranker_config, read_retriever_config
 from tasks.planning.calibrate import calibrate
-from tasks.planning.standing import Standing, State, standing_of
+from tasks.planning.standing import State, standing_of
 from tasks.planning.timing import Sample
 from tasks.planning.workload import count_workload, reading_of_pairs
 from tasks.stages.choosing import Choosing
-from tasks.stages.fit import Fit
 from tasks.stages.ingest import Ingest
 from tasks.stages.read_candidates import ReadCandidates
 from tasks.stages.tokens import Tokens
+
+MET = ("images", "queries", "pairs")
+"""Counts of an effort that several stages share."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,12 @@ class Plan:
         return together(stage.effort for stage in self.stages)
 
     @property
+    def as_one(self) -> Effort:
+        """``total``, with images, queries and pairs counted once, however many stages meet them."""
+        most = {name: max(getattr(stage.effort, name) for stage in self.stages) for name in MET}
+        return replace(self.total, **most)
+
+    @property
     def seconds(self) -> float:
         return self.start + self.total.seconds
 
@@ -91,7 +99,7 @@ def make_plan(settings: Settings, *, started: float) -> Plan:
     inputs, engine = resolve_inputs(settings), InProcess()
     selection, fit = None, None
     if inputs.late_fusion == "fit":
-        selection = make_plan(selection_of(settings), started=0.0).total
+        selection = make_plan(selection_of(settings), started=0.0)
     with inputs.store.lease():
         models = check_models(inputs, engine)
         if not models.reused:
@@ -130,29 +138,29 @@ def make_plan(settings: Settings, *, started: float) -> Plan:
     stages = declared(graph)
     efforts, cached = efforts_of(of_run, stages), efforts_of(of_cache, stages)
     with_cache = None if cached.items() <= efforts.items() else together(cached.values())
+    published = of_run.published_flops()
     efforts["ingest"] = replace(Ingest.effort(of_run), seconds=engine.seconds["ingest"])
     planned = [
         Planned(name, one.state, one.why, efforts.get(name, Effort()))
         for name, one in found.standings.items()
     ]
     if fit is not None and selection is not None:
-        planned.insert(1, _planned_fit(fit, selection))
+        standing = standing_of(fit)
+        effort = Effort() if standing.is_done else selection.as_one
+        planned.insert(1, Planned(fit.name, standing.state, standing.why, effort))
+        if not standing.is_done:
+            published += selection.published_flops
+            if with_cache is not None:
+                with_cache = together([with_cache, selection.with_cache or selection.total])
     return Plan(
         stages=planned,
         device=inputs.machine.device,
         start=started + checking + finding,
         free=inputs.store.free,
-        published_flops=of_run.published_flops(),
+        published_flops=published,
         speeds=speeds,
         with_cache=with_cache,
     )
-
-
-def _planned_fit(fit: Fit, selection: Effort) -> Planned:
-    """With all that the run over the selection queries takes."""
-    standing = standing_of(fit) if not fit.made.is_done else Standing("done")
-    effort = Effort() if standing.is_done else selection
-    return Planned(fit.name, standing.state, standing.why, effort)
 
 
 def _chosen(stage: Choosing, *, is_made: bool) -> pa.Table | None:

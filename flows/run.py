@@ -106,10 +106,10 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
         reading = ingest_split(settings, inputs, engine)
         ingested = reading.ingested
         made = ("ingest",) * (not reading.reused)
-        fit = None
+        fit, fit_problems = None, 0
         if inputs.late_fusion == "fit":
-            fit, fitted = fit_late_fusion(settings, models, engine)
-            made += fitted
+            fit, fitting = fit_late_fusion(settings, models, engine)
+            made, fit_problems = made + fitting.made, fitting.problems
         graph = graph_of(inputs, ingested, models, fit)
         check_reranker(inputs, graph)
         inputs = replace(inputs, machine=graph.keeping(inputs.machine))
@@ -122,7 +122,7 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
     return Run(
         artifacts={view.stage: view for view in views},
         files={output.name: output.files for output in graph.outputs},
-        problems=found.problems,
+        problems=found.problems + fit_problems,
         made=made,
         changed=changed,
         until=inputs.until,
@@ -168,11 +168,9 @@ def find_fit(settings: Settings, models: Pair, engine: Engine) -> Fit:
     return fit_of(inputs, ingested, graph_of(inputs, ingested, models))
 
 
-def fit_late_fusion(
-    settings: Settings, models: Pair, engine: Engine
-) -> tuple[Fitted, tuple[str, ...]]:
-    """The weight, and its stage's name if it was not there. The caller holds the store. Raises as
-    ``run_pipeline``."""
+def fit_late_fusion(settings: Settings, models: Pair, engine: Engine) -> tuple[Fitted, Found]:
+    """The weight, and what of the selection queries' run was made for it. The caller holds the
+    store. Raises as ``run_pipeline``."""
     asked = selection_of(settings)
     inputs = resolve_inputs(asked)
     _log.info("fitting the late fusion on the selection queries")
@@ -181,13 +179,14 @@ def fit_late_fusion(
     check_reranker(inputs, graph)
     inputs = replace(inputs, machine=graph.keeping(inputs.machine))
     fit = fit_of(inputs, ingested, graph)
+    found = Found((), 0)
     if not fit.made.is_done:
-        make_stages(asked, inputs, ingested, graph, engine)
-    made = engine.make(fit, inputs.machine)
+        found = make_stages(asked, inputs, ingested, graph, engine)
+    made = *(f"selection/{name}" for name in found.made), *engine.make(fit, inputs.machine)
     _log.info("late fusion: weight %g of %s scores", fit.made.weight, fit.scale)
     if settings.split in ("selection", "train"):
         _log.warning("the late fusion is fitted on queries that this run measures, too")
-    return fit.made, made
+    return fit.made, Found(made, found.problems)
 
 
 def ingest_split(settings: Settings, inputs: Inputs, engine: Engine) -> Reading:

@@ -14,7 +14,7 @@ from cir_core.late_fusion import WEIGHTS
 from flows.inputs import resolve_inputs
 from flows.origins import resolve
 from flows.plan import make_plan
-from flows.run import Run
+from flows.run import Run, selection_of
 from flows.views.terminal import print_run
 from storage.catalog import query
 from tasks.results.export import export
@@ -116,10 +116,14 @@ def test_the_weight_is_the_best_of_the_selection_queries(
     )
     assert "Late fusion" in run.report.read_text()
     assert "fit" in run.artifacts
+    of_selection = [
+        f"selection/{name}" for name in ("encode", "fuse", "retrieve", "rerank", "rank")
+    ]
+    assert run.made[: run.made.index("fit")] == (*of_selection,)
 
 
 def test_a_fit_is_made_once_and_planned(
-    fitted: tuple[Bench, Path, Run], monkeypatch: pytest.MonkeyPatch
+    fitted: tuple[Bench, Path, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.planning.timing.SECONDS", 0.02)
     bench, store, run = fitted
@@ -132,6 +136,16 @@ def test_a_fit_is_made_once_and_planned(
     assert {name for name, state in states.items() if state != "done"} == {
         *("fit", "rank", "evaluate", "publish", "report")
     }
+
+    fresh = bench.settings(tmp_path, late_fusion="fit")
+    whole = make_plan(fresh, started=0)
+    first = make_plan(selection_of(fresh), started=0)
+    (fit,) = (one.effort for one in whole.stages if one.stage == "fit")
+    efforts = {one.stage: one.effort for one in first.stages}
+    assert (fit.images, fit.pairs) == (efforts["encode"].images, efforts["rerank"].pairs)
+    assert (fit.flops, fit.bytes) == (first.total.flops, first.total.bytes)
+    alone = make_plan(fresh.model_copy(update={"late_fusion": None}), started=0)
+    assert whole.published_flops == alone.published_flops + first.published_flops
 
 
 # --- what cannot be meant
