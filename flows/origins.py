@@ -27,6 +27,8 @@ GENERAL = ("dataset", "store")
 """What no section may set: it is found by the dataset, and one store holds the runs of all, which
 ``sql`` and ``export`` ask without naming one."""
 
+DECLARED_DATA = "the ablation's [data]"
+
 NO_SETTING = "there is no such setting"
 
 
@@ -39,9 +41,13 @@ class Resolved:
 
 
 def resolve(
-    flags: Mapping[str, Any], environment: Mapping[str, str], folder: Path = Path()
+    flags: Mapping[str, Any],
+    environment: Mapping[str, str],
+    folder: Path = Path(),
+    declared: Mapping[str, Any] | None = None,
 ) -> Resolved:
-    """Merge the sources. A flag that is None or empty was not given.
+    """Merge the sources. A flag that is None or empty was not given; ``declared`` is what an
+    ablation's file says of its data, over the environment and below flags.
 
     Raises UsageError listing every mistake at once, also in sections of other datasets, with the
     source of each value.
@@ -52,6 +58,7 @@ def resolve(
         [
             (SETTINGS_FILE, general),
             ("environment", _read_environment(environment)),
+            (DECLARED_DATA, declared or {}),
             ("flag", {k: v for k, v in flags.items() if v not in (None, (), [])}),
         ]
     )
@@ -99,18 +106,15 @@ def parse_training(
 def parse_ablation(
     flags: Mapping[str, Any], environment: Mapping[str, str], **values: Any
 ) -> AblationSettings:
-    """The flags that a run has too, resolved as a run's, and the ablation's own ``values``. What
-    its file says of ``[data]`` is over the environment and ``cir.toml``, and below flags, so here
-    it is not set. Raises UsageError listing every mistake at once."""
-    found = resolve(flags, environment)
-    config = in_home(Path(values["config"]))
-    declared = with_folder(_data_in(config))
-    kept = {
-        name: getattr(found.settings, name)
-        for name in found.settings.model_fields_set
-        if name not in declared or found.origins[name] == "flag"
-    }
-    return AblationSettings(data=Settings(**kept), **values)
+    """The flags that a run has too, resolved as a run's with the file's ``[data]`` among them, and
+    the ablation's own ``values``. Raises UsageError listing every mistake of other sources at once;
+    those of ``[data]`` are told with all others of the file, by whoever reads it."""
+    declared = _data_in(in_home(Path(values["config"])))
+    try:
+        data = resolve(flags, environment, declared=declared).settings
+    except UsageError:
+        data = resolve(flags, environment).settings
+    return AblationSettings(data=data, **values)
 
 
 def _data_in(config: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """An ablation's file: the rows of a table, and what they have in common."""
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,7 +11,7 @@ from cir_core.errors import UsageError
 from flows.about import METHOD, MODELS, settings_of
 from flows.settings import HomePath, Settings
 
-OF_ALL = frozenset({"protocol", "until"})
+OF_ALL = frozenset({"protocol"})
 """Of a run's method: what rows cannot differ in, since their numbers would not compare."""
 
 OF_A_ROW = (
@@ -101,6 +102,7 @@ def faults_of(declared: Declaration) -> list[str]:
         faults.append("row: one, at least, has a stage 2; its run has the order before it, too")
     if any(row.trains for row in declared.row) and declared.base is None:
         faults.append("base: the pre-trained model that trainings start from is not given")
+    faults += _faults_of_data(declared.data)
     return faults + [fault for row in declared.row for fault in _faults_of_row(row)]
 
 
@@ -116,6 +118,15 @@ def unusable(path: Path, faults: list[str]) -> UsageError:
 def _twice(declared: Declaration) -> list[str]:
     names = [row.name for row in declared.row]
     return sorted({name for name in names if names.count(name) > 1})
+
+
+def _faults_of_data(data: Mapping[str, Any]) -> list[str]:
+    faults = []
+    if "stage2" in data:
+        faults.append("data.stage2: each row has its own; a finished one is a row's run.stage2")
+    if (until := data.get("until", "report")) != "report":
+        faults.append(f"data.until: rows run to their report, not to {until}")
+    return faults
 
 
 def _faults_of_row(row: Row) -> list[str]:

@@ -81,16 +81,17 @@ def check(settings: AblationSettings) -> Checked:
     declared = read_declaration(settings.config)
     faults = faults_of(declared)
     data, presets = settings.data, {}
+    described = data
     try:
         data = shared_settings(declared, settings.data)
-        open_dataset(complete(data))
+        described = complete(data)
+        open_dataset(described)
         if data.dataset != "demo" and data.data_root is None:
             faults.append(f"data: dataset {data.dataset} needs data_root")
-        if data.until != "report":
-            faults.append(f"data.until: rows run to their report, not to {data.until}")
     except CirError as error:
         faults.append(f"data: {error.in_a_line}")
-    stage1 = declared.stage1 or (shipped_model("stage1") if data.dataset == "demo" else None)
+    shipped = shipped_model("stage1") if data.dataset == "demo" else None
+    stage1 = declared.stage1 or described.stage1 or shipped
     if stage1 is None:
         faults.append("stage1: the finished stage 1 of all rows is not given")
     faults += _faults_of_models(declared, stage1)
@@ -107,9 +108,12 @@ def check(settings: AblationSettings) -> Checked:
 
 
 def shared_settings(declared: Declaration, given: Settings) -> Settings:
-    """What is set, over the file's ``[data]``. Raises UsageError."""
+    """What is set, over the file's ``[data]``, for whoever has not merged them (a form). Rows have
+    their own stage 2, and run to their report, whatever is set for other runs. Raises UsageError.
+    """
     told = given.model_dump(include=given.model_fields_set)
-    return _settings(with_folder(declared.data | told))
+    own = {"stage2": None, "until": "report"}
+    return _settings(with_folder(declared.data | told) | own)
 
 
 def trials_of(checked: Checked, data_digest: str) -> list[Trial]:

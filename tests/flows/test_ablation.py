@@ -16,12 +16,12 @@ from cir_core.retrievers.blip.fusion import Stage1Model
 from cir_core.training import presets
 from flows.ablation import costs
 from flows.ablation.run import list_trials, run_ablation
-from flows.ablation.trials import recipe_file
+from flows.ablation.trials import check, recipe_file
 from flows.ablation_settings import AblationSettings
 from flows.doors.cli.app import app
 from flows.engines.engine import InProcess
 from flows.origins import parse_ablation
-from flows.settings import Settings
+from flows.settings import Settings, shipped_model
 from flows.train import run_training
 from flows.training_settings import TrainingSettings
 from storage.catalog import query
@@ -255,6 +255,67 @@ def test_the_file_is_over_the_environment_and_below_the_terminal(tmp_path: Path)
     file = tmp_path / "few.toml"
     file.write_text('[data]\nk = 7\nsplit = "test"\n')
     environment = {"CIR_K": "9", "CIR_DEVICE": "cpu", "CIR_SPLIT": "train"}
-    settings = parse_ablation({"split": "val"}, environment, config=file)
-    assert settings.data.model_fields_set == {"split", "device"}
-    assert (settings.data.split, settings.data.device) == ("val", "cpu")
+    settings = parse_ablation({"split": "val"}, environment, config=file).data
+    assert (settings.k, settings.split, settings.device) == (7, "val", "cpu")
+
+
+def test_the_section_of_the_dataset_that_the_file_names_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("cir.toml").write_text(
+        """
+dataset = "cirr"
+[datasets.cirr]
+data_root = "/data/cirr"
+k = 7
+[datasets.fiq]
+data_root = "/data/fiq"
+k = 100
+"""
+    )
+    file = tmp_path / "few.toml"
+    file.write_text('[data]\ndataset = "fiq"\nengine = "in-process"\nstore = "theirs"\n')
+    found = parse_ablation({}, {"CIR_ENGINE": "prefect"}, config=file).data
+    assert (found.dataset, found.data_root, found.k) == ("fiq", Path("/data/fiq"), 100)
+    assert (found.engine, found.store) == ("in-process", Path("theirs"))
+    flagged = parse_ablation({"dataset": "cirr"}, {}, config=file).data
+    assert (flagged.dataset, flagged.data_root, flagged.k) == ("cirr", Path("/data/cirr"), 7)
+    file.write_text('[data]\ndataset = "./mine"\n')
+    assert parse_ablation({}, {}, config=file).data.data_root == Path("./mine")
+    flagged = parse_ablation({"dataset": "fiq"}, {}, config=file).data
+    assert (flagged.dataset, flagged.data_root) == ("fiq", Path("/data/fiq"))
+
+
+FINISHED = """
+[data]
+{data}
+[[row]]
+name = "finished"
+run = {{ stage2 = "{stage2}" }}
+"""
+
+
+def test_the_stage_1_of_the_data_is_that_of_the_rows(tmp_path: Path) -> None:
+    shipped, file = str(shipped_model("stage1")), tmp_path / "few.toml"
+    file.write_text(FINISHED.format(data="stage1 = 'gone'", stage2=shipped_model("stage2")))
+    with pytest.raises(UsageError, match="stage1: no model at this path: gone"):
+        check(parse_ablation({}, {}, config=file))
+    file.write_text(f"stage1 = {shipped!r}\n" + file.read_text())  # the file's own is over it
+    assert check(parse_ablation({}, {}, config=file)).stage1 == Path(shipped)
+    file.write_text(FINISHED.format(data="", stage2=shipped_model("stage2")))
+    with pytest.raises(UsageError, match="stage1: no model at this path: gone"):
+        check(parse_ablation({}, {"CIR_STAGE1": "gone"}, config=file))
+    others = {"CIR_UNTIL": "retrieve", "CIR_STAGE2": "gone"}  # of other runs
+    checked = check(parse_ablation({}, others, config=file))
+    assert (checked.data.until, checked.data.stage2) == ("report", None)
+
+
+def test_what_data_say_in_vain_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "few.toml"
+    data = "stage2 = 'x'\nuntil = 'retrieve'\nkay = 3"
+    file.write_text(FINISHED.format(data=data, stage2=shipped_model("stage2")))
+    with pytest.raises(UsageError) as caught:
+        check(parse_ablation({}, {}, config=file))
+    for word in ("data.stage2: each row", "data.until: rows run", "kay: Extra inputs"):
+        assert word in caught.value.cause
