@@ -1,7 +1,8 @@
 """Named recipes; docs/training.md sets them beside the paper's and gives the reasons."""
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
+from cir_core.layers.tower import TowerConfig
 from cir_core.rerankers.dual.config import DEMO_MERGE_FROM
 from cir_core.rerankers.dual.variant import PAPERS, Variant
 from cir_core.retrievers.blip.config import DEMO_BLIP, Stage1Config
@@ -22,9 +23,9 @@ FASHION_IQ_WAYS: tuple[CaptionRule, ...] = ("published", "reversed", "first", "s
 
 class Preset(BaseModel):
     """The three trainings one after the other. ``base`` is the size of a model that is trained
-    from nothing; None where pre-trained weights are converted instead. ``weights`` is the precision
-    of checkpoints: each training starts from the rounded weights of the one before, so that all
-    hold the same ViT, bit for bit. ``merge_from`` and ``variant`` are stage 2's."""
+    from nothing, over a ViT; None where pre-trained weights are converted instead. ``weights`` is
+    the precision of checkpoints: each training starts from the rounded weights of the one before,
+    so that all hold the same ViT, bit for bit. ``merge_from`` and ``variant`` are stage 2's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,6 +36,16 @@ class Preset(BaseModel):
     pretrain: PretrainRecipe | None = None
     stage1: Stage1Recipe
     stage2: Stage2Recipe
+
+    @field_validator("base")
+    @classmethod
+    def _not_a_tower(cls, base: Stage1Config | None) -> Stage1Config | None:
+        if base is not None and isinstance(base.vision, TowerConfig):
+            raise ValueError(
+                f"pre-training starts from nothing, and a {base.vision.kind} tower is kept as it "
+                "was published: `cir-pipeline convert --text` puts one below a base"
+            )
+        return base
 
 
 PRESETS = {

@@ -14,7 +14,6 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cir_core.layers.vision import normalise
 from cir_core.layers.wordpiece import TokenBatch, pad_tokens, tokenizer_of
 from cir_core.retrievers.blip.config import Stage1Config
 from cir_core.retrievers.blip.fusion import Stage1Model
@@ -100,7 +99,7 @@ class Pretraining(nn.Module):
     def represent(self, batch: DescribedBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The three losses themselves, and how often matching was right."""
         tokens = batch.tokens.to(self.device)
-        image_tokens = self.model.vision(normalise(batch.pixels.to(self.device)))
+        image_tokens = self.model.vision.see(batch.pixels.to(self.device))
         images = self.model.embed_images(image_tokens)
         alone = self.model.text(tokens.ids, tokens.lengths, None)
         texts = self.model.embed_queries(alone)

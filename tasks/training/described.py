@@ -16,7 +16,7 @@ from cir_core.datasets.registry import Dataset
 from cir_core.datasets.selection import KeptOut, keep_out
 from cir_core.errors import ImageProblem, PreflightError, ProblemsFound, UsageError
 from cir_core.layers.config import TextConfig
-from cir_core.layers.preprocess import prepare
+from cir_core.layers.preprocess import Preprocess
 from cir_core.layers.wordpiece import Tokenizer, tokenizer_of
 from cir_core.training.pretrain import DescribedImages
 from cir_core.types import ImageId
@@ -30,10 +30,11 @@ _log = logging.getLogger(__name__)
 
 
 def read_described(
-    root: Path, dataset: Dataset, protocol: str, text: TextConfig, image_size: int
+    root: Path, dataset: Dataset, protocol: str, text: TextConfig, pictures: Preprocess
 ) -> DescribedImages:
     """What may be pre-trained on: the described images that are not kept out to select on, which
-    the dataset's queries tell. Says how many words the vocabulary does not have.
+    the dataset's queries tell, prepared as ``pictures`` says. Says how many words the vocabulary
+    does not have.
 
     Raises UsageError for a vocabulary larger than the model, PreflightError for a dataset without
     descriptions, or with none that may be trained on, AnnotationError listing what is wrong with a
@@ -70,7 +71,7 @@ def read_described(
     _tell_unknown(tokenizer, text, described)
     files = {image: adapter.described_files(image) for image in described.texts}
     return DescribedImages(
-        pixels=_read_pixels(Folders(root, split.folders), files, image_size, adapter.descriptions),
+        pixels=_read_pixels(Folders(root, split.folders), files, pictures, adapter.descriptions),
         descriptions=[tokenizer(list(texts)) for texts in described.texts.values()],
         catalogue=None if entries is None else tokenizer([entries[one] for one in files]),
     )
@@ -113,15 +114,15 @@ def _tell_unknown(tokenizer: Tokenizer, config: TextConfig, described: Described
 
 
 def _read_pixels(
-    folders: Folders, files: Mapping[ImageId, Sequence[str]], size: int, table: str
+    folders: Folders, files: Mapping[ImageId, Sequence[str]], pictures: Preprocess, table: str
 ) -> Tensor:
     """Raises ProblemsFound naming every image that is missing or broken."""
-    pixels = np.empty((len(files), size, size, 3), dtype=np.uint8)
+    pixels = np.empty((len(files), *pictures.shape), dtype=np.uint8)
     problems = []
     for row, places in zip(pixels, files.values(), strict=True):
         try:
             relative = folders.find(places)
-            row[:] = prepare(decode_image(folders.read(relative), relative), size)
+            row[:] = pictures.crop(decode_image(folders.read(relative), relative))
         except ImageProblem as problem:
             problems.append(f"{problem.item}: {problem.kind}")
     if problems:

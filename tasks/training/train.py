@@ -58,7 +58,7 @@ def pretrain(
 ) -> None:
     """The base model of both stages, from the dataset's described images."""
     compute = hardware.compute()
-    data = read_described(root, dataset, protocol, config.text, config.vision.image_size)
+    data = read_described(root, dataset, protocol, config.text, config.pictures)
     training = Pretraining(config, data, recipe, compute.device)
     output = Output(
         folder=out,

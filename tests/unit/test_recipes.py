@@ -69,6 +69,19 @@ def test_a_file_changes_some_values(tmp_path: Path) -> None:
     assert origins["stage2.batch"] == "preset fiq"
 
 
+def test_a_base_that_is_trained_from_nothing_sees_by_a_vit(tmp_path: Path) -> None:
+    vision = '[base.vision]\nfit = "squash"\n'
+    base = find_recipe(write(tmp_path, 'preset = "demo"\n' + vision)).preset.base
+    assert base is not None
+    assert base.pictures.fit == "squash"
+    tower = (
+        'kind = "siglip"\nactivation = "gelu"\nepsilon = 1e-6\nresample = "bicubic"\n'
+        "mean = [0.5, 0.5, 0.5]\nstd = [0.5, 0.5, 0.5]\n"
+    )
+    with pytest.raises(UsageError, match=r"base: .* a siglip tower is kept as it was published"):
+        find_recipe(write(tmp_path, 'preset = "demo"\n' + vision + tower))
+
+
 def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:
     text = (
         'preset = "demo"\nmerge = 1\n[stage1]\nlearningrate = 1\nbatch = 1\n'

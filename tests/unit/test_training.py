@@ -15,6 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from cir_core.errors import PreflightError
+from cir_core.layers.config import VisionConfig
+from cir_core.layers.preprocess import CLIP_MEAN, Preprocess
+from cir_core.layers.vision import normalise
 from cir_core.training.batches import (
     drawn_ways,
     epoch_rows,
@@ -485,6 +488,27 @@ def test_the_base_learns_from_images_without_words() -> None:
     losses = objective.losses(batch, objective.represent(batch))
     assert losses["words"] == 0
     assert torch.isfinite(losses["loss"])
+
+
+@pytest.mark.parametrize("mean", [CLIP_MEAN, (0.5, 0.4, 0.3)])
+def test_the_base_sees_pictures_in_training_as_it_will_in_a_run(
+    mean: tuple[float, float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = Preprocess(VISION.image_size, mean=mean)
+    monkeypatch.setattr(VisionConfig, "pictures", property(lambda _: pictures))
+    objective = pretraining(1).eval()  # without dropout
+    batch = objective.draw(np.random.default_rng(0), 0)
+    with torch.no_grad():
+        contrasted, *_ = objective.represent(batch)
+        images = objective.model.embed_images(
+            objective.model.vision(normalise(batch.pixels, mean, pictures.std))
+        )
+        texts = objective.model.embed_queries(
+            objective.model.text(batch.tokens.ids, batch.tokens.lengths, None)
+        )
+    temperature = objective.model.temperature
+    both = contrast(texts, images, temperature) + contrast(images, texts, temperature)
+    assert contrasted.item() == both.item() / 2
 
 
 def test_where_there_is_a_catalogue_its_words_are_hidden() -> None:
