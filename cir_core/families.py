@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
 from cir_core.errors import CheckpointRefused, NonFiniteError
-from cir_core.layers.shapes import shapes_alone
+from cir_core.layers.shapes import require_all, shapes_alone
 from cir_core.ports import ImageEncoder, Reranker, RerankerConfig, Retriever, RetrieverConfig
 from cir_core.rerankers.dual.config import Stage2Config
 from cir_core.rerankers.dual.model import Stage2Model
@@ -189,25 +189,16 @@ def check_shapes(
     expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], source: str
 ) -> None:
     """Raises CheckpointRefused listing the first missing, extra and misshapen names."""
-    missing = sorted(expected.keys() - found.keys())
-    extra = sorted(found.keys() - expected.keys())
-    misshapen = [
-        f"{name} is {found[name]}, expected {shape}"
-        for name, shape in expected.items()
-        if name in found and found[name] != shape
-    ]
-    faults = [
-        f"{len(names)} {fault}: {', '.join(names[:_SHOWN])}"
-        for fault, names in (("missing", missing), ("extra", extra), ("misshapen", misshapen))
-        if names
-    ]
-    if faults:
-        raise CheckpointRefused(
-            "a checkpoint does not fit the model",
-            item=source,
-            cause="; ".join(faults),
-            remedy="check that the file belongs to this stage and architecture",
-        )
+    require_all(
+        source,
+        missing=expected.keys() - found.keys(),
+        extra=found.keys() - expected.keys(),
+        misshapen=(
+            f"{name} is {found[name]}, expected {shape}"
+            for name, shape in expected.items()
+            if name in found and found[name] != shape
+        ),
+    )
 
 
 def require_pair(retriever: Retriever, reranker: Reranker) -> None:

@@ -1,12 +1,16 @@
-"""Modules without memory, to ask for their tensors' shapes."""
+"""Modules without memory, to ask for their tensors' shapes; and what does not have them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
+
+from cir_core.errors import CheckpointRefused
+
+_SHOWN = 5
 
 
 @contextmanager
@@ -26,3 +30,29 @@ class _Undrawn(TorchFunctionMode):
         if func is nn.init.normal_:
             return kwargs["tensor"]
         return func(*args, **(kwargs or {}))
+
+
+def require_all(
+    source: str, *, missing: Iterable[str], extra: Iterable[str], misshapen: Iterable[str]
+) -> None:
+    """Of a model's tensors. Raises CheckpointRefused with the first of each kind of fault."""
+    faults = [
+        f"{len(names)} {fault}: {', '.join(names[:_SHOWN])}"
+        for fault, names in (
+            ("missing", sorted(missing)),
+            ("extra", sorted(extra)),
+            ("misshapen", list(misshapen)),
+        )
+        if names
+    ]
+    if faults:
+        raise misfit(source, "; ".join(faults))
+
+
+def misfit(source: str, cause: str) -> CheckpointRefused:
+    return CheckpointRefused(
+        "a checkpoint does not fit the model",
+        item=source,
+        cause=cause,
+        remedy="check that the file belongs to this stage and architecture, and is whole",
+    )

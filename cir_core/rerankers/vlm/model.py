@@ -11,13 +11,11 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from cir_core.errors import CheckpointRefused
-from cir_core.layers.shapes import shapes_alone
+from cir_core.layers.shapes import misfit, require_all, shapes_alone
 from cir_core.layers.smart_resize import SmartResize
 from cir_core.rerankers.vlm.config import TEMPLATE, TOKENIZER, VlmConfig
 from cir_core.rerankers.vlm.extra import transformers
 from cir_core.rerankers.vlm.prompt import make_prompt
-
-_SHOWN = 5
 
 ATTENTION = "sdpa"
 
@@ -59,22 +57,12 @@ def load_vlm(config: VlmConfig, tensors: Mapping[str, Tensor], source: str) -> V
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # told below, with all others
     )
-    faults = [
-        f"{len(names)} {fault}: {', '.join(map(str, sorted(names)[:_SHOWN]))}"
-        for fault, names in (
-            ("missing", found["missing_keys"]),
-            ("extra", found["unexpected_keys"]),
-            ("misshapen", found["mismatched_keys"]),
-        )
-        if names
-    ]
-    if faults:
-        raise CheckpointRefused(
-            "a checkpoint does not fit the model",
-            item=source,
-            cause="; ".join(faults),
-            remedy="download the model again, whole, and convert it again",
-        )
+    require_all(
+        source,
+        missing=found["missing_keys"],
+        extra=found["unexpected_keys"],
+        misshapen=map(str, found["mismatched_keys"]),
+    )
     return VlmModel(config, net).eval()
 
 
@@ -95,12 +83,7 @@ def check_vlm(config: VlmConfig, found: Mapping[str, tuple[int, ...]], source: s
         prod(shape) for name, shape in found.items() if not (is_tied and name == "lm_head.weight")
     )
     if counted != expected:
-        raise CheckpointRefused(
-            "a checkpoint does not fit the model",
-            item=source,
-            cause=f"it has {counted:,} weights, expected {expected:,}",
-            remedy="download the model again, whole, and convert it again",
-        )
+        raise misfit(source, f"it has {counted:,} weights, expected {expected:,}")
 
 
 def require_prompt(config: VlmConfig, source: str) -> None:
