@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows.ablation.contents import Contents
 from flows.ablation.costs import measured
 from flows.ablation.rendering import FILES, render
 from flows.ablation.table import Finished, Table, table_of
@@ -43,7 +44,8 @@ def run_ablation(settings: AblationSettings, engine: Engine) -> Ablated:
     """Train and run what is missing, row by row, and write the table.
 
     The same call after a kill goes on where it was; a training that was begun by hand, with the
-    same recipe in the same folder, is gone on with. Raises as ``list_trials``, ``run_training`` and
+    same recipe and data in the same folder, is gone on with; one of something else starts anew, and
+    a line says so. Raises as ``list_trials``, ``run_training`` and
     ``run_pipeline``.
     """
     checked = check(settings)
@@ -53,6 +55,11 @@ def run_ablation(settings: AblationSettings, engine: Engine) -> Ablated:
             _log.info(
                 "training %d of %d: %s, seed %s", number, len(trials), trial.row.name, trial.seed
             )
+            if trial.is_of_another:
+                _log.warning(
+                    "%s holds a training of another recipe, of other models or data: it starts "
+                    "anew", trial.training.out,
+                )  # fmt: skip
             run_training(trial.training, engine)
     finished = _run_all(trials, engine)
     table = table_of(finished, measured(checked.out, _to_measure(finished), engine))
@@ -60,7 +67,7 @@ def run_ablation(settings: AblationSettings, engine: Engine) -> Ablated:
 
 
 def _prepare(checked: Checked, engine: Engine) -> list[Trial]:
-    trials = trials_of(checked, _training_data(checked, engine))
+    trials = trials_of(checked, _contents(checked, engine))
     for trial in trials:
         if trial.training is not None:
             file = recipe_file(trial.training.out)
@@ -69,15 +76,15 @@ def _prepare(checked: Checked, engine: Engine) -> list[Trial]:
     return trials
 
 
-def _training_data(checked: Checked, engine: Engine) -> str:
-    """The name of the training split's content."""
+def _contents(checked: Checked, engine: Engine) -> Contents | None:
+    """None where nothing is trained."""
     base = checked.declared.base
     if base is None or not any(row.trains for row in checked.declared.row):
-        return ""
+        return None
     asked = checked.data.model_copy(update={"split": "train", "stage1": base, "stage2": base})
     inputs = resolve_inputs(asked)
     with inputs.store.lease():
-        return ingest_split(asked, inputs, engine).ingested.fingerprint
+        return Contents(inputs, ingest_split(asked, inputs, engine).ingested, checked.stage1)
 
 
 def _run_all(trials: Sequence[Trial], engine: Engine) -> list[Finished]:

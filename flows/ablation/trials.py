@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from cir_core.errors import CirError, UsageError
 from cir_core.training.presets import Preset
+from flows.ablation.contents import Contents
 from flows.ablation.declaration import (
     Declaration,
     Row,
@@ -38,15 +39,16 @@ SLUG = 40
 @dataclass(frozen=True)
 class Trial:
     """One row with one seed. ``recipe`` is the text of the recipe that its training reads, and
-    ``patience`` that of its stage 2; a row that is not trained has no ``training``, and one of
-    stage 1 takes the run of another."""
+    ``preset`` what it says; a row that is not trained has no ``training``, and one of stage 1 takes
+    the run of another."""
 
     row: Row
     seed: int | None
     run: Settings
     training: TrainingSettings | None = None
     recipe: str = ""
-    patience: int | None = None
+    preset: Preset | None = None
+    contents: Contents | None = None
 
     @property
     def ledger(self) -> Ledger | None:
@@ -56,11 +58,20 @@ class Trial:
     @property
     def is_trained(self) -> bool:
         """Whether there is nothing left to train; the state of the optimiser is not looked at."""
-        if self.training is None:
+        if self.training is None or self.preset is None:
             return True
         ledger = self.ledger
         has_best = (self.training.out / "best" / "config.json").is_file()
-        return ledger is not None and ledger.is_done(self.patience) and has_best
+        is_done = ledger is not None and ledger.is_done(self.preset.stage2.patience) and has_best
+        return is_done and not self.is_of_another
+
+    @property
+    def is_of_another(self) -> bool:
+        """Whether a training of another recipe, of other models or data lies in its folder."""
+        ledger = self.ledger
+        if ledger is None or self.contents is None or self.preset is None or self.seed is None:
+            return False
+        return ledger.key != self.contents.key(self.preset, self.seed)
 
 
 @dataclass(frozen=True)
@@ -116,11 +127,11 @@ def shared_settings(declared: Declaration, given: Settings) -> Settings:
     return _settings(with_folder(declared.data | told) | own)
 
 
-def trials_of(checked: Checked, data_digest: str) -> list[Trial]:
-    """All rows with all seeds, in the table's order; the training data have this digest. Rows that
+def trials_of(checked: Checked, contents: Contents | None) -> list[Trial]:
+    """All rows with all seeds, in the table's order; trainings are of these contents. Rows that
     differ in their runs alone share a training."""
-    declared = checked.declared
-    models = {"stage1": model_sha256(checked.stage1), "data": data_digest}
+    declared, data = checked.declared, contents.fingerprint if contents else ""
+    models = {"stage1": model_sha256(checked.stage1), "data": data}
     if declared.base is not None:
         models["base"] = model_sha256(declared.base)
     folders: dict[str, Path] = {}
@@ -129,12 +140,19 @@ def trials_of(checked: Checked, data_digest: str) -> list[Trial]:
         if not row.trains:
             trials.append(Trial(row, None, _run_of(row, checked.data, checked.stage1, None)))
             continue
-        trials += [_trained(checked, row, seed, models, folders) for seed in declared.seeds]
+        trials += [
+            _trained(checked, row, seed, models, folders, contents) for seed in declared.seeds
+        ]
     return trials
 
 
 def _trained(
-    checked: Checked, row: Row, seed: int, models: dict[str, str], folders: dict[str, Path]
+    checked: Checked,
+    row: Row,
+    seed: int,
+    models: dict[str, str],
+    folders: dict[str, Path],
+    contents: Contents | None,
 ) -> Trial:
     preset, base, changes = checked.presets[row.name]
     seeded = merged(changes, {"stage2": {"seed": seed}})
@@ -152,7 +170,7 @@ def _trained(
         precision=checked.declared.precision,
     )
     run = _run_of(row, checked.data, checked.stage1, out / "best")
-    return Trial(row, seed, run, training, recipe_text(base, seeded), preset.stage2.patience)
+    return Trial(row, seed, run, training, recipe_text(base, seeded), preset, contents)
 
 
 def recipe_file(out: Path) -> Path:

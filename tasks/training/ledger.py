@@ -1,7 +1,9 @@
 """How far a training is and what it has cost so far, in a small file beside its state."""
 
+import hashlib
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
@@ -10,11 +12,24 @@ from typing import Any, Self
 import torch
 
 from cir_core.memory import peak_memory
+from cir_core.training.recipes import Recipe
 from storage.atomic import commit_text
 
 LEDGER_FILE = "training.json"
 
+UNKEYED = {"patience"}
+"""Of a recipe: what changes no weights, only how long is trained."""
+
 _log = logging.getLogger(__name__)
+
+
+def training_key(recipe: Recipe, origin: Mapping[str, str]) -> str:
+    """All that a training is of, as text; ``origin`` names the models it starts from, and data."""
+    return json.dumps({"recipe": recipe.model_dump(mode="json", exclude=UNKEYED), **origin})
+
+
+def ledger_key(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 @dataclass
@@ -72,7 +87,7 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class Ledger:
-    """``key`` is the sha256 of what the training is of (recipe, models, data); ``waited`` the
+    """``key`` is ``ledger_key`` of what the training is of (recipe, models, data); ``waited`` the
     validations since the best one."""
 
     key: str

@@ -1,8 +1,6 @@
 """One training from start to end: resumed, told, validated, stopped early, and saved as best and
 last."""
 
-import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -24,7 +22,7 @@ from storage.models.folders import model_sha256
 from storage.models.pickles import write_pickle
 from tasks.models.opening import save_model
 from tasks.training.journal import Journal
-from tasks.training.ledger import Ledger, Spent, Stopwatch
+from tasks.training.ledger import Ledger, Spent, Stopwatch, ledger_key, training_key
 from tasks.training.model_card import CARD_FILE, add_to_card, card_text
 from tasks.training.patience import patience
 from tasks.training.scores import Scores, gap_warnings
@@ -34,9 +32,6 @@ STATE_FILE = "state.pt"
 
 SAVE_SECONDS = 120
 """Most work that a killed training loses."""
-
-UNKEYED = {"patience"}
-"""Of a recipe: what changes no weights, only how long is trained."""
 
 Validate = Callable[[Path], Scores]
 """Runs the pipeline over the selection queries with the model in this folder."""
@@ -101,7 +96,7 @@ def run_training(
     """
     make_folder(output.folder)
     adam = optimiser(objective, recipe)
-    key = json.dumps({"recipe": recipe.model_dump(mode="json", exclude=UNKEYED), **output.origin})
+    key = training_key(recipe, output.origin)
     state = _resume(output.folder / STATE_FILE, objective, adam, key)
     steps = total_steps(recipe, len(objective))
     if compute.leads:
@@ -128,8 +123,7 @@ def run_training(
 
 def _ledger(key: str, state: _State, steps: int) -> Ledger:
     """The state is written first: this never tells of more than can be gone on from."""
-    digest = hashlib.sha256(key.encode()).hexdigest()
-    return Ledger(digest, state.step, steps, state.waited, state.spent)
+    return Ledger(ledger_key(key), state.step, steps, state.waited, state.spent)
 
 
 def _stops(output: Output, selection: Selection | None, state: _State, journal: Journal) -> bool:

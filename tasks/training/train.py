@@ -1,7 +1,10 @@
 """Train the base model, stage 1 and stage 2: data and models in, checkpoints out."""
 
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import torch
 
@@ -23,12 +26,15 @@ from cir_core.training.recipes import (
 )
 from cir_core.training.stage1 import Stage1Training
 from cir_core.training.stage2 import Stage2Training, stage2_from_base
-from storage.models.folders import model_sha256
+from storage.models.folders import model_sha256, read_identity
 from storage.views import Ingested, KeptTokens
 from tasks.models.opening import open_stage1
 from tasks.training.described import read_described
+from tasks.training.ledger import ledger_key, training_key
 from tasks.training.run import Output, Selection, Validate, run_training
 from tasks.training.triplets import read_triplets
+
+_log = logging.getLogger(__name__)
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
@@ -89,6 +95,7 @@ def train_stage1(
     state = source.state_dict()
     model.load_state_dict({name: state[name] for name in model.state_dict()})
     triplets = read_triplets(root, dataset, ingested, tokens, source, recipe.captions)
+    _log.info("training on %d queries", len(triplets))
     output = Output(
         folder=out,
         dtype=_DTYPES[weights],
@@ -124,31 +131,65 @@ def train_stage2(
     models = {"base": model_sha256(base), "stage1": model_sha256(stage1)}
     first = open_stage1(stage1, sha256=models["stage1"])
     source = open_stage1(base, sha256=models["base"])
-    config = Stage2Config(
-        kind="stage2",
-        vision=source.config.vision,
-        text=source.config.text,
-        merge_from=merge_from,
-        variant=variant,
-        prior=recipe.prior / first.temperature.clamp(*TEMPERATURE_RANGE).item(),
-    )
+    config = _stage2_config(source.config, first, merge_from, variant, recipe)
     require_fit(first.config, config, first.encoder.differing(source.encoder))
     torch.manual_seed(recipe.seed)
     model = stage2_from_base(source, config)
     triplets = read_triplets(root, dataset, ingested, tokens, first, recipe.captions)
+    _log.info("training on %d queries", len(triplets))
     output = Output(
         folder=out,
         dtype=_DTYPES[weights],
-        origin={
-            **models,
-            "config": config.model_dump_json(),
-            "data": triplets.digest(),
-        },
+        origin=_stage2_origin(models, config, triplets.digest()),
         card=f"Stage 2 (re-ranking), trained on {len(triplets)} queries.",
     )
     training = Stage2Training(model, first, triplets, recipe, compute.device)
     selection = _selection(validate, recipe, compares=not recipe.in_batch)
     run_training(training, model, recipe, compute, output, selection)
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a stage 2 is trained from: the config of its base, the stage 1 whose z_t it reads, and
+    the names of both models' bytes."""
+
+    base: Stage1Config
+    stage1: Stage1Model
+    models: Mapping[str, str]
+
+    @classmethod
+    def read(cls, base: Path, stage1: Path) -> Self:
+        """Raises CheckpointRefused."""
+        source, first = read_identity(base), read_identity(stage1)
+        models = {"base": source.sha256, "stage1": first.sha256}
+        config = Stage1Config.model_validate(source.config)
+        return cls(config, open_stage1(stage1, sha256=first.sha256), models)
+
+    def key(self, merge_from: int, variant: Variant, recipe: Stage2Recipe, *, data: str) -> str:
+        """What the ledger of ``train_stage2`` says that it is of; ``data`` is ``data_digest``."""
+        config = _stage2_config(self.base, self.stage1, merge_from, variant, recipe)
+        return ledger_key(training_key(recipe, _stage2_origin(self.models, config, data)))
+
+
+def _stage2_config(
+    base: Stage1Config,
+    stage1: Stage1Model,
+    merge_from: int,
+    variant: Variant,
+    recipe: Stage2Recipe,
+) -> Stage2Config:
+    return Stage2Config(
+        kind="stage2",
+        vision=base.vision,
+        text=base.text,
+        merge_from=merge_from,
+        variant=variant,
+        prior=recipe.prior / stage1.temperature.clamp(*TEMPERATURE_RANGE).item(),
+    )
+
+
+def _stage2_origin(models: Mapping[str, str], config: Stage2Config, data: str) -> dict[str, str]:
+    return {**models, "config": config.model_dump_json(), "data": data}
 
 
 def _selection(validate: Validate, recipe: FusedRecipe, *, compares: bool = False) -> Selection:

@@ -91,8 +91,27 @@ def read_triplets(
             for gallery in first.galleries.values()
         ],
         token_ids=[wordings_of[index] for index in usable],
-        origin=f"{source.digest('images')} {tokens.fingerprint if tokens else 'recomputed'}",
+        origin=_origin(source, tokens),
     )
+
+
+def data_digest(
+    data_root: Path,
+    dataset: Dataset,
+    source: Ingested,
+    tokens: KeptTokens,
+    stage1: Stage1Model,
+    captions: Sequence[CaptionRule],
+) -> str:
+    """That of ``read_triplets`` over these tokens, which need not be kept any more: then their
+    images count as decodable. Raises as it does."""
+    kept = tokens if tokens.is_done else None
+    found = read_triplets(data_root, dataset, source, kept, stage1, captions)
+    return replace(found, origin=_origin(source, tokens)).digest()
+
+
+def _origin(source: Ingested, tokens: KeptTokens | None) -> str:
+    return f"{source.digest('images')} {tokens.fingerprint if tokens else 'recomputed'}"
 
 
 def _parse(
@@ -157,7 +176,6 @@ def _tell_left_out(unseen: int, unread: Sequence[QueryId], usable: int) -> None:
             "%d training queries are left out: their texts are longer than the model reads: %s",
             len(unread), first_few(list(unread)),
         )  # fmt: skip
-    _log.info("training on %d queries", usable)
 
 
 def _image_tokens(

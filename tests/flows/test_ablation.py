@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from cir_core.errors import UsageError
 from cir_core.metrics.significance import gain_interval
 from cir_core.retrievers.blip.fusion import Stage1Model
 from cir_core.training import presets
+from cir_core.training.presets import Preset
 from flows.ablation import costs
 from flows.ablation.run import list_trials, run_ablation
-from flows.ablation.trials import check, recipe_file
+from flows.ablation.trials import Trial, check, recipe_file
 from flows.ablation_settings import AblationSettings
 from flows.doors.cli.app import app
 from flows.engines.engine import InProcess
@@ -29,6 +31,7 @@ from tasks.models.opening import save_model
 from tasks.planning import timing
 from tasks.planning.scoring_cost import measure
 from tasks.training.journal import Journal
+from tasks.training.ledger import LEDGER_FILE, Ledger
 from tests.support.workshop import Workshop
 
 FILE = """
@@ -89,6 +92,7 @@ def test_an_ablation_that_is_killed_goes_on_and_its_numbers_are_those_of_its_run
             run_ablation(ablation, InProcess())
     assert paper.is_trained
     assert mean.ledger is not None
+    _require_own(paper)
     assert (mean.ledger.step, mean.is_trained) == (3, False)
     found = run_ablation(ablation, InProcess())
     with monkeypatch.context() as context:
@@ -99,6 +103,27 @@ def test_an_ablation_that_is_killed_goes_on_and_its_numbers_are_those_of_its_run
     assert {file: file.stat().st_mtime_ns for file in made} == written
     _require_counted(found.table, ablation.data.store)
     _require_told(found.table, found.files)
+
+
+def _require_own(trial: Trial) -> None:
+    """What is finished in its folder, but is of something else, does not count as its training."""
+    assert trial.training is not None
+    out = trial.training.out
+    ledger, kept = Ledger.read(out), (out / LEDGER_FILE).read_bytes()
+    assert ledger is not None
+    replace(ledger, key="0" * 64).write(out)
+    assert (trial.is_trained, trial.is_of_another) == (False, True)
+    (out / LEDGER_FILE).write_bytes(kept)
+    for other in ({"seed": 1}, {"preset": _with(trial.preset, merge_from=0)}):
+        assert not replace(trial, **other).is_trained
+    assert trial.preset is not None
+    patient = trial.preset.stage2.model_copy(update={"patience": 99})
+    assert replace(trial, preset=_with(trial.preset, stage2=patient)).is_trained
+
+
+def _with(preset: Preset | None, **values: Any) -> Preset:
+    assert preset is not None
+    return preset.model_copy(update=values)
 
 
 def _killing(*, at: int) -> Any:

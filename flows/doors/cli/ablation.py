@@ -112,6 +112,8 @@ def _state(trial: Any) -> str:
     if ledger is None:
         return "not begun"
     at = f"step {ledger.step} of {ledger.of}"
+    if trial.is_of_another:
+        return f"of something else, {at}: it starts anew"
     return f"done at {at}" if trial.is_trained else at
 
 
