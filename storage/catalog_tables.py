@@ -62,6 +62,13 @@ RUNS = table(
         "split and protocol of the queries; NULL of a given weight",
         nullable=True,
     ),
+    column(
+        "text_weight",
+        NUMBER,
+        "the text's share of a query, where the run says another than the model's own; NULL: the "
+        "model's, or it weighs nothing",
+        nullable=True,
+    ),
 )
 
 CATALOG = {

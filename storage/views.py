@@ -107,6 +107,12 @@ class Fused(View):
     stage = "fuse"
     holds: ClassVar[Parts] = {"queries": schemas.FUSED_QUERIES, "unfused": schemas.PROBLEMS}
 
+    @property
+    def text_weight(self) -> float | None:
+        """The text's share of a query; None where the run says no other than the model's own, if
+        that has one. Raises as ``setting``."""
+        return self.identity()["settings"].get("text_weight")
+
 
 class Embedded(View):
     """Embeddings of images and queries that were computed elsewhere."""

@@ -134,6 +134,7 @@ def _read_run(evaluated: Evaluated) -> PublishedRun:
         "gallery_sha256": everything.sha256,
         "stage1_sha256": encoded.digest("model"),
         "created_at": evaluated.created_at(),
+        "text_weight": retrieved.fused.text_weight,
         **_of_stage2(ranked),
     }
     return PublishedRun(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cir_core.errors import CheckpointRefused, ProblemsFound, UsageError
+from storage.catalog import query
 from storage.models.folders import write_checkpoint
 from storage.views import Fused
 from tests.support.small_benchmarks import Bench
@@ -48,6 +49,17 @@ def test_another_weight_is_another_artifact_and_the_models_own_is_none(
     between = vectors(text) + vectors(image)
     between /= np.linalg.norm(between, axis=1, keepdims=True)
     np.testing.assert_allclose(vectors(first), between, rtol=0, atol=1e-5)
+    require_told(store, {None, 0.0, 1.0})
+
+
+def require_told(store: Path, weights: set[float | None]) -> None:
+    """By the catalog and by each run's report."""
+    _, rows = query(store / "cir.duckdb", "SELECT run_id, text_weight FROM runs")
+    assert {weight for _, weight in rows} == weights
+    for run_id, weight in rows:
+        page = (store / "reports" / run_id / "index.html").read_text().replace("&#39;", "'")
+        assert ("share of a query" in page) == (weight is not None)
+        assert weight is None or f", the text's share of a query {weight:.4g}." in page
 
 
 def test_textual_inversion_runs_and_lists_prompts_that_are_too_long(
