@@ -40,22 +40,20 @@ class Answer:
         return list(islice(self.rows, most))
 
 
-@contextmanager
-def ask(path: Path, sql: str, *, files: bool = False) -> Iterator[Answer]:
-    """One statement's answer. Other files are neither read nor written, unless ``files``.
+@dataclass(frozen=True)
+class OpenCatalog:
+    """Open for reading: several statements, one after the other, each of which ends the last."""
 
-    Raises PreflightError when there is no file, it is of a newer DuckDB, the SQL is wrong or not
-    one statement; StoreBusy when another process has it open for writing; StoreCorrupt when it is
-    damaged.
-    """
-    import duckdb
+    path: Path
+    connection: "DuckDBPyConnection"
 
-    with _open(path) as connection:
-        if not files:
-            connection.execute("SET enable_external_access = false")
-        connection.execute("SET python_enable_replacements = false; SET lock_configuration = true")
+    @contextmanager
+    def ask(self, sql: str) -> Iterator[Answer]:
+        """Raises as ``ask``."""
+        import duckdb
+
         try:
-            yield _answer(connection, sql)
+            yield _answer(self.connection, sql)
         except duckdb.PermissionException as error:
             raise PreflightError(
                 "the query failed",
@@ -65,8 +63,35 @@ def ask(path: Path, sql: str, *, files: bool = False) -> Iterator[Answer]:
             ) from error
         except duckdb.Error as error:
             if "Corrupt database file" in str(error):
-                raise _damaged(path, error) from error
+                raise _damaged(self.path, error) from error
             raise PreflightError("the query failed", item=sql, cause=str(error)) from error
+
+    def rows(self, sql: str) -> list[dict[str, Any]]:
+        """Each by column. Raises as ``ask``."""
+        with self.ask(sql) as answer:
+            return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+
+
+@contextmanager
+def reading(path: Path, *, files: bool = False) -> Iterator[OpenCatalog]:
+    """Other files are neither read nor written, unless ``files``. Raises as ``ask``."""
+    with _open(path) as connection:
+        if not files:
+            connection.execute("SET enable_external_access = false")
+        connection.execute("SET python_enable_replacements = false; SET lock_configuration = true")
+        yield OpenCatalog(path, connection)
+
+
+@contextmanager
+def ask(path: Path, sql: str, *, files: bool = False) -> Iterator[Answer]:
+    """One statement's answer. Other files are neither read nor written, unless ``files``.
+
+    Raises PreflightError when there is no file, it is of a newer DuckDB, the SQL is wrong or not
+    one statement; StoreBusy when another process has it open for writing; StoreCorrupt when it is
+    damaged.
+    """
+    with reading(path, files=files) as catalog, catalog.ask(sql) as answer:
+        yield answer
 
 
 def told_as(kind: "DuckDBPyType") -> str:

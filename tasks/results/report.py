@@ -14,10 +14,11 @@ from cir_core.planning.disk import Counts
 from cir_core.planning.effort import Effort, Forecast
 from cir_core.ports import Widths
 from cir_core.protocols import PROTOCOLS
+from storage.answers import OpenCatalog, reading
 from storage.catalog import CATALOG_FILE
 from storage.products import Product
 from tasks.results.album import Album
-from tasks.results.samples import rows_of, samples
+from tasks.results.samples import samples
 from tasks.stages.output import Output, folder_of
 
 VERSION = 8
@@ -49,13 +50,18 @@ class Report(Output):
         return Product(folder, "report", str(VERSION), (PAGE, NUMBERS))
 
     def write(self) -> Mapping[str, str]:
-        evaluated, run_id = self.evaluated, self.evaluated.run_id
-        store = evaluated.store
-        catalog = store.local(CATALOG_FILE)
-        run = rows_of(catalog, f"SELECT * FROM runs WHERE run_id = '{run_id}'")[0]
+        folder, store = folder_of(self.evaluated), self.evaluated.store
+        with reading(store.local(CATALOG_FILE)) as catalog:
+            store.put_text(f"{folder}/{PAGE}", _template().render(self._content(catalog)))
+            numbers = json.dumps(self._numbers(catalog), indent=1, default=str) + "\n"
+        store.put_text(f"{folder}/{NUMBERS}", numbers)
+        return {self.evaluated.run_id: self.evaluated.content}
+
+    def _content(self, catalog: OpenCatalog) -> dict[str, Any]:
+        evaluated, run = self.evaluated, self._run(catalog)
         album = Album(evaluated.ingested.read("images"), self.root)
-        reranked = evaluated.is_reranked
-        content = {
+        reranked, of_run = evaluated.is_reranked, f"run_id = '{evaluated.run_id}'"
+        return {
             "run": run,
             "protocol": PROTOCOLS[run["protocol"]],
             "galleries": _galleries(catalog, run),
@@ -65,21 +71,21 @@ class Report(Output):
             "places": _places(catalog, run),
             "coverage": _coverage(catalog, run),
             "curve": _curve(catalog, run),
-            "problems": rows_of(
-                catalog, f"SELECT * FROM problems WHERE run_id = '{run_id}' LIMIT 50"
-            ),
-            "samples": samples(catalog, run_id, album, reranked=reranked),
+            "problems": catalog.rows(f"SELECT * FROM problems WHERE {of_run} LIMIT 50"),
+            "samples": samples(catalog, evaluated.run_id, album, reranked=reranked),
             "made_with": evaluated.made_with(),
         }
-        store.put_text(f"{folder_of(self.evaluated)}/{PAGE}", _template().render(content))
+
+    def _numbers(self, catalog: OpenCatalog) -> dict[str, Any]:
+        of_run = f"run_id = '{self.evaluated.run_id}'"
         tables = {
-            name: rows_of(catalog, f"SELECT * FROM {name} WHERE run_id = '{run_id}'")
+            name: catalog.rows(f"SELECT * FROM {name} WHERE {of_run}")
             for name in ("galleries", "problems", "metrics")
         }
-        summary = {"report_version": VERSION, "run": run} | tables
-        numbers = json.dumps(summary, indent=1, default=str) + "\n"
-        store.put_text(f"{folder_of(self.evaluated)}/{NUMBERS}", numbers)
-        return {run_id: evaluated.content}
+        return {"report_version": VERSION, "run": self._run(catalog)} | tables
+
+    def _run(self, catalog: OpenCatalog) -> dict[str, Any]:
+        return catalog.rows(f"SELECT * FROM runs WHERE run_id = '{self.evaluated.run_id}'")[0]
 
     @staticmethod
     def effort(forecast: Forecast) -> Effort:
@@ -91,16 +97,16 @@ class Report(Output):
         return PAGE_BYTES
 
 
-def _galleries(catalog: Path, run: dict[str, Any]) -> dict[str, Any]:
+def _galleries(catalog: OpenCatalog, run: dict[str, Any]) -> dict[str, Any]:
     """What was searched, by category."""
     sql = (
         "SELECT category, images, missing, sha256 FROM galleries\n"
         f"WHERE run_id = '{run['run_id']}' ORDER BY category"
     )
-    return {"sql": sql, "rows": rows_of(catalog, sql)}
+    return {"sql": sql, "rows": catalog.rows(sql)}
 
 
-def _recall_tables(catalog: Path, run: dict[str, Any], stage: str) -> list[dict[str, Any]]:
+def _recall_tables(catalog: OpenCatalog, run: dict[str, Any], stage: str) -> list[dict[str, Any]]:
     """One table per pool, in the categories' order, with the SQL that gives its numbers, and the
     intervals of one stage, or of the gain."""
     run_id = run["run_id"]
@@ -110,14 +116,14 @@ def _recall_tables(catalog: Path, run: dict[str, Any], stage: str) -> list[dict[
             "SELECT category, k, stage1, stage2, gain, n FROM recall\n"
             f"WHERE run_id = '{run_id}' AND pool = '{pool}' ORDER BY category, k"
         )
-        recall = {(row["category"], row["k"]): row for row in rows_of(catalog, sql)}
+        recall = {(row["category"], row["k"]): row for row in catalog.rows(sql)}
         if not recall:
             continue
         interval_sql = (
             "SELECT category, k, value, ci_low, ci_high, gallery_images FROM metrics\n"
             f"WHERE run_id = '{run_id}' AND stage = '{stage}' AND metric = '{metric}'"
         )
-        intervals = rows_of(catalog, interval_sql)
+        intervals = catalog.rows(interval_sql)
         names = sorted(
             {category for category, _ in recall}, key=lambda name: (name in (AVERAGE, MICRO), name)
         )
@@ -135,7 +141,7 @@ def _recall_tables(catalog: Path, run: dict[str, Any], stage: str) -> list[dict[
     return tables
 
 
-def _places(catalog: Path, run: dict[str, Any]) -> dict[str, Any]:
+def _places(catalog: OpenCatalog, run: dict[str, Any]) -> dict[str, Any]:
     """Measures of where targets rank: MRR, and mAP where the protocol has it."""
     sql = (
         "SELECT metric, k, category, stage, value, ci_low, ci_high FROM metrics\n"
@@ -143,18 +149,18 @@ def _places(catalog: Path, run: dict[str, Any]) -> dict[str, Any]:
         "ORDER BY metric, k, category"
     )
     table: dict[tuple[str, int, str], dict[str, Any]] = {}
-    for row in rows_of(catalog, sql):
+    for row in catalog.rows(sql):
         table.setdefault((row["metric"], row["k"], row["category"]), {})[row["stage"]] = row
     return {"sql": sql, "rows": table}
 
 
-def _cirr_average(catalog: Path, run: dict[str, Any]) -> dict[str, Any] | None:
+def _cirr_average(catalog: OpenCatalog, run: dict[str, Any]) -> dict[str, Any] | None:
     """CIRR's headline number, beside the published; None for other datasets."""
     sql = (
         "SELECT stage, value FROM metrics\n"
         f"WHERE run_id = '{run['run_id']}' AND metric = 'cirr_average' ORDER BY stage"
     )
-    rows = rows_of(catalog, sql)
+    rows = catalog.rows(sql)
     if not rows:
         return None
     published = [
@@ -180,12 +186,12 @@ def _published(protocol: str, category: str, metric: str) -> list[dict[str, Any]
     return rows
 
 
-def _coverage(catalog: Path, run: dict[str, Any]) -> dict[str, Any]:
+def _coverage(catalog: OpenCatalog, run: dict[str, Any]) -> dict[str, Any]:
     sql = (
         "SELECT category, k, coverage, n FROM coverage\n"
         f"WHERE run_id = '{run['run_id']}' ORDER BY category, k"
     )
-    rows = rows_of(catalog, sql)
+    rows = catalog.rows(sql)
     return {
         "sql": sql,
         "ks": sorted({row["k"] for row in rows}),
@@ -194,13 +200,13 @@ def _coverage(catalog: Path, run: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _curve(catalog: Path, run: dict[str, Any]) -> dict[str, Any]:
+def _curve(catalog: OpenCatalog, run: dict[str, Any]) -> dict[str, Any]:
     """Recall of the queries that a late fusion was fitted on, by weight and k."""
     sql = (
         "SELECT weight, k, recall, n, is_chosen FROM late_fusion_curve\n"
         f"WHERE run_id = '{run['run_id']}' ORDER BY weight, k"
     )
-    found = rows_of(catalog, sql)
+    found = catalog.rows(sql)
     rows: dict[float, dict[int, float]] = {}
     for row in found:
         rows.setdefault(row["weight"], {})[row["k"]] = row["recall"]

@@ -2,10 +2,9 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from storage.catalog import query
+from storage.answers import OpenCatalog
 from tasks.results.album import Album
 
 SHOWN = 7
@@ -37,19 +36,13 @@ class _Picture:
     score: str
 
 
-def rows_of(catalog: Path, sql: str) -> list[dict[str, Any]]:
-    """Of a statement, each by column."""
-    columns, rows = query(catalog, sql)
-    return [dict(zip(columns, row, strict=True)) for row in rows]
-
-
 def samples(
-    catalog: Path, run_id: str, album: Album, *, reranked: bool = True
+    catalog: OpenCatalog, run_id: str, album: Album, *, reranked: bool = True
 ) -> list[dict[str, Any]]:
     """Groups of a run's queries, each with its title, its statement and what that chose."""
     groups = []
     for title, sql in _sample_sql(run_id, SAMPLES if reranked else STAGE1_SAMPLES).items():
-        queries = rows_of(catalog, sql)
+        queries = catalog.rows(sql)
         for row in queries:
             row["targets"] = row["targets"] or []
             row["reference"] = _picture(album, row["reference_id"])
@@ -58,7 +51,7 @@ def samples(
                 ("stage1", "candidates", "stage1_rank", "stage1_score"),
                 ("stage2", "rankings", "rank", "stage2_score"),
             ):
-                top = rows_of(catalog, _top_sql(run_id, row["query_id"], *columns))
+                top = catalog.rows(_top_sql(run_id, row["query_id"], *columns))
                 row[stage] = [
                     _picture(album, one["image_id"], row["targets"], f"{one['score']:.3f}")
                     for one in top
