@@ -12,11 +12,9 @@ from flows.graph import graph_of
 from flows.inputs import resolve_inputs
 from flows.run import check_models, ingest_split, make_stages, run_pipeline
 from flows.settings import Settings
+from flows.training_settings import settings_of_data
 from storage.views import Evaluated
 from tasks.training.scores import Score, Scores
-
-OWN = dict.fromkeys(("candidates", "embeddings", "late_fusion"))
-"""What is handed over to runs, or added to their scores, says nothing of a model in training."""
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +29,7 @@ class Stage1Judge:
 
     def __call__(self, model: Path) -> Scores:
         mine = {"stage1": model, "until": "retrieve"}
-        settings = self.settings.model_copy(update=mine | OWN)
+        settings = settings_of_data(self.settings).model_copy(update=mine)
         inputs = resolve_inputs(settings)
         with inputs.store.lease():
             checked = check_models(inputs, self.engine).view
@@ -52,7 +50,7 @@ class Stage2Judge:
 
     def __call__(self, model: Path) -> Scores:
         mine = {"stage2": model, "until": "report"}
-        settings = self.settings.model_copy(update=mine | OWN)
+        settings = settings_of_data(self.settings).model_copy(update=mine)
         run = run_pipeline(settings, self.engine)
         if run.changed:
             _log.warning("inputs have changed since they were used: %s", ", ".join(run.changed))

@@ -22,7 +22,7 @@ from flows.own import complete, open_dataset
 from flows.recipes import find_recipe
 from flows.run import check_texts, ingest_split
 from flows.settings import Settings, demo_root
-from flows.training_settings import TrainingSettings
+from flows.training_settings import TrainingSettings, settings_of_data
 from storage.sources.annotations import require_root
 from storage.store import open_store
 from storage.views import Ingested, KeptTokens
@@ -45,6 +45,7 @@ def run_training(settings: TrainingSettings, engine: Engine) -> Path:
     is needed and not given; ProblemsFound for unusable images, and texts that are too long, beyond
     ``allow_missing``.
     """
+    settings = settings.model_copy(update={"data": settings_of_data(settings.data)})
     preset = _check(settings)
     hardware = _hardware(settings)
     if settings.stage == "pretrain":

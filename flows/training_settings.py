@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, PositiveInt
 
-from flows.about import About
+from flows.about import METHOD, About, settings_of
 from flows.settings import DECLARED, HomePath, Settings
 from flows.suggestions import recipe_names
 
@@ -76,3 +76,22 @@ class TrainingSettings(BaseModel):
         PositiveInt | None,
         About("Rows of a batch at a time; same result.", changes_results=False, default="all"),
     ] = None
+
+
+OF_DATA = frozenset({"protocol", "k"})
+"""Of a run's method: what says which questions a training's data ask; a recipe says its own K."""
+
+OF_RUNS = {
+    one.name: one.default
+    for one in settings_of(Settings)
+    if (one.about.panel == METHOD or one.name == "precision") and one.name not in OF_DATA
+}
+"""Settings of a run that no training reads, by their defaults."""
+
+
+def settings_of_data(settings: Settings) -> Settings:
+    """Those of a training's data and machine, whatever a file or the environment sets for other
+    runs: what chooses candidates or changes scores there says nothing of a model in training.
+    Checkpoints are judged in fp32 over stage 1's own candidates from the exact index, so that what
+    is best depends on the recipe, models and data alone."""
+    return settings.model_copy(update=OF_RUNS)

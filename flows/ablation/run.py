@@ -18,6 +18,7 @@ from flows.engines.engine import Engine
 from flows.inputs import resolve_inputs
 from flows.run import ingest_split, run_pipeline
 from flows.train import run_training
+from flows.training_settings import settings_of_data
 from storage.atomic import commit_text
 from storage.store import open_store
 from tasks.planning.scoring_cost import Scoring
@@ -81,7 +82,8 @@ def _contents(checked: Checked, engine: Engine) -> Contents | None:
     base = checked.declared.base
     if base is None or not any(row.trains for row in checked.declared.row):
         return None
-    asked = checked.data.model_copy(update={"split": "train", "stage1": base, "stage2": base})
+    trained = {"split": "train", "stage1": base, "stage2": base}
+    asked = settings_of_data(checked.data).model_copy(update=trained)
     inputs = resolve_inputs(asked)
     with inputs.store.lease():
         return Contents(inputs, ingest_split(asked, inputs, engine).ingested, checked.stage1)

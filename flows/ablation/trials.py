@@ -25,7 +25,7 @@ from flows.origins import with_folder
 from flows.own import complete, open_dataset
 from flows.recipes import changed_preset, merged, recipe_changes, recipe_text
 from flows.settings import Settings, shipped_model
-from flows.training_settings import TrainingSettings
+from flows.training_settings import TrainingSettings, settings_of_data
 from storage.models.folders import model_sha256, read_config
 from tasks.training.ledger import Ledger
 
@@ -164,7 +164,7 @@ def _trained(
         stage="stage2",
         out=out,
         recipe=str(recipe_file(out)),
-        data=checked.data,
+        data=settings_of_data(checked.data),
         base=checked.declared.base,
         stage1=checked.stage1,
         precision=checked.declared.precision,

@@ -27,11 +27,11 @@ from cir_core.training.loop import Diverged, Progress
 from cir_core.training.stage1 import Stage1Training
 from cir_core.types import Query
 from flows.engines.engine import InProcess
-from flows.judge import Stage1Judge
+from flows.judge import Stage1Judge, Stage2Judge
 from flows.run import run_pipeline
 from flows.settings import Settings
 from flows.train import run_training
-from flows.training_settings import TrainingSettings
+from flows.training_settings import TrainingSettings, settings_of_data
 from storage.catalog import query
 from storage.models.folders import model_sha256
 from storage.sources.annotations import AnnotationReader
@@ -472,3 +472,32 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
         run_training(settings, InProcess())
     for word in ("huge", "cirr", "--data-root", "--base", "--stage1", "CUDA_VISIBLE_DEVICES"):
         assert word in caught.value.cause
+
+
+OF_OTHER_RUNS: dict[str, Any] = {
+    "text_weight": 0.6, "late_fusion": "fit", "candidates": "none.jsonl", "embeddings": "none",
+    "until": "retrieve", "index": "ivf", "nlist": 3, "nprobe": 2, "k": "all",
+    "late_fusion_scores": "raw", "precision": "tf32",
+}  # fmt: skip
+
+
+def test_what_a_file_sets_for_runs_neither_stops_a_training_nor_judges_it(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Settings.model_validate({"split": "test", "protocol": "demo-original-removed"})
+    hostile = Settings.model_validate(asked.model_dump() | OF_OTHER_RUNS)
+    k = {"k": "all"}
+    assert settings_of_data(hostile) == asked.model_copy(update=k)
+    judged: list[Settings] = []
+
+    def judging(settings: Settings, _: Any) -> Any:
+        judged.append(settings)
+        raise Killed
+
+    monkeypatch.setattr("flows.judge.run_pipeline", judging)
+    with pytest.raises(Killed):
+        Stage2Judge(hostile, InProcess())(Path("model"))
+    assert judged == [asked.model_copy(update=k | {"stage2": Path("model")})]
+    workshop.train("pretrain")
+    change_recipe(monkeypatch, stage1={"epochs": 1})
+    assert workshop.train("stage1", data=OF_OTHER_RUNS, validate_on="val").is_dir()

@@ -117,8 +117,8 @@ def _state(trial: Any) -> str:
     return f"done at {at}" if trial.is_trained else at
 
 
-BY_ENVIRONMENT = ("name", "categories", "protocol", "precision", "tokens", "memory", "processes")
-"""Settings that concern a training, too, and for which ``train`` has no flag, or another one."""
+BY_ENVIRONMENT = ("name", "categories", "protocol", "tokens", "memory", "processes")
+"""Settings that concern a training, too, and for which ``train`` has no flag."""
 
 
 def _command(training: Any) -> str:
