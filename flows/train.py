@@ -13,7 +13,7 @@ from cir_core.datasets.selection import source_split
 from cir_core.errors import CirError, UsageError
 from cir_core.training.gradients import join_processes
 from cir_core.training.presets import Preset
-from cir_core.training.recipes import Stage1Recipe, Stage2Recipe
+from cir_core.training.recipes import FusedRecipe, Stage1Recipe, Stage2Recipe
 from flows.engines.engine import Engine
 from flows.inputs import Inputs, resolve_inputs
 from flows.judge import Stage1Judge, Stage2Judge
@@ -193,6 +193,8 @@ def _check(settings: TrainingSettings) -> Preset:
         open_dataset(complete(settings.data))
     except CirError as error:
         faults.append(error.in_a_line)
+    else:
+        faults += _faults_of_choice(settings, preset)
     if settings.data.dataset != "demo" and settings.data.data_root is None:
         faults.append(f"dataset {settings.data.dataset} needs --data-root")
     if settings.stage == "pretrain" and preset is not None and preset.pretrain is None:
@@ -212,6 +214,30 @@ def _check(settings: TrainingSettings) -> Preset:
             remedy="`cir-pipeline train --help` tells what each needs",
         )
     return preset
+
+
+def require_measured(data: Settings, recipe: FusedRecipe) -> None:
+    """Raises UsageError when validations of these data do not measure what the best checkpoint is
+    chosen by."""
+    described = complete(data)
+    protocol = open_dataset(described).protocol(described.protocol)
+    measured = [*(f"recall@{k}" for k in protocol.ks), "mrr"]
+    if recipe.selected_by not in measured:
+        raise UsageError(
+            f"selected_by is {recipe.selected_by}, and validation measures {', '.join(measured)}",
+            item=f"protocol {protocol.name}",
+            remedy="set selected_by in the recipe to one of these",
+        )
+
+
+def _faults_of_choice(settings: TrainingSettings, preset: Preset | None) -> list[str]:
+    if preset is None or settings.stage == "pretrain":
+        return []
+    try:
+        require_measured(settings.data, getattr(preset, settings.stage))
+    except UsageError as error:
+        return [error.in_a_line]
+    return []
 
 
 def _faults_of_validation(settings: TrainingSettings) -> list[str]:

@@ -1,6 +1,6 @@
 """Named recipes; docs/training.md sets them beside the paper's and gives the reasons."""
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, field_validator
 
 from cir_core.layers.tower import TowerConfig
 from cir_core.rerankers.dual.config import DEMO_MERGE_FROM
@@ -31,7 +31,7 @@ class Preset(BaseModel):
 
     base: Stage1Config | None = None
     weights: StoredPrecision = "fp32"
-    merge_from: int = MERGE_FROM
+    merge_from: NonNegativeInt = MERGE_FROM
     variant: Variant = PAPERS
     pretrain: PretrainRecipe | None = None
     stage1: Stage1Recipe

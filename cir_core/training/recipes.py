@@ -25,10 +25,11 @@ class Recipe(BaseModel):
     """What every training sets: AdamW, a warm-up of ``warmup`` steps, then a cosine to zero.
 
     ``epochs`` may be fractional. ``schedule``: the rate changes after every step, or (published)
-    after every epoch. ``clip`` bounds the gradient's norm; None leaves it alone.
+    after every epoch. ``clip`` bounds the gradient's norm; None leaves it alone. All numbers are
+    finite.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: PositiveFloat
     batch: Annotated[int, Field(ge=2)]

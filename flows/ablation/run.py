@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows.ablation.checking import Checked, check
 from flows.ablation.contents import Contents
 from flows.ablation.costs import measured
 from flows.ablation.rendering import FILES, render
 from flows.ablation.table import Finished, Table, table_of
-from flows.ablation.trials import Checked, Trial, check, recipe_file, trials_of
+from flows.ablation.trials import Trial, recipe_file, trials_of
 from flows.ablation_settings import AblationSettings
 from flows.engines.engine import Engine
 from flows.inputs import resolve_inputs

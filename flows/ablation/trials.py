@@ -3,30 +3,17 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
-
-from cir_core.errors import CirError, UsageError
 from cir_core.training.presets import Preset
+from flows.ablation.checking import Checked, run_of
 from flows.ablation.contents import Contents
-from flows.ablation.declaration import (
-    Declaration,
-    Row,
-    faults_of,
-    read_declaration,
-    unusable,
-)
-from flows.ablation_settings import AblationSettings
-from flows.origins import with_folder
-from flows.own import complete, open_dataset
-from flows.recipes import changed_preset, merged, recipe_changes, recipe_text
-from flows.settings import Settings, shipped_model
+from flows.ablation.declaration import Row
+from flows.recipes import merged, recipe_text
+from flows.settings import Settings
 from flows.training_settings import TrainingSettings, settings_of_data
-from storage.models.folders import model_sha256, read_config
+from storage.models.folders import model_sha256
 from tasks.training.ledger import Ledger
 
 DIGITS = 12
@@ -74,59 +61,6 @@ class Trial:
         return ledger.key != self.contents.key(self.preset, self.seed)
 
 
-@dataclass(frozen=True)
-class Checked:
-    """An ablation without mistakes: ``data`` are the settings of all runs, and ``presets`` the
-    recipe of each row that is trained, by its name, with the changes that make it."""
-
-    declared: Declaration
-    out: Path
-    data: Settings
-    stage1: Path
-    presets: dict[str, tuple[Preset, str, dict[str, Any]]]
-
-
-def check(settings: AblationSettings) -> Checked:
-    """Raises UsageError, listing every mistake of the file, and what it names and is not there, at
-    once."""
-    declared = read_declaration(settings.config)
-    faults = faults_of(declared)
-    data, presets = settings.data, {}
-    described = data
-    try:
-        data = shared_settings(declared, settings.data)
-        described = complete(data)
-        open_dataset(described)
-        if data.dataset != "demo" and data.data_root is None:
-            faults.append(f"data: dataset {data.dataset} needs data_root")
-    except CirError as error:
-        faults.append(f"data: {error.in_a_line}")
-    shipped = shipped_model("stage1") if data.dataset == "demo" else None
-    stage1 = declared.stage1 or described.stage1 or shipped
-    if stage1 is None:
-        faults.append("stage1: the finished stage 1 of all rows is not given")
-    faults += _faults_of_models(declared, stage1)
-    for row in declared.row:
-        try:
-            if row.trains:
-                presets[row.name] = _preset(declared, row)
-            _run_of(row, data, stage1, None)
-        except CirError as error:
-            faults.append(f"row {row.name!r}: {error.in_a_line}")
-    if faults or stage1 is None:
-        raise unusable(settings.config, faults)
-    return Checked(declared, settings.out, data, stage1, presets)
-
-
-def shared_settings(declared: Declaration, given: Settings) -> Settings:
-    """What is set, over the file's ``[data]``, for whoever has not merged them (a form). Rows have
-    their own stage 2, and run to their report, whatever is set for other runs. Raises UsageError.
-    """
-    told = given.model_dump(include=given.model_fields_set)
-    own = {"stage2": None, "until": "report"}
-    return _settings(with_folder(declared.data | told) | own)
-
-
 def trials_of(checked: Checked, contents: Contents | None) -> list[Trial]:
     """All rows with all seeds, in the table's order; trainings are of these contents. Rows that
     differ in their runs alone share a training."""
@@ -138,7 +72,7 @@ def trials_of(checked: Checked, contents: Contents | None) -> list[Trial]:
     trials = []
     for row in declared.row:
         if not row.trains:
-            trials.append(Trial(row, None, _run_of(row, checked.data, checked.stage1, None)))
+            trials.append(Trial(row, None, run_of(row, checked.data, checked.stage1, None)))
             continue
         trials += [
             _trained(checked, row, seed, models, folders, contents) for seed in declared.seeds
@@ -169,7 +103,7 @@ def _trained(
         stage1=checked.stage1,
         precision=checked.declared.precision,
     )
-    run = _run_of(row, checked.data, checked.stage1, out / "best")
+    run = run_of(row, checked.data, checked.stage1, out / "best")
     return Trial(row, seed, run, training, recipe_text(base, seeded), preset, contents)
 
 
@@ -191,47 +125,3 @@ def _digest(preset: Preset, seed: int, precision: str, models: dict[str, str]) -
     content["stage2"]["seed"] = seed
     text = json.dumps(content | models | {"precision": precision}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
-
-
-def _preset(declared: Declaration, row: Row) -> tuple[Preset, str, dict[str, Any]]:
-    base, changes = recipe_changes(declared.recipe)
-    changes = merged(merged(changes, declared.changes), row.changes)
-    return changed_preset(base, changes, item=declared.recipe), base, changes
-
-
-def _run_of(row: Row, data: Settings, stage1: Path | None, stage2: Path | None) -> Settings:
-    models = {"stage1": stage1} if stage2 is None else {"stage1": stage1, "stage2": stage2}
-    return _settings(data.model_dump() | models | row.run)
-
-
-def _settings(values: dict[str, Any]) -> Settings:
-    try:
-        return Settings.model_validate(values)
-    except ValidationError as error:
-        faults = [f"{one['loc'][0]}: {one['msg']}" for one in error.errors()]
-        raise UsageError("settings are not usable", cause="; ".join(faults)) from error
-
-
-def _faults_of_models(declared: Declaration, stage1: Path | None) -> list[str]:
-    """Folders that are named and hold no model."""
-    named: Sequence[tuple[str, Path | None]] = (
-        ("base", declared.base),
-        ("stage1", stage1),
-        *(
-            (f"row {row.name!r}: run.{name}", _path(row, name))
-            for row in declared.row
-            for name in ("stage1", "stage2")
-        ),
-    )
-    faults = []
-    for what, folder in named:
-        try:
-            if folder is not None:
-                read_config(folder)
-        except CirError as error:
-            faults.append(f"{what}: {error.in_a_line}")
-    return faults
-
-
-def _path(row: Row, name: str) -> Path | None:
-    return Path(row.run[name]).expanduser() if name in row.run else None

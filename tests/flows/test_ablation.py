@@ -1,10 +1,11 @@
 """An ablation, composed, on a few drawn garments: killed and gone on with, adopted, and counted."""
 
 import json
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ from cir_core.retrievers.blip.fusion import Stage1Model
 from cir_core.training import presets
 from cir_core.training.presets import Preset
 from flows.ablation import costs
+from flows.ablation.checking import check
 from flows.ablation.run import list_trials, run_ablation
-from flows.ablation.trials import Trial, check, recipe_file
+from flows.ablation.trials import Trial, recipe_file
 from flows.ablation_settings import AblationSettings
 from flows.doors.cli.app import app
 from flows.engines.engine import InProcess
@@ -27,9 +29,10 @@ from flows.settings import Settings, shipped_model
 from flows.train import run_training
 from flows.training_settings import TrainingSettings
 from storage.catalog import query
+from tasks.machine import Machine
 from tasks.models.opening import save_model
 from tasks.planning import timing
-from tasks.planning.scoring_cost import measure
+from tasks.planning.scoring_cost import Scoring, ScoringCost, measure
 from tasks.training.journal import Journal
 from tasks.training.ledger import LEDGER_FILE, Ledger
 from tests.support.workshop import Workshop
@@ -45,7 +48,7 @@ epochs = 1
 name = "paper's | <b> & 100 %"
 [[row]]
 name = "mean"
-merge_from = 3
+merge_from = 2
 [[row]]
 name = "no re-ranking"
 stage = 1
@@ -344,3 +347,73 @@ def test_what_data_say_in_vain_is_refused(tmp_path: Path) -> None:
         check(parse_ablation({}, {}, config=file))
     for word in ("data.stage2: each row", "data.until: rows run", "kay: Extra inputs"):
         assert word in caught.value.cause
+
+
+def test_what_would_stop_a_row_hours_later_is_told_before_any_work(tmp_path: Path) -> None:
+    first, second = (str(shipped_model(stage)) for stage in ("stage1", "stage2"))
+    file, other = tmp_path / "few.toml", tmp_path / "other"
+    torch.manual_seed(0)
+    base = presets.PRESETS["demo"].base
+    assert base is not None
+    save_model(Stage1Model(base), other, dtype=torch.float16)
+    rows = [
+        'run = { precision = "tf32" }',
+        "run = { nlist = 3 }",
+        'run = { candidates = "/none" }',
+        "run = { text_weight = 0.3 }",
+        "merge_from = 99",
+        "merge_from = -4",
+        'stage2 = { selected_by = "recall@7" }',
+        "stage2 = { learning_rate = inf }",
+        f'run = {{ stage2 = "{first}" }}',
+        f'run = {{ stage1 = "{other}", stage2 = "{second}" }}',
+        "run = { stage2 = 5 }",
+        'run = { stage2 = "~nobodyx/y" }',
+    ]
+    named = [f"[[row]]\nname = '{place}'\n{row}\n" for place, row in enumerate(rows)]
+    file.write_text(f'base = "{first}"\n[data]\ndevice = "cpu"\n' + "".join(named))
+    with pytest.raises(UsageError) as caught:
+        check(parse_ablation({}, {}, config=file))
+    for place, words in enumerate(
+        (
+            "tf32 is not for the device cpu", "has neither lists nor probes",
+            "what is handed over to a run is not there: /none",
+            "does not weigh image and text", "merge_from is 99, and the base has 3 layers",
+            "merge_from: Input should be greater", "selected_by is recall@7",
+            "learning_rate: Input should be a finite number", "this is not a stage 2 model",
+            "different visual encoders", "stage2: Input is not a valid path",
+            "run.stage2: no model at this path: ~nobodyx/y",
+        )
+    ):  # fmt: skip
+        assert re.search(f"row '{place}': [^;]*{words}", caught.value.cause), (place, words)
+
+
+def test_costs_of_another_shape_or_machine_are_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cost = ScoringCost(1, 2.0, 3.0, 4, 5, 6, 7)
+    asked: list[Any] = []
+
+    def measuring(many: Any) -> list[ScoringCost]:
+        asked.append(many)
+        return [cost]
+
+    monkeypatch.setattr(costs, "measure_each", measuring)
+
+    def measured(machine: Machine = Machine()) -> None:  # noqa: B008 - frozen
+        one = Scoring(cast(Any, None), tmp_path, tmp_path, tmp_path, "fp32", machine)
+        assert costs.measured(tmp_path, {"run": one}, InProcess()) == {"run": cost}
+
+    file = tmp_path / costs.COSTS_FILE
+    measured()
+    measured()
+    assert len(asked) == 1
+    kept = json.loads(file.read_text())
+    for damaged in ("[]", "{", '"x"', json.dumps(kept | {"costs": [1]}),
+                    json.dumps(kept | {"costs": {"run": {"pairs": 1}}})):  # fmt: skip
+        file.write_text(damaged)
+        measured()
+    assert len(asked) == 6
+    measured(Machine(batch=8))
+    measured(Machine(batch=8, memory=2**30))
+    assert len(asked) == 8
