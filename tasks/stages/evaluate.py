@@ -27,9 +27,7 @@ from storage import schemas
 from storage.views import Encoded, Evaluated, Ingested, Ranked, Retrieved
 from tasks.stages.gallery import categories_by_gallery, usable_images
 from tasks.stages.stage import ReadyPart, Stage
-
-NEVER = np.iinfo(np.int32).max
-"""Rank of a target that no ranking can contain: a miss at every k."""
+from tasks.stages.target_ranks import NEVER, counted, labelled, labels_of, target_ranks
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Evaluate(Stage[Evaluated]):
     def work(self, shards: Sequence[str]) -> Iterator[ReadyPart]:
         protocol, galleries = self.ingested.protocol, _galleries(self.ingested, self.encoded)
         targets, rankings = self.candidates.read("targets"), self._rankings()
-        metrics = _metrics(protocol, self.k, _labelled(self.ingested), targets, rankings)
+        metrics = _metrics(protocol, self.k, _asked(self.ingested), targets, rankings)
         if self.ranked is None:
             metrics = [metric for metric in metrics if metric.stage == "stage1"]
         rows = [
@@ -85,26 +83,18 @@ def labelled_ranks(evaluated: Evaluated) -> tuple[list[str], dict[Pool, TargetRa
     """The labelled queries of a run by id, in order, and where it ranks their targets, by pool:
     what its recall is counted from. No subset where the protocol has none."""
     ingested = evaluated.ingested
-    protocol, queries = ingested.protocol, _labelled(ingested)
+    protocol, queries = ingested.protocol, _asked(ingested)
     targets = evaluated.candidates.read("targets")
     rankings = evaluated.ranked.read("rankings")
     pools: tuple[Pool, ...] = ("gallery", "subset") if protocol.subset_ks else ("gallery",)
-    asked = _counted(protocol, queries)
-    ranks = {pool: _target_ranks(asked, targets, rankings, pool) for pool in pools}
+    asked = counted(protocol, queries)
+    ranks = {pool: target_ranks(asked, targets, rankings, pool) for pool in pools}
     return queries["query_id"].to_pylist(), ranks
 
 
-def _counted(protocol: Protocol, queries: pa.Table) -> pa.Table:
-    """With the targets that recall counts."""
-    if protocol.recall_on != "first":
-        return queries
-    first = pc.list_slice(queries["targets"], 0, 1)
-    return queries.set_column(queries.schema.get_field_index("targets"), "targets", first)
-
-
-def _labelled(ingested: Ingested) -> pa.Table:
-    queries = ingested.read("queries").sort_by("query_id")
-    return queries.filter(pc.is_valid(queries["targets"]))
+def _asked(ingested: Ingested) -> pa.Table:
+    """Labelled queries in the order of their ids."""
+    return labelled(ingested).sort_by("query_id")
 
 
 def _galleries(source: Ingested, encoded: Encoded) -> dict[str, SearchedGallery]:
@@ -135,8 +125,8 @@ def _metrics(
 ) -> list[Metric]:
     if not queries.num_rows:
         return []
-    asked = _counted(protocol, queries)
-    gallery = _target_ranks(asked, targets, rankings, "gallery")
+    asked = counted(protocol, queries)
+    gallery = target_ranks(asked, targets, rankings, "gallery")
     metrics = recall_metrics(gallery, ks=protocol.ks, pool="gallery")
     metrics += coverage_metrics(gallery, k=k)
     metrics += reciprocal_rank_metrics(gallery)
@@ -144,7 +134,7 @@ def _metrics(
         every = _all_target_ranks(queries, targets, rankings)
         metrics += mean_average_precision(every, ks=protocol.map_ks)
     if protocol.subset_ks:
-        subset = _target_ranks(queries, targets, rankings, "subset")
+        subset = target_ranks(queries, targets, rankings, "subset")
         metrics += recall_metrics(
             subset, ks=protocol.subset_ks, pool="subset", metric="recall_subset"
         )
@@ -152,31 +142,11 @@ def _metrics(
     return metrics
 
 
-def _target_ranks(
-    queries: pa.Table, targets: pa.Table, rankings: pa.Table, pool: Pool
-) -> TargetRanks:
-    """Best target's rank per query under both stages; in the gallery pool, a target that is no
-    candidate keeps stage 1's rank."""
-    labels = _labels(queries)
-    keys = ["query_id", "image_id"]
-    mine = rankings.filter(pc.equal(rankings["pool"], pool)).join(labels, keys, join_type="inner")
-    named = targets.join(labels, keys, join_type="inner")
-    stage1 = _best(mine if pool == "subset" else named, "stage1_rank")
-    stage2 = _best(mine, "rank")
-    ids = queries["query_id"].to_pylist()
-    outside = {} if pool == "subset" else stage1
-    return TargetRanks(
-        category=queries["category"].to_pylist(),
-        stage1=np.array([stage1.get(query, NEVER) for query in ids]),
-        stage2=np.array([stage2.get(query, outside.get(query, NEVER)) for query in ids]),
-    )
-
-
 def _all_target_ranks(queries: pa.Table, targets: pa.Table, rankings: pa.Table) -> AllTargetRanks:
     """Ranks of every target in the gallery; one that is no candidate keeps stage 1's rank."""
     keys = ["query_id", "image_id"]
     reranked = rankings.filter(pc.equal(rankings["pool"], "gallery")).select([*keys, "rank"])
-    joined = _labels(queries).join(targets, keys).join(reranked, keys)
+    joined = labels_of(queries).join(targets, keys).join(reranked, keys)
     stage1 = pc.fill_null(joined["stage1_rank"], NEVER)
     stage2 = pc.coalesce(joined["rank"], stage1)
     ranks: dict[str, list[tuple[int, int]]] = {}
@@ -190,18 +160,3 @@ def _all_target_ranks(queries: pa.Table, targets: pa.Table, rankings: pa.Table) 
         stage1=[before for before, _ in columns],
         stage2=[after for _, after in columns],
     )
-
-
-def _labels(queries: pa.Table) -> pa.Table:
-    """A row per query and target."""
-    return pa.table(
-        {
-            "query_id": queries["query_id"].take(pc.list_parent_indices(queries["targets"])),
-            "image_id": pc.list_flatten(queries["targets"]),
-        }
-    )
-
-
-def _best(table: pa.Table, column: str) -> dict[str, int]:
-    best = table.group_by("query_id").aggregate([(column, "min")])
-    return dict(zip(best["query_id"].to_pylist(), best[f"{column}_min"].to_pylist(), strict=True))
