@@ -201,6 +201,7 @@ def test_the_papers_variant_is_not_written_and_another_is() -> None:
         ({"reference": "none"}, "say single"),
         ({"encoder": "single", "merging": "head"}, "no branches that could meet"),
         ({"text": False}, "z_t holds the text"),
+        ({"encoder": "single", "reference": "none", "text": False}, "nothing is left of a query"),
     ],
 )
 def test_what_makes_no_sense_is_refused(fields: dict[str, object], told: str) -> None:

@@ -99,6 +99,7 @@ def test_the_curve_is_of_the_targets_that_count(tmp_path: Path, protocol: str) -
     ]
     rankings = drawn(queries)
     ((_, _, curve),) = fit(tmp_path, queries, rankings, protocol).work(())
+    assert isinstance(curve, pa.Table)
     rows = curve.to_pylist()
     assert len({row["weight"] for row in rows}) == len(WEIGHTS)
     first = PROTOCOLS[protocol].recall_on == "first"

@@ -48,7 +48,9 @@ class Variant(Frozen):
             raise ValueError("without a reference nothing is left for a second branch: say single")
         if self.encoder == "single" and self.merging == "head":
             raise ValueError("a single encoder has no branches that could meet in the head")
-        if not self.text and self.reference != "image":
+        if not self.text and self.reference == "none":
+            raise ValueError("without text and without a reference nothing is left of a query")
+        if not self.text and self.reference == "z_t":
             raise ValueError("z_t holds the text: without text, reference is the image")
         return self
 
