@@ -23,8 +23,6 @@ from tasks.stages.output import Output
 from tasks.stages.over_pictures import OverPictures
 from tasks.stages.publish import Publish
 from tasks.stages.rank import LateFusion, Rank
-from tasks.stages.read_candidates import ReadCandidates
-from tasks.stages.read_embeddings import ReadEmbeddings
 from tasks.stages.rerank import Rerank
 from tasks.stages.retrieve import Retrieve
 from tasks.stages.stage import Stage
@@ -35,13 +33,6 @@ STAGES = (
     *(Publish, Report, Takeaway),
 )
 """All that a run of two models may make, in its order."""
-
-HANDED_OVER: dict[type[Stage[Any]], str] = {
-    ReadCandidates: "candidates",
-    ReadEmbeddings: "embeddings",
-}
-"""What another first stage is made of, in place of ``Retrieve`` and before it; by which setting."""
-
 
 Declared = type[Stage[Any]] | type[Output]
 """A stage's class, or an output's."""

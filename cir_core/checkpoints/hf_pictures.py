@@ -5,11 +5,10 @@ from math import isclose
 from typing import Any
 
 from cir_core.errors import CheckpointRefused
+from cir_core.layers.preprocess import CHANNELS
 
 RESAMPLES = {2: "bilinear", 3: "bicubic"}
 """Pillow's numbers."""
-
-COLOURS = 3
 
 LARGEST_BYTE = 255
 
@@ -56,7 +55,7 @@ def _scaling_faults(processor: Mapping[str, Any]) -> list[str]:
     faults = [
         f"{name} is {processor.get(name)!r}, expected three numbers"
         for name in ("image_mean", "image_std")
-        if not isinstance(processor.get(name), list | tuple) or len(processor[name]) != COLOURS
+        if not isinstance(processor.get(name), list | tuple) or len(processor[name]) != CHANNELS
     ]
     factor = processor.get("rescale_factor", 1 / LARGEST_BYTE)
     return faults + ([] if isclose(factor * LARGEST_BYTE, 1) else [f"rescale_factor is {factor}"])

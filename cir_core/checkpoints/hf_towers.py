@@ -8,7 +8,7 @@ from typing import Any, get_args
 from torch import Tensor
 
 from cir_core.checkpoints.conversion import Converted, KeyTable, rename, unwrapped
-from cir_core.checkpoints.hf_pictures import COLOURS, picture_fields
+from cir_core.checkpoints.hf_pictures import picture_fields
 from cir_core.checkpoints.hf_tower_names import (
     CLIP,
     HEAD,
@@ -22,6 +22,7 @@ from cir_core.checkpoints.hf_tower_names import (
 )
 from cir_core.errors import CheckpointRefused
 from cir_core.families import parse_config
+from cir_core.layers.preprocess import CHANNELS
 from cir_core.layers.token_files import TOKENIZER_FILE, FileTokenizer
 from cir_core.layers.transformer import Activation
 from cir_core.retrievers.clip.config import TEMPLATE, ClipConfig
@@ -109,8 +110,9 @@ def _require_supported(
         for name, part in (("text_config", text), ("vision_config", vision))
         if part["hidden_act"] not in get_args(Activation)
     ]
-    if vision.get("num_channels", COLOURS) != COLOURS:
-        faults.append(f"vision_config.num_channels is {vision['num_channels']}, expected {COLOURS}")
+    channels = vision.get("num_channels", CHANNELS)
+    if channels != CHANNELS:
+        faults.append(f"vision_config.num_channels is {channels}, expected {CHANNELS}")
     if kind == "siglip" and not vision.get("vision_use_head", True):
         faults.append("vision_config.vision_use_head is false: there is no image embedding")
     projected = text.get("projection_size") or text["hidden_size"]

@@ -5,8 +5,7 @@ are under one percent).
 """
 
 from cir_core.layers.config import VisionConfig
-
-CHANNELS = 3
+from cir_core.layers.preprocess import CHANNELS
 
 
 def vision_flops(config: VisionConfig) -> int:

@@ -15,6 +15,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
+CHANNELS = 3
+"""Red, green, blue."""
+
 TARGET_RATIO = 1.25
 """Longer pictures are padded until their sides are at most 1.25 : 1 (published value)."""
 
@@ -61,7 +64,7 @@ class Preprocess:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Of what becomes of any picture."""
-        return self.size, self.size, 3
+        return self.size, self.size, CHANNELS
 
     def crop(self, image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
         """As bytes in RGB order."""

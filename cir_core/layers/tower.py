@@ -9,11 +9,9 @@ from torch import Tensor, nn
 
 from cir_core.layers.attention import module_list
 from cir_core.layers.config import Frozen
-from cir_core.layers.preprocess import Fit, Preprocess, Resample
+from cir_core.layers.preprocess import CHANNELS, Fit, Preprocess, Resample
 from cir_core.layers.transformer import Activation, Block, block_flops
 from cir_core.layers.vision import FrozenEncoder
-
-CHANNELS = 3
 
 
 class TowerConfig(Frozen):

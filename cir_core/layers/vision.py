@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cir_core.layers.config import VisionConfig
-from cir_core.layers.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
+from cir_core.layers.preprocess import CHANNELS, CLIP_MEAN, CLIP_STD, Preprocess
 
 VIT_EPSILON = 1e-6
 
@@ -93,7 +93,7 @@ class VisionTransformer(FrozenEncoder):
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.config = config
-        self.patch = nn.Conv2d(3, config.width, config.patch_size, stride=config.patch_size)
+        self.patch = nn.Conv2d(CHANNELS, config.width, config.patch_size, stride=config.patch_size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.position = nn.Parameter(torch.zeros(1, config.tokens, config.width))
         self.blocks = nn.ModuleList(VisionBlock(config) for _ in range(config.depth))

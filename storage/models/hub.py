@@ -1,7 +1,10 @@
-"""What Hugging Face's client wrote down about a file that it downloaded."""
+"""Folders of Hugging Face's hub: files beside the weights, and what its client wrote down about a
+file that it downloaded."""
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 from cir_core.errors import CheckpointRefused
 from storage.atomic import sha256_of
@@ -24,6 +27,35 @@ def require_downloaded(path: Path) -> None:
         item=str(path),
         cause=f"its sha256 is {found}, and {published} was published",
         remedy="download it again: hf download --force-download",
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A file that holds one JSON object. Raises as ``read_text``, and where it is none."""
+    try:
+        content = json.loads(read_text(path))
+    except ValueError as error:
+        raise _unreadable(path, f"it is no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise _unreadable(path, "it is not a JSON object")
+    return content
+
+
+def read_text(path: Path) -> str:
+    """A file of UTF-8, its bytes as they are. Raises CheckpointRefused where it is missing or
+    cannot be read."""
+    try:
+        return path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(path, str(error)) from error
+
+
+def _unreadable(path: Path, cause: str) -> CheckpointRefused:
+    return CheckpointRefused(
+        "a Hugging Face folder is not whole",
+        item=str(path),
+        cause=cause,
+        remedy="download the folder again, whole: hf download MODEL --local-dir FOLDER",
     )
 
 

@@ -1,6 +1,5 @@
 """Hugging Face's CLIP and SigLIP folders, and textual inversion beside a converted CLIP, read."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,12 @@ from cir_core.checkpoints.hf_towers import (
     convert_phi,
     convert_siglip,
 )
-from cir_core.errors import CheckpointRefused, UsageError
+from cir_core.errors import UsageError
 from cir_core.families import parse_config
 from cir_core.layers.token_files import TOKENIZER_FILE
 from cir_core.retrievers.clip.config import ClipConfig
 from storage.models.folders import CONFIG_FILE, read_checkpoint
+from storage.models.hub import read_json, read_text
 from storage.models.pickles import read_pickle
 
 PICTURES_FILE, PROCESSOR_FILE = "preprocessor_config.json", "processor_config.json"
@@ -45,42 +45,15 @@ def _read_beside(folder: Path, config: Mapping[str, Any]) -> HubFolder:
     into ``preprocessor_config.json``."""
     older = folder / PICTURES_FILE
     if older.exists():
-        pictures = _read_json(older)
+        pictures = read_json(older)
     else:
-        pictures = _read_json(folder / PROCESSOR_FILE).get("image_processor", {})
+        pictures = read_json(folder / PROCESSOR_FILE).get("image_processor", {})
     return HubFolder(
         config=config,
         pictures=pictures,
-        tokenizer_config=_read_json(folder / TOKENIZER_CONFIG_FILE),
-        tokenizer=_read_text(folder / TOKENIZER_FILE),
+        tokenizer_config=read_json(folder / TOKENIZER_CONFIG_FILE),
+        tokenizer=read_text(folder / TOKENIZER_FILE),
         source=str(folder),
-    )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(_read_text(path))
-    except ValueError as error:
-        raise _unreadable(path, f"it is no JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise _unreadable(path, "it is not a JSON object")
-    return content
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise _unreadable(path, str(error)) from error
-
-
-def _unreadable(path: Path, cause: str) -> CheckpointRefused:
-    return CheckpointRefused(
-        "a Hugging Face folder is not whole",
-        item=str(path),
-        cause=cause,
-        remedy="download the folder again, whole: a CLIP or SigLIP needs config.json, weights, "
-        f"{PICTURES_FILE}, {TOKENIZER_FILE} and {TOKENIZER_CONFIG_FILE}",
     )
 
 

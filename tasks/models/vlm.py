@@ -10,12 +10,13 @@ from pydantic import ValidationError
 
 from cir_core.errors import CheckpointRefused
 from cir_core.families import load_model
-from cir_core.rerankers.vlm.config import ARCHITECTURES, TEMPLATE, TOKENIZER, Pixels, VlmConfig
+from cir_core.layers.token_files import TOKENIZER_FILE
+from cir_core.rerankers.vlm.config import ARCHITECTURES, TEMPLATE, Pixels, VlmConfig
 from cir_core.rerankers.vlm.extra import transformers
 from cir_core.rerankers.vlm.forms import FORMS
 from cir_core.rerankers.vlm.prompt import make_prompt
 from storage.models.folders import read_config, read_tensors, write_linked
-from storage.models.hub import require_downloaded
+from storage.models.hub import read_json, read_text, require_downloaded
 from storage.models.weights import weight_files
 from tasks.models.converted import ConvertedModel
 
@@ -77,7 +78,7 @@ def _read(source: Path, form: str | None) -> VlmConfig:
     for name in ("transformers_version", "_name_or_path", "dtype"):
         architecture.pop(name, None)  # tell of the file, not of the model
     asked = FORMS[form or USUAL_FORM[architecture["model_type"]]]
-    tokenizer, template = _text(source / TOKENIZER), _template(source)
+    tokenizer, template = read_text(source / TOKENIZER_FILE), _template(source)
     prompt = make_prompt(asked, template, tokenizer, architecture["image_token_id"])
     try:
         return VlmConfig(
@@ -87,7 +88,7 @@ def _read(source: Path, form: str | None) -> VlmConfig:
             prompt=prompt,
             pixels=_pixels(source, architecture["vision_config"]),
             weights="",
-            attached={TOKENIZER: tokenizer, TEMPLATE: template},
+            attached={TOKENIZER_FILE: tokenizer, TEMPLATE: template},
         )
     except ValidationError as error:
         raise _refused(source, "; ".join(fault["msg"] for fault in error.errors())) from error
@@ -95,7 +96,7 @@ def _read(source: Path, form: str | None) -> VlmConfig:
 
 def _pixels(source: Path, vision: Mapping[str, Any]) -> Pixels:
     """The publisher's limits; none allows more than ``MOST_TOKENS``."""
-    told = _json(source / "preprocessor_config.json")
+    told = read_json(source / "preprocessor_config.json")
     size = told.get("size") or {}
     cell = (vision["patch_size"] * vision["spatial_merge_size"]) ** 2
     least = told.get("min_pixels") or size.get("shortest_edge") or size.get("min_pixels")
@@ -117,30 +118,13 @@ def _template(source: Path) -> str:
     """Where transformers' releases have kept it: a file of its own, a JSON file, the tokenizer's
     config."""
     if (source / TEMPLATE).exists():
-        return _text(source / TEMPLATE)
+        return read_text(source / TEMPLATE)
     for name in ("chat_template.json", "tokenizer_config.json"):
         if (source / name).exists():
-            template = _json(source / name).get("chat_template")
+            template = read_json(source / name).get("chat_template")
             if isinstance(template, str):
                 return template
     raise _refused(source, f"it has no chat template: neither {TEMPLATE} nor an entry of another")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(_text(path))
-    except ValueError as error:
-        raise _refused(path, f"is no JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise _refused(path, "is no JSON object")
-    return found
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode()
-    except (OSError, ValueError) as error:
-        raise _refused(path, f"cannot be read: {error}") from error
 
 
 def _refused(item: Path, cause: str) -> CheckpointRefused:

@@ -69,7 +69,7 @@ def measure(one: Scoring) -> ScoringCost:
         ingested,
         reading_of_pairs(read_retriever_config(one.stage1), config),
         k=k,
-        encoded=chosen.encoded if chosen.first_stage == "stage1" else None,
+        encoded=chosen.encoded,
         candidates=candidates,
     )
     pairs = work.expected.pairs

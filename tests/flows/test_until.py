@@ -11,13 +11,14 @@ from rich.console import Console
 from cir_core.errors import PreflightError, UsageError
 from flows.ends import MADE, End
 from flows.engines.engine import InProcess
-from flows.graph import HANDED_OVER, STAGES, name_of
+from flows.graph import STAGES, name_of
 from flows.inputs import resolve_inputs
 from flows.plan import make_plan
 from flows.run import Run, run_pipeline
 from flows.views.terminal import print_run, run_summary
 from storage.catalog import query
 from tasks.results.export import export
+from tests.support.handed_over import HANDED_OVER
 from tests.support.small_benchmarks import FIQ_IMAGES, Bench, Finished
 
 

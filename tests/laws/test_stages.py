@@ -10,7 +10,7 @@ import pytest
 
 from flows.about import settings_of
 from flows.engines.engine import InProcess
-from flows.graph import HANDED_OVER, STAGES, Declared, Graph, graph_of, name_of
+from flows.graph import STAGES, Declared, Graph, graph_of, name_of
 from flows.inputs import resolve_inputs
 from flows.run import check_models, ingest_split
 from flows.settings import Settings
@@ -21,7 +21,7 @@ from tasks.shards import place_of
 from tasks.stages.ingest import Ingest
 from tasks.stages.stage import Stage, make, make_here
 from tasks.stages.tokens import Tokens
-from tests.support.handed_over import hand_over
+from tests.support.handed_over import HANDED_OVER, hand_over
 from tests.support.small_benchmarks import Bench, Finished
 
 NAMES = [name_of(stage) for stage in STAGES if issubclass(stage, Stage)]

@@ -9,8 +9,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flows.graph import Filtering
+from tasks.stages.read_candidates import ReadCandidates
+from tasks.stages.read_embeddings import ReadEmbeddings
+from tasks.stages.stage import Stage
 
 Row = tuple[Any, Any, Any]
+
+HANDED_OVER: dict[type[Stage[Any]], str] = {
+    ReadCandidates: "candidates",
+    ReadEmbeddings: "embeddings",
+}
+"""What another first stage is made of, in place of ``Retrieve`` and before it; by which setting."""
 
 
 def write_candidates(path: Path, rows: Iterable[Row]) -> Path:

@@ -5,12 +5,8 @@ import logging
 import torch
 
 from cir_core.errors import PreflightError
-from cir_core.memory import free_memory
+from cir_core.memory import TOKENS_AT_ONCE, free_memory
 from cir_core.rerankers.dual.cost import Sizes, absorbed_rows
-
-TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 32768}
-"""More gain nothing. On the CPU speed is flat from 800 tokens on (measured up to 4096 at width
-768); a GPU wants products of many thousand rows."""
 
 _log = logging.getLogger(__name__)
 

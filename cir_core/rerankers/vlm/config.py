@@ -10,6 +10,7 @@ from pydantic import PositiveInt, model_validator
 
 from cir_core.layers.config import Frozen
 from cir_core.layers.smart_resize import SmartResize
+from cir_core.layers.token_files import TOKENIZER_FILE
 from cir_core.ports import Load, RetrieverConfig
 from cir_core.rerankers.vlm.cost import Costs, Language, Tower
 from cir_core.rerankers.vlm.forms import Form
@@ -19,8 +20,8 @@ ARCHITECTURES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 """Of transformers, by their ``model_type``: whose vision encoder's states can be kept, and whose
 positions and prefixes the tests hold to transformers' own."""
 
-TOKENIZER, TEMPLATE = "tokenizer.json", "chat_template.jinja"
-"""Files beside ``config.json`` that are part of it."""
+TEMPLATE = "chat_template.jinja"
+"""Beside ``config.json`` and ``TOKENIZER_FILE``; all three are the model's."""
 
 
 class Pixels(Frozen):
@@ -56,7 +57,7 @@ class VlmConfig(Frozen):
     def _known(self) -> Self:
         if self.model_type not in ARCHITECTURES:
             raise ValueError(f"architecture {self.model_type!r}; known: {', '.join(ARCHITECTURES)}")
-        missing = {TOKENIZER, TEMPLATE} - self.attached.keys()
+        missing = {TOKENIZER_FILE, TEMPLATE} - self.attached.keys()
         if missing:
             raise ValueError(f"without {', '.join(sorted(missing))}")
         if self.pixels.most < self.pictures.size**2:
@@ -102,7 +103,7 @@ class VlmConfig(Frozen):
         return context - self.prompt.fixed - 2 * self.pictures.most_cells
 
     def tokenizer(self) -> PromptTokenizer:
-        return PromptTokenizer(self.attached[TOKENIZER], self.prompt)
+        return PromptTokenizer(self.attached[TOKENIZER_FILE], self.prompt)
 
     @property
     def state_width(self) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from cir_core.layers.cost import CHANNELS
+from cir_core.layers.preprocess import CHANNELS
 from cir_core.ports import Load
 
 

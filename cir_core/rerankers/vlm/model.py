@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from cir_core.errors import CheckpointRefused
 from cir_core.layers.shapes import misfit, require_all, shapes_alone
 from cir_core.layers.smart_resize import SmartResize
-from cir_core.rerankers.vlm.config import TEMPLATE, TOKENIZER, VlmConfig
+from cir_core.layers.token_files import TOKENIZER_FILE
+from cir_core.rerankers.vlm.config import TEMPLATE, VlmConfig
 from cir_core.rerankers.vlm.extra import transformers
 from cir_core.rerankers.vlm.prompt import make_prompt
 
@@ -89,7 +90,8 @@ def check_vlm(config: VlmConfig, found: Mapping[str, tuple[int, ...]], source: s
 def require_prompt(config: VlmConfig, source: str) -> None:
     """Raises CheckpointRefused."""
     attached, image = config.attached, config.prompt.image
-    if make_prompt(config.form, attached[TEMPLATE], attached[TOKENIZER], image) != config.prompt:
+    template, tokenizer = attached[TEMPLATE], attached[TOKENIZER_FILE]
+    if make_prompt(config.form, template, tokenizer, image) != config.prompt:
         raise CheckpointRefused(
             "a model's prompt is not the one that was converted",
             item=source,

@@ -22,16 +22,13 @@ from torch import Tensor
 from cir_core.errors import PreflightError
 from cir_core.layers.precision import DTYPES, rounded_products
 from cir_core.layers.ragged import starts_of
-from cir_core.memory import free_memory, is_out_of_memory
+from cir_core.memory import TOKENS_AT_ONCE, free_memory, is_out_of_memory
 from cir_core.ordering import require_finite
 from cir_core.ports import FusedQueries
 from cir_core.rerankers.vlm.config import VlmConfig
 from cir_core.rerankers.vlm.extra import transformers
 from cir_core.rerankers.vlm.model import Picture, VlmModel, pictures_in
 from cir_core.types import Precision
-
-TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 32768}
-"""As the engine of the dual encoder: products of more rows gain nothing."""
 
 _log = logging.getLogger(__name__)
 
