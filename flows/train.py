@@ -191,10 +191,10 @@ def _check(settings: TrainingSettings) -> Preset:
         faults.append(error.in_a_line)
     try:
         open_dataset(complete(settings.data))
+        if preset is not None and settings.stage != "pretrain":
+            require_measured(settings.data, getattr(preset, settings.stage))
     except CirError as error:
         faults.append(error.in_a_line)
-    else:
-        faults += _faults_of_choice(settings, preset)
     if settings.data.dataset != "demo" and settings.data.data_root is None:
         faults.append(f"dataset {settings.data.dataset} needs --data-root")
     if settings.stage == "pretrain" and preset is not None and preset.pretrain is None:
@@ -228,16 +228,6 @@ def require_measured(data: Settings, recipe: FusedRecipe) -> None:
             item=f"protocol {protocol.name}",
             remedy="set selected_by in the recipe to one of these",
         )
-
-
-def _faults_of_choice(settings: TrainingSettings, preset: Preset | None) -> list[str]:
-    if preset is None or settings.stage == "pretrain":
-        return []
-    try:
-        require_measured(settings.data, getattr(preset, settings.stage))
-    except UsageError as error:
-        return [error.in_a_line]
-    return []
 
 
 def _faults_of_validation(settings: TrainingSettings) -> list[str]:

@@ -17,6 +17,7 @@ from flows.ablation.declaration import (
     unusable,
 )
 from flows.ablation.foresight import (
+    require_one_encoder,
     require_pair,
     require_runnable,
     require_trainable,
@@ -28,6 +29,7 @@ from flows.own import complete, open_dataset
 from flows.recipes import changed_preset, merged, recipe_changes
 from flows.settings import Settings, in_home, shipped_model
 from storage.models.folders import read_config
+from storage.sources.annotations import require_root
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ def check(settings: AblationSettings) -> Checked:
         open_dataset(described)
         if data.dataset != "demo" and data.data_root is None:
             of_data.append(f"data: dataset {data.dataset} needs data_root")
+        elif data.data_root is not None:
+            require_root(data.data_root)
     except CirError as error:
         of_data.append(f"data: {error.in_a_line}")
     shipped = shipped_model("stage1") if data.dataset == "demo" else None
@@ -76,6 +80,7 @@ def check(settings: AblationSettings) -> Checked:
             preset = presets[row.name][0] if row.trains else None
             told = _foreseen(run, preset, declared.base, folders)
             faults += [f"row {row.name!r}: {fault}" for fault in told]
+    faults += _faults_of_encoders(declared, stage1, folders)
     if faults or stage1 is None:
         raise unusable(settings.config, faults)
     return Checked(declared, settings.out, data, stage1, presets)
@@ -102,6 +107,21 @@ def _foreseen(
             if question is questions[0]:
                 break  # nothing else can be asked
     return faults
+
+
+def _faults_of_encoders(
+    declared: Declaration, stage1: Path | None, broken: Collection[Path]
+) -> list[str]:
+    base = declared.base
+    if base is None or stage1 is None or not any(row.trains for row in declared.row):
+        return []
+    if not {base, stage1}.isdisjoint(broken):
+        return []
+    try:
+        require_one_encoder(base, stage1)
+    except CirError as error:
+        return [f"base: {error.in_a_line}"]
+    return []
 
 
 def shared_settings(declared: Declaration, given: Settings) -> Settings:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cir_core.errors import PreflightError
+from cir_core.errors import CheckpointRefused, PreflightError
 from cir_core.families import require_fit
 from cir_core.training.presets import Preset
 from flows.first_stage import files_of, require_no_prior
@@ -52,3 +52,15 @@ def require_trainable(preset: Preset, data: Settings, base: Path, stage1: Path) 
     checkpoints. Raises CheckpointRefused and UsageError."""
     require_beginning(base, stage1, preset.merge_from)
     require_measured(data, preset.stage2)
+
+
+def require_one_encoder(base: Path, stage1: Path) -> None:
+    """Whether stage 2 would see what stage 1 saw. Raises CheckpointRefused."""
+    differing = open_encoder(stage1).differing(open_encoder(base))
+    if differing:
+        raise CheckpointRefused(
+            "the base and stage 1 hold different visual encoders",
+            item=f"{base} and {stage1}",
+            cause=f"{len(differing)} tensors differ",
+            remedy="name the base that this stage 1 was trained from",
+        )

@@ -347,6 +347,9 @@ def test_what_data_say_in_vain_is_refused(tmp_path: Path) -> None:
         check(parse_ablation({}, {}, config=file))
     for word in ("data.stage2: each row", "data.until: rows run", "kay: Extra inputs"):
         assert word in caught.value.cause
+    file.write_text(FINISHED.format(data="data_root = '/none'", stage2=shipped_model("stage2")))
+    with pytest.raises(UsageError, match=r"data: .*/none"):
+        check(parse_ablation({"dataset": "fiq"}, {}, config=file))
 
 
 def test_what_would_stop_a_row_hours_later_is_told_before_any_work(tmp_path: Path) -> None:
@@ -386,6 +389,9 @@ def test_what_would_stop_a_row_hours_later_is_told_before_any_work(tmp_path: Pat
         )
     ):  # fmt: skip
         assert re.search(f"row '{place}': [^;]*{words}", caught.value.cause), (place, words)
+    file.write_text(f'base = "{other}"\n[[row]]\nname = "a"\n')
+    with pytest.raises(UsageError, match="base: the base and stage 1 hold different visual enc"):
+        check(parse_ablation({}, {}, config=file))
 
 
 def test_costs_of_another_shape_or_machine_are_measured_again(

@@ -501,3 +501,11 @@ def test_what_a_file_sets_for_runs_neither_stops_a_training_nor_judges_it(
     workshop.train("pretrain")
     change_recipe(monkeypatch, stage1={"epochs": 1})
     assert workshop.train("stage1", data=OF_OTHER_RUNS, validate_on="val").is_dir()
+
+
+def test_what_no_validation_measures_is_told_before_the_first_step(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_recipe(monkeypatch, stage1={"selected_by": "recall@7"})
+    with pytest.raises(UsageError, match="selected_by is recall@7, and validation measures recal"):
+        workshop.train("stage1")
