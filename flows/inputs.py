@@ -82,7 +82,8 @@ def resolve_inputs(settings: Settings) -> Inputs:
     if k == "all":
         index.require_all()
     require_available(index)
-    require_precision(settings.precision, torch.device(device))
+    if needs_stage2(settings.until):
+        require_precision(settings.precision, torch.device(device))
     return Inputs(
         store=store,
         dataset=dataset,
@@ -116,7 +117,14 @@ def _stage2(settings: Settings) -> Path | None:
 
 
 def _require_fusible(settings: Settings) -> None:
-    """Raises UsageError for a late fusion that there is nothing for, or nothing to fit on."""
+    """Raises UsageError for a late fusion that there is nothing for, or nothing to fit on, and for
+    scores of none."""
+    if settings.late_fusion is None and settings.late_fusion_scores != "standardised":
+        raise UsageError(
+            f"no score is added to another, {settings.late_fusion_scores} or not",
+            cause="--late-fusion-scores says which scores a late fusion adds, and there is none",
+            remedy="pass --late-fusion, or leave out --late-fusion-scores",
+        )
     if not settings.late_fusion:
         return
     if not needs_stage2(settings.until):
@@ -144,10 +152,18 @@ def _require_fusible(settings: Settings) -> None:
 
 def _require_one_first_stage(settings: Settings) -> None:
     """Raises UsageError for settings of which one would be without effect."""
+    weight = ["--text-weight"] * (settings.text_weight is not None)
     if settings.candidates is None:
+        if settings.embeddings is not None and weight:
+            raise UsageError(
+                "embeddings from files are searched as they are, without --text-weight",
+                cause="stage 1's own embeddings of the queries are not searched",
+                remedy="leave out --embeddings, or --text-weight",
+            )
         return
     stray = ["--embeddings"] * (settings.embeddings is not None)
     stray += ["--index"] * (settings.index != "exact")
+    stray += weight
     if stray:
         raise UsageError(
             f"a file of candidates is re-ranked as it is, without {' or '.join(stray)}",

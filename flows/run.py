@@ -154,10 +154,8 @@ def make_stages(
 
 def selection_of(settings: Settings) -> Settings:
     """The run whose scores a late fusion is fitted on: the same over the queries that no training
-    has seen."""
-    return settings.model_copy(
-        update={"split": "selection", "until": "rerank", "late_fusion": None}
-    )
+    has seen, in stage 2's own order."""
+    return settings.model_copy(update={"split": "selection", "until": "rerank", "late_fusion": 0})
 
 
 def find_fit(settings: Settings, models: Pair, engine: Engine) -> Fit:

@@ -283,6 +283,10 @@ def test_what_cannot_be_meant_is_refused(copied: Finished, tmp_path: Path) -> No
     file = write_candidates(tmp_path / "c.run", chosen(copied))
     with pytest.raises(UsageError, match="without --embeddings or --index"):
         choose(copied, candidates=file, embeddings=tmp_path, index="flat")
+    with pytest.raises(UsageError, match="re-ranked as it is, without --text-weight"):
+        choose(copied, candidates=file, text_weight=0.5)
+    with pytest.raises(UsageError, match="searched as they are, without --text-weight"):
+        choose(copied, embeddings=tmp_path, text_weight=0.5)
     with pytest.raises(PreflightError, match="a file of candidates cannot be read"):
         choose(copied, candidates=tmp_path / "none.run")
     stage2 = tmp_path / "stage2"

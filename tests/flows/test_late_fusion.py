@@ -161,6 +161,7 @@ def test_weights_that_mean_nothing(weight: str) -> None:
     ("changes", "told"),
     [
         ({"late_fusion": 0.5, "until": "retrieve"}, "the run ends with stage 1"),
+        ({"late_fusion_scores": "raw"}, "no score is added"),
         ({"late_fusion": "fit", "candidates": "run.trec"}, "the first stage is handed over"),
         ({"late_fusion": "fit", "dataset": "own", "categories": ()}, "the very queries"),
     ],
