@@ -25,6 +25,10 @@ COLUMNS: Aliases = {
 TREC = ("query", "Q0", "image", "rank", "score", "tag")
 """A line's columns, which white space parts."""
 
+LINES_OF_NAMES = 1_000
+"""JSON lines of a sound file whose other names are told. Tools write the same names in each line,
+and to parse all lines for them would take longer than all that is read."""
+
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
@@ -35,7 +39,8 @@ class CandidateRows:
     fp64, and the number of its line, or row. The others are ``faults``.
 
     ``is_trec``: ids may be written as our own TREC files have them (``submissions.trec.escaped``).
-    ``others`` are columns that are not read.
+    ``others`` are columns that are not read; of JSON lines, where all are sound, those that the
+    first ``LINES_OF_NAMES`` name.
     """
 
     queries: pa.DictionaryArray
@@ -151,11 +156,19 @@ def _read_jsonl(content: pa.Buffer, path: Path) -> CandidateRows:
     table = _sound_json(raw)
     if table is None:
         return _told_by_rows(raw.to_pybytes(), path)
-    places = 1 + np.flatnonzero([bool(line.strip()) for line in raw.to_pybytes().split(b"\n")])
+    lines = raw.to_pybytes().split(b"\n")
+    places = 1 + np.flatnonzero([bool(line.strip()) for line in lines])
     found = {name: _given(table, names) for name, names in COLUMNS.items()}
     if len(places) != table.num_rows or None in found.values():
         return _told_by_rows(raw.to_pybytes(), path)  # objects and lines are not the same
-    return _checked(pa.table(found), places, RowFaults("line"), path)
+    sound = _checked(pa.table(found), places, RowFaults("line"), path)
+    first = b"\n".join(lines[place - 1] for place in places[:LINES_OF_NAMES])
+    names = read_rows(first.decode(errors="replace").encode(), path).columns
+    return replace(sound, others=_others(names))
+
+
+def _others(names: Sequence[str]) -> list[str]:
+    return [name for name in names if not any(name in known for known in COLUMNS.values())]
 
 
 def _sound_json(raw: pa.Buffer) -> pa.Table | None:
@@ -178,8 +191,8 @@ def _given(table: pa.Table, names: Sequence[str]) -> pa.ChunkedArray | None:
 
 def _told_by_rows(raw: bytes, path: Path) -> CandidateRows:
     """Row by row, which tells each one's fault."""
-    faults, sound = RowFaults("line"), []
-    for row in read_rows(raw, path).entries:
+    read, faults, sound = read_rows(raw, path), RowFaults("line"), []
+    for row in read.entries:
         place, values = int(row.place.split()[-1]), _values(row)
         fault = row.fault or "; ".join(_faults(values))
         if fault:
@@ -187,13 +200,14 @@ def _told_by_rows(raw: bytes, path: Path) -> CandidateRows:
         else:
             sound.append((place, *(given[0] for given in values.values())))
     places, queries, images, scores = ([one[at] for one in sound] for at in range(4))
-    return _rows(
+    rows = _rows(
         pa.array(queries, pa.large_string()),
         pa.array(images, pa.large_string()),
         np.array(scores, dtype=float),
         np.array(places, dtype=np.int64),
         faults,
     )
+    return replace(rows, others=_others(read.columns))
 
 
 def _values(row: Row) -> dict[str, list[Any]]:

@@ -13,6 +13,7 @@ from cir_core.datasets.row_faults import FAULTS_SHOWN, refuse_files
 from cir_core.errors import AnnotationError, PreflightError
 from cir_core.submissions.trec import run_lines
 from cir_core.types import Benchmark, ImageId, Query, QueryId
+from storage.sources import candidates
 from storage.sources.candidates import CandidateRows, read_candidates
 from storage.sources.embeddings import read_embeddings
 from storage.store import LocalStore
@@ -75,6 +76,25 @@ def test_ids_that_look_like_numbers_stay_text(tmp_path: Path) -> None:
     with pytest.raises(AnnotationError, match="columns of other types") as caught:
         parquet(tmp_path / "d.parquet", query=[7], image=["a"], score=["0.5"])
     assert caught.value.cause == "query holds int64; score holds string"
+
+
+def test_names_of_json_lines_that_are_not_read_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(candidates, "LINES_OF_NAMES", 3)
+    lines = [
+        json.dumps(ONE | {"rank": 1}),
+        "",
+        json.dumps(ONE | {"tag\u00e9": "x", "rank": None}),
+        json.dumps(ONE),
+        json.dumps(ONE | {"late": 1}),
+    ]
+    found = written(tmp_path, "c.jsonl", "\n".join(lines).encode())
+    assert found.others == ["rank", "tagé"]
+    found = written(tmp_path, "d.jsonl", "\n".join([*lines, "no json"]).encode())
+    assert found.others == ["rank", "tagé", "late"]  # each line is read for its fault
+    broken = b'{"query": "q1", "image": "a", "score": 1, "no\xff": 1}'
+    assert rows(written(tmp_path, "e.jsonl", broken))[0][:2] == ("q1", "a")
 
 
 def test_faults_of_lines_are_told_and_the_others_are_read(tmp_path: Path) -> None:
