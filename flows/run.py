@@ -7,9 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from cir_core.datasets.selection import source_split
 from cir_core.errors import ProblemsFound
 from cir_core.search.choice import count_lists
@@ -20,11 +17,10 @@ from flows.graph import Filtering, Graph, fit_of, graph_of
 from flows.inputs import Inputs, resolve_inputs
 from flows.settings import Settings
 from storage.views import Evaluated, Fitted, Ingested, Made, Pair, View
-from tasks.feed.pictures import distinct_pictures
 from tasks.models.opening import read_reranker_config, read_retriever_config
 from tasks.results.report import Report
 from tasks.results.takeaway import Takeaway
-from tasks.stages.asking import require_readable
+from tasks.stages.asking import refuse_unread
 from tasks.stages.changes import find_changed, look_at_models, note_files
 from tasks.stages.fit import Fit
 from tasks.stages.ingest import Reading, ingest
@@ -215,14 +211,14 @@ def check_texts(settings: Settings, inputs: Inputs, ingested: Ingested) -> None:
 def check_reranker(inputs: Inputs, graph: Graph) -> None:
     """A reranker that reads texts itself must be able to, as far as stage 1 is. Raises
     ProblemsFound."""
-    if graph.rerank is not None and graph.rerank.fused is None:
-        ingested = graph.rerank.ingested
-        unread = unread_texts(ingested, read_retriever_config(inputs.stage1))
-        names = pa.array([row["item"] for row in unread], pa.string())
-        queries = ingested.read("queries")
-        queries = queries.filter(pc.invert(pc.is_in(queries["query_id"], names)))
-        pictures = distinct_pictures(ingested.read("images"))
-        require_readable(read_reranker_config(graph.rerank.folder), queries, pictures)
+    if graph.rerank is None or graph.rerank.fused is not None:
+        return
+    ingested = graph.rerank.ingested
+    unread = unread_texts(ingested, read_reranker_config(graph.rerank.folder))
+    if unread:
+        by_stage1 = unread_texts(ingested, read_retriever_config(inputs.stage1))
+        known = {row["item"] for row in by_stage1}
+        refuse_unread([row for row in unread if row["item"] not in known])
 
 
 def problems_of(ingested: Ingested, filtering: Filtering) -> list[dict[str, str]]:

@@ -64,10 +64,14 @@ def _unreadable(path: Path, cause: str) -> CheckpointRefused:
 def weight_files(folder: Path) -> dict[str, Path]:
     """By name; several with their index. Raises CheckpointRefused for an index that cannot be read,
     or that names other files than weights beside it."""
-    if (folder / WEIGHTS_FILE).exists() or not (folder / INDEX_FILE).exists():
+    if not _is_sharded(folder):
         return {WEIGHTS_FILE: folder / WEIGHTS_FILE}
     names = {INDEX_FILE, *_weight_map(folder).values()}
     return {name: folder / name for name in sorted(names)}
+
+
+def _is_sharded(folder: Path) -> bool:
+    return (folder / INDEX_FILE).exists() and not (folder / WEIGHTS_FILE).exists()
 
 
 def _weight_map(folder: Path) -> dict[str, str]:
@@ -87,14 +91,14 @@ def _is_weights(name: str) -> bool:
 
 
 def _open_shards(folder: Path, files: ExitStack) -> Any:
+    if not _is_sharded(folder):
+        return files.enter_context(safe_open(folder / WEIGHTS_FILE, framework="pt"))
+    file_of = _weight_map(folder)
     shards = {
-        name: files.enter_context(safe_open(path, framework="pt"))
-        for name, path in weight_files(folder).items()
-        if name != INDEX_FILE
+        file: files.enter_context(safe_open(folder / file, framework="pt"))
+        for file in sorted({*file_of.values()})
     }
-    if [*shards] == [WEIGHTS_FILE]:
-        return shards[WEIGHTS_FILE]
-    return _Shards({name: shards[file] for name, file in _weight_map(folder).items()})
+    return _Shards({name: shards[file] for name, file in file_of.items()})
 
 
 class _Shards:

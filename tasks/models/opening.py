@@ -21,6 +21,7 @@ from cir_core.families import (
 )
 from cir_core.ports import ImageEncoder, Reranker, RerankerConfig, Retriever, RetrieverConfig
 from cir_core.rerankers.dual.model import Stage2Model
+from cir_core.retrievers.blip.config import Stage1Config
 from cir_core.retrievers.blip.fusion import Stage1Model
 from storage.models.folders import Checkpoint, read_checkpoint, read_config, write_checkpoint
 from storage.models.weights import WEIGHTS_FILE
@@ -82,6 +83,14 @@ def read_retriever_config(folder: Path) -> RetrieverConfig:
     return retriever_config(read_config(folder), str(folder))
 
 
+def read_stage1_config(folder: Path) -> Stage1Config:
+    """Of the model that we train. Raises as ``open_stage1``."""
+    config = read_retriever_config(folder)
+    if not isinstance(config, Stage1Config):
+        raise _not_trained(folder, config.kind)
+    return config
+
+
 def read_reranker_config(folder: Path) -> RerankerConfig:
     """Raises CheckpointRefused."""
     return reranker_config(read_config(folder), str(folder))
@@ -97,12 +106,16 @@ def _trained(
     config = parse(read.config, str(folder))
     model = load_model(config, read.tensors, str(folder))
     if not isinstance(model, wanted):
-        raise CheckpointRefused(
-            "a model is of a family that is not trained here",
-            item=str(folder),
-            cause=f"its config.json says kind {config.kind!r}",
-        )
+        raise _not_trained(folder, config.kind)
     return model
+
+
+def _not_trained(folder: Path, kind: str) -> CheckpointRefused:
+    return CheckpointRefused(
+        "a model is of a family that is not trained here",
+        item=str(folder),
+        cause=f"its config.json says kind {kind!r}",
+    )
 
 
 def _read(folder: Path, sha256: str | None) -> Checkpoint:

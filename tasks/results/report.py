@@ -52,15 +52,19 @@ class Report(Output):
     def write(self) -> Mapping[str, str]:
         folder, store = folder_of(self.evaluated), self.evaluated.store
         with reading(store.local(CATALOG_FILE)) as catalog:
-            store.put_text(f"{folder}/{PAGE}", _template().render(self._content(catalog)))
-            numbers = json.dumps(self._numbers(catalog), indent=1, default=str) + "\n"
+            (run,) = catalog.rows(f"SELECT * FROM runs WHERE {self._of_run}")
+            store.put_text(f"{folder}/{PAGE}", _template().render(self._content(catalog, run)))
+            numbers = json.dumps(self._numbers(catalog, run), indent=1, default=str) + "\n"
         store.put_text(f"{folder}/{NUMBERS}", numbers)
         return {self.evaluated.run_id: self.evaluated.content}
 
-    def _content(self, catalog: OpenCatalog) -> dict[str, Any]:
-        evaluated, run = self.evaluated, self._run(catalog)
+    @property
+    def _of_run(self) -> str:
+        return f"run_id = '{self.evaluated.run_id}'"
+
+    def _content(self, catalog: OpenCatalog, run: dict[str, Any]) -> dict[str, Any]:
+        evaluated, reranked = self.evaluated, self.evaluated.is_reranked
         album = Album(evaluated.ingested.read("images"), self.root)
-        reranked, of_run = evaluated.is_reranked, f"run_id = '{evaluated.run_id}'"
         return {
             "run": run,
             "protocol": PROTOCOLS[run["protocol"]],
@@ -71,21 +75,17 @@ class Report(Output):
             "places": _places(catalog, run),
             "coverage": _coverage(catalog, run),
             "curve": _curve(catalog, run),
-            "problems": catalog.rows(f"SELECT * FROM problems WHERE {of_run} LIMIT 50"),
+            "problems": catalog.rows(f"SELECT * FROM problems WHERE {self._of_run} LIMIT 50"),
             "samples": samples(catalog, evaluated.run_id, album, reranked=reranked),
             "made_with": evaluated.made_with(),
         }
 
-    def _numbers(self, catalog: OpenCatalog) -> dict[str, Any]:
-        of_run = f"run_id = '{self.evaluated.run_id}'"
+    def _numbers(self, catalog: OpenCatalog, run: dict[str, Any]) -> dict[str, Any]:
         tables = {
-            name: catalog.rows(f"SELECT * FROM {name} WHERE {of_run}")
+            name: catalog.rows(f"SELECT * FROM {name} WHERE {self._of_run}")
             for name in ("galleries", "problems", "metrics")
         }
-        return {"report_version": VERSION, "run": self._run(catalog)} | tables
-
-    def _run(self, catalog: OpenCatalog) -> dict[str, Any]:
-        return catalog.rows(f"SELECT * FROM runs WHERE run_id = '{self.evaluated.run_id}'")[0]
+        return {"report_version": VERSION, "run": run} | tables
 
     @staticmethod
     def effort(forecast: Forecast) -> Effort:

@@ -1,7 +1,7 @@
 """What stage 2 is asked: by z_t, as stage 1 fused it; or, by a reranker that reads texts itself, as
 the queries were ingested."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -15,7 +15,7 @@ from storage import z_t
 from storage.tables import rows_of
 from storage.views import Fused
 from tasks.feed.pictures import Distinct
-from tasks.stages.questions import Questions, read_questions
+from tasks.stages.questions import read_questions
 
 PROBLEMS_SHOWN = 10
 
@@ -54,7 +54,8 @@ def ask_with_z_t(fused: Fused) -> Asking:
 def ask_by_texts(reading: Reading, queries: pa.Table, pictures: Distinct) -> Asking:
     """Rows of the table ``queries``. Raises ProblemsFound for texts that are longer than the
     reranker reads: none is cut off, and a candidate without a score would be no ranking."""
-    asked = require_readable(reading, queries, pictures)
+    asked = read_questions(reading, queries, pictures)
+    refuse_unread(list(chain.from_iterable(asked.too_long.values())))
     ids = list(chain.from_iterable(asked.query_ids))
     question = np.repeat(np.arange(len(asked)), [len(each) for each in asked.query_ids])
     of_text = np.repeat(np.arange(len(asked)), [len(ways) for ways in asked.texts])
@@ -65,18 +66,16 @@ def ask_by_texts(reading: Reading, queries: pa.Table, pictures: Distinct) -> Ask
     return Asking(table, of_text, queries, asked.picture[of_text])
 
 
-def require_readable(reading: Reading, queries: pa.Table, pictures: Distinct) -> Questions:
-    """What is asked. Raises as ``ask_by_texts``."""
-    asked = read_questions(reading, queries, pictures)
-    unread = list(chain.from_iterable(asked.too_long.values()))
-    if unread:
+def refuse_unread(problems: Sequence[Mapping[str, str]]) -> None:
+    """Queries whose texts the reranker cannot read, as rows of ``problems``; none is fine. Raises
+    ProblemsFound."""
+    if problems:
         raise ProblemsFound(
-            f"stage 2 cannot read the texts of {len(unread)} queries",
-            item="\n".join(f"{row['item']}: {row['message']}" for row in unread[:PROBLEMS_SHOWN]),
+            f"stage 2 cannot read the texts of {len(problems)} queries",
+            item="\n".join(f"{row['item']}: {row['message']}" for row in problems[:PROBLEMS_SHOWN]),
             cause="it reads texts itself, and shorter ones than stage 1",
             remedy="shorten the texts, or use a stage 2 that reads longer ones",
         )
-    return asked
 
 
 def require_seen(problems: Mapping[str, ImageProblem], asked: Iterable[pa.ChunkedArray]) -> None:

@@ -9,7 +9,7 @@ from typing import Self
 import torch
 
 from cir_core.datasets.registry import Dataset
-from cir_core.errors import CheckpointRefused, UsageError
+from cir_core.errors import UsageError
 from cir_core.families import require_fit
 from cir_core.rerankers.dual.config import Stage2Config
 from cir_core.rerankers.dual.variant import Variant
@@ -29,7 +29,7 @@ from cir_core.training.stage1 import Stage1Training
 from cir_core.training.stage2 import Stage2Training, stage2_from_base
 from storage.models.folders import model_sha256, read_identity
 from storage.views import Ingested, KeptTokens
-from tasks.models.opening import open_stage1, read_retriever_config
+from tasks.models.opening import open_stage1, read_stage1_config
 from tasks.training.described import read_described
 from tasks.training.ledger import ledger_key, training_key
 from tasks.training.run import Output, Selection, Validate, run_training
@@ -163,7 +163,7 @@ class Beginning:
         """Raises CheckpointRefused."""
         source, first = read_identity(base), read_identity(stage1)
         models = {"base": source.sha256, "stage1": first.sha256}
-        config = _trainable_config(base)
+        config = read_stage1_config(base)
         return cls(config, open_stage1(stage1, sha256=first.sha256), models)
 
     def key(self, merge_from: int, variant: Variant, recipe: Stage2Recipe, *, data: str) -> str:
@@ -175,24 +175,13 @@ class Beginning:
 def require_beginning(base: Path, stage1: Path, merge_from: int) -> None:
     """Raises CheckpointRefused, without reading a weight, for models that no stage 2 is trained
     from, and UsageError when the base has fewer layers than ``merge_from``."""
-    config, _ = (_trainable_config(folder) for folder in (base, stage1))
+    config, _ = (read_stage1_config(folder) for folder in (base, stage1))
     if merge_from > config.text.layers:
         raise UsageError(
             f"merge_from is {merge_from}, and the base has {config.text.layers} layers",
             item=str(base),
             remedy=f"say {config.text.layers} where all of them are to merge by their mean",
         )
-
-
-def _trainable_config(folder: Path) -> Stage1Config:
-    config = read_retriever_config(folder)
-    if not isinstance(config, Stage1Config):
-        raise CheckpointRefused(
-            "a model is of a family that is not trained here",
-            item=str(folder),
-            cause=f"its config.json says kind {config.kind!r}",
-        )
-    return config
 
 
 def _stage2_config(
