@@ -1,0 +1,1 @@
+"""Questions about a run that one table of recall does not answer, one module each."""

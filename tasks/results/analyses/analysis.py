@@ -1,0 +1,66 @@
+"""What an analysis says: to the terminal, the report and JSON alike."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """Of a table: the field of its rows, its heading, and how a value is told.
+
+    ``percent`` and ``gain`` (with its sign) take fractions; ``interval`` takes a pair of fractions,
+    ``count`` a whole number, ``number`` any other.
+    """
+
+    field: str
+    heading: str
+    form: Literal["text", "percent", "gain", "interval", "count", "number"] = "text"
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A table of an analysis; ``sql`` gives its rows anew. Rows whose field ``is_small`` is true
+    rest on few queries, and are marked."""
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    sql: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart: ``rows`` have the fields ``x`` and ``y``, and perhaps ``series`` (one line, or one
+    colour, each) and ``low`` and ``high`` (a band). ``rules`` are vertical lines, by their words.
+
+    ``histogram`` rows are bins: ``x`` to ``x2``, of height ``y``. ``bars`` have names for ``x``.
+    ``described`` says in words what it shows, for who cannot see it.
+    """
+
+    kind: Literal["line", "scatter", "histogram", "bars"]
+    x: str
+    y: str
+    rows: Sequence[Row]
+    sql: str
+    described: str
+    rules: Mapping[str, float] | None = None
+    is_percent: bool = False
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A question, answered for one run in plain words; then what to do about it, figures, numbers.
+
+    ``missing`` says what lacks for an answer, and the command that makes it; then there is none.
+    """
+
+    name: str
+    question: str
+    answer: str = ""
+    advice: str = ""
+    figures: Sequence[Figure] = ()
+    numbers: Sequence[Numbers] = ()
+    missing: str = ""
