@@ -23,7 +23,7 @@ from flows.run import Run, run_pipeline
 from flows.settings import Settings
 from flows.train import run_training
 from flows.training_settings import TrainingSettings
-from flows.views.terminal import recall_markdown
+from flows.views.recall import recall_markdown
 
 TABLE_KEY = "ablation"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from cir_core.datasets.registry import find_dataset
-from cir_core.errors import PreflightError
+from cir_core.errors import PreflightError, ProblemsFound
 from cir_core.submissions import circo, cirr
 from cir_core.submissions.faults import Verdict
 from cir_core.types import Benchmark
@@ -34,6 +34,18 @@ def check_submission(
     published = find_dataset(dataset).about.counts[split]
     queries = sum(published.queries.values())
     return _CHECKS[dataset](content, split, benchmark=benchmark, queries=queries)
+
+
+def require_accepted(verdict: Verdict, file: Path) -> None:
+    """Raises ProblemsFound with every fault of a submission."""
+    if verdict.faults:
+        count = sum(fault.count for fault in verdict.faults)
+        told = "1 fault" if count == 1 else f"{count:,} faults"
+        raise ProblemsFound(
+            f"the test server would refuse this submission: {told}",
+            item="\n".join([f"{file}, as {verdict.checked}", *map(str, verdict.faults)]),
+            remedy="correct them; --split val checks a file for the validation split",
+        )
 
 
 def _read_benchmark(root: Path, dataset: CheckedDataset, split: CheckedSplit) -> Benchmark:

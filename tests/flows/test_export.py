@@ -13,7 +13,7 @@ from cir_core.errors import PreflightError, ProblemsFound, UsageError
 from cir_core.submissions.formats import ExportFormat
 from cir_core.types import Benchmark
 from flows.run import Run
-from flows.views.terminal import print_recall
+from flows.views.recall import print_recall
 from storage import schemas
 from storage.store import LocalStore
 from storage.views import Evaluated, run_id_of

@@ -15,7 +15,7 @@ from flows.inputs import resolve_inputs
 from flows.origins import resolve
 from flows.plan import make_plan
 from flows.run import Run, selection_of
-from flows.views.terminal import print_run
+from flows.views.runs import print_run
 from storage.catalog import query
 from tasks.results.export import export
 from tests.support.small_benchmarks import Bench, Finished

@@ -17,7 +17,7 @@ from flows.origins import resolve
 from flows.own import complete
 from flows.run import Run, run_pipeline
 from flows.settings import Settings
-from flows.views.terminal import recall_rows
+from flows.views.recall import recall_rows
 from storage import schemas
 from storage.catalog import CATALOG_FILE, query
 from tests.support.small_benchmarks import FIQ_CATEGORIES, Bench

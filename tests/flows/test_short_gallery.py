@@ -13,7 +13,7 @@ from rich.console import Console
 
 from cir_core.datasets.registry import find_dataset
 from flows.run import Run
-from flows.views.terminal import gallery_rows, print_recall, recall_markdown
+from flows.views.recall import gallery_rows, print_recall, recall_markdown
 from storage.catalog import query
 from storage.store import LocalStore
 from tasks.stages.ingest import ingest

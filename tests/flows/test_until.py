@@ -15,7 +15,7 @@ from flows.graph import STAGES, name_of
 from flows.inputs import resolve_inputs
 from flows.plan import make_plan
 from flows.run import Run, run_pipeline
-from flows.views.terminal import print_run, run_summary
+from flows.views.runs import print_run, run_summary
 from storage.catalog import query
 from tasks.results.export import export
 from tests.support.handed_over import HANDED_OVER

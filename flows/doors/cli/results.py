@@ -104,8 +104,8 @@ def check_submission(
     from dataclasses import asdict
 
     from flows.settings import in_home
-    from flows.views.terminal import require_accepted
     from tasks.results.check_submission import check_submission as check_task
+    from tasks.results.check_submission import require_accepted
 
     root = None if data_root is None else in_home(data_root)
     verdict = check_task(file, dataset, split, root)

@@ -47,8 +47,8 @@ def plan(as_json: Json = False, **flags: Any) -> None:
     from cir_core.errors import OutOfSpace
     from flows.origins import resolve
     from flows.plan import make_plan
+    from flows.views.plans import plan_summary, print_plan
     from flows.views.tables import open_console
-    from flows.views.terminal import plan_summary, print_plan
 
     settings = resolve(flags, os.environ).settings
     made = make_plan(settings, started=time.process_time())  # CPU time since python started
@@ -61,8 +61,8 @@ def plan(as_json: Json = False, **flags: Any) -> None:
 
 
 def _tell(result: Any, *, as_json: bool) -> None:
+    from flows.views.runs import print_run, run_summary
     from flows.views.tables import open_console
-    from flows.views.terminal import print_run, run_summary
 
     if not result.made:
         say("nothing to do: every stage was there already")

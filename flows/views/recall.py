@@ -1,0 +1,150 @@
+"""What a run measured: its recall, the galleries that were searched, and what could not be used."""
+
+import shlex
+from typing import Any
+
+from cir_core.metrics.recall import MICRO
+from cir_core.submissions.formats import format_of
+from flows.run import Run
+from flows.views.markdown import as_markdown
+from flows.views.tables import Column, Console, print_line, print_table
+
+HEADER = ["stage", "state", "images", "queries", "pairs", "FLOP", "disk", "time"]
+MILLIONS = 10_000_000
+"""From here on a count is told in millions: eight digits are no longer read at a glance, and would
+make a plan wider than a terminal."""
+
+HEADER = ["category", "metric", "stage 1", "stage 2", "gain [95 %]"]
+
+
+def recall_rows(run: Run) -> list[list[str]]:
+    """Stage 1 against stage 2 under ``header_of`` the run, in percent: a row per category and
+    metric. Micro averages and MRR are left to the report and to SQL."""
+    names = ("stage1", "stage2", "gain")[: len(header_of(run)) - 2]
+    return [
+        [category, _title(metric, k), *(_cell(stages.get(name), name) for name in names)]
+        for (category, metric, k), stages in _metrics(run).items()
+        if category != MICRO and metric != "mrr"
+    ]
+
+
+def header_of(run: Run) -> list[str]:
+    """Of the table of recall; where nothing was re-ranked, stage 1 alone."""
+    return HEADER if run.evaluated.is_reranked else HEADER[:3]
+
+
+def recall_summary(run: Run) -> list[dict[str, Any]]:
+    """All metrics for programs, as fractions: one object per category, metric and k (0 where
+    there is none), with ``value``, ``ci_low`` and ``ci_high`` of stage1, stage2 and gain, each
+    where it is measured, and ``n``, the queries behind them."""
+    numbers = ("value", "ci_low", "ci_high")
+    return [
+        {"category": category, "metric": metric, "k": k}
+        | {stage: {name: row[name] for name in numbers} for stage, row in stages.items()}
+        | {"n": next(iter(stages.values()))["n"]}
+        for (category, metric, k), stages in _metrics(run).items()
+    ]
+
+
+def print_recall(run: Run, console: Console) -> None:
+    """The table for people."""
+    rows = recall_rows(run)
+    if not rows:
+        print_line(console, "The queries have no labels: rankings are made, nothing is measured.")
+        print_line(console, f"export them: {_export_command(run)}")
+    else:
+        header = header_of(run)
+        columns = [Column(name, right=name not in ("category", "metric")) for name in header]
+        print_table(console, columns, rows, title=_protocol(run), section_by=0)
+    for line in gallery_lines(run):
+        print_line(console, line)
+
+
+def gallery_rows(run: Run) -> list[dict[str, Any]]:
+    """What was searched, by category: images, missing, sha256."""
+    rows: list[dict[str, Any]] = run.evaluated.read("galleries").to_pylist()
+    return rows
+
+
+def gallery_lines(run: Run) -> list[str]:
+    """How it was ranked, what was searched, and loudly what could not be."""
+    lines = late_fusion_lines(run)
+    for gallery in gallery_rows(run):
+        images, missing = gallery["images"], gallery["missing"]
+        short = f"SHORT: {images} of {images + missing}" if missing else f"{images}"
+        lines.append(f"gallery {gallery['category']}: {short} images, {gallery['sha256'][:16]}")
+    return lines + problem_lines(run)
+
+
+def late_fusion_lines(run: Run) -> list[str]:
+    """How the final order was made, where it is not stage 2's."""
+    fusion = run.evaluated.ranked.late_fusion if run.evaluated.is_reranked else None
+    if fusion is None:
+        return []
+    fitted, (weight, scale) = run.evaluated.ranked.fitted, fusion
+    where = "given" if fitted is None else f"fitted on {fitted.fitted_on}"
+    told = f"late fusion: stage 2 is its score + {weight:g} x stage 1's, {scale}; weight {where}"
+    return [told]
+
+
+def problem_lines(run: Run) -> list[str]:
+    """A warning, where there is something to warn of."""
+    if not run.problems:
+        return []
+    return [f"WARNING: {run.problems} images or queries could not be used (table problems)"]
+
+
+def recall_markdown(run: Run) -> str:
+    """The table for Prefect's artifact page."""
+    lines = [f"**{as_markdown(_protocol(run))}**", ""]
+    header = header_of(run)
+    lines += [_markdown_row(header), "|" + " --- |" * len(header)]
+    lines += [_markdown_row(row) for row in recall_rows(run)]
+    told = [f"- {as_markdown(line)}" for line in gallery_lines(run)]
+    return "\n".join([*lines, "", *told])
+
+
+def _markdown_row(cells: list[str]) -> str:
+    return "| " + " | ".join(map(as_markdown, cells)) + " |"
+
+
+def _metrics(run: Run) -> dict[tuple[str, str, int], dict[str, dict[str, Any]]]:
+    """Rows of the table ``metrics`` by category, metric and k, and then by stage; the categories
+    in their order."""
+    rows = run.evaluated.read("metrics").to_pylist()
+    found: dict[tuple[str, str, int], dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault((row["category"], row["metric"], row["k"]), {})[row["stage"]] = row
+    places = {name: place for place, name in enumerate(dict.fromkeys(key[0] for key in found))}
+    return dict(sorted(found.items(), key=lambda item: places[item[0][0]]))
+
+
+def _export_command(run: Run) -> str:
+    format_ = format_of(run.evaluated.ingested.setting("dataset"))
+    words = ["cir-pipeline", "export", "--format", format_, "--run", run.run_id]
+    words += [] if run.evaluated.is_reranked else ["--stage", "stage1"]
+    return shlex.join([*words, "--store", str(run.evaluated.store)])
+
+
+def _protocol(run: Run) -> str:
+    protocol, k = run.evaluated.setting("protocol"), run.evaluated.setting("k")
+    of = "" if run.evaluated.is_reranked else " of stage 1"
+    return f"Recall{of} in %, protocol {protocol}, K = {k}"
+
+
+def _title(metric: str, k: int) -> str:
+    names = {"recall": "R", "recall_subset": "subset R", "map": "mAP", "cirr_average": "average"}
+    return f"{names.get(metric, metric)}@{k}" if k else names.get(metric, metric)
+
+
+def _cell(metric: dict[str, Any] | None, stage: str) -> str:
+    if metric is None:
+        return ""
+    if stage != "gain":
+        return _percent(metric["value"])
+    value, low, high = (100 * metric[name] for name in ("value", "ci_low", "ci_high"))
+    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f}"
