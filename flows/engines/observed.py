@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import httpx
 from prefect import Flow
 from prefect.context import FlowRunContext, TaskRunContext
+from prefect.events.clients import PrefectCloudEventsClient, PrefectEventsClient
+from prefect.events.worker import EventsWorker, emit_events_to_cloud
 from prefect.exceptions import PrefectException
 from prefect.logging.handlers import APILogHandler
 from prefect.settings import get_current_settings
@@ -23,6 +25,11 @@ PATIENCE = 20.0
 
 SERVER_ERRORS = (httpx.HTTPError, PrefectException, RuntimeError, ValueError, OSError)
 """No connection, an error's status, no answer within the limit, another version's answer."""
+
+RECONNECTIONS = 1
+"""For an event that Prefect's server does not take; what is not sent goes with the next that is. By
+Prefect's own ten, with pauses, each event waits 8 s for a server that is lost, also those of which
+the process waits at its exit: a minute and more."""
 
 MESSAGE = 160
 """Characters: Prefect repeats the whole event, which takes a screen."""
@@ -59,6 +66,8 @@ def observe(
     logging.raiseExceptions = False  # else Prefect tells of every batch of log lines that it loses
     for name in LOSS_LOGGERS:
         logging.getLogger(name).addFilter(_ONE_LINE)
+    client = PrefectCloudEventsClient if emit_events_to_cloud() else PrefectEventsClient
+    EventsWorker.set_client_override(client, reconnection_attempts=RECONNECTIONS)
     try:
         return as_flow(kept)(**parameters)
     except Exception as error:
