@@ -10,7 +10,7 @@ from flows.inputs import Inputs
 from storage.views import Evaluated, Fitted, Ingested, Pair
 from tasks.machine import Machine
 from tasks.models.opening import read_reranker_config, read_retriever_config
-from tasks.results.report import Report
+from tasks.results.report.report import Report
 from tasks.results.takeaway import Takeaway
 from tasks.stages.choosing import Choosing
 from tasks.stages.encode import Encode

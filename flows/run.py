@@ -18,7 +18,7 @@ from flows.inputs import Inputs, resolve_inputs
 from flows.settings import Settings
 from storage.views import Evaluated, Fitted, Ingested, Made, Pair, View
 from tasks.models.opening import read_reranker_config, read_retriever_config
-from tasks.results.report import Report
+from tasks.results.report.report import Report
 from tasks.results.takeaway import Takeaway
 from tasks.stages.asking import refuse_unread
 from tasks.stages.changes import find_changed, look_at_models, note_files

@@ -1,0 +1,87 @@
+"""Sections ``recalls``, ``places`` and ``cirr_average``: how often targets are found, and where."""
+
+from typing import Any
+
+from cir_core.metrics.recall import AVERAGE, MICRO
+from cir_core.protocols import Protocol
+from tasks.results.report.source import Source
+
+POOLS = {"gallery": "recall", "subset": "recall_subset"}
+"""Each with its metric."""
+
+
+def recalls(source: Source) -> list[dict[str, Any]]:
+    """A table per pool that was ranked, with the SQL that gives its numbers."""
+    tables = [_recall_table(source, pool, metric) for pool, metric in POOLS.items()]
+    return [table for table in tables if table["recall"]]
+
+
+def _recall_table(source: Source, pool: str, metric: str) -> dict[str, Any]:
+    """In the categories' order, with the intervals of stage 1, or of the gain."""
+    sql = (
+        "SELECT category, k, stage1, stage2, gain, n FROM recall\n"
+        f"WHERE {source.of_run} AND pool = '{pool}' ORDER BY category, k"
+    )
+    interval_sql = (
+        "SELECT category, k, value, ci_low, ci_high, gallery_images FROM metrics\n"
+        f"WHERE {source.of_run} AND stage = '{'gain' if source.is_reranked else 'stage1'}' "
+        f"AND metric = '{metric}'"
+    )
+    recall = {(row["category"], row["k"]): row for row in source.rows(sql)}
+    names = sorted(
+        {category for category, _ in recall}, key=lambda name: (name in (AVERAGE, MICRO), name)
+    )
+    return {
+        "pool": pool,
+        "ks": sorted({k for _, k in recall}),
+        "categories": names,
+        "recall": recall,
+        "interval": {(row["category"], row["k"]): row for row in source.rows(interval_sql)},
+        "published": {name: _published(source.protocol, name, metric) for name in names},
+        "sql": f"{sql};\n\n{interval_sql}",
+    }
+
+
+def _published(protocol: Protocol, category: str, metric: str) -> list[dict[str, Any]]:
+    """Other people's numbers for a category, in percent by k."""
+    rows = []
+    for published in protocol.published:
+        recall = {
+            k: value
+            for (name, kind, k), value in published.values.items()
+            if (name, kind) == (category, metric)
+        }
+        if recall:
+            rows.append({"label": published.label, "source": published.source, "recall": recall})
+    return rows
+
+
+def places(source: Source) -> dict[str, Any]:
+    """Measures of where targets rank: MRR, and mAP where the protocol has it."""
+    sql = (
+        "SELECT metric, k, category, stage, value, ci_low, ci_high FROM metrics\n"
+        f"WHERE {source.of_run} AND metric IN ('mrr', 'map')\n"
+        "ORDER BY metric, k, category"
+    )
+    table: dict[tuple[str, int, str], dict[str, Any]] = {}
+    for row in source.rows(sql):
+        table.setdefault((row["metric"], row["k"], row["category"]), {})[row["stage"]] = row
+    return {"sql": sql, "rows": table}
+
+
+def cirr_average(source: Source) -> dict[str, Any] | None:
+    """CIRR's headline number, beside the published; None for other datasets."""
+    sql = (
+        "SELECT stage, value FROM metrics\n"
+        f"WHERE {source.of_run} AND metric = 'cirr_average' ORDER BY stage"
+    )
+    rows = source.rows(sql)
+    if not rows:
+        return None
+    published = [
+        {"label": one.label, "source": one.source, "value": value}
+        for one in source.protocol.published
+        for (_, metric, _), value in one.values.items()
+        if metric == "cirr_average"
+    ]
+    return {"rows": rows, "published": published, "sql": sql}

@@ -1,0 +1,37 @@
+"""What a section of the page is made from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cir_core.protocols import PROTOCOLS, Protocol
+from storage.answers import OpenCatalog
+from storage.views import Evaluated
+
+
+@dataclass(frozen=True)
+class Source:
+    """A run: its evaluation, its row of ``runs``, the catalog that has its numbers, and the folder
+    with its pictures."""
+
+    evaluated: Evaluated
+    run: Mapping[str, Any]
+    catalog: OpenCatalog
+    root: Path
+
+    @property
+    def protocol(self) -> Protocol:
+        return PROTOCOLS[self.run["protocol"]]
+
+    @property
+    def is_reranked(self) -> bool:
+        return self.evaluated.is_reranked
+
+    @property
+    def of_run(self) -> str:
+        """The condition that a row is this run's."""
+        return f"run_id = '{self.evaluated.run_id}'"
+
+    def rows(self, sql: str) -> list[dict[str, Any]]:
+        return self.catalog.rows(sql)
