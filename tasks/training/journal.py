@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +21,17 @@ SECONDS = 30.0
 """Or as many steps as this takes: full-size ones are slow."""
 
 _log = logging.getLogger(__name__)
+
+
+def read_journal(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a training's folder, in their order; empty where there are none. A line that a
+    kill has torn is left out: its step is told again."""
+    file, lines = folder / JOURNAL_FILE, []
+    if file.is_file():
+        for line in file.read_text(encoding="utf-8").splitlines():
+            with suppress(json.JSONDecodeError):
+                lines.append(json.loads(line))
+    return lines
 
 
 class Journal:
@@ -114,17 +126,9 @@ class Journal:
             file.write(json.dumps(line) + "\n")
 
     def _take_back(self, step: int) -> None:
-        if not self._file.is_file():
-            return
-        kept = []
-        for line in self._file.read_text(encoding="utf-8").splitlines():
-            try:
-                told = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # torn by a kill: its step is told again
-            if told["step"] <= step:
-                kept.append(line + "\n")
-        commit_text(self._file, "".join(kept))
+        if self._file.is_file():
+            kept = [line for line in read_journal(self._file.parent) if line["step"] <= step]
+            commit_text(self._file, "".join(json.dumps(line) + "\n" for line in kept))
 
 
 def _mean(values: list[float]) -> float | None:

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from cir_core.training.loop import Progress
+from flows.views.trainings import training_summary
 from tasks.training.journal import Journal
+from tasks.training.ledger import Ledger, Spent
 from tasks.training.scores import Score, Scores
 
 SCORES = Scores(
@@ -34,6 +36,24 @@ def test_a_line_per_hundred_steps_and_at_the_end(tmp_path: Path) -> None:
     assert [line["loss"] for line in told] == [50.5, 150.5, 225.5]  # means of 1..100 and so on
     assert told[-1]["eta_seconds"] == 0
     assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+def test_a_training_is_summed_up_for_programs(tmp_path: Path) -> None:
+    with Journal(tmp_path, 0, leads=True) as journal:
+        for step in range(1, 151):
+            journal.step(progress(step))
+        journal.validation(150, SCORES)
+        journal.spent(150, Spent(steps=1.5, peak_memory=7))
+        assert training_summary(tmp_path)["stopped"] is None
+        journal.stopped(150, "no better selection recall@1 in 3 validations")
+    assert training_summary(tmp_path)["spent"] is None  # no ledger
+    Ledger("key", 150, 1000, 3, Spent(steps=1.5, peak_memory=7)).write(tmp_path)
+    told = training_summary(tmp_path)
+    assert told["best"] == str(tmp_path / "best")
+    assert (told["step"], told["of"], told["spent"]["seconds"]) == (150, 1000, 1.5)
+    assert [line["loss"] for line in told["losses"]] == [50.5]
+    assert [line["validation"] for line in told["validations"]] == [{"recall@1": 0.25}]
+    assert told["stopped"] == "no better selection recall@1 in 3 validations"
 
 
 def test_validations_are_told_beside(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def ablate(
     as_json: Json = False,
     **values: Any,
 ) -> None:
-    """Train and run the variants that a file declares, and compare them in one table.
+    """Train, run and compare the variants that a file declares.
 
     Interrupted, the same command goes on; what is finished is not made again.
     """

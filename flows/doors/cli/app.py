@@ -3,6 +3,7 @@
 Everything heavy is imported inside the commands, so that ``--help`` answers at once.
 """
 
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Annotated
 
@@ -17,16 +18,33 @@ from flows.doors.cli.runs import plan, run, run_to
 from flows.ends import End
 from flows.views.streams import prepare_logging, put
 
-_FILTER = "Stage 1 alone: candidates, their recall and coverage, and a report; needs no stage 2."
+_NO_STAGE_2 = "Candidates, their recall and coverage, and a report; needs no stage 2."
 
 ENDS: dict[str, tuple[End, str]] = {
     "encode": ("encode", "Embeddings of images and queries, and where they lie."),
-    "retrieve": ("retrieve", _FILTER),
-    "filter": ("retrieve", f"{_FILTER} The same as `retrieve`."),
-    "rerank": ("report", "The same as `run`: every stage that the rankings and the report need."),
+    "retrieve": ("retrieve", f"Stage 1 alone, with its recall and a report.\n\n{_NO_STAGE_2}"),
+    "filter": ("retrieve", f"The same as `retrieve`: stage 1 alone.\n\n{_NO_STAGE_2}"),
+    "rerank": ("report", "The same as `run`: both stages, up to the report."),
     "evaluate": ("evaluate", "The recall of both stages, without catalog and report."),
 }
 """Commands that end a run elsewhere."""
+
+_ENDED = {name: run_to(until, told) for name, (until, told) in ENDS.items()}
+
+_CHECK = "Check and settings"
+
+PANELS: dict[str, dict[str, Callable[..., None]]] = {
+    "Run": {"run": run, "plan": plan, **_ENDED},
+    "Look at results": {"sql": sql},
+    "Hand results on": {"export": export, "check-submission": check_submission},
+    "Models": {"train": train, "ablate": ablate, "convert": convert},
+    _CHECK: {"doctor": doctor, "datasets": datasets, "protocols": protocols},
+}
+"""The commands, as the help shows them. What each does, its docstring's first paragraph, is to fit
+in one line there: ``FIRST_LINE`` characters."""
+
+FIRST_LINE = 58
+"""What 80 columns leave beside the longest name of a command."""
 
 app = typer.Typer(
     name="cir-pipeline",
@@ -35,22 +53,20 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-app.command()(run)
-for name, (until, told) in ENDS.items():
-    app.command(name)(run_to(until, told))
-app.command()(plan)
-app.command()(convert)
-app.command()(train)
-app.command()(ablate)
-app.command()(sql)
-app.command()(export)
-app.command("check-submission")(check_submission)
-app.command()(protocols)
-app.command()(datasets)
-app.command()(doctor)
+
+
+def _help_of(command: Callable[..., None]) -> str:
+    """Its docstring with a line per paragraph, which the terminal breaks where it is narrow."""
+    paragraphs = (command.__doc__ or "").split("\n\n")
+    return "\n\n".join(" ".join(one.split()) for one in paragraphs)
+
+
+for panel, commands in PANELS.items():
+    for name, command in commands.items():
+        app.command(name, help=_help_of(command), rich_help_panel=panel)(command)
 config_app = typer.Typer(help="The settings of a run, or of a training.", no_args_is_help=True)
-config_app.command("show")(config_show)
-app.add_typer(config_app, name="config")
+config_app.command("show", help=_help_of(config_show))(config_show)
+app.add_typer(config_app, name="config", rich_help_panel=_CHECK)
 
 
 def _tell_version(asked: bool) -> None:

@@ -27,8 +27,10 @@ def config_show(
     as_json: Json = False,
     **flags: Any,
 ) -> None:
-    """All settings, their values, where each comes from, and which change results; of a run,
-    perhaps of one dataset's, or of a training recipe."""
+    """All settings, their values, and where each comes from.
+
+    And which change results: of a run, perhaps of one dataset's, or of a training recipe.
+    """
     from cir_core.errors import UsageError
     from flows.recipes import find_recipe, recipe_rows
 

@@ -21,7 +21,10 @@ def protocols(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """What each recall means: the protocols by name, the first of a dataset is its default."""
+    """What each recall means: the protocols by name.
+
+    The first of a dataset is its default.
+    """
     from dataclasses import asdict
 
     from cir_core.protocols import PROTOCOLS
@@ -43,7 +46,7 @@ def protocols(
 
 
 def datasets(as_json: Json = False) -> None:
-    """What is supported, where it is expected, its licence, and how to obtain it."""
+    """What is supported: layout, licence, how to obtain it."""
     from dataclasses import asdict
 
     from cir_core.datasets.registry import DATASETS
@@ -77,8 +80,9 @@ def doctor(
     as_json: Json = False,
     **flags: Any,
 ) -> None:
-    """Expected and found: environment, models, store, and a dataset's files, counts and images.
+    """Whether all that a run needs is there and in order.
 
+    Expected and found: environment, models, store, and a dataset's files, counts and images.
     Ends with 0 when all is well, 3 when something is wrong, 4 when something needed is missing.
     """
     from dataclasses import asdict

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from flows.doors.cli.options import flags_of, options_of, takes
+from flows.doors.cli.options import Json, flags_of, options_of, takes
 from flows.engines.choice import prepare_prefect, wants_prefect
 from flows.training_settings import TrainingSettings
-from flows.views.streams import put, say
+from flows.views.streams import put, put_json, say
 from storage.store import open_store
 
 DATA = (
@@ -52,8 +52,14 @@ def convert(
             "SigLIP is put: a base for trainings."
         ),
     ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Convert a published checkpoint, or back, strictly: every tensor is mapped or named."""
+    """Convert a published checkpoint, or back.
+
+    Strictly: every tensor is mapped, or named as dropped or made anew.
+    """
+    from dataclasses import asdict
+
     from cir_core.errors import UsageError
     from tasks.models import convert as conversion
 
@@ -79,26 +85,39 @@ def convert(
     for word, names in (("dropped", made.dropped), ("made anew", made.added)):
         if names:
             say(f"{word}: {', '.join(names)}")
-    put(str(made.path))
+    if as_json:
+        put_json(asdict(made))
+    else:
+        put(str(made.path))
 
 
 @takes(options_of(TrainingSettings), flags_of(*DATA))
-def train(**values: Any) -> None:
-    """Train the base model, stage 1 or stage 2; interrupted, the same command goes on.
+def train(as_json: Json = False, **values: Any) -> None:
+    """Train the base model, stage 1 or stage 2.
 
-    Several GPUs: `accelerate launch .venv/bin/cir-pipeline train ...`.
+    Interrupted, the same command goes on. Several GPUs: `accelerate launch .venv/bin/cir-pipeline
+    train ...`.
     """
     from flows.origins import parse_training
 
     flags = {name: values.pop(name) for name in DATA}
     settings = parse_training(flags, os.environ, **values)
+    best = _train(settings)
+    if as_json:
+        from flows.views.trainings import training_summary
+
+        put_json(training_summary(best.parent))
+    else:
+        put(str(best))
+
+
+def _train(settings: TrainingSettings) -> Path:
     if wants_prefect(settings.data.engine):
         prepare_prefect(open_store(settings.data.store))
         from flows.doors.deployments import run_training_flow
 
-        put(str(run_training_flow(settings)))
-        return
+        return Path(run_training_flow(settings))
     from flows.engines.engine import InProcess
     from flows.train import run_training
 
-    put(str(run_training(settings, InProcess())))
+    return run_training(settings, InProcess())

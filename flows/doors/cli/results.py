@@ -28,7 +28,9 @@ def sql(
     ] = False,
     **flags: Any,
 ) -> None:
-    """Ask the catalog (DuckDB): tables runs, gallery_members, galleries, queries, target_ranks,
+    """Ask the results in SQL.
+
+    The catalog (DuckDB) has the tables runs, gallery_members, galleries, queries, target_ranks,
     candidates, rankings, metrics, problems, late_fusion_curve; views gallery, recall, mrr,
     mean_average_precision, coverage, rank_movement, failures, fused_scores.
 
@@ -71,8 +73,11 @@ def export(
     as_json: Json = False,
     **flags: Any,
 ) -> None:
-    """Write a finished run's rankings: for CIRR's or CIRCO's test server, as a TREC run with qrels,
-    or as a table with a row per query and candidate."""
+    """Write a run's rankings: for test servers, TREC, tables.
+
+    For CIRR's or CIRCO's test server, as a TREC run with qrels, or as a table with a row per query
+    and candidate.
+    """
     from flows.origins import resolve
     from flows.settings import in_home
     from tasks.results.export import export as export_task
@@ -100,7 +105,10 @@ def check_submission(
     split: Annotated[Literal["val", "test"], typer.Option(help="CIRR's test1 is test.")] = "test",
     as_json: Json = False,
 ) -> None:
-    """Whether the test server would take a file; if not, every reason at once (exit code 3)."""
+    """Whether the test server would take a file, and why not.
+
+    Every reason is told at once. Ends with 3 when it would not.
+    """
     from dataclasses import asdict
 
     from flows.settings import in_home

@@ -16,7 +16,7 @@ from storage.store import open_store
 
 @takes(flags_of())
 def run(as_json: Json = False, **flags: Any) -> None:
-    """Everything from images to the report, making only what is missing.
+    """From images to the report, making only what is missing.
 
     Without options: the embedded demo, with its own data and trained models.
     """
@@ -36,11 +36,11 @@ def run_to(until: End, told: str) -> Callable[..., None]:
 
 @takes(flags_of())
 def plan(as_json: Json = False, **flags: Any) -> None:
-    """What a run with the same options would find and make, and how long that takes.
+    """What a run would find and make, and how long it takes.
 
-    Checks the models and ingests the split, as a run does (the demo is
-    drawn), then times samples of the rest; nothing else is made. Ends
-    with 8 when the disk is too small for what is left.
+    Takes the options of `run`. Checks the models and ingests the split, as a run does (the demo is
+    drawn), then times samples of the rest; nothing else is made. Ends with 8 when the disk is too
+    small for what is left.
     """
     import time
 
