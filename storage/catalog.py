@@ -32,6 +32,9 @@ _log = logging.getLogger(__name__)
 STORAGE_VERSION = "v1.0.0"
 """Of the database file: old enough that every DuckDB 1.x and 2.x client opens it."""
 
+VIEWS = ("views.sql", "k_curve.sql")
+"""Files below ``storage/sql``, in the order in which they are read."""
+
 CATALOG_FILE = "cir.duckdb"
 VERSION_DIGITS = 16
 
@@ -71,7 +74,7 @@ class BrokenRuns(StoreCorrupt):
 def catalog_product(path: Path) -> Product:
     """The catalog as a product of this version's tables and views; its sources are the contents of
     its runs' evaluations, by run id."""
-    sql = hashlib.sha256((ddl() + _sql("views.sql")).encode()).hexdigest()
+    sql = hashlib.sha256((ddl() + _views()).encode()).hexdigest()
     version = f"{CONTENTS_VERSION}-{sql[:VERSION_DIGITS]}"
     return Product(path.parent, path.name, version, (path.name,))
 
@@ -106,7 +109,7 @@ def write_catalog(path: Path, runs: Sequence[PublishedRun]) -> None:
             for run in runs:
                 _insert(connection, run)
             connection.execute("COMMIT")
-            connection.execute(_sql("views.sql"))
+            connection.execute(_views())
             _require_integrity(connection, path)
             connection.execute("CHECKPOINT; USE memory; DETACH cir")
         if log.exists():
@@ -180,5 +183,6 @@ def _require_integrity(connection: "DuckDBPyConnection", path: Path) -> None:
         raise BrokenRuns(path, faults)
 
 
-def _sql(name: str) -> str:
-    return (resources.files("storage") / "sql" / name).read_text(encoding="utf-8")
+def _views() -> str:
+    folder = resources.files("storage") / "sql"
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in VIEWS)

@@ -13,12 +13,14 @@ from cir_core.protocols import PROTOCOLS
 from cir_core.types import Benchmark, ImageId, Query, QueryId
 from storage import schemas
 from storage.artifacts import Artifact
+from storage.catalog import CATALOG_FILE
 from storage.identities import Identity
 from storage.store import LocalStore
-from storage.views import Encoded, Ingested, Retrieved, Scored
+from storage.views import Encoded, Evaluated, Ingested, Retrieved, Scored
 from tasks.machine import Machine
 from tasks.stages.evaluate import Evaluate
 from tasks.stages.gallery import category_table, gallery_table
+from tasks.stages.publish import Publish
 from tasks.stages.rank import Rank
 from tasks.stages.stage import Stage, make, make_here
 
@@ -50,24 +52,39 @@ def write_run(
         "gallery": gallery_table(benchmark),
         "categories": category_table(benchmark),
         "images": pa.Table.from_pylist([*_images(benchmark)], schemas.IMAGES),
+        "problems": schemas.PROBLEMS.empty_table(),
     }
     ingested = _write(store, Identity("ingest", 0, settings, {}), tables)
+    seen = {"ingest": ingested, "model": "1" * 64}
     encoded = _write(
-        store,
-        Identity("encode", 0, {}, {"ingest": ingested}),
-        {"problems": schemas.PROBLEMS.empty_table()},
+        store, Identity("encode", 0, {}, seen), {"problems": schemas.PROBLEMS.empty_table()}
     )
+    fused = _write(store, Identity("fuse", 0, {}, seen), {"unfused": _unfused(benchmark, stage1)})
     candidates, targets = _retrieved(benchmark, protocol, k, stage1)
     retrieved = _write(
         store,
-        Identity("retrieve", 0, {"k": k}, {"ingest": ingested, "encode": encoded}),
+        Identity(
+            "retrieve",
+            0,
+            {"k": k, "index": "exact"},
+            {"ingest": ingested, "encode": encoded, "fuse": fused},
+        ),
         {
             "candidates": pa.Table.from_pylist(candidates, schemas.CANDIDATES),
             "targets": pa.Table.from_pylist(targets, schemas.TARGET_RANKS),
         },
     )
     scores = pa.Table.from_pylist([*_scored(benchmark, candidates, stage2)], schemas.SCORES)
-    scored = _write(store, Identity("rerank", 0, {}, {"retrieve": retrieved}), {"scores": scores})
+    scored = _write(
+        store,
+        Identity(
+            "rerank",
+            0,
+            {"precision": "fp32", "prior": 0.0},
+            {"retrieve": retrieved, "model": "2" * 64},
+        ),
+        {"scores": scores},
+    )
     return rank_and_evaluate(
         store,
         Ingested(LocalStore(store), ingested),
@@ -137,6 +154,22 @@ def circo_benchmark(images: int, queries: int, *, targets: int = 3) -> Benchmark
     return Benchmark({"circo": tuple(names)}, tuple(asked), {})
 
 
+def published(store: Path, fingerprint: str) -> Path:
+    """The catalog of the store's runs, up to date with this one."""
+    publish = Publish(Evaluated(LocalStore(store), fingerprint))
+    publish.write()
+    return publish.product.folder / CATALOG_FILE
+
+
+def _unfused(benchmark: Benchmark, asked: Scores) -> pa.Table:
+    rows = [
+        {"item": query.query_id, "kind": "reference_unusable", "message": "it was lost"}
+        for query in benchmark.queries
+        if query.query_id not in asked
+    ]
+    return pa.Table.from_pylist(rows, schemas.PROBLEMS)
+
+
 def _row(query: Query) -> dict[str, Any]:
     lists = {name: list(getattr(query, name)) or None for name in ("targets", "subset")}
     return {**asdict(query), **lists, "other_text": None}
@@ -182,6 +215,7 @@ def _retrieved(
         targets += [
             {"query_id": query.query_id, "image_id": one, "stage1_rank": order.index(one) + 1}
             for one in query.targets
+            if one in order
         ]
     return candidates, targets
 

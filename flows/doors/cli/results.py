@@ -32,7 +32,7 @@ def sql(
 
     The catalog (DuckDB) has the tables runs, gallery_members, galleries, queries, target_ranks,
     candidates, rankings, metrics, problems, late_fusion_curve; views gallery, recall, mrr,
-    mean_average_precision, coverage, rank_movement, failures, fused_scores.
+    mean_average_precision, coverage, k_curve, rank_movement, failures, fused_scores.
 
     Tables are for eyes; CSV and JSON hold every value exactly.
     """
