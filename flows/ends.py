@@ -21,6 +21,11 @@ MADE: dict[End, tuple[str, ...]] = {
 candidates is evaluated and reported as what it is: stage 1 alone."""
 
 
+def is_measured(until: End) -> bool:
+    """Whether a run to this end is evaluated, and so has an id."""
+    return "evaluate" in MADE[until]
+
+
 def needs_stage2(until: End) -> bool:
     """Whether a run to this end scores pairs."""
     return "rerank" in MADE[until]

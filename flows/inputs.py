@@ -12,7 +12,7 @@ from cir_core.layers.precision import require_precision
 from cir_core.search.choice import IndexChoice
 from cir_core.search.indexes import require_available
 from cir_core.types import Depth, Precision, Scale
-from flows.ends import End, needs_stage2
+from flows.ends import End, is_measured, needs_stage2
 from flows.machine import find_device, find_workers
 from flows.own import complete, open_dataset
 from flows.settings import Settings, demo_root, shipped_model
@@ -76,6 +76,7 @@ def resolve_inputs(settings: Settings) -> Inputs:
         )
     _require_one_first_stage(settings)
     _require_fusible(settings)
+    _require_nameable(settings)
     device = find_device(settings.device)
     index = IndexChoice(settings.index, settings.nlist, settings.nprobe)
     k = settings.k or ("all" if settings.candidates else dataset.k)
@@ -114,6 +115,15 @@ def resolve_inputs(settings: Settings) -> Inputs:
 
 def _stage2(settings: Settings) -> Path | None:
     return (settings.stage2 or shipped_model("stage2")) if needs_stage2(settings.until) else None
+
+
+def _require_nameable(settings: Settings) -> None:
+    """Raises UsageError for a name or tags of what is no run yet."""
+    if not is_measured(settings.until) and (settings.run_name or settings.tags):
+        raise UsageError(
+            f"a run has no name and no tags before it is evaluated (--until {settings.until})",
+            remedy="leave out --run-name and --tag, or go on to --until evaluate or further",
+        )
 
 
 def _require_fusible(settings: Settings) -> None:

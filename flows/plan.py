@@ -12,6 +12,7 @@ from flows.engines.engine import InProcess
 from flows.graph import STAGES, Declared, declared, graph_of, name_of
 from flows.inputs import Inputs, resolve_inputs
 from flows.inventory import take_inventory
+from flows.labelling import require_name
 from flows.run import (
     check_models,
     check_reranker,
@@ -112,6 +113,7 @@ def make_plan(settings: Settings, *, started: float) -> Plan:
         began = time.perf_counter()
         graph = graph_of(inputs, ingested, models.view, None if fit is None else fit.made)
         check_reranker(inputs, graph)
+        require_name(settings, graph.evaluated)
         inputs = replace(inputs, machine=graph.keeping(inputs.machine))
         found = take_inventory(inputs, ingested, graph)
         finding = time.perf_counter() - began

@@ -15,6 +15,7 @@ from flows.engines.engine import Engine
 from flows.first_stage import files_of
 from flows.graph import Filtering, Graph, fit_of, graph_of
 from flows.inputs import Inputs, resolve_inputs
+from flows.labelling import give_label, require_name
 from flows.settings import Settings
 from storage.views import Evaluated, Fitted, Ingested, Made, Pair, View
 from tasks.models.opening import read_reranker_config, read_retriever_config
@@ -108,9 +109,11 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
             made, fit_problems = made + fitting.made, fitting.problems
         graph = graph_of(inputs, ingested, models, fit)
         check_reranker(inputs, graph)
+        require_name(settings, graph.evaluated)
         inputs = replace(inputs, machine=graph.keeping(inputs.machine))
         found = make_stages(settings, inputs, ingested, graph, engine)
         made += found.made
+        give_label(settings, graph.evaluated)
         for output in graph.outputs:
             made += engine.write(output)
         changed = engine.run(find_changed, reading, models, looks) + handed_over.changed()
@@ -151,7 +154,8 @@ def make_stages(
 def selection_of(settings: Settings) -> Settings:
     """The run whose scores a late fusion is fitted on: the same over the queries that no training
     has seen, in stage 2's own order."""
-    return settings.model_copy(update={"split": "selection", "until": "rerank", "late_fusion": 0})
+    mine = {"split": "selection", "until": "rerank", "late_fusion": 0, "run_name": None, "tags": ()}
+    return settings.model_copy(update=mine)
 
 
 def find_fit(settings: Settings, models: Pair, engine: Engine) -> Fit:

@@ -20,6 +20,7 @@ from cir_core.types import Keeping, Precision, RunSplit, Scale
 from flows.about import DATA, MACHINE, METHOD, MODELS, About
 from flows.ends import End
 from flows.suggestions import category_names, dataset_names, protocol_names
+from storage.labels import as_name, as_word
 from storage.store import open_store
 
 
@@ -214,6 +215,25 @@ class Settings(BaseModel):
             changes_results=False,
         ),
     ] = "report"
+    run_name: Annotated[
+        Annotated[str, AfterValidator(as_name)] | None,
+        About(
+            "What to call the run: `runs`, `compare` and `--run` take it for the run's id.",
+            METHOD,
+            changes_results=False,
+            default="none",
+        ),
+    ] = None
+    tags: Annotated[
+        tuple[Annotated[str, AfterValidator(as_word)], ...],
+        About(
+            "A word to find the run by; may be repeated.",
+            METHOD,
+            changes_results=False,
+            default="none",
+            flags=("--tag",),
+        ),
+    ] = ()
     store: Annotated[
         HomePath, About("Where everything made is kept.", MACHINE, changes_results=False)
     ] = Path("cir-store")

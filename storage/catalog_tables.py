@@ -17,6 +17,8 @@ _TYPES = {
 
 RUNS = table(
     "One row per evaluated run; every other table carries its run_id.",
+    column("name", TEXT, "that somebody gave it; NULL: none", nullable=True),
+    column("tags", TEXTS, "that somebody gave it; NULL: none", nullable=True),
     column("dataset", TEXT),
     column("split", TEXT),
     column("protocol", TEXT),

@@ -1,7 +1,8 @@
-"""Finding a finished run of a store by its name."""
+"""Finding a finished run of a store by its id or its name."""
 
 import logging
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 def finished(store: Store) -> list[Evaluated]:
-    """The runs that are this version's and have a manifest to be believed, by name."""
+    """The runs that are this version's and have a manifest to be believed, by id."""
     return [Evaluated(store, one.fingerprint) for one in listings.finished(store, Evaluated.stage)]
 
 
@@ -24,17 +25,18 @@ def left_out(store: Store) -> list[Evaluated]:
     return [Evaluated(store, one.fingerprint) for one in listings.left_out(store, Evaluated.stage)]
 
 
-def find_run(store: Store, name: str | None) -> Evaluated:
-    """The evaluation of the run whose id begins with ``name``; without a name, of the only run.
+def find_run(store: Store, called: str | None) -> Evaluated:
+    """The evaluation of the run that is ``called`` so: by its name, or by the first digits of its
+    id; without, of the only run. An id in full is the run's, whatever others are named.
 
     Raises PreflightError when the store has no finished run, and UsageError, with a list of the
     runs to choose from, when none or several match. A run that this version cannot read is left out
-    with a warning, and raises StoreCorrupt when it is named.
+    with a warning, and raises StoreCorrupt when it is called for.
     """
     runs, others = finished(store), left_out(store)
     warn_of(others)
-    named = [run for run in others if name and run.fingerprint.startswith(name)]
-    if named and not any(run.fingerprint.startswith(name or "") for run in runs):
+    named, matching = _called(others, called) if called else [], _called(runs, called)
+    if named and not matching:
         raise _unreadable(named[0], "its manifest is another version's, damaged, or another run's")
     if not runs:
         raise PreflightError(
@@ -42,15 +44,37 @@ def find_run(store: Store, name: str | None) -> Evaluated:
             item=str(store),
             remedy="run `cir-pipeline run` first, or name another folder with --store",
         )
-    matching = [run for run in runs if run.fingerprint.startswith(name or "")]
     if len(matching) == 1:
         return matching[0]
-    several = "several runs" if name is None else f"{len(matching)} runs whose id begins {name!r}"
+    several = "several runs" if called is None else f"{len(matching)} runs that {called!r} may mean"
     raise UsageError(
-        f"the store has {several if matching else f'no run whose id begins {name!r}'}",
+        f"the store has {several if matching else f'no run {called!r}'}",
         item="\n".join(_told(run) for run in matching or runs),
-        remedy="name one with --run and the first digits of its id",
+        remedy="say which by its name, or by more digits of its id (`cir-pipeline runs ls`)",
     )
+
+
+def require_free(run: Evaluated, name: str) -> None:
+    """Raises UsageError, which tells whose it is, where another finished run of the store has the
+    name."""
+    for other in finished(run.store):
+        if other != run and other.label.name == name:
+            raise UsageError(
+                f"another run is called {name!r} already",
+                item=_told(other),
+                remedy=f"choose another name, or free this one: `cir-pipeline runs unname "
+                f"{other.run_id}`",
+            )
+
+
+def _called(runs: Sequence[Evaluated], called: str | None) -> list[Evaluated]:
+    if called is None:
+        return list(runs)
+    word = unicodedata.normalize("NFC", called)  # as names are kept
+    exact = [run for run in runs if called in (run.run_id, run.fingerprint)]
+    return exact or [
+        run for run in runs if run.fingerprint.startswith(called) or run.label.name == word
+    ]
 
 
 @contextmanager
@@ -82,4 +106,5 @@ def warn_of(others: list[Evaluated]) -> None:
 def _told(run: Evaluated) -> str:
     settings = run.identity()["settings"]
     told = f"{settings.get('protocol')}, K = {settings.get('k')}"
-    return f"{run.run_id}  {told}, made {run.created_at()}"
+    name = run.label.name
+    return f"{run.run_id}  {f'{name!r}, ' if name else ''}{told}, made {run.created_at()}"

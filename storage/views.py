@@ -13,6 +13,7 @@ from cir_core.types import FirstStage, Scale
 from storage import schemas
 from storage.artifacts import Artifact
 from storage.identities import Identity
+from storage.labels import Label, read_label
 from storage.store import Store
 
 Parts = Mapping[str, pa.Schema]
@@ -221,6 +222,11 @@ class Evaluated(View):
     def run_id(self) -> str:
         """The run's short name."""
         return run_id_of(self.fingerprint)
+
+    @property
+    def label(self) -> Label:
+        """What people call it, as the store has it now."""
+        return read_label(self.store, self.run_id)
 
     @property
     def ingested(self) -> Ingested:

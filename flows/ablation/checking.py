@@ -140,10 +140,10 @@ def _preset(declared: Declaration, row: Row) -> tuple[Preset, str, dict[str, Any
 
 
 def run_of(row: Row, data: Settings, stage1: Path | None, stage2: Path | None) -> Settings:
-    """The settings of a row's run with these models, where it names no others. Raises UsageError
-    listing every value that is of no use."""
+    """The settings of a row's run with these models, where it names no others; a name is but one
+    run's, and no row's. Raises UsageError listing every value that is of no use."""
     models = {"stage1": stage1} if stage2 is None else {"stage1": stage1, "stage2": stage2}
-    return _settings(data.model_dump() | models | row.run)
+    return _settings(data.model_dump() | models | row.run | {"run_name": None})
 
 
 def _settings(values: dict[str, Any]) -> Settings:

@@ -8,6 +8,7 @@ from cir_core.submissions.formats import format_of
 from flows.run import Run
 from flows.views.markdown import as_markdown
 from flows.views.tables import Column, Console, print_line, print_table
+from flows.views.titles import title_of
 
 HEADER = ["stage", "state", "images", "queries", "pairs", "FLOP", "disk", "time"]
 MILLIONS = 10_000_000
@@ -22,7 +23,7 @@ def recall_rows(run: Run) -> list[list[str]]:
     metric. Micro averages and MRR are left to the report and to SQL."""
     names = ("stage1", "stage2", "gain")[: len(header_of(run)) - 2]
     return [
-        [category, _title(metric, k), *(_cell(stages.get(name), name) for name in names)]
+        [category, title_of(metric, k), *(_cell(stages.get(name), name) for name in names)]
         for (category, metric, k), stages in _metrics(run).items()
         if category != MICRO and metric != "mrr"
     ]
@@ -130,11 +131,6 @@ def _protocol(run: Run) -> str:
     protocol, k = run.evaluated.setting("protocol"), run.evaluated.setting("k")
     of = "" if run.evaluated.is_reranked else " of stage 1"
     return f"Recall{of} in %, protocol {protocol}, K = {k}"
-
-
-def _title(metric: str, k: int) -> str:
-    names = {"recall": "R", "recall_subset": "subset R", "map": "mAP", "cirr_average": "average"}
-    return f"{names.get(metric, metric)}@{k}" if k else names.get(metric, metric)
 
 
 def _cell(metric: dict[str, Any] | None, stage: str) -> str:

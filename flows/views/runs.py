@@ -6,13 +6,17 @@ from flows.run import Run
 from flows.views.recall import gallery_rows, print_recall, problem_lines, recall_summary
 from flows.views.streams import put
 from flows.views.tables import Console, print_line
+from storage.labels import UNLABELLED
 
 
 def run_summary(run: Run) -> dict[str, Any]:
     """All that a run leaves, for programs: null or empty where it ended before."""
     measures = run.is_evaluated
+    label = run.evaluated.label if measures else UNLABELLED
     return {
         "run_id": run.run_id if measures else None,
+        "name": label.name,
+        "tags": label.tags,
         "until": run.until,
         "artifacts": {stage: str(view.folder) for stage, view in run.artifacts.items()},
         "catalog": str(run.catalog) if run.files else None,

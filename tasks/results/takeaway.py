@@ -9,7 +9,7 @@ from cir_core.ports import Widths
 from storage.products import Product
 from storage.tables import write_jsonl, write_table
 from tasks.results.ranking_rows import ranking_rows, read_rankings
-from tasks.stages.output import Output, folder_of
+from tasks.stages.output import Output, content_of, folder_of
 
 VERSION = 1
 FILES = ("ranked.jsonl", "ranked.parquet")
@@ -40,7 +40,7 @@ class Takeaway(Output):
         table = ranking_rows(queries, read_rankings(evaluated))
         for file, write in zip(FILES, (write_jsonl, write_table), strict=True):
             evaluated.store.put(f"{folder_of(self.evaluated)}/{file}", partial(write, table=table))
-        return {evaluated.run_id: evaluated.content}
+        return {evaluated.run_id: content_of(evaluated)}
 
     @staticmethod
     def disk(counts: Counts, widths: Widths) -> int:

@@ -9,6 +9,7 @@ from typing import ClassVar
 from cir_core.planning.disk import Counts
 from cir_core.planning.effort import Effort, Forecast
 from cir_core.ports import Widths
+from storage.manifests import digest
 from storage.products import Product
 from storage.views import Evaluated
 
@@ -29,7 +30,7 @@ class Output(ABC):
     @property
     @abstractmethod
     def product(self) -> Product:
-        """The files; the evaluation's content is their source, by run id."""
+        """The files; ``content_of`` the evaluation is their source, by run id."""
 
     @abstractmethod
     def write(self) -> Mapping[str, str]:
@@ -49,11 +50,18 @@ class Output(ABC):
     def is_done(self) -> bool:
         """Whether the files are what was written of this run, as the store has it."""
         evaluated = self.evaluated
-        return evaluated.is_whole and self.product.holds(evaluated.run_id, evaluated.content)
+        return evaluated.is_whole and self.product.holds(evaluated.run_id, content_of(evaluated))
 
     @property
     def files(self) -> tuple[Path, ...]:
         return tuple(self.product.folder / file for file in self.product.files)
+
+
+def content_of(evaluated: Evaluated) -> str:
+    """A digest of all that outputs tell of a run: its evaluation's content, and its label if it has
+    one. Raises as ``Artifact.content``."""
+    told = [text for text in (evaluated.label.text,) if text]
+    return digest([evaluated.content, *told]) if told else evaluated.content
 
 
 def folder_of(evaluated: Evaluated) -> str:

@@ -26,7 +26,7 @@ from storage.products import Product
 from storage.runs import finished, left_out, read_as_ours, warn_of
 from storage.views import Evaluated, Ranked
 from tasks.stages.gallery import usable_images
-from tasks.stages.output import Output
+from tasks.stages.output import Output, content_of
 
 _log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def _readable_runs(evaluated: Evaluated) -> Iterator[tuple[str, tuple[PublishedR
         try:
             with read_as_ours(run):
                 published = _read_run(run)
-            yield run.run_id, (published, run.content)
+            yield run.run_id, (published, content_of(run))
         except StoreCorrupt as error:
             if run == evaluated:
                 raise
@@ -117,8 +117,11 @@ def _read_run(evaluated: Evaluated) -> PublishedRun:
     galleries = evaluated.read("galleries")
     everything = together(AVERAGE, [SearchedGallery(**row) for row in galleries.to_pylist()])
     queries = source.read("queries")
+    label = evaluated.label
     row = {
         "run_id": evaluated.run_id,
+        "name": label.name,
+        "tags": label.tags or None,
         "dataset": source.setting("dataset"),
         "split": source.setting("split"),
         "protocol": evaluated.setting("protocol"),

@@ -186,7 +186,7 @@ def test_a_run_is_found_by_the_first_digits_of_its_id(tmp_path: Path) -> None:
         export(LocalStore(tmp_path), "jsonl")
     assert all(run_id_of(one) in refused.value.item for one in (first, second))
     assert "K = 6" in refused.value.item
-    with pytest.raises(UsageError, match="no run whose id begins 'xyz'"):
+    with pytest.raises(UsageError, match="no run 'xyz'"):
         export(LocalStore(tmp_path), "jsonl", run="xyz")
 
 

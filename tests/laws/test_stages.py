@@ -114,6 +114,8 @@ def knobs(fiq: Bench, folder: Path) -> Iterator[dict[str, Any]]:
     yield {"engine": "prefect"}
     yield {"until": "evaluate"}
     yield {"device": "auto"}
+    yield {"run_name": "paper"}
+    yield {"tags": ("a", "b")}
 
 
 def test_what_changes_no_result_names_nothing(fiq: Bench, copy: Path, tmp_path: Path) -> None:

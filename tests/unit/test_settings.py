@@ -82,6 +82,8 @@ def test_every_setting_may_come_from_every_source(tmp_path: Path) -> None:
         "late_fusion": 0.5,
         "late_fusion_scores": "raw",
         "until": "evaluate",
+        "run_name": "baseline",
+        "tags": ["paper", "k20"],
         "store": "/store",
         "allow_missing": 3,
         "device": "cuda:1",
@@ -96,7 +98,7 @@ def test_every_setting_may_come_from_every_source(tmp_path: Path) -> None:
     assert values.keys() == Settings.model_fields.keys()
     wanted = Settings.model_validate(values)
     environment = {f"CIR_{name.upper()}": str(value) for name, value in values.items()}
-    environment["CIR_CATEGORIES"] = "dress,shirt"
+    environment |= {"CIR_CATEGORIES": "dress,shirt", "CIR_TAGS": "paper,k20"}
     toml = "\n".join(f"{name} = {value!r}" for name, value in values.items())
     assert resolved(tmp_path, flags=values).settings == wanted
     assert resolved(tmp_path, environment=environment).settings == wanted

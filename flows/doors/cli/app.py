@@ -12,6 +12,7 @@ import typer
 from flows.doors.cli.ablation import ablate
 from flows.doors.cli.config import config_show
 from flows.doors.cli.data import datasets, doctor, protocols
+from flows.doors.cli.labels import runs_ls, runs_name, runs_tag, runs_unname, runs_untag
 from flows.doors.cli.models import convert, train
 from flows.doors.cli.results import check_submission, export, sql
 from flows.doors.cli.runs import plan, run, run_to
@@ -31,17 +32,26 @@ ENDS: dict[str, tuple[End, str]] = {
 
 _ENDED = {name: run_to(until, told) for name, (until, told) in ENDS.items()}
 
-_CHECK = "Check and settings"
+_LOOK, _CHECK = "Look at results", "Check and settings"
 
 PANELS: dict[str, dict[str, Callable[..., None]]] = {
     "Run": {"run": run, "plan": plan, **_ENDED},
-    "Look at results": {"sql": sql},
+    _LOOK: {"sql": sql},
     "Hand results on": {"export": export, "check-submission": check_submission},
     "Models": {"train": train, "ablate": ablate, "convert": convert},
     _CHECK: {"doctor": doctor, "datasets": datasets, "protocols": protocols},
 }
 """The commands, as the help shows them. What each does, its docstring's first paragraph, is to fit
 in one line there: ``FIRST_LINE`` characters."""
+
+RUNS: dict[str, Callable[..., None]] = {
+    "ls": runs_ls,
+    "name": runs_name,
+    "unname": runs_unname,
+    "tag": runs_tag,
+    "untag": runs_untag,
+}
+"""The commands of ``runs``."""
 
 FIRST_LINE = 58
 """What 80 columns leave beside the longest name of a command."""
@@ -64,6 +74,11 @@ def _help_of(command: Callable[..., None]) -> str:
 for panel, commands in PANELS.items():
     for name, command in commands.items():
         app.command(name, help=_help_of(command), rich_help_panel=panel)(command)
+
+runs_app = typer.Typer(help="The runs of a store, and what they are called.", no_args_is_help=True)
+for name, command in RUNS.items():
+    runs_app.command(name, help=_help_of(command))(command)
+app.add_typer(runs_app, name="runs", rich_help_panel=_LOOK)
 config_app = typer.Typer(help="The settings of a run, or of a training.", no_args_is_help=True)
 config_app.command("show", help=_help_of(config_show))(config_show)
 app.add_typer(config_app, name="config", rich_help_panel=_CHECK)

@@ -29,14 +29,15 @@ def completion_of(
 
 
 def run_ids(ctx: typer.Context) -> list[str]:
-    """Of the store's finished runs."""
+    """Of the store's finished runs: their names, and their ids."""
     from storage.runs import finished
     from storage.store import open_store
 
     try:
-        return [run.run_id for run in finished(open_store(_setting(ctx, "store")))]
+        runs = finished(open_store(_setting(ctx, "store")))
     except CirError:
         return []
+    return [*filter(None, (run.label.name for run in runs)), *(run.run_id for run in runs)]
 
 
 def _setting(ctx: typer.Context, name: str) -> Any:

@@ -60,7 +60,7 @@ def export(
         typer.Option(
             "--run",
             autocompletion=run_ids,
-            help="First digits of a run's id.",
+            help="A run's name, or the first digits of its id.",
             show_default="the only run",
             parser=text,
         ),

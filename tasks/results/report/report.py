@@ -19,7 +19,7 @@ from tasks.results.report.queries import queries
 from tasks.results.report.recall import cirr_average, places, recalls
 from tasks.results.report.searched import galleries, problems
 from tasks.results.report.source import Source
-from tasks.stages.output import Output, folder_of
+from tasks.stages.output import Output, content_of, folder_of
 
 VERSION = 9
 PAGE, NUMBERS = "index.html", "metrics.json"
@@ -72,7 +72,7 @@ class Report(Output):
             store.put_text(f"{folder_of(evaluated)}/{PAGE}", _page(source))
             numbers = json.dumps(_numbers(source), indent=1, default=str) + "\n"
         store.put_text(f"{folder_of(evaluated)}/{NUMBERS}", numbers)
-        return {evaluated.run_id: evaluated.content}
+        return {evaluated.run_id: content_of(evaluated)}
 
     @staticmethod
     def effort(forecast: Forecast) -> Effort:

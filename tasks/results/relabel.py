@@ -1,0 +1,28 @@
+"""Naming and tagging a run that is there."""
+
+from collections.abc import Callable
+
+from storage.labels import Label, write_label
+from storage.runs import find_run, require_free
+from storage.store import Store
+from storage.views import Evaluated
+from tasks.stages.output import make_output
+from tasks.stages.publish import Publish
+
+
+def relabel(store: Store, called: str | None, change: Callable[[Label], Label]) -> Evaluated:
+    """Give the run that is ``called`` so another label, and the catalog what it says. The run's
+    page has it when the run is repeated.
+
+    Raises what ``find_run`` raises, UsageError when another run has the name, StoreBusy when the
+    store is held.
+    """
+    with store.lease():
+        run = find_run(store, called)
+        label = change(run.label)
+        if label.name is not None:
+            require_free(run, label.name)
+        if label != run.label:
+            write_label(store, run.run_id, label)
+        make_output(Publish(run))
+    return run

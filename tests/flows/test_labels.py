@@ -1,0 +1,78 @@
+"""A run that is named: found again, published, listed, and the same run as before."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from cir_core.errors import UsageError
+from flows.doors.cli import main
+from flows.views.runs import run_summary
+from storage.catalog import query
+from storage.labels import Label
+from tests.support.small_benchmarks import Finished
+
+
+@pytest.fixture
+def copied(fiq_run: Finished, tmp_path: Path) -> Finished:
+    shutil.copytree(fiq_run.store, tmp_path / "store")
+    return Finished(fiq_run.bench, tmp_path / "store", fiq_run.run)
+
+
+def published(store: Path) -> list[tuple[object, ...]]:
+    return query(store / "cir.duckdb", "SELECT run_id, name, tags FROM runs ORDER BY k")[1]
+
+
+def test_a_name_makes_outputs_anew_and_nothing_else(copied: Finished) -> None:
+    run_id = copied.run.run_id
+    named = copied.bench.run(copied.store, run_name="baseline", tags=("paper", "k6"))
+    assert (named.run_id, named.made) == (run_id, ("publish", "report"))
+    assert published(copied.store) == [(run_id, "baseline", ["k6", "paper"])]
+    assert "“baseline” (k6, paper)" in named.report.read_text("utf-8")
+    summary = run_summary(named)
+    assert (summary["name"], summary["tags"]) == ("baseline", ("k6", "paper"))
+    again = copied.bench.run(copied.store)
+    assert again.made == ()
+    assert again.evaluated.label == Label("baseline", ("k6", "paper"))
+    assert copied.bench.run(copied.store, tags=("paper",)).made == ()
+
+
+def test_a_taken_name_is_refused_before_any_work(copied: Finished) -> None:
+    copied.bench.run(copied.store, run_name="baseline")
+    before = sorted(copied.store.rglob("*"))
+    with pytest.raises(UsageError, match="another run is called 'baseline'") as caught:
+        copied.bench.run(copied.store, k=4, run_name="baseline")
+    assert copied.run.run_id in caught.value.item
+    assert sorted(copied.store.rglob("*")) == before
+
+
+def test_the_terminal_names_tags_and_lists_runs(
+    copied: Finished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def call(*words: str) -> str:
+        monkeypatch.setattr(
+            sys, "argv", ["cir-pipeline", *words, "--store", str(copied.store), "--json"]
+        )
+        with pytest.raises(SystemExit) as ended:
+            main()
+        told = capsys.readouterr()
+        assert ended.value.code == 0, told.err
+        return told.out
+
+    run_id, name = copied.run.run_id, 'a "<b>"'
+    assert json.loads(call("runs", "name", run_id[:4], name))["name"] == name
+    assert published(copied.store) == [(run_id, name, None)]
+    assert json.loads(call("runs", "tag", name, "b", "a"))["tags"] == ["a", "b"]
+    assert json.loads(call("runs", "untag", name, "b", "c"))["tags"] == ["a"]
+    (listed,) = json.loads(call("runs", "ls"))
+    assert (listed["run_id"], listed["name"], listed["tags"]) == (run_id, name, ["a"])
+    recall = query(
+        copied.store / "cir.duckdb",
+        "SELECT stage2 FROM recall WHERE category = 'average' AND k = 10 AND pool = 'gallery'",
+    )
+    told = {"metric": "recall", "k": 10, "stage": "stage2", "value": pytest.approx(recall[1][0][0])}
+    assert listed["headline"] == told
+    call("runs", "unname", name)
+    assert published(copied.store) == [(run_id, None, ["a"])]
