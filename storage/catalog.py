@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 STORAGE_VERSION = "v1.0.0"
 """Of the database file: old enough that every DuckDB 1.x and 2.x client opens it."""
 
-VIEWS = ("views.sql", "k_curve.sql")
+VIEWS = ("views.sql", "k_curve.sql", "analyses.sql")
 """Files below ``storage/sql``, in the order in which they are read."""
 
 CATALOG_FILE = "cir.duckdb"

@@ -62,6 +62,16 @@ def gain_interval(groups: Groups) -> Interval:
     return _around(value, middle, margin, least=-1.0)
 
 
+def difference_interval(one: Interval, other: Interval) -> Interval:
+    """How much more the first is, of two means of different queries, by their own intervals:
+    Newcombe's square-and-add form (Stat. Med. 17, 1998, 873-890, method 10). Within [-1, 1] for
+    means within [0, 1]."""
+    value = one.value - other.value
+    low = value - np.hypot(one.value - one.low, other.high - other.value)
+    high = value + np.hypot(one.high - one.value, other.value - other.low)
+    return Interval(value, float(low), float(high))
+
+
 def _mean(groups: Groups) -> float:
     return float(np.mean([group.mean() for group in groups]))
 
