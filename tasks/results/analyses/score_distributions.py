@@ -1,0 +1,99 @@
+"""How both stages' scores are distributed, of targets and of each kind of negatives."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from storage.answers import OpenCatalog
+from tasks.results.analyses.analysis import Column, Figure, Numbers
+from tasks.results.analyses.wording import of_run, percent
+
+BINS = 40
+"""Over the scores of all kinds: the overlap of two distributions is counted in them."""
+
+KINDS = {"kept": "kept candidates", "dropped": "dropped images"}
+
+
+def _bins_sql(run: Mapping[str, Any], stage: str) -> str:
+    """Of each kind of scored image, how much of it is in each bin."""
+    return f"""\
+WITH scored AS (
+  SELECT kind, {stage}_score::DOUBLE AS score FROM pair_kinds
+  WHERE {of_run(run)} AND {stage}_score IS NOT NULL
+),
+edges AS (
+  SELECT min(score) AS low,
+         CASE WHEN min(score) < max(score)
+              THEN (max(score) - min(score)) / {BINS} ELSE 1 END AS step
+  FROM scored
+),
+counted AS (
+  SELECT kind, least({BINS - 1}, floor((score - low) / step))::INTEGER AS bin,
+         min(low) AS low, min(step) AS step, count(*) AS n
+  FROM scored, edges GROUP BY ALL
+),
+shares AS (
+  SELECT kind, bin, low, step, n / sum(n) OVER (PARTITION BY kind) AS share FROM counted
+)
+"""
+
+
+def _overlap_sql(run: Mapping[str, Any], stage: str) -> str:
+    return (
+        f"{_bins_sql(run, stage)}"
+        f"SELECT '{stage}' AS stage, n.kind AS negatives, sum(least(t.share, n.share)) AS overlap\n"
+        "FROM shares t JOIN shares n USING (bin)\n"
+        "WHERE t.kind = 'target' AND n.kind <> 'target' GROUP BY n.kind ORDER BY negatives DESC"
+    )
+
+
+def overlaps_of(catalog: OpenCatalog, run: Mapping[str, Any], stage: str) -> dict[str, float]:
+    """By kind of negatives; kinds that share no bin with targets are not in it."""
+    rows = catalog.rows(_overlap_sql(run, stage))
+    return {row["negatives"]: row["overlap"] for row in rows}
+
+
+def told_of_overlap(overlaps: Mapping[str, Mapping[str, float]]) -> str:
+    names = {"stage1": "stage 1", "stage2": "stage 2"}
+    told = [f"{percent(of.get('kept', 0.0))} ({names[stage]})" for stage, of in overlaps.items()]
+    if not told:
+        return ""
+    return (
+        "Over all queries, the scores of targets and of kept candidates overlap by "
+        + " and ".join(told)
+        + "."
+    )
+
+
+def overlap_numbers(catalog: OpenCatalog, run: Mapping[str, Any], stages: Sequence[str]) -> Numbers:
+    sql = "\nUNION ALL\n".join(f"({_overlap_sql(run, stage)})" for stage in stages)
+    rows = [{**row, "negatives": KINDS[row["negatives"]]} for row in catalog.rows(sql)]
+    return Numbers(
+        title=f"Overlap of the scores of targets and negatives ({BINS} common bins; 0: apart, 1: "
+        "alike)",
+        columns=[
+            Column("stage", "scores"),
+            Column("negatives", "negatives"),
+            Column("overlap", "overlap", "percent"),
+        ],
+        rows=rows,
+        sql=sql,
+    )
+
+
+def histogram(catalog: OpenCatalog, run: Mapping[str, Any], stage: str) -> Figure:
+    sql = (
+        f"{_bins_sql(run, stage)}"
+        "SELECT kind AS series, low + step * bin AS x, low + step * (bin + 1) AS x2, share AS y\n"
+        "FROM shares ORDER BY series DESC, x"
+    )
+    number = stage.removeprefix("stage")
+    return Figure(
+        kind="histogram",
+        x=f"stage {number}'s score",
+        y="share of its kind",
+        rows=catalog.rows(sql),
+        sql=sql,
+        described=f"Histograms of stage {number}'s scores: of targets, of kept candidates (hard "
+        "negatives), and of dropped images where some are scored.",
+        is_percent=True,
+    )

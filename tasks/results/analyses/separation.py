@@ -1,0 +1,193 @@
+"""Do easy and hard negatives separate? Both stages' scores of targets, kept and dropped images."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cir_core.metrics.significance import Interval, gain_interval
+from storage.answers import OpenCatalog
+from tasks.results.analyses.analysis import Analysis, Column, Numbers, Row
+from tasks.results.analyses.score_distributions import (
+    KINDS,
+    histogram,
+    overlap_numbers,
+    overlaps_of,
+    told_of_overlap,
+)
+from tasks.results.analyses.stage_agreement import (
+    advice_on_correlation,
+    correlations,
+    disagreements,
+    told_of_correlation,
+    within_queries,
+)
+from tasks.results.analyses.wording import counted, of_run, percent, points, sentences
+
+QUESTION = "Do easy and hard negatives separate?"
+
+NOTHING = (
+    "no labelled query has its target and another image among its candidates, and no query has two "
+    "candidates that both stages tell apart"
+)
+
+
+@dataclass(frozen=True)
+class _Beaten:
+    """How often a query's target scores higher than its negatives of a kind: the mean over so many
+    queries, of each stage, and the gain. Stage 2's are None where nothing was re-ranked, stage 1's
+    of dropped images where a file chose the candidates."""
+
+    negatives: str
+    queries: int
+    stage1: float | None
+    stage2: float | None
+    gain: Interval | None
+
+    @property
+    def row(self) -> Row:
+        gain = self.gain
+        return {
+            "negatives": KINDS[self.negatives],
+            "n": self.queries,
+            "stage1": self.stage1,
+            "stage2": self.stage2,
+            "gain": None if gain is None else gain.value,
+            "interval": None if gain is None else (gain.low, gain.high),
+        }
+
+
+def separation(catalog: OpenCatalog, run: Mapping[str, Any]) -> Analysis:
+    """Shares are over labelled queries whose target is a candidate; correlations over all pairs."""
+    is_reranked = run["stage2_sha256"] is not None
+    stages = ("stage1", "stage2") if is_reranked else ("stage1",)
+    beaten = [_beaten(rows) for rows in _by_kind(catalog, run)]
+    overlaps = {stage: overlaps_of(catalog, run, stage) for stage in stages} if beaten else {}
+    correlation = within_queries(catalog, run) if is_reranked else None
+    answer = sentences(
+        _told_of_targets(beaten),
+        told_of_overlap(overlaps),
+        told_of_correlation(correlation),
+        _told_of_dropped(beaten, is_reranked=is_reranked),
+    )
+    if not answer:
+        return Analysis("separation", QUESTION, missing=NOTHING)
+    return Analysis(
+        name="separation",
+        question=QUESTION,
+        answer=answer,
+        advice=_advice(beaten, correlation),
+        figures=[histogram(catalog, run, stage) for stage in stages] if beaten else [],
+        numbers=[
+            *([_beaten_numbers(run, beaten)] if beaten else []),
+            *([overlap_numbers(catalog, run, stages)] if beaten else []),
+            *([correlations(catalog, run), disagreements(catalog, run)] if is_reranked else []),
+        ],
+    )
+
+
+# --- targets against negatives
+
+
+def _by_kind(catalog: OpenCatalog, run: Mapping[str, Any]) -> list[Sequence[Row]]:
+    sql = f"SELECT negatives, stage1, stage2 FROM separation WHERE {of_run(run)} ORDER BY query_id"
+    kinds: dict[str, list[Row]] = {kind: [] for kind in KINDS}
+    for row in catalog.rows(sql):
+        kinds[row["negatives"]].append(row)
+    return [rows for rows in kinds.values() if rows]
+
+
+def _beaten(rows: Sequence[Row]) -> _Beaten:
+    shares = {
+        stage: np.array([row[stage] for row in rows], dtype=float)
+        for stage in ("stage1", "stage2")
+        if rows[0][stage] is not None
+    }
+    means = {stage: float(of_queries.mean()) for stage, of_queries in shares.items()}
+    gain = gain_interval([shares["stage2"] - shares["stage1"]]) if len(shares) > 1 else None
+    return _Beaten(rows[0]["negatives"], len(rows), means.get("stage1"), means.get("stage2"), gain)
+
+
+def _told_of_targets(beaten: Sequence[_Beaten]) -> str:
+    return " ".join(
+        f"A target scores higher than {_shares(one)} of its query's {KINDS[one.negatives]}"
+        + ("." if one.gain is None else f": {points(one.gain)}.")
+        for one in beaten
+    )
+
+
+def _shares(beaten: _Beaten) -> str:
+    named = {"stage 1": beaten.stage1, "stage 2": beaten.stage2}
+    told = [f"{percent(share)} (by {name})" for name, share in named.items() if share is not None]
+    return " and ".join(told)
+
+
+def _told_of_dropped(beaten: Sequence[_Beaten], *, is_reranked: bool) -> str:
+    if not is_reranked or not beaten or any(one.negatives == "dropped" for one in beaten):
+        return ""
+    return "Of the images that stage 1 dropped none is scored: `cir-pipeline analyse` scores some."
+
+
+def _beaten_numbers(run: Mapping[str, Any], beaten: Sequence[_Beaten]) -> Numbers:
+    return Numbers(
+        title="How often a target scores higher than a negative of its query (equal: one half)",
+        columns=[
+            Column("negatives", "negatives"),
+            Column("n", "queries", "count"),
+            Column("stage1", "stage 1", "percent"),
+            Column("stage2", "stage 2", "percent"),
+            Column("gain", "gain", "gain"),
+            Column("interval", "95 %", "interval"),
+        ],
+        rows=[one.row for one in beaten],
+        sql="SELECT negatives, count(*) AS n, avg(stage1) AS stage1, avg(stage2) AS stage2,\n"
+        "       avg(stage2 - stage1) AS gain\n"
+        f"FROM separation WHERE {of_run(run)} GROUP BY negatives ORDER BY negatives DESC",
+    )
+
+
+# --- what to do
+
+
+def _advice(beaten: Sequence[_Beaten], correlation: Row | None) -> str:
+    of = {one.negatives: one for one in beaten}
+    return sentences(
+        _advice_on_kept(of.get("kept")),
+        _advice_on_dropped(of.get("dropped")),
+        advice_on_correlation(correlation),
+    )
+
+
+def _advice_on_kept(kept: _Beaten | None) -> str:
+    if kept is None or kept.gain is None:
+        return ""
+    told = counted(kept.queries, "query", "queries")
+    if kept.gain.low > 0:
+        return (
+            "Stage 2 tells targets from hard negatives better than stage 1 does: it earns its time."
+        )
+    if kept.gain.high < 0:
+        return (
+            "Stage 2 tells targets from hard negatives worse than stage 1 does: train it on stage "
+            "1's own candidates, check that the two models are a pair, or add stage 1's score "
+            "(`--late-fusion fit`)."
+        )
+    return (
+        f"{told} do not show that stage 2 tells targets from hard negatives better or worse than "
+        "stage 1."
+    )
+
+
+def _advice_on_dropped(dropped: _Beaten | None) -> str:
+    if dropped is None or dropped.gain is None:
+        return ""
+    if dropped.gain.high < 0:
+        return (
+            "Dropped images fool stage 2 more often than stage 1: with a larger K more of them "
+            "come in. Keep K, or add stage 1's score (`--late-fusion fit`)."
+        )
+    return (
+        "Dropped images do not fool stage 2 more often than stage 1: as far as these tell, a "
+        "larger K (`-k`) costs time alone."
+    )

@@ -1,0 +1,198 @@
+"""Which kinds of queries are answered better or worse than the others?"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cir_core.metrics.significance import (
+    Interval,
+    difference_interval,
+    gain_interval,
+    mean_interval,
+)
+from storage.answers import OpenCatalog
+from tasks.results.analyses.analysis import Analysis, Column, Figure, Numbers, Row
+from tasks.results.analyses.wording import counted, of_run, percent, points
+
+SMALL = 100
+"""Queries, below which a slice is marked: a recall of one half is known to 10 points at best."""
+
+KS = 1, 10
+
+SLICES = """\
+SELECT run_id, query_id, unnest([
+    'all queries',
+    CASE WHEN has_negation THEN 'negation' ELSE 'no negation' END,
+    CASE WHEN words <= 5 THEN 'text: 5 words or fewer' WHEN words <= 10 THEN 'text: 6 to 10 words'
+         WHEN words <= 15 THEN 'text: 11 to 15 words' ELSE 'text: 16 words or more' END,
+    CASE WHEN changes <= 1 THEN 'changes: 1' WHEN changes <= 3 THEN 'changes: ' || changes
+         ELSE 'changes: 4 or more' END,
+    CASE WHEN target_has_copy THEN 'target: has a copy' END,
+    CASE WHEN is_ambiguous THEN 'ambiguous: asked with other targets, too' END,
+    CASE WHEN targets > 1 THEN 'several targets' END
+]) AS slice FROM query_traits"""
+"""Every query once for each slice that it is in."""
+
+EVERY = "all queries"
+
+
+def slices(catalog: OpenCatalog, run: Mapping[str, Any]) -> Analysis:
+    """Over labelled queries; recall is the run's, pooled over its categories."""
+    tables = {k: _rows(catalog, run, k) for k in KS}
+    first = tables[KS[0]]
+    if not first:
+        return Analysis(
+            name="slices",
+            question="Which kinds of queries are answered well, and which are not?",
+            missing="no query has a label",
+        )
+    return Analysis(
+        name="slices",
+        question="Which kinds of queries are answered well, and which are not?",
+        answer=_answer(first),
+        advice=_advice(first),
+        figures=[_figure(run, first)],
+        numbers=[_numbers(run, k, rows) for k, rows in tables.items()],
+    )
+
+
+def _sql(run: Mapping[str, Any], k: int) -> str:
+    last = "stage1" if run["stage2_sha256"] is None else "stage2"
+    return f"""\
+WITH slices AS (
+{SLICES}
+),
+hits AS (
+  SELECT s.slice, (coalesce(m.stage1_rank, {k + 1}) <= {k})::INTEGER AS before,
+         (coalesce(m.{last}_rank, {k + 1}) <= {k})::INTEGER AS after
+  FROM rank_movement m JOIN slices s USING (run_id, query_id)
+  WHERE {of_run(run)} AND m.pool = 'gallery' AND s.slice IS NOT NULL
+)
+SELECT slice, count(*) AS n, avg(before) AS stage1, avg(after) AS last,
+       avg(after) - avg(before) AS gain,
+       count(*) FILTER (after > before) AS won, count(*) FILTER (after < before) AS lost,
+       count(*) < {SMALL} AS is_small
+FROM hits GROUP BY slice ORDER BY slice <> '{EVERY}', slice"""
+
+
+def _rows(catalog: OpenCatalog, run: Mapping[str, Any], k: int) -> list[Row]:
+    """Each with its intervals, and how it differs from all other queries."""
+    rows = catalog.rows(_sql(run, k))
+    if not rows:
+        return []
+    whole = rows[0]
+    is_reranked = run["stage2_sha256"] is not None
+    return [_with_intervals(row, whole, is_reranked=is_reranked) for row in rows]
+
+
+def _with_intervals(row: Row, whole: Row, *, is_reranked: bool) -> Row:
+    n, won, lost = row["n"], row["won"], row["lost"]
+    gain = gain_interval([np.repeat([1.0, -1.0, 0.0], [won, lost, n - won - lost])])
+    recall, others = _recall(row), _recall(row, whole)
+    return {
+        **row,
+        "gain": row["gain"] if is_reranked else None,
+        "interval": (gain.low, gain.high) if is_reranked else None,
+        "low": recall.low,
+        "high": recall.high,
+        "differs": None if others is None else difference_interval(recall, others),
+    }
+
+
+def _recall(row: Row, whole: Row | None = None) -> Any:
+    """Of a slice; or of the queries of the whole that are not in it, None where there are none."""
+    hits, n = round(row["last"] * row["n"]), row["n"]
+    if whole is not None:
+        hits, n = round(whole["last"] * whole["n"]) - hits, whole["n"] - n
+    return mean_interval([np.repeat([1.0, 0.0], [hits, n - hits])]) if n else None
+
+
+def _numbers(run: Mapping[str, Any], k: int, rows: Sequence[Row]) -> Numbers:
+    is_reranked = run["stage2_sha256"] is not None
+    last = [
+        Column("last", "stage 2", "percent"),
+        Column("gain", "gain", "gain"),
+        Column("interval", "95 %", "interval"),
+    ]
+    return Numbers(
+        title=f"Recall@{k} by kind of query, protocol {run['protocol']}, pooled over categories "
+        f"(below {SMALL} queries: a small slice)",
+        columns=[
+            Column("slice", "queries"),
+            Column("n", "n", "count"),
+            Column("stage1", "stage 1", "percent"),
+            *(last if is_reranked else []),
+        ],
+        rows=rows,
+        sql=_sql(run, k),
+    )
+
+
+def _figure(run: Mapping[str, Any], rows: Sequence[Row]) -> Figure:
+    return Figure(
+        kind="bars",
+        x="queries",
+        y="Recall@1",
+        rows=[
+            {"x": row["slice"], "y": row["last"], "low": row["low"], "high": row["high"]}
+            for row in rows
+        ],
+        sql=f"SELECT slice AS x, last AS y FROM (\n{_sql(run, KS[0])}\n)",
+        described="Recall@1 of each kind of query in the run's last order, with its 95 % interval.",
+        is_percent=True,
+    )
+
+
+def _answer(rows: Sequence[Row]) -> str:
+    whole, *others = rows
+    told = [
+        f"{row['slice']} (n = {row['n']:,}): {percent(row['last'])}, {points(row['differs'])}"
+        for row in sorted(others, key=lambda row: row["last"])
+        if row["differs"] and _is_apart(row["differs"])
+    ]
+    begin = f"Recall@1 is {percent(whole['last'])} over {whole['n']:,} queries. "
+    if not told:
+        return begin + "No kind of query differs from all others beyond its interval."
+    return (
+        begin
+        + "Against all others, these differ beyond a 95 % interval, the worst first: "
+        + "; ".join(told)
+        + f". ({len(others)} kinds are compared: one in twenty differs by chance.)"
+    )
+
+
+def _is_apart(differs: Interval) -> bool:
+    return differs.low > 0 or differs.high < 0
+
+
+def _advice(rows: Sequence[Row]) -> str:
+    told = []
+    by_name = {row["slice"]: row for row in rows}
+    worse = {
+        name
+        for name, row in by_name.items()
+        if row["differs"] is not None and row["differs"].high < 0
+    }
+    if "negation" in worse:
+        told.append(
+            "Negated words cost recall: train on more negations, or word them as what is wanted."
+        )
+    if worse & {"changes: 3", "changes: 4 or more", "text: 16 words or more"}:
+        told.append("Long texts of many changes cost recall: ask for them one after the other.")
+    if worse & {"changes: 1", "text: 5 words or fewer"}:
+        told.append("Short texts leave much open: their targets are some of many that fit.")
+    if "target: has a copy" in worse:
+        told.append("Copies of targets count as wrong answers: remove them, or label them, too.")
+    if "ambiguous: asked with other targets, too" in worse:
+        told.append("Ambiguous queries have right answers that are not labelled: label them.")
+    lost = [row["slice"] for row in rows if row["interval"] is not None and row["interval"][1] < 0]
+    if lost:
+        told.append(f"Re-ranking lowers recall@1 of: {'; '.join(lost)}. Look at these queries.")
+    small = sum(row["is_small"] for row in rows)
+    if small:
+        told.append(
+            f"{counted(small, 'kind')} of fewer than {SMALL} queries: say nothing of these without "
+            "their intervals."
+        )
+    return " ".join(told)

@@ -1,0 +1,324 @@
+"""Analyses of made-up runs, beside the same numbers counted one by one."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from cir_core.metrics.significance import Interval, difference_interval
+from storage.answers import OpenCatalog, reading
+from tasks.results.analyses.analysis import Analysis, Figure, Numbers
+from tasks.results.analyses.every import ANALYSES
+from tasks.results.analyses.score_distributions import BINS
+from tasks.results.analyses.separation import separation
+from tasks.results.analyses.signatures import signatures
+from tasks.results.analyses.slices import slices
+from tests.support.made_catalog import Made, random_run, write_made
+
+TWO = random_run(1)
+MANY = random_run(2, queries=40, levels=200)
+
+WORDED = {
+    "is red": (2, False, 1),
+    "has no sleeves and is longer": (6, True, 2),
+    "It isn't red, but blue": (5, True, 2),
+    "without a logo; with 1.5 cm heels.": (7, True, 2),
+    "a notable knot, android": (4, False, 2),
+    "is solid & plain + Not white\nand, and\tshort": (10, True, 4),
+    "": (0, False, 0),
+    "\u202eno": (1, True, 1),
+}
+"""Words, whether there is a negation, and changes, of texts."""
+
+
+def knowing() -> dict[str, Made]:
+    """A stage 2 that knows the answer, one that turns it round, one that repeats stage 1."""
+    made = random_run(5, queries=30, k=20)
+    right = np.zeros(made.stage1.shape, dtype=np.float32)
+    for query, targets in enumerate(made.targets):
+        right[query, targets] = 1
+    return {
+        name: replace(made, stage2=scores)
+        for name, scores in (("good", right), ("bad", -right), ("same", made.stage1))
+    }
+
+
+def answered_without_negation() -> Made:
+    """Every third query has no negation, and its target 0 is first; of the others 1 is."""
+    stage2 = np.zeros((90, 6), dtype=np.float32)
+    stage2[::3, 0], stage2[1::3, 1], stage2[2::3, 1] = 1, 1, 1
+    return random_run(7, queries=90, images=6, k=6, stage2=stage2, targets=[[0]] * 90)
+
+
+def with_hub() -> Made:
+    """Image 3 is the first answer to every query, and the target of one."""
+    stage2 = np.random.default_rng(9).random((20, 60)).astype(np.float32)
+    stage2[:, 3] = 2
+    targets = [[3], *([one] for one in range(20, 39))]
+    return random_run(9, queries=20, images=60, k=60, stage2=stage2, targets=targets)
+
+
+def with_targets_at(place: int) -> Made:
+    """Of stage 1's order."""
+    made = random_run(10, k=3)
+    return replace(
+        made, targets=[[made.order(query)[place].item()] for query in range(made.queries)]
+    )
+
+
+def with_nothing_failed() -> Made:
+    made = random_run(11, k=20)
+    return replace(made, targets=[[made.final(query)[0].item()] for query in range(made.queries)])
+
+
+KINDS = {
+    "two stages": TWO,
+    "stage 1 alone": random_run(13, stage2=None),
+    "no labels": random_run(14, targets=[None] * 12),
+    "stage 1 alone, no labels": random_run(15, stage2=None, targets=[None] * 12),
+    "some labels": random_run(16, targets=[[1], *[None] * 11]),
+    "a single query": random_run(17, queries=1),
+    "a single candidate": random_run(18, k=1),
+    "all scores equal": random_run(19, levels=1),
+    "no target kept": random_run(20, k=1, levels=1, targets=[[19]] * 12),
+}
+RUNS = {
+    **KINDS,
+    "many": MANY,
+    **knowing(),
+    "worded": random_run(3, queries=len(WORDED), texts=[*WORDED]),
+    "copies": random_run(
+        *(4,), queries=5, images=4, k=4, copies=2, texts=["is red"],
+        targets=[[0], [0, 1], None, [3], [2]],
+    ),
+    "negation": answered_without_negation(),
+    "hub": with_hub(),
+    "near": with_targets_at(4),
+    "far": with_targets_at(19),
+    "nothing failed": with_nothing_failed(),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenCatalog]:
+    path = tmp_path_factory.mktemp("catalog") / "cir.duckdb"
+    with reading(write_made(path, **RUNS)) as opened:
+        yield opened
+
+
+def run_of(catalog: OpenCatalog, name: str) -> dict[str, Any]:
+    (run,) = catalog.rows(f"SELECT * FROM runs WHERE run_id = '{name}'")
+    return run
+
+
+def rows_of(analysis: Analysis, title: str) -> list[dict[str, Any]]:
+    (found,) = [numbers for numbers in analysis.numbers if numbers.title.startswith(title)]
+    return [dict(row) for row in found.rows]
+
+
+def is_target(made: Made, query: int, image: int) -> bool:
+    return image in (made.targets[query] or ())
+
+
+def beaten(scores: np.ndarray, targets: list[int], negatives: list[int]) -> float:
+    pairs = [(scores[one], scores[other]) for one in targets for other in negatives]
+    return float(np.mean([0.5 * (one == other) + (one > other) for one, other in pairs]))
+
+
+# --- separation
+
+
+def test_shares_beaten_are_those_of_all_pairs(catalog: OpenCatalog) -> None:
+    expected = []
+    for query in range(TWO.queries):
+        kept = TWO.kept(query).tolist()
+        targets = [one for one in kept if is_target(TWO, query, one)]
+        others = [one for one in kept if not is_target(TWO, query, one)]
+        if targets:
+            assert TWO.stage2 is not None
+            both = TWO.stage1[query], TWO.stage2[query]
+            expected.append([beaten(scores, targets, others) for scores in both])
+    (row,) = rows_of(separation(catalog, run_of(catalog, "two stages")), "How often")
+    means = np.mean(expected, axis=0)
+    assert row["n"] == len(expected) < TWO.queries
+    assert (row["stage1"], row["stage2"]) == pytest.approx(tuple(means), abs=1e-12)
+    low, high = row["interval"]
+    assert low < row["gain"] < high
+
+
+def test_correlations_are_scipys(catalog: OpenCatalog) -> None:
+    assert TWO.stage2 is not None
+    kept = [TWO.kept(query) for query in range(TWO.queries)]
+    first = np.concatenate([TWO.stage1[query, mine] for query, mine in enumerate(kept)])
+    second = np.concatenate([TWO.stage2[query, mine] for query, mine in enumerate(kept)])
+    orders = [
+        [TWO.final(query).tolist().index(image) for image in mine]
+        for query, mine in enumerate(kept)
+    ]
+    of_orders = [stats.spearmanr(np.arange(TWO.k), order).statistic for order in orders]
+    told = separation(catalog, run_of(catalog, "two stages"))
+    over_all, within = rows_of(told, "Correlation")
+    assert over_all["n"] == TWO.queries * TWO.k
+    assert over_all["pearson"] == pytest.approx(stats.pearsonr(first, second).statistic)
+    assert over_all["spearman"] == pytest.approx(stats.spearmanr(first, second).statistic)
+    assert within["spearman"] == pytest.approx(np.mean(of_orders))
+
+
+def test_overlap_is_that_of_the_histograms(catalog: OpenCatalog) -> None:
+    kinds: dict[bool, list[float]] = {True: [], False: []}
+    for query in range(MANY.queries):
+        for image in MANY.kept(query).tolist():
+            score = float(MANY.stage1[query, image])
+            kinds[is_target(MANY, query, image)].append(score)
+    span = (min(map(min, kinds.values())), max(map(max, kinds.values())))
+    shares = [np.histogram(scores, BINS, span)[0] / len(scores) for scores in kinds.values()]
+    found = rows_of(separation(catalog, run_of(catalog, "many")), "Overlap")
+    assert found[0]["overlap"] == pytest.approx(np.minimum(*shares).sum(), abs=0.03)
+
+
+def test_what_is_advised_follows_from_the_numbers(catalog: OpenCatalog) -> None:
+    names = ("good", "bad", "same")
+    told = {name: separation(catalog, run_of(catalog, name)).advice for name in names}
+    assert "better than stage 1" in told["good"]
+    assert "worse than stage 1" in told["bad"]
+    assert "do not show" in told["same"]
+    assert "repeats stage 1's order" in told["same"]
+
+
+# --- slices
+
+
+def test_traits_of_texts(catalog: OpenCatalog) -> None:
+    found = catalog.rows(
+        "SELECT text, words, has_negation, changes FROM query_traits "
+        "JOIN queries USING (run_id, query_id) WHERE run_id = 'worded'"
+    )
+    assert {row.pop("text"): tuple(row.values()) for row in found} == WORDED
+
+
+def test_traits_of_targets(catalog: OpenCatalog) -> None:
+    """Images 0 and 1 are copies, 2 and 3; queries 0 and 4 ask the same of image 0."""
+    found = catalog.rows(
+        "SELECT targets, is_ambiguous, target_has_copy FROM query_traits "
+        "WHERE run_id = 'copies' ORDER BY query_id"
+    )
+    assert [tuple(row.values()) for row in found] == [
+        (1, True, True),
+        (2, False, False),
+        (None, None, None),
+        (1, False, True),
+        (1, True, True),
+    ]
+
+
+def test_slices_count_their_queries_alone(catalog: OpenCatalog) -> None:
+    negated = [query for query in range(MANY.queries) if query % 3]
+    hits = [is_target(MANY, query, MANY.final(query)[0]) for query in negated]
+    told = slices(catalog, run_of(catalog, "many"))
+    found = {row["slice"]: row for row in rows_of(told, "Recall@1 ")}
+    assert found["negation"]["n"] == len(negated)
+    assert found["negation"]["last"] == pytest.approx(np.mean(hits))
+    assert found["negation"]["n"] + found["no negation"]["n"] == found["all queries"]["n"] == 40
+    assert found["negation"]["is_small"]
+
+
+def test_a_kind_of_queries_that_fails_is_named(catalog: OpenCatalog) -> None:
+    told = slices(catalog, run_of(catalog, "negation"))
+    assert "negation (n = 60): 0.0 %, -100.0 points" in told.answer
+    assert "Negated words cost recall" in told.advice
+
+
+def test_a_difference_of_means_is_newcombes() -> None:
+    """His example (a) of Table II: 56/70 and 48/80, method 10."""
+    one, other = Interval(0.8, 0.6918, 0.8769), Interval(0.6, 0.4905, 0.7003)
+    found = difference_interval(one, other)
+    assert found == pytest.approx((0.2, 0.0524, 0.3339), abs=2e-4)
+
+
+# --- signatures
+
+
+def signs_of(catalog: OpenCatalog, name: str) -> dict[str, dict[str, Any]]:
+    told = signatures(catalog, run_of(catalog, name))
+    return {row["signature"]: row for row in rows_of(told, "Signatures")}
+
+
+def test_signs_are_counted_one_by_one(catalog: OpenCatalog) -> None:
+    lost = misplaced = unseated = reference = 0
+    for query in range(MANY.queries):
+        targets, final = set(MANY.targets[query] or ()), MANY.final(query).tolist()
+        is_candidate = bool(targets & set(final))
+        lost += not is_candidate
+        misplaced += is_candidate and final[0] not in targets
+        unseated += MANY.kept(query)[0] in targets and final[0] not in targets
+        reference += final[0] == query % MANY.images and final[0] not in targets
+    found = signs_of(catalog, "many")
+    assert found["low coverage"]["queries"] == lost > 0
+    assert found["poor order"]["queries"] == misplaced > 0
+    assert found["stages disagree"]["queries"] == unseated > 0
+    assert found["reference first"]["queries"] == reference > 0
+    counts = [row["queries"] for row in found.values()]
+    assert counts == sorted(counts, reverse=True)
+
+
+def test_a_hub_and_the_queries_that_it_hurts(catalog: OpenCatalog) -> None:
+    """One of them has it as its reference: that is another sign."""
+    assert signs_of(catalog, "hub")["hubs"]["queries"] == 18
+    every = catalog.rows("SELECT * FROM occurrences WHERE run_id = 'hub'")
+    (hub,) = [row for row in every if row["image_id"] == "i3"]
+    assert (hub["first"], hub["wrong_first"], hub["first_10"], hub["is_hub"]) == (20, 19, 20, True)
+    counts = np.array([row["first_10"] for row in every])
+    assert [row["is_hub"] for row in every] == (counts > counts.mean() + 2 * counts.std()).tolist()
+
+
+def test_what_helps_against_low_coverage_depends_on_where_targets_are(
+    catalog: OpenCatalog,
+) -> None:
+    """Just beyond the candidates, or at the end of the gallery."""
+    near, far = (signs_of(catalog, name)["low coverage"]["advice"] for name in ("near", "far"))
+    assert "too strict: `-k 6` keeps 12" in near
+    assert "Stage 1 is at fault" in far
+
+
+def test_nothing_failed(catalog: OpenCatalog) -> None:
+    told = signatures(catalog, run_of(catalog, "nothing failed"))
+    assert told.answer.startswith("None fails")
+
+
+# --- every analysis
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_run_is_answered_or_told_what_lacks(catalog: OpenCatalog, name: str) -> None:
+    run = run_of(catalog, name)
+    for analyse in ANALYSES:
+        found = analyse(catalog, run)
+        assert bool(found.answer) != bool(found.missing), found
+        assert "nan" not in f"{found.answer} {found.advice}".lower()
+        assert ("by stage 2" in found.answer) <= ("stage 1 alone" not in name)
+        for numbers in found.numbers:
+            fields = {column.field for column in numbers.columns}
+            assert all(row.keys() >= fields for row in numbers.rows)
+        for figure in found.figures:
+            assert figure.rows
+            assert figure.described
+            assert all(row.keys() >= {"x", "y"} for row in figure.rows)
+
+
+def test_sql_gives_the_numbers_anew(catalog: OpenCatalog) -> None:
+    """All but intervals, and words."""
+    run = run_of(catalog, "many")
+    for analyse in ANALYSES:
+        found = analyse(catalog, run)
+        every: list[Numbers | Figure] = [*found.numbers, *found.figures]
+        for told in every:
+            again = [row for row in catalog.rows(told.sql) if "labelled" not in row]
+            for mine, theirs in zip(told.rows, again or told.rows, strict=True):
+                shared = {one for one in mine.keys() & theirs.keys() if one != "negatives"}
+                assert shared
+                assert {one: mine[one] for one in shared} == pytest.approx(
+                    {one: theirs[one] for one in shared}
+                )
