@@ -166,6 +166,10 @@ class Artifact:
         """Versions of Python and the libraries that made this artifact."""
         return dict(self._complete()["made_with"])
 
+    def part_names(self) -> list[str]:
+        """In the manifest's order. Raises as ``identity``."""
+        return list(self._complete()["parts"])
+
     def created_at(self) -> str:
         """When the manifest was written, ISO 8601 in UTC."""
         return str(self._complete()["created_at"])

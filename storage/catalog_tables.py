@@ -3,7 +3,18 @@
 import pyarrow as pa
 
 from storage import schemas
-from storage.schemas import ABOUT, INTEGER, NUMBER, SCORE, TEXT, TEXTS, column, table
+from storage.schemas import (
+    ABOUT,
+    COUNT,
+    INTEGER,
+    NUMBER,
+    SCORE,
+    TEXT,
+    TEXTS,
+    TIME,
+    column,
+    table,
+)
 
 _TYPES = {
     TEXT: "VARCHAR",
@@ -11,8 +22,9 @@ _TYPES = {
     INTEGER: "INTEGER",
     SCORE: "FLOAT",
     NUMBER: "DOUBLE",
+    COUNT: "BIGINT",
     pa.bool_(): "BOOLEAN",
-    pa.timestamp("us"): "TIMESTAMP",
+    TIME: "TIMESTAMP",
 }
 
 RUNS = table(
@@ -50,7 +62,7 @@ RUNS = table(
     column("gallery_sha256", TEXT, "over the usable members' bytes and ids: see galleries"),
     column("stage1_sha256", TEXT),
     column("stage2_sha256", TEXT, "NULL: nothing was re-ranked, stage 1 alone", nullable=True),
-    column("created_at", pa.timestamp("us")),
+    column("created_at", TIME),
     column(
         "late_fusion",
         NUMBER,
@@ -102,6 +114,7 @@ CATALOG = {
     "candidates": schemas.CANDIDATES,
     "rankings": schemas.RANKINGS,
     "metrics": schemas.METRICS,
+    "costs": schemas.COSTS,
     "late_fusion_curve": schemas.FUSION_CURVE,
     "problems": schemas.PROBLEMS,
 }

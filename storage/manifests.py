@@ -31,7 +31,7 @@ def render(
         "identity": identity,
         "parts": receipts,
         "sources": sources,
-        "made_with": _versions(),
+        "made_with": versions(),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),  # told, never decided on
     }
     return json.dumps(manifest | {"checksum": digest(manifest)}, indent=1) + "\n"
@@ -83,6 +83,7 @@ def parse_receipt(text: str) -> dict[str, Any] | None:
 
 
 @cache  # each is read from a file of its own
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of Python and the libraries that results depend on."""
     packages = ("cir-pipeline", "torch", "pyarrow", "pillow", "numpy")
     return {"python": platform.python_version()} | {name: version(name) for name in packages}

@@ -7,6 +7,7 @@ from cir_core.errors import StoreCorrupt
 
 TEXT, TEXTS = pa.string(), pa.list_(pa.string())
 INTEGER, SCORE, NUMBER = pa.int32(), pa.float32(), pa.float64()
+COUNT, TIME = pa.int64(), pa.timestamp("us")
 VECTOR = pa.list_(pa.float32())
 """A list of the model's width: in files, of one fixed size (``of_width``)."""
 
@@ -118,6 +119,36 @@ GALLERIES = table(
     column("images", INTEGER, "usable members"),
     column("missing", INTEGER, "members that could not be used"),
     column("sha256", TEXT, 'over a line "<sha256> <image_id>" per usable member, by position'),
+)
+
+COSTS = table(
+    "What the making of each artifact that a run is made of took, as its sittings recorded it, "
+    "whichever run it was made for. Where a sitting was not recorded, or in part, numbers are too "
+    "small (recorded < 1); of artifacts without any record they are NULL.",
+    column("stage", TEXT, "encode and fuse share one pass, and are told their shares of its time"),
+    column("sittings", INTEGER, "stretches of work; 0: nothing is recorded"),
+    column("unfinished", INTEGER, "of them, those that were killed or failed"),
+    column("recorded", NUMBER, "share of the artifact's parts that the sittings tell of"),
+    column("began_at", TIME, "the first sitting, in UTC", nullable=True),
+    column("seconds", NUMBER, "wall time, models opened and parts committed", nullable=True),
+    column("images", INTEGER, "seen, or read where their tokens were kept", nullable=True),
+    column("queries", INTEGER, nullable=True),
+    column("pairs", COUNT, "of a query's text and an image", nullable=True),
+    column(
+        "gflop",
+        NUMBER,
+        "10^9 floating-point operations of the parts, counted by the models' formulas",
+        nullable=True,
+    ),
+    column(
+        "peak_memory", COUNT, "resident bytes, the peaks of all processes summed", nullable=True
+    ),
+    column("peak_gpu_memory", COUNT, "bytes allocated on one GPU", nullable=True),
+    column("device", TEXT, nullable=True),
+    column("processor", TEXT, nullable=True),
+    column("threads", INTEGER, "of a process; NULL where sittings differ", nullable=True),
+    column("processes", INTEGER, "that shared the work; NULL where they differ", nullable=True),
+    column("made_with", TEXTS, "versions, when the artifact was finished"),
 )
 
 FUSION_CURVE = table(

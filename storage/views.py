@@ -148,10 +148,14 @@ class Retrieved(View):
     @property
     def first_stage_sha256(self) -> str | None:
         """Of what was read of its files; None of stage 1's own choice. Raises as ``setting``."""
-        kind = self.first_stage
-        if kind == "embeddings":
-            return self._made_of(Embedded).digest("vectors")
-        return self.digest(kind) if kind == "candidates" else None
+        if self.embedded is not None:
+            return self.embedded.digest("vectors")
+        return self.digest("candidates") if self.first_stage == "candidates" else None
+
+    @property
+    def embedded(self) -> Embedded | None:
+        """What was searched in place of stage 1's own embeddings. Raises as ``setting``."""
+        return self._made_of(Embedded) if self.first_stage == Embedded.stage else None
 
     @property
     def encoded(self) -> Encoded:

@@ -28,12 +28,6 @@ class Job:
     level: int
 
 
-class Committed(NamedTuple):
-    """A part is in the store."""
-
-    part: str
-
-
 class Counted(NamedTuple):
     """More of the task is done."""
 
@@ -56,8 +50,8 @@ def serve(channel: int) -> None:
     tell_by(parent.counting)
     error = None
     try:
-        for part in make_here(job.one_pass, job.shards, job.machine):
-            parent.tell(Committed(part))
+        for done in make_here(job.one_pass, job.shards, job.machine):
+            parent.tell(done)
     except CirError as caught:
         error = caught
     parent.tell(Ended(error))

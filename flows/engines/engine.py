@@ -8,6 +8,7 @@ from functools import partial
 from typing import ParamSpec, TypeVar
 
 from tasks.machine import Machine
+from tasks.stages.chronicle import Committed
 from tasks.stages.output import Output, make_output
 from tasks.stages.stage import Pass, make, make_here
 
@@ -38,7 +39,7 @@ class Engine(ABC):
         """An output's files, if they are missing; its name if they were."""
         return self.observe(output.name, partial(make_output, output))
 
-    def each(self, one_pass: Pass, shards: Sequence[str], machine: Machine) -> Iterable[str]:
+    def each(self, one_pass: Pass, shards: Sequence[str], machine: Machine) -> Iterable[Committed]:
         """See ``tasks.stages.stage.Each``: here, or by several processes."""
         if machine.processes == 1 or len(shards) == 1:
             return make_here(one_pass, shards, machine)

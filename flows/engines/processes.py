@@ -15,8 +15,9 @@ from cir_core.memory import free_memory
 from tasks.child import Child
 from tasks.machine import Machine
 from tasks.progress import Counter, Task, count
+from tasks.stages.chronicle import Committed
 from tasks.stages.stage import Pass
-from tasks.worker import Committed, Counted, Ended, Job
+from tasks.worker import Counted, Ended, Job
 
 SERVE = "tasks.worker:serve"
 
@@ -39,7 +40,7 @@ class Share(NamedTuple):
     environment: Mapping[str, str]
 
 
-def share_out(one_pass: Pass, shards: Sequence[str], machine: Machine) -> Iterator[str]:
+def share_out(one_pass: Pass, shards: Sequence[str], machine: Machine) -> Iterator[Committed]:
     """An ``Each``: ``machine.processes`` workers, each with its own models, make every so-manieth
     shard; what they commit has the same bytes as one process's with as many threads.
 
@@ -96,7 +97,7 @@ def shares_of(machine: Machine, workers: int) -> list[Share]:
 
 def _one_round(
     one_pass: Pass, shards: Sequence[str], machine: Machine, lost: list[Child]
-) -> Iterator[str]:
+) -> Iterator[Committed]:
     """Give the shards out once; workers that were killed are added to ``lost``."""
     workers = min(machine.processes, len(shards))
     level = logging.getLogger().getEffectiveLevel()
@@ -117,7 +118,7 @@ def _one_round(
                     progress.ended()
                     continue
                 if isinstance(said, Committed):
-                    yield said.part
+                    yield said
                 elif isinstance(said, Ended):
                     children.pop(channel)
                     progress.ended()

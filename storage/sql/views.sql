@@ -124,6 +124,23 @@ WHERE coalesce(
     CASE WHEN r.stage2_sha256 IS NULL THEN m.stage1_rank ELSE m.stage2_rank END, 2147483647
 ) > 1;
 
+-- How fast each stage was; NULL where nothing is recorded, or nothing of the kind was done.
+CREATE VIEW speeds AS
+SELECT run_id, stage, seconds, images / nullif(seconds, 0) AS images_per_second,
+       queries / nullif(seconds, 0) AS queries_per_second,
+       pairs / nullif(seconds, 0) AS pairs_per_second,
+       gflop / nullif(seconds, 0) AS gflop_per_second
+FROM costs;
+
+-- What re-ranking gave for its work: percentage points of each measure for 10^15 floating-point
+-- operations of stage 2, with the gain's interval. Only where all of its work is recorded.
+CREATE VIEW gain_per_petaflop AS
+SELECT m.run_id, m.category, m.pool, m.metric, m.k, c.gflop / 1e6 AS petaflop,
+       100 * m.value / (c.gflop / 1e6) AS points, 100 * m.ci_low / (c.gflop / 1e6) AS points_low,
+       100 * m.ci_high / (c.gflop / 1e6) AS points_high, m.n
+FROM metrics m JOIN costs c ON c.run_id = m.run_id AND c.stage = 'rerank'
+WHERE m.stage = 'gain' AND c.recorded >= 1 AND c.gflop > 0;
+
 -- What a late fusion ranks by: stage 2's score plus runs.late_fusion times stage 1's, as they are or
 -- standardised within a query and pool. (A subset in the main ranking's order is ranked by that.)
 CREATE VIEW fused_scores AS

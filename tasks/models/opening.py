@@ -16,6 +16,7 @@ from cir_core.families import (
     load_model,
     load_reranker,
     load_retriever,
+    parse_config,
     reranker_config,
     retriever_config,
 )
@@ -94,6 +95,12 @@ def read_stage1_config(folder: Path) -> Stage1Config:
 def read_reranker_config(folder: Path) -> RerankerConfig:
     """Raises CheckpointRefused."""
     return reranker_config(read_config(folder), str(folder))
+
+
+def read_seeing_flops(folder: Path) -> int:
+    """Of one image, by the encoder of a model of either stage. Raises CheckpointRefused."""
+    flops: int = parse_config(read_config(folder), str(folder)).seeing_flops()
+    return flops
 
 
 def _trained(

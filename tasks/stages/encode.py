@@ -44,7 +44,7 @@ class Encode(PassStage[Encoded]):
             lacks = {kind: part for kind, part in parts.items() if view.lacks(part)}
             return _Embedding(view, model, ids, lacks) if lacks else None
 
-        return OpenStage(0, for_shard)
+        return OpenStage(self.name, 0, for_shard)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from cir_core.metrics.recall import (
     coverage_metrics,
     recall_metrics,
 )
+from cir_core.planning.effort import Effort
 from cir_core.protocols import Protocol
 from cir_core.types import Pool
 from storage import schemas
@@ -59,7 +60,8 @@ class Evaluate(Stage[Evaluated]):
     def work(self, shards: Sequence[str]) -> Iterator[ReadyPart]:
         protocol, galleries = self.ingested.protocol, _galleries(self.ingested, self.encoded)
         targets, rankings = self.candidates.read("targets"), self._rankings()
-        metrics = _metrics(protocol, self.k, _asked(self.ingested), targets, rankings)
+        queries = _asked(self.ingested)
+        metrics = _metrics(protocol, self.k, queries, targets, rankings)
         if self.ranked is None:
             metrics = [metric for metric in metrics if metric.stage == "stage1"]
         rows = [
@@ -68,7 +70,8 @@ class Evaluate(Stage[Evaluated]):
         ]
         described = [asdict(gallery) for gallery in galleries.values()]
         view = self.made
-        yield ReadyPart(view, "metrics", pa.Table.from_pylist(rows, schemas.METRICS))
+        effort = Effort(queries=queries.num_rows)
+        yield ReadyPart(view, "metrics", pa.Table.from_pylist(rows, schemas.METRICS), effort)
         yield ReadyPart(view, "galleries", pa.Table.from_pylist(described, schemas.GALLERIES))
 
     def _rankings(self) -> pa.Table:

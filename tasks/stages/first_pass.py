@@ -2,14 +2,17 @@
 are in hand when a picture is encoded, and far too large to keep."""
 
 from abc import abstractmethod
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
+from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
 from cir_core.layers.preprocess import Preprocess
+from cir_core.planning.effort import Effort, together
 from cir_core.ports import Retriever
 from storage.views import KeptTokens, Viewed
 from tasks.feed.image_tokens import Pictures, Seen
@@ -41,9 +44,10 @@ class Looker(Protocol):
 
 
 class OpenStage(NamedTuple):
-    """A stage that is ready: how many questions it has in all, and its looker for a shard, None
-    where nothing of the shard is missing."""
+    """A stage that is ready: its name, how many questions it has in all, and its looker for a
+    shard, None where nothing of the shard is missing."""
 
+    name: str
     questions: int
     looker: Callable[[str], Looker | None]
 
@@ -107,18 +111,61 @@ def _look(
     shards: Sequence[str],
 ) -> Iterator[ReadyPart]:
     plans = [pictures.plan(rows_in(shard)) for shard in shards]
-    every = [[one for stage in begun if (one := stage.looker(shard))] for shard in shards]
+    every = [{stage.name: stage.looker(shard) for stage in begun} for shard in shards]
+    lookers_of = [{name: one for name, one in some.items() if one} for some in every]
     left = sum(len(rows_in(shard)) for shard in shards)
-    left += sum(looker.asked for lookers in every for looker in lookers)
+    left += sum(looker.asked for lookers in lookers_of for looker in lookers.values())
     total = len(pictures.distinct) + sum(stage.questions for stage in begun)
+    seeing = 0 if kept else model.config.seeing_flops()
     with (
         see_images(pictures, model.encoder, list(chain.from_iterable(plans)), kept) as images,
         count("encoding", total, "pictures and questions", done=total - left) as counter,
     ):
-        for lookers, plan in zip(every, plans, strict=True):
+        spent = _Spent(seeing, None if kept is None else kept.fingerprint)
+        for lookers, plan in zip(lookers_of, plans, strict=True):
+            first = next(iter(lookers))
             for seen in islice(images, len(plan)):
                 counter.update(len(seen.rows) + len(seen.problems))
-                for looker in lookers:
-                    yield from looker.look(seen, counter)
-            for looker in lookers:
-                yield from looker.close()
+                spent.see(first, seen)
+                for name, looker in lookers.items():
+                    yield from spent.by(name, looker.look(seen, counter))
+            for name, looker in lookers.items():
+                yield from spent.by(name, looker.close())
+
+
+class _Spent:
+    """What each stage of a pass has spent, which its next part tells. Seeing pictures is the first
+    stage's that has any use for them; what another makes of them is its own."""
+
+    def __init__(self, seeing_flops: int, tokens: str | None) -> None:
+        self._seeing_flops, self._tokens = seeing_flops, tokens
+        self._last = perf_counter()
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._images: defaultdict[str, int] = defaultdict(int)
+        self._flops: defaultdict[str, int] = defaultdict(int)
+
+    def see(self, stage: str, seen: Seen) -> None:
+        """For a stage, pictures have been seen, or read."""
+        self._images[stage] += len(seen.rows) + len(seen.problems)
+        self._flops[stage] += self._seeing_flops * len(seen.rows)
+        self._lap(stage)
+
+    def by(self, stage: str, parts: Iterable[ReadyPart]) -> Iterator[ReadyPart]:
+        """The stage's parts, while its time is taken, to commit them included."""
+        for ready in parts:
+            self._lap(stage)
+            yield ready._replace(
+                effort=together([ready.effort, self._untold(stage)]), tokens=self._tokens
+            )
+        self._lap(stage)
+
+    def _lap(self, stage: str) -> None:
+        last, self._last = self._last, perf_counter()
+        self._seconds[stage] += self._last - last
+
+    def _untold(self, stage: str) -> Effort:
+        return Effort(
+            images=self._images.pop(stage, 0),
+            flops=self._flops.pop(stage, 0),
+            seconds=self._seconds.pop(stage, 0.0),
+        )

@@ -84,7 +84,7 @@ class Fuse(PassStage[Fused]):
             asked = Shard(items, every, missing)
             return _Fusing(view, model, pictures, questions, asked, unfused, [*missing])
 
-        return OpenStage(len(questions), for_shard)
+        return OpenStage(self.name, len(questions), for_shard)
 
 
 def weight_of(config: RetrieverConfig, asked: float | None, folder: str) -> float | None:
@@ -143,15 +143,24 @@ class _Fusing:
 
     def _next_part(self) -> ReadyPart:
         """What holds for a question holds for each of its queries."""
+        fusions = list(chain.from_iterable(self.fused))
         rows = [
             {"query_id": query, **fusion}
-            for fusion in chain.from_iterable(self.fused)
+            for fusion in fusions
             for query in self.questions.query_ids[fusion["question"]]
         ]
         self.fused.clear()
+        effort = self._effort(fusions)
         schema = schemas.of_width(schemas.FUSED_QUERIES, self.model.config.embedding)
         table = pa.Table.from_pylist(rows, schema)
-        return ReadyPart(self.view, _name(self.coming.pop(0)), table)
+        return ReadyPart(self.view, _name(self.coming.pop(0)), table, effort)
+
+    def _effort(self, fusions: list[Fusion]) -> Effort:
+        """Of some questions' rows; their pictures were seen for all that is made of them."""
+        lengths = np.array([one["length"] for one in fusions], dtype=np.int64)
+        asked = self.questions.query_ids
+        queries = sum(len(asked[one]) for one in {one["question"] for one in fusions})
+        return Effort(queries=queries, flops=int(self.model.config.asking_flops(lengths)))
 
     def _note(self, seen: Seen) -> None:
         """The queries that cannot be asked."""

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import pyarrow as pa
@@ -70,7 +71,8 @@ class Ingest(Stage[Ingested]):
 
     def work(self, shards: Sequence[str]) -> Iterator[ReadyPart]:
         for kind, table in self.tables().items():
-            yield ReadyPart(self.made, kind, table)
+            images, queries = (table.num_rows * (kind == one) for one in ("images", "queries"))
+            yield ReadyPart(self.made, kind, table, Effort(images, queries))
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def ingest(
     PreflightError for a missing folder, and AnnotationError for a missing or malformed annotation
     file.
     """
-    adapter = dataset.adapter
+    began, adapter = perf_counter(), dataset.adapter
     categories = _choose(adapter, dataset.name, categories)
     require_root(data_root)
     annotations = AnnotationReader(data_root)
@@ -141,7 +143,7 @@ def ingest(
         },
         tables=tables,
     )
-    reused = not make(stage, Machine(), make_here)
+    reused = not make(stage, Machine(), make_here, since=began)
     searched = _searched(annotations, benchmark)
     return Reading(stage.made, reused, annotations.looks, searched)
 

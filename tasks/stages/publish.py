@@ -25,6 +25,7 @@ from storage.catalog import (
 from storage.products import Product
 from storage.runs import finished, left_out, read_as_ours, warn_of
 from storage.views import Evaluated, Ranked
+from tasks.stages.costs import cost_table
 from tasks.stages.gallery import usable_images
 from tasks.stages.output import Output, content_of
 
@@ -156,6 +157,7 @@ def _read_run(evaluated: Evaluated) -> PublishedRun:
                 schemas.RANKINGS.empty_table() if ranked is None else ranked.read("rankings")
             ),
             "metrics": evaluated.read("metrics"),
+            "costs": cost_table(evaluated),
             "late_fusion_curve": _curve(ranked),
             "problems": problems,
         },

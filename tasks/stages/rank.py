@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from cir_core.late_fusion import fused_scores
 from cir_core.ordering import grouped_best_first
 from cir_core.planning.disk import Counts
+from cir_core.planning.effort import Effort
 from cir_core.ports import Widths
 from cir_core.protocols import Subset
 from cir_core.types import Scale
@@ -88,7 +89,9 @@ class Rank(Stage[Ranked]):
         final = table["stage2_score"].to_numpy()
         if self.late_fusion is not None:
             final = self.late_fusion.final(table)
-        yield ReadyPart(self.made, "rankings", _ranked(table, final, self.ingested.protocol.subset))
+        ranked = _ranked(table, final, self.ingested.protocol.subset)
+        effort = Effort(pairs=ranked.num_rows)
+        yield ReadyPart(self.made, "rankings", ranked, effort)
 
 
 def _ranked(table: pa.Table, final: np.ndarray, subset: Subset) -> pa.Table:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from cir_core.errors import PreflightError
 from cir_core.ordering import grouped_best_first
+from cir_core.planning.effort import Effort
 from cir_core.search.candidates import Candidates
 from storage.tables import rows_of
 from tasks.machine import Machine
@@ -87,7 +88,8 @@ class ReadCandidates(Choosing):
         for shard in shards:
             choice = _Choice.of(split, found, int(shard), asked, usable)
             for kind, table in zip(self.makes.holds, choice.tables(self.k), strict=True):
-                yield ReadyPart(self.made, part_name(kind, shard), table)
+                pairs = table.num_rows if kind == "candidates" else 0
+                yield ReadyPart(self.made, part_name(kind, shard), table, Effort(pairs=pairs))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,15 @@ from cir_core.layers.preprocess import Preprocess
 from cir_core.ordering import with_prior
 from cir_core.planning.disk import Counts
 from cir_core.planning.effort import Effort, Forecast
-from cir_core.ports import FusedQueries, ImageEncoder, Reranker, RerankerConfig, Scorer, Widths
+from cir_core.ports import (
+    FusedQueries,
+    ImageEncoder,
+    Load,
+    Reranker,
+    RerankerConfig,
+    Scorer,
+    Widths,
+)
 from cir_core.types import Precision
 from storage import schemas
 from storage.views import Fused, KeptTokens, Retrieved, Scored
@@ -94,12 +102,14 @@ class Rerank(OverPictures[Scored]):
         encoder = model.encoder.to(machine.device)
         kept = find_kept(pictures, encoder, self.folder)
         candidates = self.candidates.read("candidates")
-        asking = self._asking(model.config, pictures, kept, candidates)
+        config = model.config
+        asking = self._asking(config, pictures, kept, candidates)
         scorer = open_scorer(model, asking.queries, machine, self.precision)
         del model  # the scorer has what it needs of it
         rows = read_rows(candidates, asking.table, pictures.distinct, questions=asking.questions)
         pairs = pairs_of(rows, asking.of_text, questions=asking.questions)
-        yield partial(self._score, pictures, encoder, kept, scorer, rows, pairs)
+        cost = _Cost(config, kept, asking.queries.lengths)
+        yield partial(self._score, pictures, encoder, kept, scorer, rows, pairs, cost)
 
     def keeping(self, machine: Machine) -> Machine:
         """With image tokens kept, if it must be so."""
@@ -144,6 +154,7 @@ class Rerank(OverPictures[Scored]):
         scorer: Scorer,
         rows: Rows,
         pairs: Pairs,
+        cost: "_Cost",
         shards: Sequence[str],
     ) -> Iterator[ReadyPart]:
         view = self.made
@@ -162,7 +173,36 @@ class Rerank(OverPictures[Scored]):
                     mine = shard.of(part)
                     some = np.fromiter(scores, dtype=np.float32, count=len(pairs.of_numbers(mine)))
                     scored = _scores_table(rows, pairs, mine, some, self.prior)
-                    yield ReadyPart(view, _name(part), scored)
+                    effort = cost.of(pairs, mine)
+                    yield ReadyPart(view, _name(part), scored, effort, cost.tokens)
+
+
+@dataclass
+class _Cost:
+    """What pairs cost, whose texts have these lengths; who reads kept tokens sees no picture."""
+
+    config: RerankerConfig
+    kept: KeptTokens | None
+    lengths: np.ndarray
+
+    def __post_init__(self) -> None:
+        self._seeing = 0 if self.kept else self.config.seeing_flops()
+        self._beginning = self.config.beginning_flops(self.lengths)
+
+    @property
+    def tokens(self) -> str | None:
+        return None if self.kept is None else self.kept.fingerprint
+
+    def of(self, pairs: Pairs, some: range) -> Effort:
+        """Of some numbers; the queries are begun for the first of them. Where an image's pairs go
+        to two parts, it is counted in both."""
+        mine, texts = pairs.of_numbers(some), pairs.texts_each(some)
+        found, image = np.unique(pairs.picture[slice_of(some)], return_inverse=True)
+        lengths = self.lengths[pairs.text[slice_of(mine)]]
+        load = Load.of(lengths, np.repeat(image, texts), images=len(found))
+        begun, self._beginning = self._beginning, 0.0
+        flops = begun + self.config.scoring_flops(load) + self._seeing * len(found)
+        return Effort(images=len(found), pairs=len(mine), flops=round(flops))
 
 
 def open_scorer(

@@ -129,9 +129,16 @@ class Retrieve(Choosing):
             if self.k > most and not self.takes_all:
                 _log.warning("K=%d is larger than the gallery %s: %d images", self.k, name, most)
             work = _Search(mine, usable, Gallery(images.of(mine)), asked.of(usable["query_id"]))
-            tables = _search(work, self.k, self.index, removes_reference=removes_reference)
-            for kind, table in zip(view.holds, tables, strict=True):
-                yield ReadyPart(view, part_name(kind, shard), table)
+            chosen, targets = _search(work, self.k, self.index, removes_reference=removes_reference)
+            effort = self._effort(work, chosen)
+            yield ReadyPart(view, part_name("candidates", shard), chosen, effort)
+            yield ReadyPart(view, part_name("targets", shard), targets)
+
+    def _effort(self, work: _Search, chosen: pa.Table) -> Effort:
+        """An index that does not look at every image has no FLOPs that are known."""
+        queries, (images, width) = len(work.asked), work.gallery.vectors.shape
+        flops = 0 if self.index.kind == "ivf" else 2 * width * images * queries
+        return Effort(queries=queries, pairs=chosen.num_rows, flops=flops)
 
 
 def _search(

@@ -2,16 +2,18 @@
 what an interrupted run left, planning it and tracing it follow from that."""
 
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from cir_core.errors import StoreCorrupt
+from cir_core.memory import forget_peaks
 from cir_core.planning.disk import Counts
 from cir_core.planning.effort import Effort, Forecast
 from cir_core.ports import Widths
@@ -20,14 +22,18 @@ from storage.store import Store
 from storage.views import View, Viewed
 from tasks.machine import Machine
 from tasks.shards import WHOLE, place_of, shares_left
+from tasks.stages.chronicle import Chronicle, Committed, Peak
 
 
 class ReadyPart(NamedTuple):
-    """A part that is ready to be committed to an artifact."""
+    """A part that is ready to be committed to an artifact; ``effort`` and ``tokens`` as
+    ``Committed``: what is in the part, not what else was done for it."""
 
     view: View
     part: str
     content: pa.Table | np.ndarray
+    effort: Effort = Effort()
+    tokens: str | None = None
 
 
 Work = Callable[[Sequence[str]], Iterator[ReadyPart]]
@@ -158,27 +164,46 @@ class Stage(ABC, Generic[Viewed]):
         view.finish(self.identity, sorted(mine, key=self.in_order))
 
 
-Each = Callable[[Pass, Sequence[str], Machine], Iterable[str]]
-"""Has the shards of a pass made, by whomever; gives the name of each part once it is committed."""
+Each = Callable[[Pass, Sequence[str], Machine], Iterable[Committed]]
+"""Has the shards of a pass made, by whomever; tells each part once it is committed."""
 
 
-def make(one_pass: Pass, machine: Machine, each: Each) -> tuple[str, ...]:
-    """Make what is missing; the names of the stages that had anything to do."""
+def make(
+    one_pass: Pass, machine: Machine, each: Each, *, since: float | None = None
+) -> tuple[str, ...]:
+    """Make what is missing, and record what that takes, ``since`` its work began where that was
+    before (by ``perf_counter``); the names of the stages that had anything to do."""
     lacking = [stage for stage in one_pass.stages if not stage.made.is_done]
-    left = {shard for stage in lacking for shard in stage.left()}
-    shards = [shard for shard in one_pass.stages[0].shards() if shard in left] if left else []
+    left = [stage.left() for stage in lacking]
+    missing = {shard for one in left for shard in one}
+    shards = [shard for shard in one_pass.stages[0].shards() if shard in missing] if missing else []
     if shards:
         for needed in one_pass.needs(machine):
             make(needed, machine, each)
-        deque(each(one_pass, shards, machine), maxlen=0)
+        views = {
+            stage.made: _is_all(some, stage.shards())
+            for stage, some in zip(lacking, left, strict=True)
+            if some
+        }
+        began = perf_counter() if since is None else since
+        with Chronicle(views, machine, min(machine.processes, len(shards)), began) as chronicle:
+            for done in each(one_pass, shards, machine):
+                chronicle.note(done)
     for stage in lacking:
         stage.finish()
     return tuple(stage.name for stage in lacking)
 
 
-def make_here(one_pass: Pass, shards: Sequence[str], machine: Machine) -> Iterator[str]:
+def _is_all(left: Mapping[str, float], shards: Sequence[str]) -> bool:
+    """Whether nothing is there."""
+    return len(left) == len(shards) and all(share == 1 for share in left.values())
+
+
+def make_here(one_pass: Pass, shards: Sequence[str], machine: Machine) -> Iterator[Committed]:
     """An ``Each``: in this process."""
+    device = torch.device(machine.device)
+    forget_peaks(device)
     with one_pass.open(machine) as work:
-        for view, part, content in work(shards):
+        for view, part, content, effort, tokens in work(shards):
             view.write(part, content)
-            yield part
+            yield Committed(view.stage, part, effort, Peak.of(device), tokens)

@@ -26,7 +26,7 @@ from storage.store import Store
 from storage.views import Ingested, KeptTokens
 from tasks.feed.image_tokens import Pictures, Seen, compute_tokens
 from tasks.machine import Machine
-from tasks.models.opening import open_encoder
+from tasks.models.opening import open_encoder, read_seeing_flops
 from tasks.progress import count
 from tasks.shards import part_name, rows_in
 from tasks.stages.over_pictures import OverPictures
@@ -64,7 +64,8 @@ class Tokens(OverPictures[KeptTokens]):
     @contextmanager
     def open(self, machine: Machine) -> Iterator[Work]:
         encoder = open_encoder(self.folder).to(machine.device)
-        yield partial(self._keep, Pictures(self.ingested, self.root, machine), encoder)
+        seeing = read_seeing_flops(self.folder)
+        yield partial(self._keep, Pictures(self.ingested, self.root, machine), encoder, seeing)
 
     @staticmethod
     def effort(forecast: Forecast) -> Effort:
@@ -76,7 +77,7 @@ class Tokens(OverPictures[KeptTokens]):
         return FLOAT * (widths.image * counts.kept + counts.again)
 
     def _keep(
-        self, pictures: Pictures, encoder: ImageEncoder, shards: Sequence[str]
+        self, pictures: Pictures, encoder: ImageEncoder, seeing: int, shards: Sequence[str]
     ) -> Iterator[ReadyPart]:
         plans = {shard: pictures.plan(rows_in(shard)) for shard in shards}
         images = sum(len(rows_in(shard)) for shard in shards)
@@ -90,7 +91,8 @@ class Tokens(OverPictures[KeptTokens]):
                 mine = islice(seen, len(batches))
                 tokens, problems = _collect(mine, rows_in(shard), pictures, encoder.shape)
                 array = tokens.astype(_DTYPES[self.precision], copy=False)
-                yield ReadyPart(view, part_name("tokens", shard) + ARRAY_SUFFIX, array)
+                effort = Effort(len(rows_in(shard)), flops=seeing * len(rows_in(shard)))
+                yield ReadyPart(view, part_name("tokens", shard) + ARRAY_SUFFIX, array, effort)
                 yield ReadyPart(view, part_name("problems", shard), problems)
                 counter.update(len(rows_in(shard)))
 

@@ -72,6 +72,8 @@ def test_prefect_makes_what_the_plain_engine_makes(fiq_run: Finished, tmp_path: 
     first = run_flow(settings)
     assert rankings(first.catalog) == rankings(fiq_run.run.catalog)
     assert first.run_id == fiq_run.run.run_id
+    of_work = "SELECT stage, sittings, recorded, images, queries, pairs, gflop FROM costs"
+    assert query(first.catalog, of_work) == query(fiq_run.run.catalog, of_work)
     assert run_flow(settings).made == ()
     with get_client(sync_client=True) as client:
         artifacts = {one.key: str(one.data) for one in client.read_artifacts()}

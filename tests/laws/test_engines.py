@@ -5,12 +5,16 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
+from psutil import virtual_memory
 
 from cir_core.errors import PreflightError, StoreCorrupt, UsageError, WorkerLost
 from flows.engines.engine import InProcess
 from flows.engines.processes import shares_of
+from storage.catalog import query
+from storage.sittings import sittings_of
 from storage.store import LocalStore
 from tasks.machine import Machine
+from tasks.stages.chronicle import Committed
 from tasks.stages.stage import Pass, make
 from tests.support.processes import children
 from tests.support.small_benchmarks import Bench
@@ -57,6 +61,13 @@ def test_every_shard_is_made_once_and_told_and_nobody_stays(
         assert made(squares(), machine) == [number**2 for number in range(8)]
     assert "squaring: 8 of 8 numbers" in caplog.text
     assert children() == []
+    (one,) = sittings_of(squares().made)
+    assert (one.parts, one.pairs, one.flops, one.processes) == (8, 8, 80, machine.processes)
+    assert one.is_first
+    assert one.is_ended
+    assert one.seconds > 0
+    least = 50 * 2**20 * machine.processes  # each process has imported torch
+    assert least < one.peak_memory < virtual_memory().total
 
 
 @engines
@@ -85,7 +96,7 @@ def test_an_error_is_the_same_and_ends_all_work(
 def test_nothing_is_finished_that_was_not_made(squares: Callable[..., Squares]) -> None:
     stage = squares()
 
-    def idle(one_pass: Pass, shards: Sequence[str], machine: Machine) -> Iterable[str]:
+    def idle(one_pass: Pass, shards: Sequence[str], machine: Machine) -> Iterable[Committed]:
         return iter(())
 
     with pytest.raises(StoreCorrupt, match="8 shards of a stage are not made"):
@@ -98,6 +109,8 @@ def test_the_shards_of_a_killed_worker_are_given_out_again(
 ) -> None:
     assert made(squares(deaths=1), Machine(processes=2)) == [number**2 for number in range(8)]
     assert "1 of 2 workers have died: signal 9" in caplog.text
+    (one,) = sittings_of(squares().made)
+    assert (one.parts, one.is_ended) == (8, True)
 
 
 @starts_processes
@@ -135,6 +148,10 @@ def test_a_run_has_the_same_bytes(
     for part in parts:
         made = tmp_path / "2" / part.relative_to(tmp_path / "1")
         assert made.read_bytes() == part.read_bytes(), part
+    counted = "SELECT stage, images, queries, pairs, recorded FROM costs ORDER BY ALL"
+    one, two = (query(tmp_path / name / "cir.duckdb", counted)[1] for name in "12")
+    assert one == two
+    assert {row[-1] for row in one} == {1.0}
 
 
 # --- shares

@@ -172,7 +172,7 @@ def test_work_writes_nothing_and_makes_the_same_bytes_again(
     with stage.open(MACHINE) as work:
         products = list(work(stage.shards()))
     assert sorted(copy.rglob("*")) == files
-    assert {f"{part}.parquet" for _, part, _ in products} == before.keys()
+    assert {f"{one.part}.parquet" for one in products} == before.keys()
     assert standing_of(stage).state == "to do"
     assert make(stage, MACHINE, make_here) == (stage.name,)
     assert contents(stage.made) == before

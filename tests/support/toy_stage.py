@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from cir_core.errors import PreflightError
+from cir_core.planning.effort import Effort
 from storage import schemas
 from storage.views import Scored
 from tasks.progress import count
@@ -49,7 +50,8 @@ class Squares(Stage[Scored]):
                 self._meet_fate(shard)
                 row = {"query_id": shard, "image_id": "i", "stage2_score": float(shard) ** 2}
                 table = pa.Table.from_pylist([row], schemas.SCORES)
-                yield ReadyPart(self.made, part_name("scores", shard), table)
+                effort = Effort(pairs=1, flops=10)
+                yield ReadyPart(self.made, part_name("scores", shard), table, effort)
                 counter.update(1)
 
     def _meet_fate(self, shard: str) -> None:

@@ -98,7 +98,8 @@ def test_the_curve_is_of_the_targets_that_count(tmp_path: Path, protocol: str) -
         for number in range(QUERIES)
     ]
     rankings = drawn(queries)
-    ((_, _, curve),) = fit(tmp_path, queries, rankings, protocol).work(())
+    (part,) = fit(tmp_path, queries, rankings, protocol).work(())
+    curve = part.content
     assert isinstance(curve, pa.Table)
     rows = curve.to_pylist()
     assert len({row["weight"] for row in rows}) == len(WEIGHTS)

@@ -31,8 +31,9 @@ def sql(
     """Ask the results in SQL.
 
     The catalog (DuckDB) has the tables runs, gallery_members, galleries, queries, target_ranks,
-    candidates, rankings, metrics, problems, late_fusion_curve; views gallery, recall, mrr,
-    mean_average_precision, coverage, k_curve, rank_movement, failures, fused_scores.
+    candidates, rankings, metrics, costs, problems, late_fusion_curve; views gallery, recall, mrr,
+    mean_average_precision, coverage, k_curve, rank_movement, failures, fused_scores, speeds,
+    gain_per_petaflop.
 
     Tables are for eyes; CSV and JSON hold every value exactly.
     """
