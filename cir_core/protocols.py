@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Literal
 
+from cir_core.published import PAPER, PUBLISHED, Published
 from cir_core.types import CaptionRule
 
 Gallery = Literal["original", "union"]
@@ -17,15 +18,6 @@ RecallOn = Literal["any", "first"]
 """Which target counts for recall where there are several: the best ranked, or the first."""
 
 RECALL_KS, SUBSET_KS, MAP_KS = (1, 5, 10, 50), (1, 2, 3), (5, 10, 25, 50)
-
-
-@dataclass(frozen=True)
-class Published:
-    """A row of somebody's paper, to print beside ours: percentages by (category, metric, k)."""
-
-    label: str
-    source: str
-    values: dict[tuple[str, str, int], float]
 
 
 @dataclass(frozen=True)
@@ -53,34 +45,12 @@ class Protocol:
     subset_ks: tuple[int, ...] = ()
     map_ks: tuple[int, ...] = ()
     headline: tuple[str, int] = ("recall", 10)
-    published: tuple[Published, ...] = ()
 
+    def published(self, split: str) -> tuple[Published, ...]:
+        """Other people's numbers of this protocol's queries of a split: what a run of both may
+        stand beside."""
+        return tuple(one for one in PUBLISHED.get(self.name, ()) if one.split == split)
 
-_PAPER = "arXiv 2305.16304"
-
-_FASHION_IQ_PUBLISHED = Published(
-    label="Candidate Set Re-ranking, K=100 (val)",
-    source=_PAPER,
-    values={
-        ("dress", "recall", 10): 48.14,
-        ("dress", "recall", 50): 71.34,
-        ("shirt", "recall", 10): 50.15,
-        ("shirt", "recall", 50): 71.25,
-        ("toptee", "recall", 10): 55.23,
-        ("toptee", "recall", 50): 76.80,
-        ("average", "recall", 10): 51.17,
-        ("average", "recall", 50): 73.13,
-    },
-)
-
-_CIRR_PUBLISHED = Published(
-    label="Candidate Set Re-ranking, K=50 (test1, not val)",
-    source=_PAPER,
-    values={
-        ("cirr", "recall", 10): 89.78,
-        ("cirr", "cirr_average", 0): 80.90,
-    },
-)
 
 _GALLERIES: dict[Gallery, str] = {
     "original": "original gallery of the split file",
@@ -93,7 +63,7 @@ _CAPTIONS: dict[CaptionRule, str] = {
     "both_orders": "embeddings and scores averaged over both orders of the captions",
 }
 _FASHION_IQ_SOURCES = {
-    ("original", False): f"{_PAPER}, CLIP4Cir, SPRC, SEARLE",
+    ("original", False): f"{PAPER}, CLIP4Cir, SPRC, SEARLE",
     ("original", True): "CoVR, DQU-CIR",
     ("union", False): "the 'VAL split' of VAL and later work",
     ("union", True): "the 'VAL split', reference removed",
@@ -106,7 +76,6 @@ def _fashion_iq(dataset: str, title: str) -> tuple[Protocol, ...]:
     for captions, gallery, removed in product(_CAPTIONS, _GALLERIES, (False, True)):
         rule = "" if captions == "published" else f"-{captions.replace('_', '-')}"
         reference = "removed" if removed else "kept"
-        is_papers = not (rule or removed or gallery == "union") and dataset == "fiq"
         protocols.append(
             Protocol(
                 name=f"{dataset}-{gallery}-{reference}{rule}",
@@ -118,7 +87,6 @@ def _fashion_iq(dataset: str, title: str) -> tuple[Protocol, ...]:
                 removes_reference=removed,
                 captions=captions,
                 headline=("recall", 1 if dataset == "demo" else 10),
-                published=(_FASHION_IQ_PUBLISHED,) if is_papers else (),
             )
         )
     return tuple(protocols)
@@ -133,12 +101,11 @@ CIRR = (
         dataset="cirr",
         description="CIRR: reference removed; the subset's 5 members are scored as a pool of "
         "their own",
-        source=_PAPER,
+        source=PAPER,
         removes_reference=True,
         subset="scored",
         subset_ks=SUBSET_KS,
         headline=("cirr_average", 0),
-        published=(_CIRR_PUBLISHED,),
     ),
     Protocol(
         name="cirr-removed-subset-main-order",

@@ -28,6 +28,7 @@ def protocols(
     from dataclasses import asdict
 
     from cir_core.protocols import PROTOCOLS
+    from cir_core.published import published_rows
 
     chosen = [one for one in PROTOCOLS.values() if dataset in (None, one.dataset)]
     if not chosen:
@@ -35,9 +36,7 @@ def protocols(
 
         find_dataset(str(dataset))
     if as_json:
-        hidden = {"published"}
-        rows = [{k: v for k, v in asdict(one).items() if k not in hidden} for one in chosen]
-        put_json(rows)
+        put_json([asdict(one) | {"published": published_rows(one.name)} for one in chosen])
         return
     from flows.views.listings import print_protocols
     from flows.views.tables import open_console

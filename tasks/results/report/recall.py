@@ -3,7 +3,6 @@
 from typing import Any
 
 from cir_core.metrics.recall import AVERAGE, MICRO
-from cir_core.protocols import Protocol
 from tasks.results.report.source import Source
 
 POOLS = {"gallery": "recall", "subset": "recall_subset"}
@@ -37,15 +36,15 @@ def _recall_table(source: Source, pool: str, metric: str) -> dict[str, Any]:
         "categories": names,
         "recall": recall,
         "interval": {(row["category"], row["k"]): row for row in source.rows(interval_sql)},
-        "published": {name: _published(source.protocol, name, metric) for name in names},
+        "published": {name: _published(source, name, metric) for name in names},
         "sql": f"{sql};\n\n{interval_sql}",
     }
 
 
-def _published(protocol: Protocol, category: str, metric: str) -> list[dict[str, Any]]:
-    """Other people's numbers for a category, in percent by k."""
+def _published(source: Source, category: str, metric: str) -> list[dict[str, Any]]:
+    """Other people's numbers of the same split for a category, in percent by k."""
     rows = []
-    for published in protocol.published:
+    for published in source.protocol.published(source.run["split"]):
         recall = {
             k: value
             for (name, kind, k), value in published.values.items()
@@ -80,7 +79,7 @@ def cirr_average(source: Source) -> dict[str, Any] | None:
         return None
     published = [
         {"label": one.label, "source": one.source, "value": value}
-        for one in source.protocol.published
+        for one in source.protocol.published(source.run["split"])
         for (_, metric, _), value in one.values.items()
         if metric == "cirr_average"
     ]
