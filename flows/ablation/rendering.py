@@ -10,8 +10,8 @@ import jinja2
 
 from cir_core.types import Pool
 from flows.ablation.table import Recall, Table, TableRow
-from flows.views.latex import as_latex
-from flows.views.markdown import as_markdown
+from tasks.results.markup.latex import as_latex
+from tasks.results.markup.markdown import as_markdown
 
 PAGE = "index.html"
 FILES = (PAGE, "table.md", "table.tex", "table.json")

@@ -6,8 +6,8 @@ from itertools import chain, islice
 from flows.views.streams import expect_utf8, say, write
 from flows.views.tables import Column, open_console, print_table
 from flows.views.values import cell, csv_line, json_text, told_apart
-from flows.views.visible import visible
 from storage.answers import Answer
+from tasks.results.markup.visible import visible
 
 TABLE_ROWS = 1000
 """A table is drawn when all its rows are there: more are no longer for eyes."""

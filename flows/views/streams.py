@@ -15,8 +15,8 @@ from typing import IO, Any, NoReturn
 from cir_core.errors import CirError, OutOfSpace, PreflightError
 from flows import LAYERS
 from flows.views.values import json_text
-from flows.views.visible import visible
 from storage.atomic import is_full
+from tasks.results.markup.visible import visible
 
 DRAWING = {"rich.console", "typer._click.utils"}
 """Modules that write to stdout themselves."""

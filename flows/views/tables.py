@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.views.streams import write
-from flows.views.visible import visible
+from tasks.results.markup.visible import visible
 
 __all__ = ["Cell", "Column", "Console", "open_console", "print_line", "print_table"]
 

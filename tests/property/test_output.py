@@ -9,10 +9,10 @@ import struct
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from flows.views.markdown import as_markdown
 from flows.views.tables import Column, Console, print_line, print_table
 from flows.views.values import cell, csv_line, json_text, told_apart
-from flows.views.visible import visible
+from tasks.results.markup.markdown import as_markdown
+from tasks.results.markup.visible import visible
 
 SIGNS = [
     "[/x]",

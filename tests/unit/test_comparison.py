@@ -5,7 +5,7 @@ import pytest
 
 from cir_core.metrics.comparison import Answers, recall_gain, recall_interval, recall_spread
 from cir_core.metrics.recall import TargetRanks, recall_metrics
-from flows.views.latex import as_latex
+from tasks.results.markup.latex import as_latex
 
 CATEGORY = ["dress", "shirt", "dress", "shirt", "dress", "shirt", "shirt"]
 FIRST, SECOND = np.array([1, 2, 1, 9, 3, 1, 1]), np.array([1, 1, 1, 1, 2, 4, 1])

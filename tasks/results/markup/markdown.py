@@ -2,7 +2,7 @@
 
 import re
 
-from flows.views.visible import visible
+from tasks.results.markup.visible import visible
 
 _MEANT = re.compile(r"[\\`*_{}\[\]<>&|~#$]")
 

@@ -1,0 +1,1 @@
+"""Texts as Markdown, LaTeX and a terminal take them."""
