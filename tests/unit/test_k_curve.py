@@ -1,6 +1,8 @@
-"""Every K from one pass, against really re-ranking each K."""
+"""Every K from one pass, against really re-ranking each K; and which K to take."""
 
+import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +10,17 @@ import duckdb
 import numpy as np
 import pyarrow.compute as pc
 import pytest
+from typer.testing import CliRunner
 
+from cir_core.metrics.k_choice import KCurve, affordable, best, enough, reaching
 from cir_core.types import Benchmark, ImageId, Query, QueryId
+from flows.doors.cli.app import app
+from storage.answers import reading
 from storage.catalog import query
 from storage.store import LocalStore
 from storage.views import Evaluated
+from tasks.results.analyses.analysis import Analysis, Figure, Numbers
+from tasks.results.analyses.k_curve import k_curve
 from tests.support.made_runs import (
     circo_benchmark,
     cirr_benchmark,
@@ -137,3 +145,88 @@ def test_many_ks_are_told_by_two_digits_and_the_runs_own(catalog: Path, tmp_path
     _, rows = query(copy, "SELECT DISTINCT k_candidates FROM k_curve ORDER BY ALL")
     ks = [*range(1, 100), *range(100, 1000, 10), *range(1000, 1234, 100), 1234]
     assert [k for (k,) in rows] == ks
+
+
+# --- which K
+
+
+def curve(coverage: list[list[float]], recall: Mapping[int, list[list[float]]]) -> KCurve:
+    """Of two categories of 10 queries."""
+    ks = np.arange(1, len(coverage) + 1)
+    recalls = {k: np.array(values) for k, values in recall.items()}
+    return KCurve(["a", "b"], ks, 20 * ks, np.array(coverage), recalls, np.array([10, 10]))
+
+
+CEILING = [[0.2, 0.4], [0.5, 0.7], [0.9, 0.9]]
+
+
+def test_what_a_ceiling_takes_and_what_a_budget_buys() -> None:
+    found = curve(CEILING, {})
+    assert [reaching(found, share) for share in (0.1, 0.3, 0.6, 0.9, 0.91)] == [0, 0, 1, 2, None]
+    assert [affordable(found, pairs) for pairs in (19, 20, 59, 60, 900)] == [None, 0, 1, 2, 2]
+    assert enough(found) is None
+
+
+def test_the_best_of_several_is_the_smallest_however_its_mean_is_rounded() -> None:
+    equal = [[0.1, 0.7], [0.7, 0.1], [0.0, 0.8]]
+    assert best(curve(CEILING, {1: equal}), 1) == 0
+
+
+def test_what_is_enough_is_so_for_every_k() -> None:
+    first = [[0.1, 0.1], [0.7, 0.7], [0.8, 0.8]]  # Wilson's interval of 16 in 20 begins at 0.58
+    tenth = [[0.2, 0.2], [0.5, 0.5], [1.0, 1.0]]
+    assert enough(curve(CEILING, {1: first})) == 1
+    assert enough(curve(CEILING, {1: first, 10: tenth})) == 2
+
+
+def analysed(path: Path) -> Analysis:
+    with reading(path) as opened:
+        (run,) = opened.rows("SELECT * FROM runs")
+        found = k_curve(opened, run)
+        every: list[Numbers | Figure] = [*found.numbers, *found.figures]
+        for shown in every:
+            anew = opened.rows(shown.sql)
+            assert [{**row, **told} for row, told in zip(anew, shown.rows, strict=True)] == anew
+    return found
+
+
+def test_the_analysis_tells_the_chosen_k(catalog: Path) -> None:
+    found = analysed(catalog)
+    chosen = {row["choice"]: row for row in found.numbers[0].rows}
+    assert [*chosen][-1] == "this run"
+    assert chosen["this run"]["k_candidates"] == 5
+    sql = "SELECT k, value FROM metrics WHERE metric = 'recall' AND stage = 'stage2'"
+    _, evaluated = query(catalog, sql)
+    assert {k: chosen["this run"][f"recall_{k}"] for k, _ in evaluated} == dict(evaluated)
+    assert "subset's recall does not depend on K" in found.answer
+    assert {row["series"] for row in found.figures[0].rows} >= {"R@1", "R@50", "ceiling"}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("UPDATE runs SET stage2_sha256 = NULL", "Nothing was re-ranked"),
+        ("UPDATE runs SET late_fusion_scores = 'standardised'", "order itself depends on K"),
+        ("UPDATE queries SET targets = NULL, recall_targets = NULL", "no query has a label"),
+    ],
+)
+def test_the_analysis_says_what_is_not_there(
+    catalog: Path, tmp_path: Path, change: str, told: str
+) -> None:
+    copy = tmp_path / "cir.duckdb"
+    shutil.copy(catalog, copy)
+    with duckdb.connect(str(copy)) as connection:
+        connection.execute(change)
+    found = analysed(copy)
+    assert told in f"{found.answer}{found.missing}"
+
+
+def test_the_command_tells_a_budget_and_a_ceiling(catalog: Path) -> None:
+    words = ["choose-k", "--store", str(catalog.parent), "--budget", "15", "--coverage", "0.3"]
+    told = CliRunner().invoke(app, words)
+    assert told.exit_code == 0, told.output
+    assert "15 pairs buy K = 2." in told.stdout
+    assert "ceiling of 30 %" in told.stdout
+    found = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    choices = [row["choice"] for row in found["numbers"][0]["rows"]]
+    assert {"ceiling of 30 %", "within 15 pairs", "this run"} <= {*choices}

@@ -1,0 +1,234 @@
+"""How many candidates are worth re-ranking? Recall, its ceiling and the pairs for every K."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cir_core.metrics.k_choice import KCurve, affordable, best, enough, macro, reaching
+from cir_core.metrics.recall import AVERAGE, MICRO
+from cir_core.protocols import PROTOCOLS
+from storage.answers import OpenCatalog
+from tasks.results.analyses.analysis import Analysis, Column, Figure, Numbers
+from tasks.results.analyses.wording import of_run, percent
+
+CEILINGS = (0.95, 0.99)
+"""Of which it is told how many candidates they take."""
+
+STEPS = ("1", "2", "3", "5", "7")
+"""First digits of the K that are told of the whole range, with zeros after them."""
+
+QUESTION = "How many candidates are worth re-ranking?"
+
+
+def k_curve(catalog: OpenCatalog, run: Mapping[str, Any]) -> Analysis:
+    """Of several categories, macro averages."""
+    return chosen_ks(catalog, run, ceilings=CEILINGS)
+
+
+def chosen_ks(
+    catalog: OpenCatalog,
+    run: Mapping[str, Any],
+    *,
+    ceilings: Sequence[float],
+    budget: int | None = None,
+) -> Analysis:
+    """As ``k_curve``, for these ceilings, fractions, and for a budget of pairs."""
+    curve = read_curve(catalog, run)
+    if curve is None:
+        return Analysis(
+            "k_curve", QUESTION, missing="no query has a label: there is no recall, whatever K"
+        )
+    choices = _choices(curve, ceilings, budget)
+    return Analysis(
+        "k_curve",
+        QUESTION,
+        answer=" ".join(
+            [*_answers(curve, run), *(_told_of_ceiling(curve, one) for one in ceilings)]
+            + ([] if budget is None else [_told_of_budget(curve, budget)])
+            + _told_of_order(run)
+        ),
+        advice=_advice(curve),
+        figures=[_figure(catalog, run, curve)],
+        numbers=[
+            _numbers(catalog, run, curve, "Chosen K", choices),
+            _numbers(catalog, run, curve, "Over the whole range", _range(curve)),
+        ],
+    )
+
+
+def read_curve(catalog: OpenCatalog, run: Mapping[str, Any]) -> KCurve | None:
+    """None of a run without labels."""
+    rows = catalog.rows(
+        f"SELECT k_candidates, k, category, recall, coverage, n, pairs FROM k_curve\n"
+        f"WHERE {of_run(run)} AND category NOT IN ('{AVERAGE}', '{MICRO}')\n"
+        "ORDER BY k, k_candidates, category"
+    )
+    if not rows:
+        return None
+    ks, categories = (list(dict.fromkeys(row[name] for row in rows)) for name in ("k", "category"))
+    cube = {
+        name: np.array([row[name] for row in rows]).reshape(len(ks), -1, len(categories))
+        for name in ("k_candidates", "coverage", "n", "pairs", "recall")
+    }
+    is_known = rows[0]["recall"] is not None
+    return KCurve(
+        categories=categories,
+        ks=cube["k_candidates"][0, :, 0],
+        pairs=cube["pairs"][0].sum(axis=1),
+        coverage=cube["coverage"][0],
+        recall={k: cube["recall"][place] for place, k in enumerate(ks) if is_known},
+        n=cube["n"][0, 0],
+    )
+
+
+# --- which K
+
+
+def _choices(curve: KCurve, ceilings: Sequence[float], budget: int | None) -> list[tuple[str, int]]:
+    """What K are chosen for, and their places."""
+    chosen: dict[str, int | None] = {
+        f"ceiling of {100 * one:g} %": reaching(curve, one) for one in ceilings
+    }
+    chosen["as good as any"] = enough(curve)
+    chosen |= {f"best R@{k}": best(curve, k) for k in curve.recall}
+    if budget is not None:
+        chosen[f"within {budget:,} pairs"] = affordable(curve, budget)
+    chosen["this run"] = len(curve.ks) - 1
+    return [(name, place) for name, place in chosen.items() if place is not None]
+
+
+def _answers(curve: KCurve, run: Mapping[str, Any]) -> list[str]:
+    place, last = enough(curve), len(curve.ks) - 1
+    if place is None:
+        return []
+    share = curve.pairs[place] / curve.pairs[last]
+    told = [
+        f"K = {curve.ks[place]} is the smallest with which every recall@k is within the 95 % "
+        f"interval of its best over all K up to {curve.ks[last]}: {curve.pairs[place]:,} pairs, "
+        f"{percent(share)} of this run's."
+    ]
+    highest = [
+        f"R@{k} {percent(macro(of_k)[best(curve, k)])} at K = {curve.ks[best(curve, k)]} "
+        f"({percent(macro(of_k)[last])} at {curve.ks[last]})"
+        for k, of_k in curve.recall.items()
+    ]
+    return [*told, f"Highest are {', '.join(highest)}."]
+
+
+def _told_of_ceiling(curve: KCurve, ceiling: float) -> str:
+    place = reaching(curve, ceiling)
+    if place is None:
+        reached = percent(macro(curve.coverage)[-1])
+        return f"{100 * ceiling:g} % of the targets are not reached: the ceiling is {reached}."
+    return (
+        f"{100 * ceiling:g} % of the targets are among the first {curve.ks[place]} candidates "
+        f"({curve.pairs[place]:,} pairs)."
+    )
+
+
+def _told_of_budget(curve: KCurve, budget: int) -> str:
+    place = affordable(curve, budget)
+    if place is None:
+        return f"{budget:,} pairs do not suffice for one candidate a query: {curve.pairs[0]:,} do."
+    return f"{budget:,} pairs buy K = {curve.ks[place]}."
+
+
+def _told_of_order(run: Mapping[str, Any]) -> list[str]:
+    """What is not told, and why."""
+    if run["stage2_sha256"] is None:
+        return ["Nothing was re-ranked: there is a ceiling, and no recall below it."]
+    if run["late_fusion_scores"] == "standardised":
+        return [
+            "Recall is not told for other K: this run's late fusion standardises scores over a "
+            "query's candidates, so the order itself depends on K."
+        ]
+    told = {
+        "none": [],
+        "scored": ["The subset's recall does not depend on K: its members are scored in any case."],
+        "main_order": ["The subset's recall is not told for other K: it follows the main order."],
+    }
+    return told[PROTOCOLS[run["protocol"]].subset] if run["protocol"] in PROTOCOLS else []
+
+
+def _advice(curve: KCurve) -> str:
+    place, last = enough(curve), len(curve.ks) - 1
+    if place is None:
+        return "Re-rank, to see which K is enough; the ceiling alone says what K can cost."
+    if place == last:
+        return (
+            f"Try a larger K: none below {curve.ks[last]} is as good. Images stay encoded; all "
+            "pairs are scored anew."
+        )
+    return f"Fewer candidates do: -k {curve.ks[place]}."
+
+
+# --- what is shown
+
+
+def _range(curve: KCurve) -> list[tuple[str, int]]:
+    """Some K of all sizes, and the last."""
+    places = [place for place, k in enumerate(curve.ks) if str(k).rstrip("0") in STEPS]
+    return [("", place) for place in sorted({*places, len(curve.ks) - 1})]
+
+
+def _numbers(
+    catalog: OpenCatalog,
+    run: Mapping[str, Any],
+    curve: KCurve,
+    title: str,
+    chosen: Sequence[tuple[str, int]],
+) -> Numbers:
+    values = ", ".join(
+        f"({number}, '{name}', {curve.ks[place]})" for number, (name, place) in enumerate(chosen)
+    )
+    recalls = "".join(f"       max(recall) FILTER (k = {k}) AS recall_{k},\n" for k in curve.recall)
+    sql = (
+        "SELECT choice, k_candidates, max(coverage) AS coverage,\n"
+        f"{recalls}"
+        "       max(pairs) AS pairs\n"
+        "FROM k_curve\n"
+        f"JOIN (VALUES {values}) chosen(number, choice, k_candidates) USING (k_candidates)\n"
+        f"WHERE {of_run(run)} AND category = '{_shown(curve)}'\n"
+        "GROUP BY number, choice, k_candidates ORDER BY number"
+    )
+    return Numbers(
+        f"{title}: recall in %, {_shown(curve)}, protocol {run['protocol']}",
+        [
+            *([Column("choice", "chosen for")] if chosen[0][0] else []),
+            Column("k_candidates", "K", "count"),
+            Column("coverage", "ceiling", "percent"),
+            *(Column(f"recall_{k}", f"R@{k}", "percent") for k in curve.recall),
+            Column("pairs", "pairs", "count"),
+        ],
+        catalog.rows(sql),
+        sql,
+    )
+
+
+def _figure(catalog: OpenCatalog, run: Mapping[str, Any], curve: KCurve) -> Figure:
+    where = f"FROM k_curve WHERE {of_run(run)} AND category = '{_shown(curve)}'"
+    sql = (
+        f"SELECT k_candidates AS x, recall AS y, 'R@' || k AS series, k {where}\n"
+        "  AND recall IS NOT NULL\n"
+        f"UNION ALL SELECT DISTINCT k_candidates, coverage, 'ceiling', 1000000 {where}\n"
+        "ORDER BY k, x"
+    )
+    place = enough(curve)
+    rules = {} if place is None else {f"K = {curve.ks[place]}": float(curve.ks[place])}
+    return Figure(
+        kind="line",
+        x="candidates re-ranked a query (K)",
+        y="recall",
+        rows=[{name: row[name] for name in ("x", "y", "series")} for row in catalog.rows(sql)],
+        sql=sql,
+        described="Recall@k and its ceiling, the share of targets among the candidates, over K.",
+        rules=rules,
+        is_percent=True,
+    )
+
+
+def _shown(curve: KCurve) -> str:
+    """The category of the view, quoted for SQL."""
+    shown = AVERAGE if len(curve.categories) > 1 else curve.categories[0]
+    return shown.replace("'", "''")
