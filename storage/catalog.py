@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from shutil import copyfile
 from tempfile import TemporaryDirectory
@@ -18,6 +17,7 @@ from cir_core.errors import StoreBusy, StoreCorrupt
 from storage.answers import ask
 from storage.atomic import commit
 from storage.catalog_tables import ddl
+from storage.catalog_views import describe_columns, views
 from storage.lock import is_open_for_writing
 from storage.products import Product
 
@@ -31,9 +31,6 @@ _log = logging.getLogger(__name__)
 
 STORAGE_VERSION = "v1.0.0"
 """Of the database file: old enough that every DuckDB 1.x and 2.x client opens it."""
-
-VIEWS = ("views.sql", "k_curve.sql", "analyses.sql")
-"""Files below ``storage/sql``, in the order in which they are read."""
 
 CATALOG_FILE = "cir.duckdb"
 VERSION_DIGITS = 16
@@ -74,7 +71,7 @@ class BrokenRuns(StoreCorrupt):
 def catalog_product(path: Path) -> Product:
     """The catalog as a product of this version's tables and views; its sources are the contents of
     its runs' evaluations, by run id."""
-    sql = hashlib.sha256((ddl() + _views()).encode()).hexdigest()
+    sql = hashlib.sha256((ddl() + views()).encode()).hexdigest()
     version = f"{CONTENTS_VERSION}-{sql[:VERSION_DIGITS]}"
     return Product(path.parent, path.name, version, (path.name,))
 
@@ -109,7 +106,8 @@ def write_catalog(path: Path, runs: Sequence[PublishedRun]) -> None:
             for run in runs:
                 _insert(connection, run)
             connection.execute("COMMIT")
-            connection.execute(_views())
+            connection.execute(views())
+            describe_columns(connection)
             _require_integrity(connection, path)
             connection.execute("CHECKPOINT; USE memory; DETACH cir")
         if log.exists():
@@ -181,8 +179,3 @@ def _require_integrity(connection: "DuckDBPyConnection", path: Path) -> None:
             faults.setdefault(run, {})[view] = count
     if faults:
         raise BrokenRuns(path, faults)
-
-
-def _views() -> str:
-    folder = resources.files("storage") / "sql"
-    return "\n".join((folder / name).read_text(encoding="utf-8") for name in VIEWS)

@@ -3,6 +3,7 @@
 import pyarrow as pa
 
 from storage import schemas
+from storage.catalog_views import literal
 from storage.schemas import (
     ABOUT,
     COUNT,
@@ -31,9 +32,9 @@ RUNS = table(
     "One row per evaluated run; every other table carries its run_id.",
     column("name", TEXT, "that somebody gave it; NULL: none", nullable=True),
     column("tags", TEXTS, "that somebody gave it; NULL: none", nullable=True),
-    column("dataset", TEXT),
-    column("split", TEXT),
-    column("protocol", TEXT),
+    column("dataset", TEXT, "by its name, or a folder of one's own"),
+    column("split", TEXT, "train, val, test"),
+    column("protocol", TEXT, "what the numbers mean: gallery, reference, captions, averages"),
     column("k", INTEGER, "candidates per query"),
     column("first_stage", TEXT, "that chose them: stage1; or candidates, embeddings: from files"),
     column("first_stage_sha256", TEXT, "of what was read of its files", nullable=True),
@@ -51,7 +52,7 @@ RUNS = table(
         nullable=True,
     ),
     column("images", INTEGER, "usable images"),
-    column("queries", INTEGER),
+    column("queries", INTEGER, "with and without label"),
     column("problems", INTEGER, "images or queries that could not be used"),
     column("gallery_images", INTEGER, "usable members, summed over the galleries"),
     column(
@@ -60,9 +61,14 @@ RUNS = table(
         "members that could not be used: more than 0 is a short gallery",
     ),
     column("gallery_sha256", TEXT, "over the usable members' bytes and ids: see galleries"),
-    column("stage1_sha256", TEXT),
-    column("stage2_sha256", TEXT, "NULL: nothing was re-ranked, stage 1 alone", nullable=True),
-    column("created_at", TIME),
+    column("stage1_sha256", TEXT, "of the model that encodes images and fuses queries"),
+    column(
+        "stage2_sha256",
+        TEXT,
+        "of the model that re-ranks; NULL: nothing was, stage 1 alone",
+        nullable=True,
+    ),
+    column("created_at", TIME, "in UTC"),
     column(
         "late_fusion",
         NUMBER,
@@ -118,7 +124,9 @@ CATALOG = {
     "late_fusion_curve": schemas.FUSION_CURVE,
     "problems": schemas.PROBLEMS,
 }
-"""By their names; each begins with the run's."""
+"""By their names; each begins with ``RUN_ID``."""
+
+RUN_ID = column("run_id", TEXT, "the run's short name, see the table runs")
 
 
 def ddl() -> str:
@@ -130,16 +138,14 @@ def ddl() -> str:
 
 
 def _statements(name: str, table: pa.Schema) -> list[str]:
-    columns = ['    "run_id" VARCHAR NOT NULL']
-    columns += [
+    fields = [RUN_ID, *table]
+    columns = [
         f'    "{one.name}" {_TYPES[one.type]}' + ("" if one.nullable else " NOT NULL")
-        for one in table
+        for one in fields
     ]
     told = [(f'TABLE "{name}"', table.metadata)]
-    told += [(f'COLUMN "{name}"."{one.name}"', one.metadata) for one in table]
+    told += [(f'COLUMN "{name}"."{one.name}"', one.metadata) for one in fields]
     comments = [
-        f"COMMENT ON {what} IS '{about[ABOUT].decode().replace(chr(39), 2 * chr(39))}';"
-        for what, about in told
-        if about
+        f"COMMENT ON {what} IS {literal(about[ABOUT].decode())};" for what, about in told if about
     ]
     return [f'CREATE TABLE "{name}" (\n' + ",\n".join(columns) + "\n);", *comments]

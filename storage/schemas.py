@@ -22,8 +22,10 @@ def table(about: str, *columns: pa.Field) -> pa.Schema:
     return pa.schema(columns, metadata={ABOUT: about})
 
 
-QUERY_ID, IMAGE_ID = column("query_id", TEXT), column("image_id", TEXT)
-CATEGORY, GALLERY_NAME = column("category", TEXT), column("gallery", TEXT)
+QUERY_ID = column("query_id", TEXT, "as the dataset names it")
+IMAGE_ID = column("image_id", TEXT, "as the dataset names it")
+CATEGORY = column("category", TEXT, "of queries; of metrics also average (macro) and micro")
+GALLERY_NAME = column("gallery", TEXT, "the first category that is asked of it")
 POOL = column("pool", TEXT, "gallery; or subset, CIRR's second pool, which is ranked apart")
 STAGE1_RANK = column("stage1_rank", INTEGER, "1-based")
 STAGE1_SCORE = column("stage1_score", SCORE, "cosine of the embeddings")
@@ -35,8 +37,8 @@ IMAGES = table(
     IMAGE_ID,
     column("path", TEXT, "below the data root"),
     column("sha256", TEXT, "of the file"),
-    column("width", INTEGER),
-    column("height", INTEGER),
+    column("width", INTEGER, "in pixels"),
+    column("height", INTEGER, "in pixels"),
 )
 
 GALLERY = table(
@@ -57,9 +59,9 @@ QUERIES = table(
     "What is asked.",
     QUERY_ID,
     CATEGORY,
-    column("reference_id", TEXT),
-    column("text", TEXT),
-    column("targets", TEXTS, "NULL: a query without label", nullable=True),
+    column("reference_id", TEXT, "the image that the query starts from"),
+    column("text", TEXT, "what is to be changed, in words"),
+    column("targets", TEXTS, "right answers; NULL: a query without label", nullable=True),
     column("subset", TEXTS, "members of the second pool, NULL where there is none", nullable=True),
     column(
         "other_text", TEXT, "the captions in the other order, where both are asked", nullable=True
@@ -68,9 +70,9 @@ QUERIES = table(
 
 PROBLEMS = table(
     "Images and queries that could not be used, and why.",
-    column("item", TEXT),
-    column("kind", TEXT),
-    column("message", TEXT),
+    column("item", TEXT, "the image, or the query"),
+    column("kind", TEXT, "of problem"),
+    column("message", TEXT, "what is wrong with it"),
 )
 
 CANDIDATES = table(
@@ -98,19 +100,19 @@ EXPORT = table(
 
 METRICS = table(
     "Fractions, with 95 % intervals.",
-    column("protocol", TEXT),
-    column("category", TEXT, "average: macro over categories; micro: over queries"),
+    column("protocol", TEXT, "what the numbers mean: gallery, reference, captions, averages"),
+    CATEGORY,
     column("stage", TEXT, "stage1, stage2, or gain (paired difference)"),
     POOL,
-    column("metric", TEXT),
-    column("k", INTEGER),
+    column("metric", TEXT, "recall, recall_subset, coverage, mrr, map, cirr_average"),
+    column("k", INTEGER, "of the metric; 0 where it has none"),
     column("value", NUMBER, "a fraction"),
-    column("ci_low", NUMBER, "95 % interval"),
-    column("ci_high", NUMBER),
+    column("ci_low", NUMBER, "lower end of the 95 % interval"),
+    column("ci_high", NUMBER, "upper end of the 95 % interval"),
     column("n", INTEGER, "queries behind it"),
     column("gallery_images", INTEGER, "of the category; of an average, of all galleries together"),
-    column("gallery_missing", INTEGER),
-    column("gallery_sha256", TEXT),
+    column("gallery_missing", INTEGER, "members that could not be used"),
+    column("gallery_sha256", TEXT, "over the usable members' bytes and ids: see galleries"),
 )
 
 GALLERIES = table(
@@ -144,8 +146,8 @@ COSTS = table(
         "peak_memory", COUNT, "resident bytes, the peaks of all processes summed", nullable=True
     ),
     column("peak_gpu_memory", COUNT, "bytes allocated on one GPU", nullable=True),
-    column("device", TEXT, nullable=True),
-    column("processor", TEXT, nullable=True),
+    column("device", TEXT, "cpu, cuda and so on", nullable=True),
+    column("processor", TEXT, "by its maker's name", nullable=True),
     column("threads", INTEGER, "of a process; NULL where sittings differ", nullable=True),
     column("processes", INTEGER, "that shared the work; NULL where they differ", nullable=True),
     column("made_with", TEXTS, "versions, when the artifact was finished"),
@@ -154,10 +156,10 @@ COSTS = table(
 FUSION_CURVE = table(
     "Recall of the queries that a late fusion's weight was fitted on, by weight.",
     column("weight", NUMBER, "of stage 1's score"),
-    column("k", INTEGER),
+    column("k", INTEGER, "of the recall"),
     column("recall", NUMBER, "a fraction: macro average over the categories"),
     column("n", INTEGER, "queries behind it"),
-    column("is_chosen", pa.bool_()),
+    column("is_chosen", pa.bool_(), "the weight that the run took"),
 )
 
 EMBEDDINGS = table("Gallery embeddings.", IMAGE_ID, column("embedding", VECTOR, "unit length"))

@@ -106,3 +106,23 @@ every AS (
 )
 SELECT *, first_10 > avg(first_10) OVER of_gallery + 2 * stddev_pop(first_10) OVER of_gallery AS is_hub
 FROM every WINDOW of_gallery AS (PARTITION BY run_id, gallery);
+
+COMMENT ON COLUMN query_traits.words IS 'of the text';
+COMMENT ON COLUMN query_traits.has_negation IS 'whether the text says no, not, without and the like';
+COMMENT ON COLUMN query_traits.changes IS 'clauses of the text';
+COMMENT ON COLUMN query_traits.targets IS 'how many';
+COMMENT ON COLUMN query_traits.is_ambiguous IS 'whether its question is asked with other targets, too';
+COMMENT ON COLUMN query_traits.target_has_copy IS 'whether another image of the gallery has its bytes';
+COMMENT ON COLUMN pair_kinds.kind IS 'target, or kept: a candidate that is none';
+COMMENT ON COLUMN separation.negatives IS 'of which kind';
+COMMENT ON COLUMN separation.stage1 IS 'a fraction, by the scores of stage 1';
+COMMENT ON COLUMN separation.stage2 IS 'a fraction, by the scores of stage 2';
+COMMENT ON COLUMN separation.pairs IS 'of a target and a negative';
+COMMENT ON COLUMN stage_agreement.candidates IS 'how many';
+COMMENT ON COLUMN stage_agreement.pearson IS 'of the scores, -1 to 1';
+COMMENT ON COLUMN stage_agreement.spearman IS 'of the orders, -1 to 1';
+COMMENT ON COLUMN occurrences.stage1_first_10 IS 'queries that have it among stage 1''s first 10';
+COMMENT ON COLUMN occurrences.first_10 IS 'queries that have it among the first 10 of the last order';
+COMMENT ON COLUMN occurrences.first IS 'queries that have it first';
+COMMENT ON COLUMN occurrences.wrong_first IS 'queries that have it first, though it is no target';
+COMMENT ON COLUMN occurrences.is_hub IS 'whether it is among the first 10 far more often than others';

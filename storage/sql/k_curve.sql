@@ -83,3 +83,8 @@ FROM (SELECT *, unnest([0, 1, 2]) AS over FROM by_category WHERE k > 0) m JOIN r
 GROUP BY m.run_id, over, CASE over WHEN 0 THEN category WHEN 1 THEN 'average' ELSE 'micro' END,
          k_candidates, m.k
 HAVING over = 0 OR count(*) > 1;
+COMMENT ON COLUMN k_curve.k_candidates IS 'per query that stage 1 would have kept';
+COMMENT ON COLUMN k_curve.k IS 'places that count';
+COMMENT ON COLUMN k_curve.recall IS 'a fraction, in the final order of so many candidates';
+COMMENT ON COLUMN k_curve.coverage IS 'a fraction: the ceiling of the recall';
+COMMENT ON COLUMN k_curve.pairs IS 'of a query and a candidate, that would have been scored';

@@ -3,6 +3,7 @@
 CREATE VIEW gallery AS
 SELECT g.run_id, g.category, m.position, m.image_id, m.path, m.sha256, m.width, m.height
 FROM galleries g JOIN gallery_members m USING (run_id, gallery);
+COMMENT ON COLUMN gallery.sha256 IS 'of the file';
 
 -- Where each labelled query's best target stands before and after re-ranking, per pool.
 -- A target that is no candidate keeps stage 1's rank: re-ranking does not move it. Of a run that
@@ -30,6 +31,10 @@ JOIN (SELECT 'gallery' AS pool UNION ALL SELECT 'subset') p
     ON p.pool = 'gallery' OR q.subset IS NOT NULL
 LEFT JOIN best b ON b.run_id = q.run_id AND b.query_id = q.query_id AND b.pool = p.pool
 WHERE q.targets IS NOT NULL;
+COMMENT ON COLUMN rank_movement.stage1_rank IS 'of the best target; NULL: nobody ranked it';
+COMMENT ON COLUMN rank_movement.stage2_rank IS 'of the best target, in the final order';
+COMMENT ON COLUMN rank_movement.is_candidate IS 'whether stage 1 handed a target over';
+COMMENT ON COLUMN rank_movement.places_gained IS 'up: positive; NULL where no target was re-ranked';
 
 -- Recall@k per category, macro- (average) and micro-averaged (micro), recomputed from the ranks.
 -- Stage 2's and the gain are NULL where nothing was re-ranked.
@@ -54,6 +59,10 @@ UNION ALL
 SELECT run_id, 'micro', pool, k, sum(stage1 * n) / sum(n), sum(stage2 * n) / sum(n),
        sum((stage2 - stage1) * n) / sum(n), sum(n)::BIGINT
 FROM hits GROUP BY run_id, pool, k HAVING count(*) > 1;
+COMMENT ON COLUMN recall.k IS 'places that count';
+COMMENT ON COLUMN recall.stage1 IS 'a fraction, in stage 1''s order';
+COMMENT ON COLUMN recall.stage2 IS 'a fraction, in the final order';
+COMMENT ON COLUMN recall.gain IS 'stage2 - stage1';
 
 -- Mean reciprocal rank of the target that counts for recall, per category.
 CREATE VIEW mrr AS
@@ -61,6 +70,8 @@ SELECT run_id, category, avg(coalesce(1.0 / stage1_rank, 0)) AS stage1,
        avg(coalesce(1.0 / stage2_rank, 0)) FILTER (runs.stage2_sha256 IS NOT NULL) AS stage2,
        count(*) AS n
 FROM rank_movement JOIN runs USING (run_id) WHERE pool = 'gallery' GROUP BY ALL;
+COMMENT ON COLUMN mrr.stage1 IS 'in stage 1''s order';
+COMMENT ON COLUMN mrr.stage2 IS 'in the final order';
 
 -- Mean average precision over all targets, with CIRCO's denominator min(targets, k), per category.
 CREATE VIEW mean_average_precision AS
@@ -91,6 +102,8 @@ per_query AS (
     GROUP BY q.run_id, q.category, q.query_id, q.targets, s.stage, ks.k
 )
 SELECT run_id, category, stage, k, avg(ap) AS value, count(*) AS n FROM per_query GROUP BY ALL;
+COMMENT ON COLUMN mean_average_precision.stage IS 'stage1 or stage2';
+COMMENT ON COLUMN mean_average_precision.k IS 'places that count';
 
 -- Share of queries with a target among stage 1's first k: what re-ranking k candidates can reach.
 CREATE VIEW coverage AS
@@ -101,6 +114,8 @@ JOIN (SELECT run_id, unnest(list_sort(list_distinct([1, 5, 10, 20, 50, 100, 200,
       FROM runs) ks USING (run_id)
 WHERE m.pool = 'gallery'
 GROUP BY ALL;
+COMMENT ON COLUMN coverage.k IS 'candidates per query: some, and the run''s own';
+COMMENT ON COLUMN coverage.coverage IS 'a fraction';
 
 -- Every labelled query whose target is not first in the run's last order, and why.
 CREATE VIEW failures AS
@@ -123,6 +138,10 @@ LEFT JOIN (
 WHERE coalesce(
     CASE WHEN r.stage2_sha256 IS NULL THEN m.stage1_rank ELSE m.stage2_rank END, 2147483647
 ) > 1;
+COMMENT ON COLUMN failures.answered IS 'the image that is first instead';
+COMMENT ON COLUMN failures.stage1_rank IS 'of the best target; NULL: nobody ranked it';
+COMMENT ON COLUMN failures.stage2_rank IS 'of the best target, in the final order';
+COMMENT ON COLUMN failures.reason IS 'lost in stage 1, ordered wrong, or cannot be answered';
 
 -- How fast each stage was; NULL where nothing is recorded, or nothing of the kind was done.
 CREATE VIEW speeds AS
@@ -131,6 +150,11 @@ SELECT run_id, stage, seconds, images / nullif(seconds, 0) AS images_per_second,
        pairs / nullif(seconds, 0) AS pairs_per_second,
        gflop / nullif(seconds, 0) AS gflop_per_second
 FROM costs;
+COMMENT ON COLUMN speeds.stage IS 'of a run: encode, fuse and so on';
+COMMENT ON COLUMN speeds.images_per_second IS 'of the images that it took';
+COMMENT ON COLUMN speeds.queries_per_second IS 'of the queries that it took';
+COMMENT ON COLUMN speeds.pairs_per_second IS 'of the pairs that it scored';
+COMMENT ON COLUMN speeds.gflop_per_second IS 'of the work by its formula';
 
 -- What re-ranking gave for its work: percentage points of each measure for 10^15 floating-point
 -- operations of stage 2, with the gain's interval. Only where all of its work is recorded.
@@ -140,6 +164,11 @@ SELECT m.run_id, m.category, m.pool, m.metric, m.k, c.gflop / 1e6 AS petaflop,
        100 * m.ci_high / (c.gflop / 1e6) AS points_high, m.n
 FROM metrics m JOIN costs c ON c.run_id = m.run_id AND c.stage = 'rerank'
 WHERE m.stage = 'gain' AND c.recorded >= 1 AND c.gflop > 0;
+COMMENT ON COLUMN gain_per_petaflop.k IS 'of the metric; 0 where it has none';
+COMMENT ON COLUMN gain_per_petaflop.petaflop IS 'of stage 2, 10^15 operations';
+COMMENT ON COLUMN gain_per_petaflop.points IS 'percentage points of the metric, for each of these';
+COMMENT ON COLUMN gain_per_petaflop.points_low IS 'lower end of the 95 % interval';
+COMMENT ON COLUMN gain_per_petaflop.points_high IS 'upper end of the 95 % interval';
 
 -- What a late fusion ranks by: stage 2's score plus runs.late_fusion times stage 1's, as they are or
 -- standardised within a query and pool. (A subset in the main ranking's order is ranked by that.)
@@ -161,21 +190,25 @@ SELECT r.run_id, r.query_id, r.pool, r.image_id, r.rank,
                 + runs.late_fusion * (r.stage1_score::DOUBLE - s.mean1) * s.share1
        END AS fused_score
 FROM rankings r JOIN spread s USING (run_id, query_id, pool) JOIN runs USING (run_id);
+COMMENT ON COLUMN fused_scores.fused_score IS 'the highest is first';
 
--- Integrity: each must return no row.
+-- Integrity (must return no row): a run is there once.
 CREATE VIEW integrity_runs AS
 SELECT run_id FROM runs GROUP BY ALL HAVING count(*) > 1;
 
+-- Integrity (must return no row): stage 2 has scored every candidate.
 CREATE VIEW integrity_unscored_candidates AS
 SELECT c.run_id, c.query_id, c.pool, c.image_id FROM candidates c JOIN runs USING (run_id)
 WHERE runs.stage2_sha256 IS NOT NULL
 EXCEPT SELECT run_id, query_id, pool, image_id FROM rankings;
 
+-- Integrity (must return no row): a query's ranks are 1, 2, 3 and on.
 CREATE VIEW integrity_ranks_without_gaps AS
 SELECT run_id, query_id, pool FROM rankings
 GROUP BY ALL
 HAVING count(*) <> max(rank) OR count(*) <> count(DISTINCT rank);
 
+-- Integrity (must return no row): a gallery's members are those that its hash was made of.
 CREATE VIEW integrity_galleries AS
 WITH members AS (
     SELECT run_id, gallery, count(path) AS images, count(*) - count(path) AS missing,

@@ -82,7 +82,11 @@ def test_the_catalogs_tables_tell_what_they_are() -> None:
         tables = connection.execute("SELECT table_name, comment FROM duckdb_tables()").fetchall()
     told = {(table, column): rest for table, column, *rest in columns}
     assert told["rankings", "rank"] == ["INTEGER", True, "the final order, 1-based"]
-    assert told["queries", "targets"] == ["VARCHAR[]", False, "NULL: a query without label"]
+    assert told["queries", "targets"] == [
+        "VARCHAR[]",
+        False,
+        "right answers; NULL: a query without label",
+    ]
     assert {table for table, column in told if column == "run_id"} == set(CATALOG)
     assert all(comment for _, comment in tables)
 
