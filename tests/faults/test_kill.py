@@ -3,9 +3,7 @@
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,9 @@ import pytest
 from storage.artifacts import Artifact
 from storage.catalog import query
 from storage.store import LocalStore
+from tests.support.killed_run import Kill, killer
 from tests.support.small_benchmarks import Bench, Finished
 
-ROOT = Path(__file__).parents[2]
 SHARD = 8
 """Images per part: four shards of encoding, so that a run can die between two of them."""
 
@@ -37,17 +35,10 @@ POINTS = [
 """In the order of a run. A process that has lived through one point dies at the next."""
 
 
-def run_and_kill(bench: Bench, store: Path, pattern: str, moment: str) -> None:
-    settings = bench.settings(store).model_dump_json()
-    ended = subprocess.run(
-        [sys.executable, "-m", "tests.support.killed_run", settings, pattern, moment, str(SHARD)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
+@pytest.fixture(scope="module")
+def run_and_kill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kill]:
+    with killer(tmp_path_factory.mktemp("killed") / "log") as kill:
+        yield kill
 
 
 SHARDED = ("encode", "fuse", "rerank")
@@ -90,13 +81,13 @@ def in_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("in_shards")
 def test_a_run_that_is_killed_again_and_again_ends_like_an_undisturbed_one(
-    fiq: Bench, tmp_path: Path
+    fiq: Bench, run_and_kill: Kill, tmp_path: Path
 ) -> None:
     store, calm = tmp_path / "killed", tmp_path / "calm"
     kept: dict[Path, tuple[int, int]] = {}
     grew = 0
     for pattern, moment in POINTS:
-        run_and_kill(fiq, store, pattern, moment)
+        run_and_kill(fiq.settings(store), pattern, moment, SHARD)
         now = kept_parts(store)
         assert kept.items() <= now.items(), f"killed at {pattern}: redid what was done"
         grew += len(now) > len(kept)
@@ -117,7 +108,7 @@ def test_a_run_that_is_killed_again_and_again_ends_like_an_undisturbed_one(
 
 
 def test_a_run_killed_while_it_repairs_a_damaged_part_ends_the_same(
-    fiq_run: Finished, tmp_path: Path
+    fiq_run: Finished, run_and_kill: Kill, tmp_path: Path
 ) -> None:
     """Damaged, set aside, killed before the new part is in place."""
     store = tmp_path / "store"
@@ -125,7 +116,8 @@ def test_a_run_killed_while_it_repairs_a_damaged_part_ends_the_same(
     (part,) = (store / "artifacts" / "rerank").glob("*/*.parquet")
     good = part.read_bytes()
     part.write_bytes(good[:-1])
-    run_and_kill(fiq_run.bench, store, "artifacts/rerank/*/*.parquet", "before")
+    settings = fiq_run.bench.settings(store)
+    run_and_kill(settings, "artifacts/rerank/*/*.parquet", "before", SHARD)
     assert not part.exists()
     assert fiq_run.bench.run(store).made == ("rerank",)
     assert part.read_bytes() == good
