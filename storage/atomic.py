@@ -26,8 +26,7 @@ def commit(path: Path, write: Callable[[Path], None]) -> str:
     """
     make_folder(path.parent)
     remove_leftovers(path.parent, path.name)
-    writer = f"{os.getpid()}-{_started(os.getpid())}-{next(_numbers)}"
-    temporary = path.with_name(f".{path.name}.{writer}.tmp")
+    temporary = _temporary(path)
     try:
         write(temporary)
         digest = sha256_of(temporary)
@@ -43,6 +42,36 @@ def commit(path: Path, write: Callable[[Path], None]) -> str:
     return digest
 
 
+def commit_folder(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a temporary folder beside ``path``, and move it there in place of what was
+    there; an empty one removes that. For many small files that can be made again: they are not
+    synced one by one, as ``commit``'s are, and between the two there is a moment without any.
+
+    Raises as ``commit``; until the move the folder stays as it was.
+    """
+    make_folder(path.parent)
+    remove_leftovers(path.parent, path.name)
+    temporary = _temporary(path)
+    try:
+        temporary.mkdir()
+        write(temporary)
+        shutil.rmtree(path, ignore_errors=True)
+        if any(temporary.iterdir()):
+            os.replace(temporary, path)
+    except Exception as error:
+        if is_full(error):
+            raise out_of_space(path, error) from error
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary(path: Path) -> Path:
+    """A neighbour's name that no other writer has."""
+    writer = f"{os.getpid()}-{_started(os.getpid())}-{next(_numbers)}"
+    return path.with_name(f".{path.name}.{writer}.tmp")
+
+
 def remove_leftovers(folder: Path, name: str = "") -> None:
     """Remove what killed writers left of a name, or of all; a living writer's stays."""
     start = f".{name}." if name else "."
@@ -50,7 +79,10 @@ def remove_leftovers(folder: Path, name: str = "") -> None:
         writer = _TEMPORARY.search(leftover.name)
         is_alive = writer and _started(int(writer["process"])) == int(writer["started"])
         if leftover.name.startswith(start) and not is_alive:
-            leftover.unlink(missing_ok=True)
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
 
 
 def _started(process: int) -> int | None:

@@ -177,13 +177,16 @@ def image_size(content: bytes, relative: str) -> tuple[int, int]:
         return image.size
 
 
-def decode_image(content: bytes, relative: str) -> Image.Image:
-    """The decoded picture (first frame of an animation).
+def decode_image(content: bytes, relative: str, *, side: int | None = None) -> Image.Image:
+    """The decoded picture (first frame of an animation). With ``side`` a JPEG may come out smaller,
+    by a half, a quarter or an eighth, which is quicker, while its longer side has so many pixels.
 
     Raises ImageProblem: unreadable, truncated; and, from the header, before decoding, too_large and
     unsupported.
     """
     image = _opened(content, relative)
+    if side is not None:
+        image.draft(None, _box(image.size, side))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about metadata that nobody reads here
@@ -223,6 +226,12 @@ def _opened(content: bytes, relative: str) -> Image.Image:
             cause=f"{image.format} in mode {image.mode}: which value is white is not told",
         )
     return image
+
+
+def _box(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """A picture's size once its longer side has so many pixels, rounded up."""
+    width, height = size
+    return -(-width * side // max(size)), -(-height * side // max(size))
 
 
 def _undecodable(error: Exception, relative: str) -> ImageProblem:
