@@ -18,7 +18,7 @@ OTHER_PROCESSOR := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR
 # by two processes; the slow modules begin first, as they are sorted by name
 PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
-.PHONY: demo check test lint bench install train-demo clean
+.PHONY: demo check test lint bench install browser train-demo clean
 
 demo: install
 	$(BIN)/cir-pipeline run --dataset demo
@@ -44,6 +44,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[cpu,dev]'
 	touch $(INSTALLED)
 
+# For the tests of the report's page, which are skipped without one. Debian's own: no other is fetched.
+browser:
+	command -v "$${CIR_CHROMIUM:-chromium}" || command -v chromium-browser || command -v google-chrome || \
+	    { apt-get update -qq && apt-get install -y --no-install-recommends chromium; }
+
 bench: install
 	$(BIN)/python benchmarks/rerank.py
 	$(BIN)/python benchmarks/encoding.py
@@ -51,6 +56,7 @@ bench: install
 	$(BIN)/python benchmarks/retrieval.py tables
 	$(BIN)/python benchmarks/plan.py demo
 	$(BIN)/python benchmarks/plan.py full
+	PYTHONPATH=. $(BIN)/python benchmarks/report.py
 
 # Each step resumes where an earlier, interrupted one stopped.
 train-demo: install

@@ -1,0 +1,65 @@
+"""One browser for each process of the suite, and pages that tell what went wrong in them."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+    from tests.browser.made_report import MadeReport
+
+Opening = Callable[..., "Page"]
+"""Opens a file, perhaps at an address within it (``at``), in a context with these options."""
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator["Browser"]:
+    """Skips the tests where there is none; in continuous integration that fails them."""
+    from tests.browser.chromium import LACKING, find_chromium, started
+
+    if find_chromium() is None:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(LACKING)
+    with started() as browser:
+        yield browser
+
+
+@pytest.fixture
+def opened(chromium: "Browser") -> Iterator[Opening]:
+    """At the end no page may have written to its console, broken its policy, or asked for anything
+    but itself and pictures beside it."""
+    contexts, faults = [], list[str]()
+
+    def open_page(path: Path, *, at: str = "", **options: Any) -> "Page":
+        context = chromium.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: faults.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: faults.append(f"error: {error}"))
+        allowed = path.parent.as_uri()
+        page.on(
+            "request",
+            lambda asked: (
+                None
+                if asked.url.startswith(("data:", f"{allowed}/pictures/", path.as_uri()))
+                else faults.append(f"request: {asked.url}")
+            ),
+        )
+        page.goto(path.as_uri() + at)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
+@pytest.fixture(scope="session")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> "MadeReport":
+    """A re-ranked run of two categories, with hostile ids, unlabelled queries, several targets."""
+    from tests.browser.made_report import made_report, mixed_benchmark
+
+    return made_report(tmp_path_factory.mktemp("mixed"), mixed_benchmark())
