@@ -73,5 +73,6 @@ def make_output(output: Output) -> tuple[str, ...]:
     """Write the files if they are not there; the output's name if they were not."""
     if output.is_done:
         return ()
-    output.product.record(output.write())
+    sources = output.write()
+    output.product.record(sources)  # of the files that there are now
     return (output.name,)

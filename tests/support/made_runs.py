@@ -1,5 +1,6 @@
 """Finished runs without images or models: given scores, ranked and evaluated by the real tasks."""
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
+from PIL import Image
 
 from cir_core.ordering import best_first
 from cir_core.protocols import PROTOCOLS
@@ -24,6 +26,8 @@ from tasks.stages.publish import Publish
 from tasks.stages.rank import Rank
 from tasks.stages.stage import Stage, make, make_here
 
+PICTURE = (90, 120)
+
 AnyStage = TypeVar("AnyStage", bound=Stage[Any])
 
 Scores = Mapping[str, np.ndarray]
@@ -37,10 +41,14 @@ def write_run(
     protocol: str,
     k: int,
     stage1: Scores,
-    stage2: Scores,
+    stage2: Scores | None,
     split: str = "val",
+    pictures: Path | None = None,
 ) -> str:
-    """The fingerprint of the run's evaluation. Queries that ``stage1`` lacks have no candidates."""
+    """The fingerprint of the run's evaluation. Queries that ``stage1`` lacks have no candidates;
+    without ``stage2`` nothing is re-ranked. ``pictures`` is a folder to be filled with a picture an
+    image."""
+    home = LocalStore(store)
     settings = {
         "dataset": PROTOCOLS[protocol].dataset,
         "split": split,
@@ -51,7 +59,7 @@ def write_run(
         "queries": pa.Table.from_pylist([_row(one) for one in benchmark.queries], schemas.QUERIES),
         "gallery": gallery_table(benchmark),
         "categories": category_table(benchmark),
-        "images": pa.Table.from_pylist([*_images(benchmark)], schemas.IMAGES),
+        "images": pa.Table.from_pylist([*_images(benchmark, pictures)], schemas.IMAGES),
         "problems": schemas.PROBLEMS.empty_table(),
     }
     ingested = _write(store, Identity("ingest", 0, settings, {}), tables)
@@ -74,6 +82,9 @@ def write_run(
             "targets": pa.Table.from_pylist(targets, schemas.TARGET_RANKS),
         },
     )
+    if stage2 is None:
+        views = Ingested(home, ingested), Encoded(home, encoded), Retrieved(home, retrieved)
+        return made(Evaluate(home, *views, None, k)).made.fingerprint
     scores = pa.Table.from_pylist([*_scored(benchmark, candidates, stage2)], schemas.SCORES)
     scored = _write(
         store,
@@ -175,17 +186,26 @@ def _row(query: Query) -> dict[str, Any]:
     return {**asdict(query), **lists, "other_text": None}
 
 
-def _images(benchmark: Benchmark) -> Iterator[dict[str, Any]]:
-    """No picture lies anywhere: a number stands for its hash."""
+def _images(benchmark: Benchmark, pictures: Path | None) -> Iterator[dict[str, Any]]:
+    """Where no picture lies anywhere, a number stands for its hash."""
     named = {image for gallery in benchmark.galleries.values() for image in gallery}
     for number, image in enumerate(sorted(named)):
+        path = f"{number}.png"
         yield {
             "image_id": image,
-            "path": f"images/{number}.png",
-            "sha256": f"{number:064x}",
-            "width": 1,
-            "height": 1,
+            "path": path,
+            "sha256": f"{number:064x}" if pictures is None else _draw(pictures / path, number),
+            "width": PICTURE[0],
+            "height": PICTURE[1],
         }
+
+
+def _draw(path: Path, number: int) -> str:
+    """A picture of its own; the sha256 of its file."""
+    path.parent.mkdir(exist_ok=True)
+    colour = (37 * number % 256, 91 * number % 256, 151 * number % 256)
+    Image.new("RGB", PICTURE, colour).save(path)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _retrieved(

@@ -25,10 +25,12 @@ _ENVIRONMENT = jinja2.Environment(
 class Page:
     """In the making. Templates inline the room's own files by ``style`` and ``script``, and values
     for scripts by ``data``; the content security policy then allows those very scripts by their
-    hashes, styles, and pictures that are in the page, and nothing from anywhere else."""
+    hashes, styles, and pictures that are in the page, or lie beside it if it ``has_folder``, and
+    nothing from anywhere else."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_folder: bool = False) -> None:
         self._hashes: dict[str, None] = {}
+        self._pictures = "data: 'self'" if has_folder else "data:"
 
     def render(
         self, body: str, content: Mapping[str, Any], *, title: str, styles: Sequence[str]
@@ -44,7 +46,7 @@ class Page:
         """As the scripts so far want it."""
         scripts = " ".join(f"'sha256-{digest}'" for digest in self._hashes) or "'none'"
         return (
-            "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
+            f"default-src 'none'; base-uri 'none'; form-action 'none'; img-src {self._pictures}; "
             f"style-src 'unsafe-inline'; script-src {scripts}"
         )
 

@@ -12,25 +12,25 @@ from cir_core.ports import Widths
 from storage.answers import reading
 from storage.catalog import CATALOG_FILE
 from storage.products import Product
+from tasks.results.album import MOST_FILES, PICTURE_BYTES
 from tasks.results.report.coverage import coverage
 from tasks.results.report.late_fusion import late_fusion
 from tasks.results.report.page import Page
-from tasks.results.report.queries import queries
+from tasks.results.report.queries import PICTURE_SUMS, queries
+from tasks.results.report.query_rows import MENTIONED, QUERY_BYTES
 from tasks.results.report.recall import cirr_average, places, recalls
 from tasks.results.report.searched import galleries, problems
 from tasks.results.report.source import Source
 from tasks.stages.output import Output, content_of, folder_of
 
-VERSION = 9
+VERSION = 10
 PAGE, NUMBERS = "index.html", "metrics.json"
 
-PAGE_SECONDS = 1.0
-PICTURES = 256
-"""Queries and their thumbnails, for which whole pictures are decoded: 16 queries with 16 pictures
-each. The demo's page takes 1.4 s."""
+PAGE_SECONDS = 2.0
+"""Beside pictures; 4 for Fashion-IQ's validation queries."""
 
 PAGE_BYTES = 2_000_000
-"""Mostly thumbnails."""
+"""Beside queries and pictures."""
 
 STYLES = "page.css", "queries.css"
 
@@ -50,10 +50,12 @@ neighbour's has it. ``templates/report.html.j2`` says in which order they stand.
 
 @dataclass(frozen=True)
 class Report(Output):
-    """``<store>/reports/<run>/index.html`` and ``metrics.json``, from the catalog. A picture below
-    ``root`` that is not what was ingested any more is not shown."""
+    """``<store>/reports/<run>/index.html`` and ``metrics.json``, from the catalog; and the folder
+    ``pictures`` with as many larger pictures as are asked for (None: all), whose sums are part of
+    the receipt. A picture below ``root`` that is not what was ingested any more is not shown."""
 
     root: Path
+    pictures: int | None = MOST_FILES
 
     name = "report"
     missing = "no sound page of this run"
@@ -62,13 +64,14 @@ class Report(Output):
     @property
     def product(self) -> Product:
         folder = self.evaluated.store.local(folder_of(self.evaluated))
-        return Product(folder, "report", str(VERSION), (PAGE, NUMBERS))
+        beside = [PICTURE_SUMS] if (folder / PICTURE_SUMS).exists() else []
+        return Product(folder, "report", str(VERSION), (PAGE, NUMBERS, *beside))
 
     def write(self) -> Mapping[str, str]:
         evaluated, store = self.evaluated, self.evaluated.store
         with reading(store.local(CATALOG_FILE)) as catalog:
             (run,) = catalog.rows(f"SELECT * FROM runs WHERE run_id = '{evaluated.run_id}'")
-            source = Source(evaluated, run, catalog, self.root)
+            source = Source(evaluated, run, catalog, self.root, self.pictures)
             store.put_text(f"{folder_of(evaluated)}/{PAGE}", _page(source))
             numbers = json.dumps(_numbers(source), indent=1, default=str) + "\n"
         store.put_text(f"{folder_of(evaluated)}/{NUMBERS}", numbers)
@@ -76,12 +79,19 @@ class Report(Output):
 
     @staticmethod
     def effort(forecast: Forecast) -> Effort:
-        seconds = PAGE_SECONDS + PICTURES * forecast.speeds.picture
-        return Effort(pairs=forecast.work.candidates, seconds=seconds)
+        work = forecast.work
+        seconds = PAGE_SECONDS + _shown(work.images, work.queries) * forecast.speeds.picture
+        return Effort(pairs=work.candidates, seconds=seconds)
 
     @staticmethod
     def disk(counts: Counts, widths: Widths) -> int:
-        return PAGE_BYTES
+        shown = _shown(counts.images, counts.queries)
+        return PAGE_BYTES + QUERY_BYTES * counts.queries + PICTURE_BYTES * shown
+
+
+def _shown(images: int, queries: int) -> int:
+    """Pictures at most."""
+    return min(images, MOST_FILES, queries * MENTIONED)
 
 
 def _page(source: Source) -> str:
@@ -95,7 +105,9 @@ def _page(source: Source) -> str:
     title = (
         f"cir-pipeline: {source.run['dataset']} {source.run['split']}, run {source.run['run_id']}"
     )
-    return Page().render("report.html.j2", known | made, title=title, styles=STYLES)
+    return Page(has_folder=made["queries"].has_folder).render(
+        "report.html.j2", known | made, title=title, styles=STYLES
+    )
 
 
 def _numbers(source: Source) -> dict[str, Any]:

@@ -8,17 +8,19 @@ from typing import Any
 from cir_core.protocols import PROTOCOLS, Protocol
 from storage.answers import OpenCatalog
 from storage.views import Evaluated
+from tasks.results.album import MOST_FILES
 
 
 @dataclass(frozen=True)
 class Source:
-    """A run: its evaluation, its row of ``runs``, the catalog that has its numbers, and the folder
-    with its pictures."""
+    """A run: its evaluation, its row of ``runs``, the catalog that has its numbers, the folder with
+    its images, and how many pictures may lie beside the page (None: all)."""
 
     evaluated: Evaluated
     run: Mapping[str, Any]
     catalog: OpenCatalog
     root: Path
+    pictures: int | None = MOST_FILES
 
     @property
     def protocol(self) -> Protocol:
