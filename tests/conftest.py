@@ -6,6 +6,7 @@ fixtures, so that tests which need none of it start at once.
 
 import os
 import signal
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +22,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 if TYPE_CHECKING:
     from tests.support.small_benchmarks import Bench, Finished, Pair
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_loss_of_power() -> Iterator[None]:
+    """Which no test could see, and for which every part that a run writes waits for the disk twice:
+    a minute of the suite. Where files are made durable, it is asked with the real call."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cir_core.checkpoints.published import convert_published
 from cir_core.datasets.demo.drawing import draw
 from cir_core.datasets.demo.garments import CATEGORIES, Garment, change, draw_garment
 from cir_core.datasets.demo.wording import modification_captions
@@ -15,9 +16,9 @@ from cir_core.rerankers.dual.config import Stage2Config
 from flows.engines.engine import InProcess
 from flows.run import Run, run_pipeline
 from flows.settings import Settings
-from tasks.models.convert import convert
+from storage.models.folders import write_checkpoint
 from tasks.models.opening import read_reranker_config
-from tests.support.tiny_checkpoints import MODEL_KEYS, save_published, tiny_stage1, tiny_stage2
+from tests.support.tiny_checkpoints import tiny_stage1, tiny_stage2
 from tests.support.tolerances import rounding, text_sums, vision_sums
 
 FIQ_CATEGORIES = ("dress", "toptee")
@@ -108,10 +109,12 @@ class Finished:
 
 
 def write_pair(folder: Path) -> Pair:
-    """The tiny pair of ``tiny_checkpoints``, converted."""
+    """The tiny pair of ``tiny_checkpoints``, converted; not by way of files, each of which a fresh
+    process reads."""
     pair = Pair(folder / "stage1", folder / "stage2")
-    convert(save_published(folder / "1.pt", tiny_stage1(), MODEL_KEYS["stage1"]), pair.stage1)
-    convert(save_published(folder / "2.pt", tiny_stage2(), MODEL_KEYS["stage2"]), pair.stage2)
+    for out, state in ((pair.stage1, tiny_stage1()), (pair.stage2, tiny_stage2())):
+        converted = convert_published(state, out.name)
+        write_checkpoint(out, converted.config.model_dump(), converted.tensors)
     return pair
 
 

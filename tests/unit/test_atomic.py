@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import posix
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,19 @@ from storage.atomic import commit, commit_text, sha256_of
 TEXT = "é\n"
 
 
+@pytest.fixture(autouse=True)
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Where the disk was waited for, by the real call: other tests do not wait."""
+    names: list[str] = []
+
+    def sync(descriptor: int) -> None:
+        names.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        posix.fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    return names
+
+
 def hexdigest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
@@ -22,6 +36,13 @@ def test_commit_returns_the_sha256_of_the_bytes_that_it_leaves(tmp_path: Path) -
     path = tmp_path / "new" / "folder" / "a.txt"
     assert commit_text(path, TEXT) == hexdigest(TEXT.encode()) == sha256_of(path)
     assert path.read_bytes() == TEXT.encode()
+
+
+def test_a_name_and_its_bytes_outlive_a_loss_of_power(tmp_path: Path, synced: list[str]) -> None:
+    commit_text(tmp_path / "a", TEXT)
+    temporary, folder = synced
+    assert temporary.startswith(".a.")
+    assert folder == tmp_path.name
 
 
 def test_commit_replaces_an_older_file(tmp_path: Path) -> None:
