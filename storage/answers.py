@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cir_core.errors import CirError, PreflightError, StoreBusy, StoreCorrupt
+from storage.embedding_views import mentions_embeddings, offer_embeddings
+from storage.quoting import quoted
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -53,6 +55,8 @@ class OpenCatalog:
         import duckdb
 
         try:
+            if mentions_embeddings(sql):
+                offer_embeddings(self.connection, self.path.parent)
             yield _answer(self.connection, sql)
         except duckdb.PermissionException as error:
             raise PreflightError(
@@ -120,7 +124,7 @@ def _nested(kind: str, children: "Sequence[tuple[str, DuckDBPyType | int | list[
         return f"MAP(VARCHAR, {parts['value']})"
     if kind == "tuple":  # its parts have no names
         return f"TUPLE({', '.join(part for _, part in told)})"
-    members = (f"{_quoted(name)} {part}" for name, part in told if name)  # "": the tag
+    members = (f"{quoted(name)} {part}" for name, part in told if name)  # "": the tag
     return f"{kind.upper()}({', '.join(members)})"
 
 
@@ -161,10 +165,6 @@ def _open_ended(statement: str) -> str:
             break
         text = text[:start]
     return text.decode()
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _open(path: Path) -> "DuckDBPyConnection":

@@ -18,6 +18,7 @@ from storage.answers import ask
 from storage.atomic import commit
 from storage.catalog_tables import ddl
 from storage.catalog_views import describe_columns, views
+from storage.embedding_views import EMBEDDING_VIEWS, create_embedding_views
 from storage.lock import is_open_for_writing
 from storage.products import Product
 
@@ -71,7 +72,7 @@ class BrokenRuns(StoreCorrupt):
 def catalog_product(path: Path) -> Product:
     """The catalog as a product of this version's tables and views; its sources are the contents of
     its runs' evaluations, by run id."""
-    sql = hashlib.sha256((ddl() + views()).encode()).hexdigest()
+    sql = hashlib.sha256((ddl() + views() + repr(EMBEDDING_VIEWS)).encode()).hexdigest()
     version = f"{CONTENTS_VERSION}-{sql[:VERSION_DIGITS]}"
     return Product(path.parent, path.name, version, (path.name,))
 
@@ -107,6 +108,7 @@ def write_catalog(path: Path, runs: Sequence[PublishedRun]) -> None:
                 _insert(connection, run)
             connection.execute("COMMIT")
             connection.execute(views())
+            create_embedding_views(connection)
             describe_columns(connection)
             _require_integrity(connection, path)
             connection.execute("CHECKPOINT; USE memory; DETACH cir")

@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from storage import schemas
-from storage.catalog_views import literal
+from storage.quoting import literal
 from storage.schemas import (
     ABOUT,
     COUNT,
@@ -115,6 +115,11 @@ CATALOG = {
             "those that count for recall: all, or the first alone",
             nullable=True,
         ),
+    ),
+    "artifacts": table(
+        "What each run was made of, stage by stage, itself among them.",
+        column("stage", TEXT, "ingest, encode, fuse and so on"),
+        column("folder", TEXT, "below the store; its parts are Parquet files"),
     ),
     "target_ranks": schemas.TARGET_RANKS,
     "candidates": schemas.CANDIDATES,

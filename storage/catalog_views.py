@@ -5,6 +5,8 @@ import re
 from importlib import resources
 from typing import TYPE_CHECKING
 
+from storage.quoting import literal, quoted
+
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
@@ -37,12 +39,7 @@ def describe_columns(connection: "DuckDBPyConnection") -> None:
     """A view's column without a comment means what the tables' columns of its name mean, where
     these are told alike."""
     for view, column, about in connection.execute(_MEANT).fetchall():
-        connection.execute(f'COMMENT ON COLUMN "{view}"."{column}" IS {literal(about)}')
-
-
-def literal(words: str) -> str:
-    """As a literal of SQL."""
-    return "'" + words.replace("'", "''") + "'"
+        connection.execute(f"COMMENT ON COLUMN {quoted(view)}.{quoted(column)} IS {literal(about)}")
 
 
 def _comment(lines: str, view: str) -> str:

@@ -145,6 +145,7 @@ def _read_run(evaluated: Evaluated) -> PublishedRun:
         row=row,
         tables={
             "gallery_members": source.read("gallery").join(images, "image_id"),
+            "artifacts": _artifacts(evaluated),
             "galleries": galleries.join(source.read("categories"), "category"),
             "queries": _with_target_rank(
                 queries,
@@ -162,6 +163,14 @@ def _read_run(evaluated: Evaluated) -> PublishedRun:
             "problems": problems,
         },
     )
+
+
+def _artifacts(evaluated: Evaluated) -> pa.Table:
+    rows = [
+        {"stage": stage, "folder": f"artifacts/{stage}/{one.fingerprint}"}
+        for stage, one in evaluated.lineage().items()
+    ]
+    return pa.Table.from_pylist(rows)
 
 
 def _curve(ranked: Ranked | None) -> pa.Table:
