@@ -37,6 +37,9 @@ class Figure:
     colour, each) and ``low`` and ``high`` (a band). ``rules`` are vertical lines, by their words.
 
     ``histogram`` rows are bins: ``x`` to ``x2``, of height ``y``. ``bars`` have names for ``x``.
+    Bars of several series stand beside each other, or, where these share a whole, are stacked. A
+    scatter's points may stand for several, field ``n``; where both axes are ranks, which begin at
+    1, they are logarithmic, with the diagonal on which nothing moves.
     ``described`` says in words what it shows, for who cannot see it.
     """
 
@@ -48,6 +51,8 @@ class Figure:
     described: str
     rules: Mapping[str, float] | None = None
     is_percent: bool = False
+    is_stacked: bool = False
+    are_ranks: bool = False
 
 
 @dataclass(frozen=True)

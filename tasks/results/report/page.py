@@ -37,7 +37,12 @@ class Page:
     ) -> str:
         """The frame around the template ``body``, which is rendered first: the frame's policy
         names its scripts."""
-        inlining = {"script": self.script, "style": self.style, "data": self.data}
+        inlining = {
+            "script": self.script,
+            "style": self.style,
+            "data": self.data,
+            "text": _text,
+        }
         inner = Markup(_ENVIRONMENT.get_template(body).render(**content, **inlining))
         frame = _ENVIRONMENT.get_template(FRAME)
         return frame.render(**inlining, body=inner, policy=self.policy, title=title, styles=styles)

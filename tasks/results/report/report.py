@@ -13,7 +13,10 @@ from storage.answers import reading
 from storage.catalog import CATALOG_FILE
 from storage.products import Product
 from tasks.results.album import MOST_FILES, PICTURE_BYTES
+from tasks.results.report.analyses import analyses
+from tasks.results.report.charts import chart_data, figure_numbers
 from tasks.results.report.coverage import coverage
+from tasks.results.report.forms import told
 from tasks.results.report.late_fusion import late_fusion
 from tasks.results.report.page import Page
 from tasks.results.report.queries import PICTURE_SUMS, queries
@@ -21,6 +24,7 @@ from tasks.results.report.query_rows import MENTIONED, QUERY_BYTES
 from tasks.results.report.recall import cirr_average, places, recalls
 from tasks.results.report.searched import galleries, problems
 from tasks.results.report.source import Source
+from tasks.results.report.verdict import verdict
 from tasks.stages.output import Output, content_of, folder_of
 
 VERSION = 10
@@ -35,11 +39,13 @@ PAGE_BYTES = 2_000_000
 STYLES = "page.css", "queries.css"
 
 SECTIONS: Mapping[str, Callable[[Source], Any]] = {
+    "verdict": verdict,
     "galleries": galleries,
     "recalls": recalls,
     "places": places,
     "cirr_average": cirr_average,
     "coverage": coverage,
+    "analyses": analyses,
     "late_fusion": late_fusion,
     "problems": problems,
     "queries": queries,
@@ -100,6 +106,9 @@ def _page(source: Source) -> str:
         "protocol": source.protocol,
         "reranked": source.is_reranked,
         "made_with": source.evaluated.made_with(),
+        "chart_data": chart_data,
+        "figure_numbers": figure_numbers,
+        "told": told,
     }
     made = {name: section(source) for name, section in SECTIONS.items()}
     title = (

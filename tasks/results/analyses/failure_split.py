@@ -1,0 +1,139 @@
+"""Where are the targets that are not found: lost in stage 1, or ordered wrong?"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cir_core.protocols import PROTOCOLS
+from storage.answers import OpenCatalog
+from tasks.results.analyses.analysis import Analysis, Column, Figure, Numbers, Row
+
+FOUND, ORDERED_WRONG, LOST = "found", "ordered wrong", "lost in stage 1"
+CANNOT = "cannot be answered"
+OUTCOMES = FOUND, ORDERED_WRONG, LOST, CANNOT
+"""Of a query at a depth k; the last three as the view ``failures`` has them."""
+
+SMALL = 30
+"""Queries below which a category's shares say little: one of them is 3 points."""
+
+
+def failure_split(catalog: OpenCatalog, run: Mapping[str, Any]) -> Analysis:
+    """By depth over all labelled queries together, and by category at the first place."""
+    depths = sorted({*PROTOCOLS[run["protocol"]].ks, 1})
+    curve_sql, first_sql = outcomes_sql(run["run_id"], depths), _by_category(run["run_id"])
+    shares, categories = catalog.rows(curve_sql), catalog.rows(first_sql)
+    question = "Are targets lost in stage 1, or ordered wrong?"
+    if not categories:
+        missing = "The queries have no labels: nobody knows what a failure is."
+        return Analysis("failure_split", question, missing=missing)
+    totals = {one: sum(row[_field(one)] for row in categories) for one in OUTCOMES}
+    is_reranked = run["stage2_sha256"] is not None
+    return Analysis(
+        name="failure_split",
+        question=question,
+        answer=_answer(totals, run["k"], is_reranked=is_reranked),
+        advice=_advice(totals, run["k"], is_reranked=is_reranked),
+        figures=[_figure(shares, curve_sql)],
+        numbers=[_table(categories, first_sql, totals[CANNOT] > 0)],
+    )
+
+
+def outcomes_sql(run_id: str, depths: Sequence[int]) -> str:
+    """Shares of the outcomes when the first k places count, for each depth k: ``x`` tells it,
+    ``series`` the outcome, ``y`` the share and ``n`` the queries; none that no query has."""
+    return (
+        "WITH last AS (\n"
+        "    SELECT coalesce(f.reason, 'found') AS reason, coalesce(CASE WHEN r.stage2_sha256 IS "
+        "NULL\n"
+        "        THEN m.stage1_rank ELSE m.stage2_rank END, 2147483647) AS rank\n"
+        "    FROM rank_movement m JOIN runs r USING (run_id)\n"
+        "    LEFT JOIN failures f USING (run_id, query_id, pool)\n"
+        f"    WHERE m.run_id = '{run_id}' AND m.pool = 'gallery'\n"
+        ")\n"
+        "SELECT 'first ' || k AS x, k,\n"
+        "       CASE WHEN rank <= k THEN 'found' ELSE reason END AS series,\n"
+        "       count(*) / sum(count(*)) OVER (PARTITION BY k) AS y, count(*) AS n\n"
+        f"FROM last CROSS JOIN (SELECT unnest({list(depths)}) AS k)\n"
+        f"GROUP BY k, series ORDER BY k, list_position({list(OUTCOMES)}, series)"
+    )
+
+
+def _by_category(run_id: str) -> str:
+    counts = ",\n       ".join(
+        f"count(*) FILTER (coalesce(reason, 'found') = '{one}') AS {_field(one)}"
+        for one in OUTCOMES
+    )
+    shares = ", ".join(f"{_field(one)} / n AS {_field(one)}_share" for one in OUTCOMES)
+    return (
+        f"SELECT *, {shares}\nFROM (\n"
+        f"SELECT m.category, count(*) AS n,\n       {counts}\n"
+        "FROM rank_movement m LEFT JOIN failures f USING (run_id, query_id, pool)\n"
+        f"WHERE m.run_id = '{run_id}' AND m.pool = 'gallery' GROUP BY m.category\n"
+        ") ORDER BY category"
+    )
+
+
+def _field(outcome: str) -> str:
+    return outcome.replace(" ", "_")
+
+
+def _answer(totals: Mapping[str, int], k: int, *, is_reranked: bool) -> str:
+    n = sum(totals.values())
+    failed = n - totals[FOUND]
+    if not failed:
+        return f"Neither: the target of every one of the {n:,} queries comes first."
+    whose = "stage 2 orders" if is_reranked else "stage 1 orders"
+    told = (
+        f"Of {n:,} queries, {_part(failed, n)} do not have their target first: "
+        f"{whose} {_part(totals[ORDERED_WRONG], failed)} of these wrong, and stage 1 loses "
+        f"{_part(totals[LOST], failed)}, whose target is not among the {k} candidates."
+    )
+    if totals[CANNOT]:
+        told += f" {totals[CANNOT]:,} cannot be answered: see the problems."
+    return told
+
+
+def _advice(totals: Mapping[str, int], k: int, *, is_reranked: bool) -> str:
+    if not is_reranked:
+        return (
+            "Re-ranking can mend what is ordered wrong, and cannot bring back what is lost. "
+            "`cir-pipeline run` with a stage 2 goes on from these candidates."
+        )
+    if totals[LOST] > totals[ORDERED_WRONG]:
+        return (
+            f"Stage 1 is the place to work: a larger K than {k}, or better candidates, would give "
+            "stage 2 what it cannot reach now."
+        )
+    if totals[ORDERED_WRONG]:
+        return (
+            f"Stage 2 is the place to work: most targets that are missed are among its {k} "
+            "candidates, and a larger K would not find these."
+        )
+    return ""
+
+
+def _part(count: int, of: int) -> str:
+    return f"{count:,} ({100 * count / of:.1f} %)" if of else f"{count:,}"
+
+
+def _figure(shares: Sequence[Row], sql: str) -> Figure:
+    return Figure(
+        kind="bars",
+        x="places that count",
+        y="share of queries",
+        rows=shares,
+        sql=sql,
+        described="Of all labelled queries, what share has its target among the first places, "
+        "misses it although it is a candidate, or lost it in stage 1.",
+        is_percent=True,
+        is_stacked=True,
+    )
+
+
+def _table(categories: Sequence[Row], sql: str, has_unanswered: bool) -> Numbers:
+    outcomes = OUTCOMES if has_unanswered else OUTCOMES[:-1]
+    columns = [Column("category", "category"), Column("n", "queries", "count")]
+    for one in outcomes:
+        columns.append(Column(_field(one), "first" if one == FOUND else one, "count"))
+        columns.append(Column(f"{_field(one)}_share", "%", "percent"))
+    rows = [{**row, "is_small": row["n"] < SMALL} for row in categories]
+    return Numbers("At the first place, by category", columns, rows, sql)

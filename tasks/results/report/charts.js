@@ -1,0 +1,164 @@
+"use strict";
+// Draws each figure of the page from the JSON beside it, anew when its width changes. Colours are
+// the page's own variables, so that dark mode and print need no other drawing.
+(() => {
+  const MEANT = {
+    "stage 1": "--stage1", "stage 2": "--stage2", "gain": "--good",
+    "ceiling": "--ink", "coverage": "--ink",
+    "moved up": "--good", "moved down": "--bad", "stayed": "--soft",
+    "found": "--good", "ordered wrong": "--stage1", "lost in stage 1": "--bad",
+    "cannot be answered": "--soft",
+  };
+  const OTHERS = ["--series1", "--series2", "--series3", "--series4", "--series5", "--series6"];
+  const DASHES = ["none", "6 3", "2 3", "8 3 2 3"]; // lines are told apart without colours, too
+  const BAR = 22, PHONE = 480, WIDEST_NAME = 26, LETTER = 6.4;
+
+  const rowsOf = ({columns}) => {
+    const names = Object.keys(columns);
+    const count = names.length ? columns[names[0]].length : 0;
+    return Array.from({length: count}, (_, i) =>
+      Object.fromEntries(names.map((name) => [name, columns[name][i]])));
+  };
+  const distinct = (rows, field) => [...new Set(rows.map((row) => row[field]))];
+  const has = (rows, field) => rows.some((row) => row[field] != null);
+  const clipped = (name) => {
+    const letters = Array.from(String(name));
+    return letters.length > WIDEST_NAME ? letters.slice(0, WIDEST_NAME - 1).join("") + "…" : name;
+  };
+
+  const colours = (rows) => {
+    if (!has(rows, "series")) return {};
+    const domain = distinct(rows, "series");
+    let next = 0;
+    const range = domain.map((name) =>
+      `var(${MEANT[name] ?? OTHERS[next++ % OTHERS.length]})`);
+    return {color: {type: "ordinal", domain, range}};
+  };
+
+  const paint = (rows) => (has(rows, "series") ? "series" : "var(--stage2)");
+
+  const rules = (figure) => {
+    const at = Object.entries(figure.rules).map(([words, x]) => ({words, x}));
+    if (!at.length) return [];
+    return [
+      Plot.ruleX(at, {x: "x", stroke: "currentColor", strokeDasharray: "3 3", strokeOpacity: 0.7}),
+      Plot.text(at, {
+        x: "x", text: "words", frameAnchor: "top", textAnchor: "start", dx: 4, dy: 6,
+        fill: "currentColor", stroke: "var(--paper)", strokeWidth: 4,
+      }),
+    ];
+  };
+
+  const line = (figure, rows) => {
+    const series = has(rows, "series") ? distinct(rows, "series") : [];
+    const z = series.length ? "series" : null;
+    const marks = [Plot.ruleY([0], {strokeOpacity: 0.3}), ...rules(figure)];
+    if (has(rows, "low")) {
+      marks.push(Plot.areaY(rows, {
+        x: "x", y1: "low", y2: "high", z, fill: paint(rows), fillOpacity: 0.14,
+      }));
+    }
+    const groups = series.length ? series : [undefined];
+    groups.forEach((name, i) => marks.push(Plot.lineY(
+      rows.filter((row) => row.series === name),
+      {x: "x", y: "y", stroke: paint(rows), strokeWidth: 2, strokeDasharray: DASHES[i % 4]},
+    )));
+    if (rows.length <= 60) marks.push(Plot.dot(rows, {x: "x", y: "y", fill: paint(rows), r: 2.5}));
+    marks.push(Plot.tip(rows, Plot.pointerX({x: "x", y: "y", z, stroke: z})));
+    return {height: 300, marks, y: {grid: true, zero: true}, x: {}};
+  };
+
+  const scatter = (figure, rows) => {
+    const marks = [...rules(figure)];
+    const last = Math.max(2, ...rows.map((row) => Math.max(row.x, row.y)));
+    if (figure.ranks) {
+      marks.push(Plot.line([[1, 1], [last, last]], {
+        stroke: "currentColor", strokeOpacity: 0.45, strokeDasharray: "3 3",
+      }));
+    }
+    const r = has(rows, "n") ? "n" : 2.5;
+    marks.push(Plot.dot(rows, {
+      x: "x", y: "y", r, fill: paint(rows), fillOpacity: 0.5, stroke: paint(rows),
+      strokeWidth: 0.5, tip: true,
+    }));
+    const scale = figure.ranks
+      ? {type: "log", domain: [0.85, last * 1.2], ticks: [1, 3, 10, 30, 100, 300, 1000, 3000, 10000]
+          .filter((tick) => tick <= last), tickFormat: ",d", grid: true}
+      : {grid: true, nice: true};
+    return {height: 420, marks, x: scale, y: scale, r: {range: [1.4, 14]}};
+  };
+
+  const histogram = (figure, rows) => {
+    const fill = paint(rows);
+    return {
+      height: 260,
+      marks: [
+        Plot.rectY(rows, {
+          x1: "x", x2: "x2", y1: 0, y2: "y", fill, fillOpacity: 0.3, stroke: fill,
+          strokeWidth: 1, insetLeft: 0.5, tip: true,
+        }),
+        Plot.ruleY([0]), ...rules(figure),
+      ],
+      x: {}, y: {grid: true},
+    };
+  };
+
+  const bars = (figure, rows) => {
+    const names = distinct(rows, "x"), fill = paint(rows);
+    const series = has(rows, "series") ? distinct(rows, "series") : [];
+    const apart = series.length > 1 && !figure.stacked;
+    const place = apart ? {fy: "x", y: "series"} : {y: "x"};
+    const widest = Math.max(...names.map((name) => String(clipped(name)).length));
+    const named = {domain: names, label: null, tickFormat: clipped};
+    const marks = [Plot.barX(rows, {...place, x: "y", fill, fillOpacity: 0.85, tip: true})];
+    if (has(rows, "low")) {
+      marks.push(Plot.ruleY(rows, {...place, x1: "low", x2: "high", strokeWidth: 1.5}));
+    }
+    marks.push(Plot.ruleX([0]));
+    const count = apart ? names.length * (series.length + 0.6) : names.length;
+    return {
+      height: Math.max(2, count) * BAR + 60, marks, marginLeft: 14 + widest * LETTER,
+      x: {grid: true, label: figure.labels.y, percent: figure.percent},
+      ...(apart
+        ? {fy: {...named, padding: 0.15}, y: {axis: null, domain: series}}
+        : {y: named}),
+    };
+  };
+
+  const KINDS = {line, scatter, histogram, bars};
+
+  const drawn = (figure, rows, width, described) => {
+    const {marks, x, y, ...options} = KINDS[figure.kind](figure, rows);
+    const upright = figure.kind !== "bars";
+    const plot = Plot.plot({
+      width, marginLeft: 52, marginBottom: 42, marginTop: 22, marginRight: 16, ...options,
+      style: {background: "transparent", fontSize: width < PHONE ? "11px" : "12px"},
+      x: upright ? {label: figure.labels.x, labelAnchor: "center", labelArrow: "none", ...x} : x,
+      y: upright
+        ? {label: figure.labels.y, labelArrow: "none", percent: figure.percent, ...y}
+        : y,
+      ...colours(rows), marks,
+    });
+    const legend = has(rows, "series") ? plot.legend("color") : null;
+    plot.setAttribute("role", "img");
+    plot.setAttribute("aria-labelledby", described);
+    return legend ? [legend, plot] : [plot];
+  };
+
+  const show = (chart) => {
+    const figure = JSON.parse(chart.querySelector("script").textContent);
+    const rows = rowsOf(figure), place = chart.querySelector(".drawing");
+    const described = chart.querySelector("figcaption").id;
+    let width = 0;
+    const draw = () => {
+      const now = Math.floor(place.clientWidth);
+      if (!now || now === width) return; // not laid out, or nothing has changed
+      width = now;
+      place.replaceChildren(...drawn(figure, rows, width, described));
+    };
+    draw();
+    new ResizeObserver(draw).observe(place);
+  };
+
+  for (const chart of document.querySelectorAll("figure.chart")) show(chart);
+})();

@@ -1,0 +1,106 @@
+"""A run's headline: the metric by which its protocol's results are first compared, and the most
+that re-ranking can make of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cir_core.metrics.recall import AVERAGE, CIRR_AVERAGE_K
+from cir_core.metrics.significance import Interval, gain_interval
+from tasks.results.report.source import Source
+
+NAMES = {"recall": "R@{k}", "map": "mAP@{k}", "cirr_average": "the mean of R@5 and subset R@1"}
+
+
+@dataclass(frozen=True)
+class Headline:
+    """``depth``: how many places count. ``stage2`` and ``gain`` are None where nothing was
+    re-ranked. ``ceiling`` is what the best order of the candidates would have, a fraction; None
+    where that is not known. ``sql`` recomputes them."""
+
+    name: str
+    depth: int
+    stage1: Interval
+    stage2: Interval | None
+    gain: Interval | None
+    ceiling: float | None
+    sql: str
+
+
+def headline(source: Source) -> Headline | None:
+    """None of queries without labels. Where K is not above a recall's k, re-ranking cannot change
+    that: then it is the largest recall of the protocol that it can."""
+    metric, k = source.protocol.headline
+    below = [one for one in source.protocol.ks if one < source.run["k"]]
+    if metric == "recall" and source.is_reranked and below:
+        k = min(k, max(below))
+    sql = (
+        "SELECT stage, category, value, ci_low, ci_high FROM metrics\n"
+        f"WHERE {source.of_run} AND pool = 'gallery' AND metric = '{metric}' AND k = {k}\n"
+        f"ORDER BY category <> '{AVERAGE}'"
+    )
+    rows = source.rows(sql)
+    if not rows:
+        return None
+    stages = {
+        row["stage"]: _interval(row) for row in rows if row["category"] == rows[0]["category"]
+    }
+    gain, statements = stages.get("gain"), [sql]
+    if metric == "cirr_average" and source.is_reranked:
+        gains_sql = _cirr_gains_sql(source)
+        gain = gain_interval([np.array([row["gain"] for row in source.rows(gains_sql)])])
+        statements.append(gains_sql)
+    ceiling_sql = _ceiling_sql(source, metric, k)
+    ceiling = source.rows(ceiling_sql)[0]["ceiling"] if ceiling_sql else None
+    return Headline(
+        name=NAMES[metric].format(k=k),
+        depth=k or CIRR_AVERAGE_K,
+        stage1=stages["stage1"],
+        stage2=stages.get("stage2"),
+        gain=gain,
+        ceiling=ceiling,
+        sql=";\n\n".join([*statements, *([ceiling_sql] if ceiling_sql else [])]),
+    )
+
+
+def _interval(row: Mapping[str, Any]) -> Interval:
+    return Interval(row["value"], row["ci_low"], row["ci_high"])
+
+
+def _cirr_gains_sql(source: Source) -> str:
+    """The average's gain of each query: metrics have the average of either stage alone."""
+    gain = (
+        "((coalesce({pool}.stage2_rank, 2147483647) <= {k})::INTEGER "
+        "- (coalesce({pool}.stage1_rank, 2147483647) <= {k})::INTEGER)"
+    )
+    return (
+        f"SELECT ({gain.format(pool='g', k=CIRR_AVERAGE_K)}\n"
+        f"        + {gain.format(pool='s', k=1)}) / 2 AS gain\n"
+        "FROM rank_movement g JOIN rank_movement s USING (run_id, query_id)\n"
+        f"WHERE {source.of_run} AND g.pool = 'gallery' AND s.pool = 'subset'"
+    )
+
+
+def _ceiling_sql(source: Source, metric: str, k: int) -> str | None:
+    """What the best order of the K candidates gives, macro-averaged over the categories. A subset
+    that is scored on its own can always be ordered right; one in the main order, who knows."""
+    if metric == "cirr_average" and source.protocol.subset != "scored":
+        return None
+    most = max(k or CIRR_AVERAGE_K, source.run["k"])
+    of_query, tables = f"(coalesce(target_stage1_rank, 2147483647) <= {most})::DOUBLE", "queries q"
+    if metric == "map":
+        of_query = f"least(coalesce(t.reached, 0), {k}) / least(len(q.targets), {k})"
+        tables = (
+            "queries q LEFT JOIN (\n"
+            "        SELECT query_id, count(*) AS reached FROM target_ranks\n"
+            f"        WHERE {source.of_run} AND stage1_rank <= {most} GROUP BY query_id\n"
+            "    ) t USING (query_id)"
+        )
+    ceiling = "(avg(reached) + 1) / 2" if metric == "cirr_average" else "avg(reached)"
+    return (
+        f"SELECT {ceiling} AS ceiling FROM (\n    SELECT avg({of_query}) AS reached\n"
+        f"    FROM {tables}\n"
+        f"    WHERE q.{source.of_run} AND q.targets IS NOT NULL GROUP BY q.category\n)"
+    )
