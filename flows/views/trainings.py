@@ -1,10 +1,16 @@
 """What a training leaves."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
+from flows.views.sparklines import sparkline, thinned
+from flows.views.streams import say
 from tasks.training.journal import read_journal
 from tasks.training.ledger import Ledger
+
+BARS = 40
+"""At most: what is said beside them fits in 80 columns."""
 
 
 def training_summary(folder: Path) -> dict[str, Any]:
@@ -22,3 +28,19 @@ def training_summary(folder: Path) -> dict[str, Any]:
         "validations": [line for line in lines if "validation" in line],
         "stopped": lines[-1].get("stopped") if lines else None,
     }
+
+
+def say_training(folder: Path) -> None:
+    """How its losses and its validations went, as talk; nothing of fewer than two."""
+    lines, encoding = read_journal(folder), sys.stderr.encoding
+    losses = [line["loss"] for line in lines if "loss" in line]
+    if len(losses) > 1:
+        bars = sparkline(thinned(losses, BARS), encoding=encoding)
+        say(f"loss {losses[0]:.3g} {bars} {losses[-1]:.3g} at step {lines[-1]['step']:,}")
+    validations = [line["validation"] for line in lines if "validation" in line]
+    if len(validations) > 1:
+        for name in (name for name in validations[0] if name.startswith("recall")):
+            values = [100 * one[name] for one in validations if name in one]
+            bars = sparkline(thinned(values, BARS), encoding=encoding)
+            told = f"{values[0]:.1f} {bars} {values[-1]:.1f} %, best {max(values):.1f}"
+            say(f"selection {name} {told}")

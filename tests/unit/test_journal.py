@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cir_core.training.loop import Progress
-from flows.views.trainings import training_summary
+from flows.views.trainings import say_training, training_summary
 from tasks.training.journal import Journal
 from tasks.training.ledger import Ledger, Spent
 from tasks.training.scores import Score, Scores
@@ -54,6 +54,23 @@ def test_a_training_is_summed_up_for_programs(tmp_path: Path) -> None:
     assert [line["loss"] for line in told["losses"]] == [50.5]
     assert [line["validation"] for line in told["validations"]] == [{"recall@1": 0.25}]
     assert told["stopped"] == "no better selection recall@1 in 3 validations"
+
+
+def test_how_a_training_went_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Journal(tmp_path, 0, leads=True) as journal:
+        for step in range(1, 101):
+            journal.step(progress(step))
+    say_training(tmp_path)
+    assert capsys.readouterr().err == ""  # one line of losses is no course
+    losses = [{"step": 100 * (at + 1), "loss": loss} for at, loss in enumerate((8.0, 4.5, 1.0))]
+    scores = [{"step": 300, "validation": {"recall@1": value, "mrr": 0.1}} for value in (0.2, 0.6)]
+    told = "".join(json.dumps(line) + "\n" for line in [*losses, *scores])
+    (tmp_path / "metrics.jsonl").write_text(told)
+    say_training(tmp_path)
+    assert capsys.readouterr().err.splitlines() == [
+        "loss 8 █▅▁ 1 at step 300",
+        "selection recall@1 20.0 ▁█ 60.0 %, best 60.0",
+    ]
 
 
 def test_validations_are_told_beside(tmp_path: Path) -> None:

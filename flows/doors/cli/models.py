@@ -103,9 +103,10 @@ def train(as_json: Json = False, **values: Any) -> None:
     flags = {name: values.pop(name) for name in DATA}
     settings = parse_training(flags, os.environ, **values)
     best = _train(settings)
-    if as_json:
-        from flows.views.trainings import training_summary
+    from flows.views.trainings import say_training, training_summary
 
+    say_training(best.parent)
+    if as_json:
         put_json(training_summary(best.parent))
     else:
         put(str(best))
