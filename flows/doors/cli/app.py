@@ -54,6 +54,12 @@ RUNS: dict[str, Callable[..., None]] = {
 }
 """The commands of ``runs``."""
 
+GROUPS: dict[str, tuple[str, str, dict[str, Callable[..., None]]]] = {
+    "runs": (_LOOK, "The runs of a store, and what they are called.", RUNS),
+    "config": (_CHECK, "The settings of a run, or of a training.", {"show": config_show}),
+}
+"""Commands of two words: the first one's panel and help, and the second ones."""
+
 FIRST_LINE = 58
 """What 80 columns leave beside the longest name of a command."""
 
@@ -76,13 +82,11 @@ for panel, commands in PANELS.items():
     for name, command in commands.items():
         app.command(name, help=_help_of(command), rich_help_panel=panel)(command)
 
-runs_app = typer.Typer(help="The runs of a store, and what they are called.", no_args_is_help=True)
-for name, command in RUNS.items():
-    runs_app.command(name, help=_help_of(command))(command)
-app.add_typer(runs_app, name="runs", rich_help_panel=_LOOK)
-config_app = typer.Typer(help="The settings of a run, or of a training.", no_args_is_help=True)
-config_app.command("show", help=_help_of(config_show))(config_show)
-app.add_typer(config_app, name="config", rich_help_panel=_CHECK)
+for group, (panel, told, commands) in GROUPS.items():
+    below = typer.Typer(help=told, no_args_is_help=True)
+    for name, command in commands.items():
+        below.command(name, help=_help_of(command))(command)
+    app.add_typer(below, name=group, rich_help_panel=panel)
 
 
 def _tell_version(asked: bool) -> None:
