@@ -143,6 +143,16 @@ class Weighed(Protocol):
         """The same with another share; weights are shared."""
 
 
+@runtime_checkable
+class ReadsTexts(Protocol):
+    """A retriever that also understands a text without a picture, as it was trained to before it
+    was to compose."""
+
+    def embed_texts(self, token_ids: Sequence[Sequence[int]]) -> Float[Tensor, "text embedding"]:
+        """Of unit length, to be compared with images' embeddings; each independent of the others,
+        on the model's device."""
+
+
 class References(Protocol):
     """The pictures that queries refer to, as a reranker's own encoder sees them."""
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from cir_core.planning.disk import FLOAT, Counts
 from cir_core.planning.expected import Expected
-from cir_core.ports import RerankerConfig, RetrieverConfig, Widths
+from cir_core.ports import Load, RerankerConfig, RetrieverConfig, Widths
 from cir_core.types import Keeping
 
 KEPT_SECONDS_PER_BYTE = 1e-9
@@ -212,6 +212,21 @@ class Forecast:
             seconds=self.speeds.open_stage2 + flops * self.speeds.scoring,
         )
         return together([self.see(round(pairs.images), by="stage2"), scored])
+
+    def scoring_of(self, images: int) -> Effort:
+        """Of so many images of each gallery with all of its queries."""
+        assert self.stage2 is not None, "a run without stage 2 scores nothing"
+        lengths, seen = self.asked.lengths, images * self.work.galleries
+        each = np.ones(seen) / max(1, self.work.galleries)
+        load = Load(len(lengths) * each, lengths.sum() * each, (lengths**2).sum() * each)
+        flops = round(self.stage2.beginning_flops(lengths) + self.stage2.scoring_flops(load))
+        scored = Effort(
+            queries=self.work.queries,
+            pairs=images * self.work.queries,
+            flops=flops,
+            seconds=self.speeds.open_stage2 + flops * self.speeds.scoring,
+        )
+        return together([self.see(seen, by="stage2"), scored])
 
     def published_flops(self) -> int:
         """What the published loop would spend on the pairs that are left."""

@@ -66,9 +66,18 @@ class WeightedSum(nn.Module):
         references: Float[Tensor, "query token width"],
     ) -> Asked:
         """(1 - w) image + w text, both of unit length, and then so itself; w is ``text_weight``."""
-        texts = functional.normalize(self.text_features(token_ids, references.device), dim=-1)
+        texts = self._embed_texts(token_ids, references.device)
         weighed = torch.lerp(self.embed(references), texts, self.config.text_weight)
         return Asked(functional.normalize(weighed, dim=-1), None)
+
+    def embed_texts(self, token_ids: Sequence[Sequence[int]]) -> Float[Tensor, "text embedding"]:
+        """The text's part of a query."""
+        return self._embed_texts(token_ids, self.vision.device)
+
+    def _embed_texts(
+        self, token_ids: Sequence[Sequence[int]], device: torch.device
+    ) -> Float[Tensor, "text embedding"]:
+        return functional.normalize(self.text_features(token_ids, device), dim=-1)
 
     def weighed(self, text_weight: float) -> Self:
         """The same model, which keeps its weights and shares them, with another ``text_weight``."""

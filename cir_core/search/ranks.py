@@ -38,13 +38,30 @@ def target_ranks(
     missed = np.flatnonzero(ranks == NOT_FOUND)
     handed_over = np.bincount(found.queries, minlength=len(queries))
 
-    def count(some: slice) -> Int[np.ndarray, " target"]:
-        asked, targets = target_queries[missed[some]], target_images[missed[some]]
-        better = _count_better(queries[asked], gallery, targets, removed[asked])
-        return 1 + np.maximum(better, handed_over[asked])
-
-    ranks[missed] = np.concatenate(map_blocks(count, len(missed), most=QUERIES_AT_ONCE))
+    asked, images = target_queries[missed], target_images[missed]
+    own = pair_scores(queries, gallery.vectors, asked, images)
+    places = places_of(queries[asked], gallery, scores=own, rows=images, removed=removed[asked])
+    ranks[missed] = np.maximum(places, 1 + handed_over[asked])
     return ranks
+
+
+def places_of(
+    queries: Float[np.ndarray, "query embedding"],
+    gallery: Gallery,
+    *,
+    scores: Float[np.ndarray, " query"],
+    rows: Int[np.ndarray, " query"],
+    removed: Int[np.ndarray, " query"],
+) -> Int[np.ndarray, " query"]:
+    """The 1-based rank, for each query, of what has this score by ``pair_scores`` and stands in the
+    gallery at this row: one more than the images, less the removed one, that score higher, or
+    equally at a lower row. What is no member may stand at the end, row ``len(gallery)``."""
+    queries = np.ascontiguousarray(queries, dtype=np.float32)
+
+    def count(some: slice) -> Int[np.ndarray, " query"]:
+        return _count_better(queries[some], gallery, scores[some], rows[some], removed[some])
+
+    return 1 + np.concatenate(map_blocks(count, len(queries), most=QUERIES_AT_ONCE))
 
 
 def _places(
@@ -65,12 +82,11 @@ def _places(
 def _count_better(
     queries: Float[np.ndarray, "target embedding"],
     gallery: Gallery,
-    targets: Int[np.ndarray, " target"],
+    own: Float[np.ndarray, " target"],
+    rows: Int[np.ndarray, " target"],
     removed: Int[np.ndarray, " target"],
 ) -> Int[np.ndarray, " target"]:
     """Images before each target: those surely above it, and those that are so by definition."""
-    queries = np.ascontiguousarray(queries, dtype=np.float32)
-    own = pair_scores(queries, gallery.vectors, np.arange(len(queries)), targets)
     error = error_bound(queries, gallery)
     high, low = (own + error).astype(np.float32), (own - error).astype(np.float32)
     counts = np.zeros(len(queries), dtype=np.int64)
@@ -81,6 +97,6 @@ def _count_better(
         asked, images = np.divmod(unsure, scores.shape[1])
         images += start
         exact = pair_scores(queries, gallery.vectors, asked, images)
-        tied_before = (exact == own[asked]) & (images < targets[asked])
+        tied_before = (exact == own[asked]) & (images < rows[asked])
         counts += np.bincount(asked[(exact > own[asked]) | tied_before], minlength=len(counts))
     return counts

@@ -55,7 +55,7 @@ class FusionLayer(nn.Module):
 
 
 class FusionEncoder(nn.Module):
-    """BLIP's text encoder; without image tokens it is plain BERT (used in pre-training only).
+    """BLIP's text encoder; without image tokens it is plain BERT (as in pre-training).
 
     Training may set ``checkpointing``, which trades time for memory.
     """
@@ -114,6 +114,13 @@ class Stage1Model(nn.Module):
         texts = pad_tokens(token_ids).to(references.device)
         z_t = self.fuse(texts.ids, texts.lengths, references)
         return Asked(self.embed_queries(z_t), z_t)
+
+    def embed_texts(self, token_ids: Sequence[Sequence[int]]) -> Float[Tensor, "text embedding"]:
+        """BLIP's unimodal mode: the text encoder without cross-attention, in which the base was
+        trained to match captions with images. At its front a text has [ENC], as when it is
+        composed; the published base has [CLS] there."""
+        texts = pad_tokens(token_ids).to(self.text_projection.weight.device)
+        return self.embed_queries(self.text(texts.ids, texts.lengths, None))
 
     def embed_images(
         self, image_tokens: Float[Tensor, "image token width"]
