@@ -2,10 +2,11 @@
 
 from typing import Literal
 
-End = Literal["encode", "retrieve", "rerank", "evaluate", "report"]
+End = Literal["encode", "retrieve", "rerank", "evaluate", "report", "analyse"]
 
 _STAGE1 = ("ingest", "tokens", "encode", "fuse")
 _OUTPUTS = ("publish", "report", "ranked")
+_PROBES = ("dropped", "dropped_scores", "probe")
 
 _CHOOSING = ("embeddings", "retrieve")
 """Of a first stage that is handed over, its embeddings come first."""
@@ -16,6 +17,7 @@ MADE: dict[End, tuple[str, ...]] = {
     "rerank": (*_STAGE1, *_CHOOSING, "rerank", "rank"),
     "evaluate": (*_STAGE1, *_CHOOSING, "rerank", "rank", "evaluate"),
     "report": (*_STAGE1, *_CHOOSING, "rerank", "rank", "evaluate", *_OUTPUTS),
+    "analyse": (*_STAGE1, *_CHOOSING, "rerank", "rank", "evaluate", *_PROBES, *_OUTPUTS),
 }
 """The stages and outputs of a run to each end, by name, in their order. One that ends with
 candidates is evaluated and reported as what it is: stage 1 alone."""

@@ -1,5 +1,6 @@
 """The stages of a run, and what each of them is made of."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,8 @@ from tasks.machine import Machine
 from tasks.models.opening import read_reranker_config, read_retriever_config
 from tasks.results.report.report import Report
 from tasks.results.takeaway import Takeaway
-from tasks.stages.choosing import Choosing
+from tasks.stages.choosing import IMAGES, Choosing
+from tasks.stages.drop import Drop
 from tasks.stages.encode import Encode
 from tasks.stages.evaluate import Evaluate
 from tasks.stages.first_pass import FirstPass
@@ -21,15 +23,17 @@ from tasks.stages.fuse import Fuse, weight_of
 from tasks.stages.ingest import Ingest
 from tasks.stages.output import Output
 from tasks.stages.over_pictures import OverPictures
+from tasks.stages.probe import Probe
 from tasks.stages.publish import Publish
 from tasks.stages.rank import LateFusion, Rank
-from tasks.stages.rerank import Rerank
+from tasks.stages.rerank import Rerank, RerankDropped
 from tasks.stages.retrieve import Retrieve
 from tasks.stages.stage import Stage
 from tasks.stages.tokens import Tokens, tokens_of
 
 STAGES = (
     *(Ingest, Tokens, Encode, Fuse, Retrieve, Rerank, Rank, Evaluate),
+    *(Drop, RerankDropped, Probe),
     *(Publish, Report, Takeaway),
 )
 """All that a run of two models may make, in its order."""
@@ -114,7 +118,7 @@ def graph_of(
     first = filtering_of(inputs, ingested, models)
     stages: list[Stage[Any]] = [*first.read, first.retrieve]
     candidates, fused, encoded = first.retrieve.made, first.fuse.made, first.encode.made
-    ranked = None
+    ranked, rerank = None, None
     if inputs.stage2 is not None:
         model, prior = models.digest("stage2"), models.setting("prior")
         require_no_prior(inputs, prior)
@@ -126,14 +130,36 @@ def graph_of(
         stages += [rerank, rank]
         ranked = rank.made
     evaluate = Evaluate(store, ingested, encoded, candidates, ranked, first.retrieve.k)
+    stages += [evaluate, *_probes(inputs, first, evaluate, rerank)]
     outputs: list[Output] = [Publish(evaluate.made), Report(evaluate.made, inputs.data_root)]
     if inputs.dataset.writes_ranked:
         outputs.append(Takeaway(evaluate.made))
     return Graph(
         first,
-        tuple(stage for stage in [*stages, evaluate] if stage.name in wanted),
+        tuple(stage for stage in stages if stage.name in wanted),
         tuple(output for output in outputs if output.name in wanted),
     )
+
+
+def _probes(
+    inputs: Inputs, first: Filtering, evaluate: Evaluate, rerank: Rerank | None
+) -> list[Stage[Any]]:
+    """What a run is asked beside; without stage 2, of nothing that was dropped."""
+    store, retrieve, encode = inputs.store, first.retrieve, first.encode
+    ingested, fused = encode.ingested, first.fuse.made
+    embedded = retrieve.embedded if isinstance(retrieve, Retrieve) else None
+    stages: list[Stage[Any]] = []
+    dropped = None
+    if rerank is not None:
+        chosen = (ingested, encode.made, fused, IMAGES, retrieve.made, embedded)
+        drop = Drop(store, *chosen)
+        fields = {field.name: getattr(rerank, field.name) for field in dataclasses.fields(rerank)}
+        score = RerankDropped(**{**fields, "candidates": drop.made})
+        stages, dropped = [drop, score], (drop.made, score.made)
+    seen = (evaluate.made, ingested, encode.made, fused, embedded, dropped)
+    model = (encode.folder, encode.model)
+    by_file = inputs.candidates is not None
+    return [*stages, Probe(store, *seen, *model, is_chosen_by_file=by_file)]
 
 
 def _late_fusion(inputs: Inputs, fitted: Fitted | None) -> LateFusion | None:

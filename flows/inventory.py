@@ -13,6 +13,7 @@ from tasks.feed.pictures import distinct_pictures
 from tasks.machine import Machine
 from tasks.planning.standing import Standing, standing_of, standing_of_output
 from tasks.shards import rows_in
+from tasks.stages.probe import Probe
 from tasks.stages.rerank import Rerank
 from tasks.stages.tokens import Tokens
 
@@ -65,6 +66,8 @@ def take_inventory(inputs: Inputs, ingested: Ingested, graph: Graph) -> Inventor
     pictures = len(distinct_pictures(ingested.read("images")))
     stages = {stage.name: standing_of(stage) for stage in graph.stages}
     outputs = {output.name: standing_of_output(output) for output in graph.outputs}
+    if not all(stages[one.name].is_done for one in graph.stages if isinstance(one, Probe)):
+        outputs = {one.name: Standing("to do", one.missing) for one in graph.outputs}
     tokens, kept, again = {}, 0, None
     if not all(stages[one.name].is_done for one in graph.over_pictures):
         ours = tokens_in(graph.filtering.encode)

@@ -133,7 +133,7 @@ def make_plan(settings: Settings, *, started: float) -> Plan:
         work, reading = count(stage1), reading_of_pairs(stage1, stage2)
         asked = work if reading is stage1 else count(reading)
         speeds = Speeds()
-        if found.lacks("encode", "fuse", "retrieve", "rerank"):
+        if found.lacks("encode", "fuse", "retrieve", "rerank", "dropped_scores", "probe"):
             speeds = _calibrate(inputs, ingested, work, first.retrieve.k)
     of_run = Forecast(work, asked, found.left(graph), stage1, stage2, speeds, inputs.machine.tokens)
     of_cache = replace(of_run, tokens="cache")

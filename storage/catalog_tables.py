@@ -68,6 +68,12 @@ RUNS = table(
         "of the model that re-ranks; NULL: nothing was, stage 1 alone",
         nullable=True,
     ),
+    column(
+        "reads_z_t",
+        pa.bool_(),
+        "whether stage 2 reads z_t, or texts and references themselves",
+        nullable=True,
+    ),
     column("created_at", TIME, "in UTC"),
     column(
         "late_fusion",
@@ -128,6 +134,8 @@ CATALOG = {
     "costs": schemas.COSTS,
     "late_fusion_curve": schemas.FUSION_CURVE,
     "problems": schemas.PROBLEMS,
+    "probes": schemas.PROBES,
+    "dropped_pairs": schemas.DROPPED_PAIRS,
 }
 """By their names; each begins with ``RUN_ID``."""
 

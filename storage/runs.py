@@ -10,7 +10,7 @@ import pyarrow as pa
 from cir_core.errors import PreflightError, StoreCorrupt, UsageError
 from storage import listings
 from storage.store import Store
-from storage.views import Evaluated
+from storage.views import Evaluated, Probed
 
 _log = logging.getLogger(__name__)
 
@@ -23,6 +23,17 @@ def finished(store: Store) -> list[Evaluated]:
 def left_out(store: Store) -> list[Evaluated]:
     """Other versions' runs, and damaged ones."""
     return [Evaluated(store, one.fingerprint) for one in listings.left_out(store, Evaluated.stage)]
+
+
+def probes_of(run: Evaluated) -> Probed | None:
+    """What else the run's queries were asked, if that is there and was made of the bytes that are
+    there now; of several the newest. Asking repairs, as ``Artifact.is_done``."""
+    every = [
+        Probed(run.store, one.fingerprint) for one in listings.finished(run.store, Probed.stage)
+    ]
+    mine = [one for one in every if one.digest(Evaluated.stage) == run.fingerprint]
+    mine.sort(key=lambda one: one.created_at(), reverse=True)
+    return next((one for one in mine if one.is_done), None)
 
 
 def find_run(store: Store, called: str | None) -> Evaluated:

@@ -162,6 +162,51 @@ FUSION_CURVE = table(
     column("is_chosen", pa.bool_(), "the weight that the run took"),
 )
 
+PROBES = table(
+    "What else was asked of each query, beside the run (cir-pipeline analyse). Ranks are 1-based, "
+    "in the whole gallery; NULL where there is nothing to rank, or nothing to ask with.",
+    QUERY_ID,
+    column(
+        "composed_rank",
+        INTEGER,
+        "of the best target that counts, by the whole query; stage 1's, or given embeddings'",
+        nullable=True,
+    ),
+    column("image_rank", INTEGER, "the same by the reference's own embedding", nullable=True),
+    column("text_rank", INTEGER, "the same by the text alone", nullable=True),
+    column(
+        "reference_rank",
+        INTEGER,
+        "of the query's own reference, by stage 1's embedding of the query; nothing is removed",
+        nullable=True,
+    ),
+    column(
+        "reference_rank_mapped",
+        INTEGER,
+        "the same by what a linear map reads from that embedding",
+        nullable=True,
+    ),
+    column(
+        "reference_rank_z_t",
+        INTEGER,
+        "the same by what a linear map reads from z_t, averaged over its tokens",
+        nullable=True,
+    ),
+    column(
+        "target_neighbour_id",
+        TEXT,
+        "the image, no target itself, that is nearest to one that counts",
+        nullable=True,
+    ),
+    column("target_neighbour_cosine", SCORE, "of their embeddings", nullable=True),
+)
+
+DROPPED_PAIRS = table(
+    "Scores of a random sample of images that stage 1 dropped (cir-pipeline analyse); stage 1 has "
+    "none where a file chose the candidates.",
+    *(QUERY_ID, IMAGE_ID, STAGE1_SCORE.with_nullable(True), STAGE2_SCORE),
+)
+
 EMBEDDINGS = table("Gallery embeddings.", IMAGE_ID, column("embedding", VECTOR, "unit length"))
 
 QUERY_EMBEDDINGS = table(

@@ -172,6 +172,11 @@ class Scored(View):
     stage = "rerank"
     holds: ClassVar[Parts] = {"scores": schemas.SCORES}
 
+    @property
+    def reads_z_t(self) -> bool:
+        """Or texts, and perhaps references, themselves. Raises as ``setting``."""
+        return Fused.stage in self.identity()["inputs"]
+
 
 class Fitted(View):
     """The weight of a late fusion, and the recall of the queries that it was fitted on."""
@@ -249,6 +254,25 @@ class Evaluated(View):
     def ranked(self) -> Ranked:
         """Raises LookupError where nothing was re-ranked."""
         return self._made_of(Ranked)
+
+
+class Dropped(Retrieved):
+    """A random sample of what stage 1 has not chosen; ranks are those within it."""
+
+    stage = "dropped"
+
+
+class DroppedScores(Scored):
+    """Stage 2's scores of these."""
+
+    stage = "dropped_scores"
+
+
+class Probed(View):
+    """What else was asked of a run's queries, beside the run."""
+
+    stage = "probe"
+    holds: ClassVar[Parts] = {"probes": schemas.PROBES, "dropped": schemas.DROPPED_PAIRS}
 
 
 class Pair(View):

@@ -10,7 +10,8 @@ FROM candidates c JOIN runs USING (run_id) WHERE runs.stage2_sha256 IS NULL;
 -- or ends in n't. Changes are the clauses that commas, semicolons, full stops, &, +, "and" and "but"
 -- part: two captions are two at least. A question is ambiguous when the same reference and text are
 -- asked with other targets, too. A target has a copy when another image of the gallery, no target
--- itself, has the same bytes. Without labels, what tells of targets is NULL.
+-- itself, has the same bytes; of an analysed run, the cosine tells how near the nearest is. Without
+-- labels, what tells of targets is NULL.
 CREATE VIEW query_traits AS
 WITH questions AS (
     SELECT run_id, reference_id, text, other_text, count(DISTINCT list_sort(targets)) AS answers
@@ -35,20 +36,26 @@ SELECT q.run_id, q.query_id, q.category,
        ))::INTEGER AS changes,
        len(q.targets)::INTEGER AS targets,
        CASE WHEN q.targets IS NOT NULL THEN a.answers > 1 END AS is_ambiguous,
-       CASE WHEN q.targets IS NOT NULL THEN c.query_id IS NOT NULL END AS target_has_copy
+       CASE WHEN q.targets IS NOT NULL THEN c.query_id IS NOT NULL END AS target_has_copy,
+       p.target_neighbour_cosine
 FROM queries q
 JOIN questions a ON a.run_id = q.run_id AND a.reference_id = q.reference_id AND a.text = q.text
     AND a.other_text IS NOT DISTINCT FROM q.other_text
-LEFT JOIN copied c ON c.run_id = q.run_id AND c.query_id = q.query_id;
+LEFT JOIN copied c ON c.run_id = q.run_id AND c.query_id = q.query_id
+LEFT JOIN probes p ON p.run_id = q.run_id AND p.query_id = q.query_id;
 
--- The scored images of labelled queries by kind: targets, and kept, the other candidates (hard
--- negatives).
+-- The scored images of labelled queries by kind: targets; kept, the other candidates (hard
+-- negatives); and of an analysed run dropped, a sample of what stage 1 has not kept.
 CREATE VIEW pair_kinds AS
 SELECT f.run_id, f.query_id, q.category, f.image_id,
        CASE WHEN list_contains(q.targets, f.image_id) THEN 'target' ELSE 'kept' END AS kind,
        f.stage1_score, f.stage2_score
 FROM final_rankings f JOIN queries q USING (run_id, query_id)
-WHERE f.pool = 'gallery' AND q.targets IS NOT NULL;
+WHERE f.pool = 'gallery' AND q.targets IS NOT NULL
+UNION ALL
+SELECT d.run_id, d.query_id, q.category, d.image_id, 'dropped', d.stage1_score, d.stage2_score
+FROM dropped_pairs d JOIN queries q USING (run_id, query_id)
+WHERE NOT list_contains(q.targets, d.image_id);
 
 -- Per query whose target is a candidate: the share of its negatives, of each kind, that its target
 -- scores higher than; equal counts one half (the area under the query's ROC curve).
@@ -113,7 +120,7 @@ COMMENT ON COLUMN query_traits.changes IS 'clauses of the text';
 COMMENT ON COLUMN query_traits.targets IS 'how many';
 COMMENT ON COLUMN query_traits.is_ambiguous IS 'whether its question is asked with other targets, too';
 COMMENT ON COLUMN query_traits.target_has_copy IS 'whether another image of the gallery has its bytes';
-COMMENT ON COLUMN pair_kinds.kind IS 'target, or kept: a candidate that is none';
+COMMENT ON COLUMN pair_kinds.kind IS 'target; kept: a candidate that is none; dropped: no candidate';
 COMMENT ON COLUMN separation.negatives IS 'of which kind';
 COMMENT ON COLUMN separation.stage1 IS 'a fraction, by the scores of stage 1';
 COMMENT ON COLUMN separation.stage2 IS 'a fraction, by the scores of stage 2';

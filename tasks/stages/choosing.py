@@ -20,6 +20,11 @@ POOLS = "gallery", "subset"
 """In the order in which a query's rows stand."""
 
 
+IMAGES = 8
+"""Of each gallery, in a sample of what was dropped: a few passes through the ViT, and scores of 8
+pairs a query beside the run's K. Every query's target is compared with them."""
+
+
 @dataclass(frozen=True)
 class Choosing(Stage[Retrieved]):
     """Parts candidates-<number> and targets-<number>, one of each per gallery, since its own name

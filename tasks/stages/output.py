@@ -11,6 +11,7 @@ from cir_core.planning.effort import Effort, Forecast
 from cir_core.ports import Widths
 from storage.manifests import digest
 from storage.products import Product
+from storage.runs import probes_of
 from storage.views import Evaluated
 
 
@@ -58,9 +59,11 @@ class Output(ABC):
 
 
 def content_of(evaluated: Evaluated) -> str:
-    """A digest of all that outputs tell of a run: its evaluation's content, and its label if it has
-    one. Raises as ``Artifact.content``."""
-    told = [text for text in (evaluated.label.text,) if text]
+    """A digest of all that outputs tell of a run: its evaluation's content, and that of its label
+    and of its probes if it has them. Raises as ``Artifact.content``."""
+    probed = probes_of(evaluated)
+    told = [evaluated.label.text, "" if probed is None else probed.content]
+    told = [text for text in told if text]
     return digest([evaluated.content, *told]) if told else evaluated.content
 
 

@@ -23,7 +23,7 @@ from storage.catalog import (
     write_catalog,
 )
 from storage.products import Product
-from storage.runs import finished, left_out, read_as_ours, warn_of
+from storage.runs import finished, left_out, probes_of, read_as_ours, warn_of
 from storage.views import Evaluated, Ranked
 from tasks.stages.costs import cost_table
 from tasks.stages.gallery import usable_images
@@ -36,7 +36,7 @@ CATALOG_PAIR_BYTES = 64
 """Of a pair, beside which the other tables are small. Measured: 63 with the demo's 63,000 pairs."""
 
 OF_STAGE2 = (
-    *("precision", "prior", "stage2_sha256"),
+    *("precision", "prior", "stage2_sha256", "reads_z_t"),
     *("late_fusion", "late_fusion_scores", "late_fusion_fitted_on"),
 )
 """Columns of the table ``runs`` that are NULL where nothing was re-ranked."""
@@ -161,6 +161,7 @@ def _read_run(evaluated: Evaluated) -> PublishedRun:
             "costs": cost_table(evaluated),
             "late_fusion_curve": _curve(ranked),
             "problems": problems,
+            **_probes(evaluated),
         },
     )
 
@@ -171,6 +172,14 @@ def _artifacts(evaluated: Evaluated) -> pa.Table:
         for stage, one in evaluated.lineage().items()
     ]
     return pa.Table.from_pylist(rows)
+
+
+def _probes(evaluated: Evaluated) -> dict[str, pa.Table]:
+    """Of a run that was analysed."""
+    probed = probes_of(evaluated)
+    if probed is None:
+        return {}
+    return {"probes": probed.read("probes"), "dropped_pairs": probed.read("dropped")}
 
 
 def _curve(ranked: Ranked | None) -> pa.Table:
@@ -192,6 +201,7 @@ def _of_stage2(ranked: Ranked | None) -> dict[str, Any]:
         "precision": scored.setting("precision"),
         "prior": scored.setting("prior"),
         "stage2_sha256": scored.digest("model"),
+        "reads_z_t": scored.reads_z_t,
     }
 
 

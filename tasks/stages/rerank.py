@@ -27,7 +27,7 @@ from cir_core.ports import (
 )
 from cir_core.types import Precision
 from storage import schemas
-from storage.views import Fused, KeptTokens, Retrieved, Scored
+from storage.views import DroppedScores, Fused, KeptTokens, Retrieved, Scored
 from tasks.feed.image_tokens import Pictures, Plan, Seen
 from tasks.feed.references import KeptReferences
 from tasks.feed.token_cache import TokenCache, see_images
@@ -36,6 +36,7 @@ from tasks.models.opening import open_reranker
 from tasks.progress import Counter, count
 from tasks.shards import Part, Shard, part_name, parts, rows_in, slice_of
 from tasks.stages.asking import Asking, ask_by_texts, ask_with_z_t, require_seen
+from tasks.stages.choosing import IMAGES
 from tasks.stages.over_pictures import OverPictures
 from tasks.stages.scoring import Pairs, Rows, pairs_of, read_rows
 from tasks.stages.stage import Pass, ReadyPart, Work
@@ -203,6 +204,21 @@ class _Cost:
         begun, self._beginning = self._beginning, 0.0
         flops = begun + self.config.scoring_flops(load) + self._seeing * len(found)
         return Effort(images=len(found), pairs=len(mine), flops=round(flops))
+
+
+@dataclass(frozen=True)
+class RerankDropped(Rerank):
+    """The same of candidates that are a sample of what was dropped."""
+
+    makes = DroppedScores
+
+    @staticmethod
+    def effort(forecast: Forecast) -> Effort:
+        return forecast.scoring_of(IMAGES)
+
+    @staticmethod
+    def disk(counts: Counts, widths: Widths) -> int:
+        return 12 * IMAGES * counts.queries
 
 
 def open_scorer(

@@ -7,62 +7,25 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from cir_core.planning.effort import Effort, Forecast
-from cir_core.search.candidates import NONE_REMOVED, Candidates, best_of
+from cir_core.search.candidates import Candidates, best_of
 from cir_core.search.choice import IndexChoice
 from cir_core.search.indexes import open_index
 from cir_core.search.ranks import target_ranks
-from cir_core.search.scores import Gallery, pair_scores
-from storage.tables import rows_of, vectors_of
-from storage.views import Embedded, Encoded, Fused
+from cir_core.search.scores import pair_scores
+from storage.views import Embedded
 from tasks.machine import Machine
 from tasks.shards import part_name
-from tasks.stages.choosing import Asked, Choosing, within
-from tasks.stages.gallery import categories_by_gallery
+from tasks.stages.choosing import Choosing
+from tasks.stages.searching import Search, Vectors, searches, vectors_of
 from tasks.stages.stage import ReadyPart, Work
 
 SECONDS_PER_GALLERY = 0.05
 """Two parts are committed for each; categories that share one count once."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Vectors:
-    """Embeddings and whose they are."""
-
-    ids: pa.ChunkedArray
-    matrix: np.ndarray
-
-    def of(self, ids: pa.ChunkedArray) -> np.ndarray:
-        """The embeddings of these ids, all of which are there; no copy when they are all, in
-        order."""
-        rows = rows_of(ids, self.ids)
-        if np.array_equal(rows, np.arange(len(self.matrix))):
-            return self.matrix
-        return self.matrix[rows]
-
-    def among(self, ids: pa.ChunkedArray) -> "_Vectors":
-        """Those of these ids."""
-        there = rows_of(self.ids, ids) >= 0
-        if there.all():
-            return self
-        return _Vectors(self.ids.filter(pa.array(there)), self.matrix[there])
-
-    def with_one(self, table: pa.Table, key: str) -> pa.Table:
-        """The rows of a table whose id has an embedding."""
-        return table.filter(pa.array(rows_of(table[key], self.ids) >= 0))
-
-
-@dataclass(frozen=True)
-class _Search(Asked):
-    """What is asked of one gallery: the usable images and queries, and their embeddings."""
-
-    gallery: Gallery
-    asked: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -93,15 +56,7 @@ class Retrieve(Choosing):
 
     @contextmanager
     def open(self, machine: Machine) -> Iterator[Work]:
-        if self.embedded is None:
-            images = _vectors(self.encoded, "embeddings", "image_id")
-            asked = _vectors(self.fused, "queries", "query_id")
-        else:
-            seen = self.encoded.read("embeddings", ["image_id"])["image_id"]
-            fused = self.fused.read("queries", ["query_id"])["query_id"]
-            images = _vectors(self.embedded, "gallery", "image_id").among(seen)
-            asked = _vectors(self.embedded, "queries", "query_id").among(fused)
-        yield partial(self._search_each, images, asked)
+        yield partial(self._search_each, *vectors_of(self.encoded, self.fused, self.embedded))
 
     @staticmethod
     def effort(forecast: Forecast) -> Effort:
@@ -116,25 +71,20 @@ class Retrieve(Choosing):
         )
 
     def _search_each(
-        self, images: _Vectors, asked: _Vectors, shards: Sequence[str]
+        self, images: Vectors, asked: Vectors, shards: Sequence[str]
     ) -> Iterator[ReadyPart]:
         view, removes_reference = self.made, self.ingested.protocol.removes_reference
-        members, questions = self.ingested.read("gallery"), self.ingested.read("queries")
-        galleries = list(categories_by_gallery(self.ingested).items())
-        for shard in shards:
-            name, categories = galleries[int(shard)]
-            mine = images.with_one(within(members, "gallery", [name]), "image_id")["image_id"]
-            usable = asked.with_one(within(questions, "category", categories), "query_id")
-            most = len(mine) - removes_reference
+        for shard, work in zip(shards, searches(self.ingested, images, asked, shards), strict=True):
+            most = len(work.images) - removes_reference
             if self.k > most and not self.takes_all:
+                name = work.name
                 _log.warning("K=%d is larger than the gallery %s: %d images", self.k, name, most)
-            work = _Search(mine, usable, Gallery(images.of(mine)), asked.of(usable["query_id"]))
             chosen, targets = _search(work, self.k, self.index, removes_reference=removes_reference)
             effort = self._effort(work, chosen)
             yield ReadyPart(view, part_name("candidates", shard), chosen, effort)
             yield ReadyPart(view, part_name("targets", shard), targets)
 
-    def _effort(self, work: _Search, chosen: pa.Table) -> Effort:
+    def _effort(self, work: Search, chosen: pa.Table) -> Effort:
         """An index that does not look at every image has no FLOPs that are known."""
         queries, (images, width) = len(work.asked), work.gallery.vectors.shape
         flops = 0 if self.index.kind == "ivf" else 2 * width * images * queries
@@ -142,12 +92,10 @@ class Retrieve(Choosing):
 
 
 def _search(
-    work: _Search, k: int, index: IndexChoice, *, removes_reference: bool
+    work: Search, k: int, index: IndexChoice, *, removes_reference: bool
 ) -> tuple[pa.Table, pa.Table]:
     """Candidates, and ranks of targets."""
-    removed = np.full(len(work.asked), NONE_REMOVED)
-    if removes_reference:
-        removed = rows_of(work.queries["reference_id"], work.images)
+    removed = work.removed(removes_reference=removes_reference)
     found = open_index(work.gallery, index).search(work.asked, k=k, removed=removed)
     queries, images = work.pairs("targets")
     ranks = target_ranks(
@@ -161,13 +109,8 @@ def _search(
     return work.candidates(found, _subset(work)), work.targets(queries, images, ranks)
 
 
-def _subset(work: _Search) -> Candidates:
+def _subset(work: Search) -> Candidates:
     """The usable members of each query's subset, best first (ties: gallery order)."""
     queries, images = work.pairs("subset")
     scores = pair_scores(work.asked, work.gallery.vectors, queries, images)
     return best_of(queries, images, scores, k=max(1, len(images)))
-
-
-def _vectors(artifact: Encoded | Fused | Embedded, kind: str, key: str) -> _Vectors:
-    table = artifact.read(kind, columns=[key, "embedding"])
-    return _Vectors(table[key], vectors_of(table["embedding"]))
