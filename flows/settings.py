@@ -210,7 +210,7 @@ class Settings(BaseModel):
         End,
         About(
             "Where the run ends: encode, retrieve (stage 1 alone, with its report), rerank, "
-            "evaluate, or report (everything).",
+            "evaluate, report (all of a run), or analyse (what is asked beside it, too).",
             METHOD,
             changes_results=False,
         ),

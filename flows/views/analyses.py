@@ -1,8 +1,11 @@
 """What analyses say, on the terminal."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
+from flows.run import Run
+from flows.views.streams import put
 from flows.views.tables import Column, Console, print_line, print_table
 from flows.views.values import cell
 from tasks.results.analyses.analysis import Analysis, Numbers
@@ -28,7 +31,28 @@ def print_analysis(analysis: Analysis, console: Console) -> None:
         if text:
             print_line(console, text)
     for numbers in analysis.numbers:
-        _print_numbers(numbers, console)
+        if numbers.rows:
+            _print_numbers(numbers, console)
+
+
+def print_analyses(run: Run, analyses: Sequence[Analysis], console: Console) -> None:
+    """All of a run's, and where its files are."""
+    for analysis in analyses:
+        print_analysis(analysis, console)
+        print_line(console, "")
+    put(f"catalog: {run.catalog}")
+    put(f"report:  {run.report}")
+
+
+def analyses_summary(run: Run, analyses: Sequence[Analysis]) -> dict[str, Any]:
+    """For programs: each with its figures and numbers, and the SQL that gives them anew."""
+    return {
+        "run_id": run.run_id,
+        "catalog": str(run.catalog),
+        "report": str(run.report),
+        "made": run.made,
+        "analyses": [asdict(analysis) for analysis in analyses],
+    }
 
 
 def _print_numbers(numbers: Numbers, console: Console) -> None:

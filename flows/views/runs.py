@@ -45,7 +45,7 @@ def print_run(run: Run, console: Console) -> None:
 def file_lines(run: Run) -> list[str]:
     """Where everything lies."""
     lines = []
-    if run.until != "report":
+    if run.until not in ("report", "analyse"):
         width = max(map(len, run.artifacts)) + 2
         lines += [f"{stage + ':':{width}}{view.folder}" for stage, view in run.artifacts.items()]
     if run.files:

@@ -47,7 +47,7 @@ def test_every_end_is_made_of_known_stages() -> None:
     for made in MADE.values():
         mine = [name for name in made if name != "embeddings"]
         assert mine == [name for name in names if name in made]
-    assert {*names, *map(name_of, HANDED_OVER)} == {*MADE["report"]}
+    assert {*names, *map(name_of, HANDED_OVER)} == {*MADE["analyse"]}
 
 
 @pytest.mark.parametrize("until", ["encode", "evaluate"])

@@ -16,7 +16,7 @@ from flows.doors.cli.data import datasets, doctor, protocols
 from flows.doors.cli.labels import runs_ls, runs_name, runs_tag, runs_unname, runs_untag
 from flows.doors.cli.models import convert, train
 from flows.doors.cli.results import check_submission, export, sql
-from flows.doors.cli.runs import plan, run, run_to
+from flows.doors.cli.runs import analyse, plan, run, run_to
 from flows.ends import End
 from flows.views.streams import prepare_logging, put
 
@@ -37,7 +37,7 @@ _LOOK, _CHECK = "Look at results", "Check and settings"
 
 PANELS: dict[str, dict[str, Callable[..., None]]] = {
     "Run": {"run": run, "plan": plan, **_ENDED},
-    _LOOK: {"sql": sql, "choose-k": choose_k},
+    _LOOK: {"analyse": analyse, "choose-k": choose_k, "sql": sql},
     "Hand results on": {"export": export, "check-submission": check_submission},
     "Models": {"train": train, "ablate": ablate, "convert": convert},
     _CHECK: {"doctor": doctor, "datasets": datasets, "protocols": protocols},

@@ -31,9 +31,10 @@ def sql(
     """Ask the results in SQL.
 
     The catalog (DuckDB) has the tables runs, gallery_members, galleries, queries, target_ranks,
-    candidates, rankings, metrics, costs, problems, late_fusion_curve; views gallery, recall, mrr,
-    mean_average_precision, coverage, k_curve, rank_movement, failures, fused_scores, speeds,
-    gain_per_petaflop.
+    candidates, rankings, metrics, costs, problems, late_fusion_curve, probes, dropped_pairs; views
+    gallery, recall, mrr, mean_average_precision, coverage, k_curve, rank_movement, failures,
+    fused_scores, speeds, gain_per_petaflop, final_rankings, query_traits, pair_kinds, separation,
+    stage_agreement, occurrences.
 
     Tables are for eyes; CSV and JSON hold every value exactly.
     """

@@ -60,21 +60,40 @@ def plan(as_json: Json = False, **flags: Any) -> None:
         raise typer.Exit(OutOfSpace.exit_code)
 
 
+@takes(flags_of(*(name for name in Settings.model_fields if name != "until")))
+def analyse(as_json: Json = False, **flags: Any) -> None:
+    """Why a run answers as it does, and what to do about it.
+
+    Do negatives separate, what does z_t keep, does a query need both halves, which kinds of
+    queries fail, and why? Takes the options of `run`, and makes what is missing; what it asks the
+    models beside the run is kept, and is in the catalog and in the report from then on.
+    """
+    _run({**flags, "until": "analyse"}, as_json=as_json, tell=_tell_analyses)
+
+
 def _tell(result: Any, *, as_json: bool) -> None:
     from flows.views.runs import print_run, run_summary
     from flows.views.tables import open_console
 
-    if not result.made:
-        say("nothing to do: every stage was there already")
-    else:
-        say(f"made: {', '.join(result.made)}")
     if as_json:
         put_json(run_summary(result))
     else:
         print_run(result, open_console())
 
 
-def _run(flags: dict[str, Any], *, as_json: bool) -> None:
+def _tell_analyses(result: Any, *, as_json: bool) -> None:
+    from flows.views.analyses import analyses_summary, print_analyses
+    from flows.views.tables import open_console
+    from tasks.results.analyses.every import analyse as analyse_run
+
+    analyses = analyse_run(result.catalog, result.run_id)
+    if as_json:
+        put_json(analyses_summary(result, analyses))
+    else:
+        print_analyses(result, analyses, open_console())
+
+
+def _run(flags: dict[str, Any], *, as_json: bool, tell: Callable[..., None] = _tell) -> None:
     from flows.drift import require_unchanged
     from flows.origins import resolve
 
@@ -86,7 +105,11 @@ def _run(flags: dict[str, Any], *, as_json: bool) -> None:
         from flows.run import run_pipeline
 
         result = run_pipeline(settings, InProcess())
-    _tell(result, as_json=as_json)
+    if not result.made:
+        say("nothing to do: every stage was there already")
+    else:
+        say(f"made: {', '.join(result.made)}")
+    tell(result, as_json=as_json)
     require_unchanged(result)
 
 

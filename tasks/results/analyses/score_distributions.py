@@ -8,7 +8,8 @@ from tasks.results.analyses.analysis import Column, Figure, Numbers
 from tasks.results.analyses.wording import of_run, percent
 
 BINS = 40
-"""Over the scores of all kinds: the overlap of two distributions is counted in them."""
+"""Over the scores of targets and kept candidates; dropped images beyond are in the first and the
+last. The overlap of two distributions is counted in them."""
 
 KINDS = {"kept": "kept candidates", "dropped": "dropped images"}
 
@@ -24,10 +25,10 @@ edges AS (
   SELECT min(score) AS low,
          CASE WHEN min(score) < max(score)
               THEN (max(score) - min(score)) / {BINS} ELSE 1 END AS step
-  FROM scored
+  FROM scored WHERE kind <> 'dropped'
 ),
 counted AS (
-  SELECT kind, least({BINS - 1}, floor((score - low) / step))::INTEGER AS bin,
+  SELECT kind, greatest(0, least({BINS - 1}, floor((score - low) / step)))::INTEGER AS bin,
          min(low) AS low, min(step) AS step, count(*) AS n
   FROM scored, edges GROUP BY ALL
 ),
@@ -37,10 +38,15 @@ shares AS (
 """
 
 
+def _told(stage: str) -> str:
+    """Of stage1: stage 1."""
+    return stage.replace("stage", "stage ")
+
+
 def _overlap_sql(run: Mapping[str, Any], stage: str) -> str:
     return (
-        f"{_bins_sql(run, stage)}"
-        f"SELECT '{stage}' AS stage, n.kind AS negatives, sum(least(t.share, n.share)) AS overlap\n"
+        f"{_bins_sql(run, stage)}SELECT '{_told(stage)}' AS stage, n.kind AS negatives,\n"
+        "       sum(least(t.share, n.share)) AS overlap\n"
         "FROM shares t JOIN shares n USING (bin)\n"
         "WHERE t.kind = 'target' AND n.kind <> 'target' GROUP BY n.kind ORDER BY negatives DESC"
     )
@@ -53,8 +59,7 @@ def overlaps_of(catalog: OpenCatalog, run: Mapping[str, Any], stage: str) -> dic
 
 
 def told_of_overlap(overlaps: Mapping[str, Mapping[str, float]]) -> str:
-    names = {"stage1": "stage 1", "stage2": "stage 2"}
-    told = [f"{percent(of.get('kept', 0.0))} ({names[stage]})" for stage, of in overlaps.items()]
+    told = [f"{percent(of.get('kept', 0.0))} ({_told(stage)})" for stage, of in overlaps.items()]
     if not told:
         return ""
     return (
@@ -86,14 +91,13 @@ def histogram(catalog: OpenCatalog, run: Mapping[str, Any], stage: str) -> Figur
         "SELECT kind AS series, low + step * bin AS x, low + step * (bin + 1) AS x2, share AS y\n"
         "FROM shares ORDER BY series DESC, x"
     )
-    number = stage.removeprefix("stage")
     return Figure(
         kind="histogram",
-        x=f"stage {number}'s score",
+        x=f"{_told(stage)}'s score",
         y="share of its kind",
         rows=catalog.rows(sql),
         sql=sql,
-        described=f"Histograms of stage {number}'s scores: of targets, of kept candidates (hard "
+        described=f"Histograms of {_told(stage)}'s scores: of targets, of kept candidates (hard "
         "negatives), and of dropped images where some are scored.",
         is_percent=True,
     )

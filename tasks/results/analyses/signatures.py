@@ -39,7 +39,6 @@ def _table(run: Mapping[str, Any], signs: Sequence[Found]) -> Numbers:
             Column("share", "share", "percent"),
             Column("rule", "rule"),
             Column("numbers", "numbers"),
-            Column("advice", "what helps"),
         ],
         rows=[sign.row for sign in signs],
         sql=_table_sql(run),

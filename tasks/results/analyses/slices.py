@@ -20,7 +20,10 @@ SMALL = 100
 
 KS = 1, 10
 
-SLICES = """\
+NEAR = 0.95
+"""Cosine of the embeddings of a target and another image, from which that is a near-duplicate."""
+
+SLICES = f"""\
 SELECT run_id, query_id, unnest([
     'all queries',
     CASE WHEN has_negation THEN 'negation' ELSE 'no negation' END,
@@ -29,6 +32,7 @@ SELECT run_id, query_id, unnest([
     CASE WHEN changes <= 1 THEN 'changes: 1' WHEN changes <= 3 THEN 'changes: ' || changes
          ELSE 'changes: 4 or more' END,
     CASE WHEN target_has_copy THEN 'target: has a copy' END,
+    CASE WHEN target_neighbour_cosine >= {NEAR} THEN 'target: has a near-duplicate' END,
     CASE WHEN is_ambiguous THEN 'ambiguous: asked with other targets, too' END,
     CASE WHEN targets > 1 THEN 'several targets' END
 ]) AS slice FROM query_traits"""
@@ -184,6 +188,11 @@ def _advice(rows: Sequence[Row]) -> str:
         told.append("Short texts leave much open: their targets are some of many that fit.")
     if "target: has a copy" in worse:
         told.append("Copies of targets count as wrong answers: remove them, or label them, too.")
+    if "target: has a near-duplicate" in worse:
+        told.append(
+            f"Near-duplicates of targets (cosine {NEAR} or more) take their places: look whether "
+            "they are right answers, too."
+        )
     if "ambiguous: asked with other targets, too" in worse:
         told.append("Ambiguous queries have right answers that are not labelled: label them.")
     lost = [row["slice"] for row in rows if row["interval"] is not None and row["interval"][1] < 0]

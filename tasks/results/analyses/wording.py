@@ -5,6 +5,12 @@ from typing import Any
 
 from cir_core.metrics.significance import Interval
 
+NOT_ANALYSED = (
+    "this run's queries were asked nothing beside it: `cir-pipeline analyse`, with the options of "
+    "the run, does that"
+)
+"""What lacks for an analysis that needs the models."""
+
 
 def percent(fraction: float) -> str:
     """Of 0.1234: 12.3 %."""
