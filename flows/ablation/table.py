@@ -11,7 +11,7 @@ from cir_core.types import Depth, Pool
 from flows.ablation.trials import Trial
 from storage.views import Evaluated
 from tasks.planning.scoring_cost import ScoringCost
-from tasks.stages.evaluate import labelled_ranks
+from tasks.stages.target_ranks import labelled_ranks
 
 
 @dataclass(frozen=True)

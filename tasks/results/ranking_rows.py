@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from cir_core.submissions.formats import Stage
 from storage import schemas
 from storage.views import Evaluated
+from tasks.stages.target_ranks import last_order
 
 ROWS_AT_ONCE = 10_000
 """Rows that share an Arrow array: a text is repeated for each candidate, and one array of strings
@@ -17,10 +18,8 @@ holds 2 GB at most."""
 def read_rankings(evaluated: Evaluated) -> pa.Table:
     """The candidates in the run's last order: as re-ranked, or as stage 1 left them, which then
     have no score of stage 2."""
-    if evaluated.is_reranked:
-        return evaluated.ranked.read("rankings")
-    found = evaluated.candidates.read("candidates")
-    return found.append_column(schemas.RANK, found["stage1_rank"])
+    ranked = evaluated.ranked if evaluated.is_reranked else None
+    return last_order(evaluated.candidates, ranked)
 
 
 def ranking_rows(queries: pa.Table, rankings: pa.Table, stage: Stage = "stage2") -> pa.Table:

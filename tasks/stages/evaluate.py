@@ -4,31 +4,33 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cir_core.metrics.galleries import SearchedGallery, searched, together
 from cir_core.metrics.placing import (
-    AllTargetRanks,
     mean_average_precision,
     reciprocal_rank_metrics,
 )
 from cir_core.metrics.recall import (
     Metric,
-    TargetRanks,
     cirr_average,
     coverage_metrics,
     recall_metrics,
 )
 from cir_core.planning.effort import Effort
 from cir_core.protocols import Protocol
-from cir_core.types import Pool
 from storage import schemas
 from storage.views import Encoded, Evaluated, Ingested, Ranked, Retrieved
 from tasks.stages.gallery import categories_by_gallery, usable_images
 from tasks.stages.stage import ReadyPart, Stage
-from tasks.stages.target_ranks import NEVER, counted, labelled, labels_of, target_ranks
+from tasks.stages.target_ranks import (
+    all_target_ranks,
+    asked_of,
+    counted,
+    last_order,
+    target_ranks,
+)
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,9 @@ class Evaluate(Stage[Evaluated]):
 
     def work(self, shards: Sequence[str]) -> Iterator[ReadyPart]:
         protocol, galleries = self.ingested.protocol, _galleries(self.ingested, self.encoded)
-        targets, rankings = self.candidates.read("targets"), self._rankings()
-        queries = _asked(self.ingested)
+        targets = self.candidates.read("targets")
+        rankings = last_order(self.candidates, self.ranked)
+        queries = asked_of(self.ingested)
         metrics = _metrics(protocol, self.k, queries, targets, rankings)
         if self.ranked is None:
             metrics = [metric for metric in metrics if metric.stage == "stage1"]
@@ -73,31 +76,6 @@ class Evaluate(Stage[Evaluated]):
         effort = Effort(queries=queries.num_rows)
         yield ReadyPart(view, "metrics", pa.Table.from_pylist(rows, schemas.METRICS), effort)
         yield ReadyPart(view, "galleries", pa.Table.from_pylist(described, schemas.GALLERIES))
-
-    def _rankings(self) -> pa.Table:
-        """As stage 2 has them, or as stage 1 left them."""
-        if self.ranked is not None:
-            return self.ranked.read("rankings")
-        found = self.candidates.read("candidates")
-        return found.append_column("rank", found["stage1_rank"])
-
-
-def labelled_ranks(evaluated: Evaluated) -> tuple[list[str], dict[Pool, TargetRanks]]:
-    """The labelled queries of a run by id, in order, and where it ranks their targets, by pool:
-    what its recall is counted from. No subset where the protocol has none."""
-    ingested = evaluated.ingested
-    protocol, queries = ingested.protocol, _asked(ingested)
-    targets = evaluated.candidates.read("targets")
-    rankings = evaluated.ranked.read("rankings")
-    pools: tuple[Pool, ...] = ("gallery", "subset") if protocol.subset_ks else ("gallery",)
-    asked = counted(protocol, queries)
-    ranks = {pool: target_ranks(asked, targets, rankings, pool) for pool in pools}
-    return queries["query_id"].to_pylist(), ranks
-
-
-def _asked(ingested: Ingested) -> pa.Table:
-    """Labelled queries in the order of their ids."""
-    return labelled(ingested).sort_by("query_id")
 
 
 def _galleries(source: Ingested, encoded: Encoded) -> dict[str, SearchedGallery]:
@@ -134,7 +112,7 @@ def _metrics(
     metrics += coverage_metrics(gallery, k=k)
     metrics += reciprocal_rank_metrics(gallery)
     if protocol.map_ks:
-        every = _all_target_ranks(queries, targets, rankings)
+        every = all_target_ranks(queries, targets, rankings)
         metrics += mean_average_precision(every, ks=protocol.map_ks)
     if protocol.subset_ks:
         subset = target_ranks(queries, targets, rankings, "subset")
@@ -143,23 +121,3 @@ def _metrics(
         )
         metrics += cirr_average(gallery, subset)
     return metrics
-
-
-def _all_target_ranks(queries: pa.Table, targets: pa.Table, rankings: pa.Table) -> AllTargetRanks:
-    """Ranks of every target in the gallery; one that is no candidate keeps stage 1's rank."""
-    keys = ["query_id", "image_id"]
-    reranked = rankings.filter(pc.equal(rankings["pool"], "gallery")).select([*keys, "rank"])
-    joined = labels_of(queries).join(targets, keys).join(reranked, keys)
-    stage1 = pc.fill_null(joined["stage1_rank"], NEVER)
-    stage2 = pc.coalesce(joined["rank"], stage1)
-    ranks: dict[str, list[tuple[int, int]]] = {}
-    for query, before, after in zip(
-        joined["query_id"].to_pylist(), stage1.to_pylist(), stage2.to_pylist(), strict=True
-    ):
-        ranks.setdefault(query, []).append((before, after))
-    columns = [np.array(ranks[query]).T for query in queries["query_id"].to_pylist()]
-    return AllTargetRanks(
-        category=queries["category"].to_pylist(),
-        stage1=[before for before, _ in columns],
-        stage2=[after for _, after in columns],
-    )

@@ -44,10 +44,13 @@ def write_run(
     stage2: Scores | None,
     split: str = "val",
     pictures: Path | None = None,
+    annotations: str = "0" * 64,
+    model: str = "2" * 64,
 ) -> str:
     """The fingerprint of the run's evaluation. Queries that ``stage1`` lacks have no candidates;
     without ``stage2`` nothing is re-ranked. ``pictures`` is a folder to be filled with a picture an
-    image."""
+    image. Runs of one store that differ in their benchmark need other ``annotations``, in their
+    scores of stage 2 another ``model``."""
     home = LocalStore(store)
     settings = {
         "dataset": PROTOCOLS[protocol].dataset,
@@ -62,7 +65,7 @@ def write_run(
         "images": pa.Table.from_pylist([*_images(benchmark, pictures)], schemas.IMAGES),
         "problems": schemas.PROBLEMS.empty_table(),
     }
-    ingested = _write(store, Identity("ingest", 0, settings, {}), tables)
+    ingested = _write(store, Identity("ingest", 0, settings, {"annotations": annotations}), tables)
     seen = {"ingest": ingested, "model": "1" * 64}
     encoded = _write(
         store, Identity("encode", 0, {}, seen), {"problems": schemas.PROBLEMS.empty_table()}
@@ -92,7 +95,7 @@ def write_run(
             "rerank",
             0,
             {"precision": "fp32", "prior": 0.0},
-            {"retrieve": retrieved, "model": "2" * 64},
+            {"retrieve": retrieved, "model": model},
         ),
         {"scores": scores},
     )

@@ -11,6 +11,7 @@ import typer
 
 from flows.doors.cli.ablation import ablate
 from flows.doors.cli.choose_k import choose_k
+from flows.doors.cli.compare import compare
 from flows.doors.cli.config import config_show
 from flows.doors.cli.data import datasets, doctor, protocols
 from flows.doors.cli.labels import runs_ls, runs_name, runs_tag, runs_unname, runs_untag
@@ -37,7 +38,7 @@ _LOOK, _CHECK = "Look at results", "Check and settings"
 
 PANELS: dict[str, dict[str, Callable[..., None]]] = {
     "Run": {"run": run, "plan": plan, **_ENDED},
-    _LOOK: {"analyse": analyse, "choose-k": choose_k, "sql": sql},
+    _LOOK: {"analyse": analyse, "choose-k": choose_k, "compare": compare, "sql": sql},
     "Hand results on": {"export": export, "check-submission": check_submission},
     "Models": {"train": train, "ablate": ablate, "convert": convert},
     _CHECK: {"doctor": doctor, "datasets": datasets, "protocols": protocols},

@@ -1,0 +1,1 @@
+"""Several runs of the same queries beside each other."""
