@@ -131,7 +131,10 @@ def graph_of(
         ranked = rank.made
     evaluate = Evaluate(store, ingested, encoded, candidates, ranked, first.retrieve.k)
     stages += [evaluate, *_probes(inputs, first, evaluate, rerank)]
-    outputs: list[Output] = [Publish(evaluate.made), Report(evaluate.made, inputs.data_root)]
+    outputs: list[Output] = [
+        Publish(evaluate.made),
+        Report(evaluate.made, inputs.data_root, command=inputs.command),
+    ]
     if inputs.dataset.writes_ranked:
         outputs.append(Takeaway(evaluate.made))
     return Graph(

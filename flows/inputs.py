@@ -12,6 +12,7 @@ from cir_core.layers.precision import require_precision
 from cir_core.search.choice import IndexChoice
 from cir_core.search.indexes import require_available
 from cir_core.types import Depth, Precision, Scale
+from flows.command import command_of
 from flows.ends import End, is_measured, needs_stage2
 from flows.machine import find_device, find_workers
 from flows.own import complete, open_dataset
@@ -42,6 +43,8 @@ class Inputs:
     late_fusion: float | Literal["fit"] | None = None
     late_fusion_scores: Scale = "standardised"
     text_weight: float | None = None
+    command: tuple[str, ...] = ()
+    """That makes the same run again."""
 
     @property
     def models(self) -> dict[str, Path]:
@@ -58,6 +61,7 @@ def resolve_inputs(settings: Settings) -> Inputs:
     index or the first stage cannot be meant; PreflightError when the index needs FAISS or a GPU
     that is not there.
     """
+    given = settings
     store, settings = open_store(settings.store), complete(settings)
     dataset = open_dataset(settings)
     is_demo = settings.dataset == "demo"
@@ -110,6 +114,7 @@ def resolve_inputs(settings: Settings) -> Inputs:
         late_fusion=settings.late_fusion or None,  # 0 is stage 2's own order
         late_fusion_scores=settings.late_fusion_scores,
         text_weight=settings.text_weight,
+        command=command_of(given),
     )
 
 

@@ -102,7 +102,7 @@ def assert_a_good_run_follows(terminal: Terminal, fiq_run: Finished, store: Path
 VERBS = (
     "run", "encode", "retrieve", "filter", "rerank", "evaluate", "plan", "convert",
     "train", "sql", "export", "check-submission", "doctor",
-    "protocols", "datasets",
+    "protocols", "datasets", "check-run",
 )  # fmt: skip
 
 
@@ -773,3 +773,20 @@ def test_inputs_that_changed_are_told_after_the_results(
     assert json.loads(answer.out)["changed"] == ["data/a.png"]
     assert json.loads(answer.out)["recall"]
     assert "1 inputs have changed since they were used" in answer.err
+
+
+def test_a_run_is_checked_against_what_was_expected(
+    terminal: Terminal, fiq_run: Finished, tmp_path: Path
+) -> None:
+    beside = fiq_run.run.report.with_name("expected.toml")
+    same = terminal("check-run", "--expected", beside, "--store", fiq_run.store)
+    assert (same.code, same.out.count("ok of")) == (0, 2)
+    other = tmp_path / "other.toml"
+    other.write_text(beside.read_text(encoding="utf-8").replace("k = 6", "k = 7"), encoding="utf-8")
+    call = ("check-run", fiq_run.run.run_id, "--expected", other, "--store", fiq_run.store)
+    assert terminal(*call).code == 3
+    answer = terminal(*call, "--json")
+    told = json.loads(answer.out)
+    assert (answer.code, told["ok"]) == (3, False)
+    assert [one["name"] for one in told["facts"] if one["state"] != "ok"] == ["k"]
+    assert terminal("check-run", "--expected", tmp_path / "none").code == 2

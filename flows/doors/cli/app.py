@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from flows.doors.cli.ablation import ablate
+from flows.doors.cli.check_run import check_run
 from flows.doors.cli.choose_k import choose_k
 from flows.doors.cli.compare import compare
 from flows.doors.cli.config import config_show
@@ -41,7 +42,12 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
     _LOOK: {"analyse": analyse, "choose-k": choose_k, "compare": compare, "sql": sql},
     "Hand results on": {"export": export, "check-submission": check_submission},
     "Models": {"train": train, "ablate": ablate, "convert": convert},
-    _CHECK: {"doctor": doctor, "datasets": datasets, "protocols": protocols},
+    _CHECK: {
+        "check-run": check_run,
+        "doctor": doctor,
+        "datasets": datasets,
+        "protocols": protocols,
+    },
 }
 """The commands, as the help shows them. What each does, its docstring's first paragraph, is to fit
 in one line there: ``FIRST_LINE`` characters."""

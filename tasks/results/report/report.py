@@ -1,6 +1,5 @@
 """One self-contained HTML page a run: the numbers, the SQL behind them, and pictures of queries."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,8 @@ from storage.answers import reading
 from storage.catalog import CATALOG_FILE
 from storage.products import Product
 from tasks.results.album import MOST_FILES, PICTURE_BYTES
+from tasks.results.record.files import RECORD_FILES, record_of
+from tasks.results.record.files import VERSION as RECORD
 from tasks.results.report.analyses import analyses
 from tasks.results.report.charts import chart_data, figure_numbers
 from tasks.results.report.coverage import coverage
@@ -28,7 +29,7 @@ from tasks.results.report.verdict import verdict
 from tasks.stages.output import Output, content_of, folder_of
 
 VERSION = 10
-PAGE, NUMBERS = "index.html", "metrics.json"
+PAGE = "index.html"
 
 PAGE_SECONDS = 2.0
 """Beside pictures; 4 for Fashion-IQ's validation queries."""
@@ -56,12 +57,14 @@ neighbour's has it. ``templates/report.html.j2`` says in which order they stand.
 
 @dataclass(frozen=True)
 class Report(Output):
-    """``<store>/reports/<run>/index.html`` and ``metrics.json``, from the catalog; and the folder
-    ``pictures`` with as many larger pictures as are asked for (None: all), whose sums are part of
-    the receipt. A picture below ``root`` that is not what was ingested any more is not shown."""
+    """``<store>/reports/<run>/index.html``, and the run's record beside it, from the catalog; and
+    the folder ``pictures`` with as many larger pictures as are asked for (None: all), whose sums
+    are part of the receipt. A picture below ``root`` that is not what was ingested any more is not
+    shown. ``command`` makes the run again, where that is known."""
 
     root: Path
     pictures: int | None = MOST_FILES
+    command: tuple[str, ...] = ()
 
     name = "report"
     missing = "no sound page of this run"
@@ -71,7 +74,7 @@ class Report(Output):
     def product(self) -> Product:
         folder = self.evaluated.store.local(folder_of(self.evaluated))
         beside = [PICTURE_SUMS] if (folder / PICTURE_SUMS).exists() else []
-        return Product(folder, "report", str(VERSION), (PAGE, NUMBERS, *beside))
+        return Product(folder, "report", f"{VERSION}-{RECORD}", (PAGE, *RECORD_FILES, *beside))
 
     def write(self) -> Mapping[str, str]:
         evaluated, store = self.evaluated, self.evaluated.store
@@ -79,8 +82,9 @@ class Report(Output):
             (run,) = catalog.rows(f"SELECT * FROM runs WHERE run_id = '{evaluated.run_id}'")
             source = Source(evaluated, run, catalog, self.root, self.pictures)
             store.put_text(f"{folder_of(evaluated)}/{PAGE}", _page(source))
-            numbers = json.dumps(_numbers(source), indent=1, default=str) + "\n"
-        store.put_text(f"{folder_of(evaluated)}/{NUMBERS}", numbers)
+            record = record_of(catalog, evaluated, self.command, report=VERSION)
+        for file, text in record.items():
+            store.put_text(f"{folder_of(evaluated)}/{file}", text)
         return {evaluated.run_id: content_of(evaluated)}
 
     @staticmethod
@@ -117,11 +121,3 @@ def _page(source: Source) -> str:
     return Page(has_folder=made["queries"].has_folder).render(
         "report.html.j2", known | made, title=title, styles=STYLES
     )
-
-
-def _numbers(source: Source) -> dict[str, Any]:
-    tables = {
-        name: source.rows(f"SELECT * FROM {name} WHERE {source.of_run}")
-        for name in ("galleries", "problems", "metrics")
-    }
-    return {"report_version": VERSION, "run": source.run} | tables

@@ -1,0 +1,71 @@
+"""What is to be known of a run before its numbers are quoted."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+
+TRAINED = ("train", "selection")
+
+APPROXIMATE = "ivf"
+
+
+def caveats_of(run: Row, tables: Mapping[str, Sequence[Row]]) -> list[str]:
+    """Sentences, of a row of ``runs`` and its tables ``metrics``, ``problems`` and ``costs``; none
+    where there is nothing to say."""
+    return [*_of_data(run, tables), *_of_method(run), *_of_costs(tables["costs"])]
+
+
+def _of_data(run: Row, tables: Mapping[str, Sequence[Row]]) -> Iterator[str]:
+    if not tables["metrics"]:
+        yield "The queries have no labels: rankings were made, and nothing is measured."
+    if run["gallery_missing"]:
+        whole = run["gallery_images"] + run["gallery_missing"]
+        yield (
+            f"The gallery is short: {run['gallery_missing']:,} of {whole:,} images could not be "
+            "used. Recall in a smaller gallery is too high."
+        )
+    if tables["problems"]:
+        yield (
+            f"{len(tables['problems']):,} images or queries could not be used (the table "
+            "problems); such queries count as misses."
+        )
+    if run["dataset"] == "demo":
+        yield "The images are drawn: the numbers say nothing about photos."
+    if run["split"] in TRAINED:
+        yield f"The queries are of the split {run['split']}, which trainings use."
+
+
+def _of_method(run: Row) -> Iterator[str]:
+    if run["stage2_sha256"] is None:
+        yield "Nothing was re-ranked: every number is stage 1's."
+    if run["vector_index"] == APPROXIMATE:
+        yield "The index is approximate (ivf): a target may be missed that an exact search finds."
+    if run["first_stage"] == "candidates":
+        yield (
+            "The candidates are another system's: a target that its file lacks is a miss at every "
+            "k, and stage 1's recall is that file's."
+        )
+    if run["first_stage"] == "embeddings":
+        yield "The embeddings that were searched are another system's."
+    if run["precision"] not in (None, "fp32"):
+        yield (
+            f"Stage 2 computed in {run['precision']}: its scores, and ranks, depend on what is "
+            "scored together and on the device."
+        )
+    if run["late_fusion"] is not None:
+        fitted = run["late_fusion_fitted_on"]
+        where = f"fitted on {fitted}" if fitted else "given"
+        yield (
+            f"The final order is a late fusion: stage 2's score + {run['late_fusion']:g} x stage "
+            f"1's ({run['late_fusion_scores']}), the weight {where}."
+        )
+
+
+def _of_costs(costs: Sequence[Row]) -> Iterator[str]:
+    unknown = [row["stage"] for row in costs if not row["sittings"]]
+    partly = [row["stage"] for row in costs if row["sittings"] and row["recorded"] < 1]
+    if unknown:
+        yield f"What these stages took was not recorded: {', '.join(unknown)}."
+    if partly:
+        yield f"What these stages took is recorded in part, and was more: {', '.join(partly)}."

@@ -1,0 +1,31 @@
+"""The files of a run's record, which stand beside its page."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+from storage.answers import OpenCatalog
+from storage.views import Evaluated
+from tasks.results.record.expected import render
+from tasks.results.record.numbers import SCHEMA_FILE, document, schema_text
+from tasks.results.record.run_card import card
+
+NUMBERS, CARD, EXPECTED = "metrics.json", "run-card.md", "expected.toml"
+
+RECORD_FILES = (NUMBERS, SCHEMA_FILE, CARD, EXPECTED)
+
+VERSION = 1
+"""Raised when a file says something else of the same run."""
+
+
+def record_of(
+    catalog: OpenCatalog, evaluated: Evaluated, command: Sequence[str], *, report: int
+) -> Mapping[str, str]:
+    """The text of each file, by its name; as ``document``."""
+    content = document(catalog, evaluated, command, report=report)
+    numbers = json.dumps(content, indent=1, default=str) + "\n"
+    return {
+        NUMBERS: numbers,
+        SCHEMA_FILE: schema_text(),
+        CARD: card(json.loads(numbers)),
+        EXPECTED: render(evaluated),
+    }

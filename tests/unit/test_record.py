@@ -1,0 +1,222 @@
+"""What a run leaves for programs and to be cited: valid by its schema, whole, and no markup of
+anybody else."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+from jsonschema import Draft202012Validator
+
+from flows.command import command_of
+from flows.doors.cli.app import app
+from flows.origins import resolve
+from flows.settings import Settings
+from tasks.results.record.caveats import caveats_of
+from tasks.results.record.files import RECORD_FILES
+from tasks.results.record.numbers import schema_text
+from tasks.results.record.run_card import card
+from tests.support.small_benchmarks import Bench, Finished
+
+SCHEMA = json.loads(schema_text())
+
+
+def faults(document: Mapping[str, Any]) -> list[str]:
+    validator = Draft202012Validator(SCHEMA)
+    return [f"{list(one.path)}: {one.message}" for one in validator.iter_errors(document)]
+
+
+def numbers_of(finished: Finished) -> dict[str, Any]:
+    content = finished.run.report.with_name("metrics.json").read_text(encoding="utf-8")
+    document: dict[str, Any] = json.loads(content)
+    return document
+
+
+@pytest.fixture
+def document(fiq_run: Finished) -> dict[str, Any]:
+    return numbers_of(fiq_run)
+
+
+def test_the_schema_is_one_and_lies_beside_the_numbers(fiq_run: Finished) -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+    folder = fiq_run.run.report.parent
+    assert {path.name for path in folder.iterdir()} >= {*RECORD_FILES}
+    named = numbers_of(fiq_run)["$schema"]
+    assert (folder / named).read_text(encoding="utf-8") == schema_text()
+
+
+def test_numbers_are_valid_and_complete(fiq_run: Finished, cirr_run: Finished) -> None:
+    for finished in (fiq_run, cirr_run):
+        document, evaluated = numbers_of(finished), finished.run.evaluated
+        assert faults(document) == []
+        assert document["run"]["run_id"] == finished.run.run_id
+        assert len(document["metrics"]) == evaluated.read("metrics").num_rows
+        assert len(document["costs"]) == len(document["artifacts"])
+        assert all(one["made_with"]["torch"] for one in document["artifacts"])
+        assert document["artifacts"][-1]["content"] == evaluated.content
+        assert {row["stage"] for row in document["metrics"]} == {"stage1", "stage2", "gain"}
+
+
+def test_a_run_of_stage_1_alone_is_valid_and_told_as_such(fiq: Bench, tmp_path: Path) -> None:
+    run = fiq.run(tmp_path / "store", until="retrieve", run_name="alone", tags=("a", "b"))
+    text = run.report.with_name("metrics.json").read_text(encoding="utf-8")
+    document = json.loads(text)
+    assert faults(document) == []
+    assert document["label"] == {"name": "alone", "tags": ["a", "b"]}
+    assert document["gain_per_petaflop"] == []
+    told = run.report.with_name("run-card.md").read_text(encoding="utf-8")
+    assert "# Run card: alone" in told
+    assert "Nothing was re-ranked: every number is stage 1's." in told
+    assert "| stage 2 |" not in told
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("run", "run_id"), "x"),
+        (("metrics", 0, "stage"), "stage3"),
+        (("metrics", 0, "value"), 48.1),
+        (("metrics", 0, "metric"), "conditional_recall"),
+        (("galleries", 0, "sha256"), "ab"),
+        (("costs", 0, "seconds"), "fast"),
+        (("schema_version",), 2),
+    ],
+)
+def test_the_schema_refuses_what_is_wrong(
+    document: dict[str, Any], path: tuple[Any, ...], value: Any
+) -> None:
+    *folders, last = path
+    inner: Any = document
+    for name in folders:
+        inner = inner[name]
+    inner[last] = value
+    assert len(faults(document)) == 1
+    del inner[last]
+    assert len(faults(document)) == 1, "it is required"
+
+
+# --- the card
+
+
+def metadata(text: str) -> Any:
+    _, front, _ = text.split("---\n", 2)
+    return yaml.safe_load(front)
+
+
+def test_a_card_tells_what_a_hub_and_a_reader_ask(document: dict[str, Any]) -> None:
+    text = card(document)
+    (model,) = metadata(text)["model-index"]
+    (result,) = model["results"]
+    assert result["dataset"]["revision"] == document["run"]["gallery_sha256"]
+    (recall,) = [one for one in result["metrics"] if one["type"] == "recall_at_10"]
+    (row,) = [
+        one
+        for one in document["metrics"]
+        if (one["category"], one["stage"], one["metric"], one["k"])
+        == ("average", "stage2", "recall", 10)
+    ]
+    assert recall["value"] == round(100 * row["value"], 2)
+    for sha256 in (*document["facts"]["models"].values(), document["galleries"][0]["sha256"]):
+        assert sha256 in text
+    for expected in ("## Cost", "GFLOP", "check-run --expected expected.toml", "torch"):
+        assert expected in text
+
+
+HOSTILE = 'x|y\n# no\n---\n<script>"\\`*_[a](b)\u202e'
+
+
+def test_hostile_names_are_no_markup(document: dict[str, Any]) -> None:
+    document["label"] = {"name": HOSTILE, "tags": [HOSTILE]}
+    for row in (*document["metrics"], *document["galleries"]):
+        row["category"] = row["category"].replace("dress", HOSTILE)
+    text = card(document)
+    assert metadata(text)["model-index"][0]["name"] == HOSTILE
+    body = text.split("---\n\n", 1)[1]
+    assert "<script>" not in body
+    assert "\n# no" not in body
+    tables = [line for line in body.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in tables if "recall@10" in line} == {5, 7}
+
+
+def test_without_labels_nothing_is_measured(document: dict[str, Any]) -> None:
+    document |= {"metrics": [], "gain_per_petaflop": []}
+    document["caveats"] = caveats_of(document["run"], document)
+    assert faults(document) == []
+    text = card(document)
+    assert metadata(text) == {"tags": ["composed-image-retrieval"]}
+    assert "The queries have no labels: nothing is measured." in text
+
+
+def test_costs_that_are_unknown_or_known_in_part_are_told(document: dict[str, Any]) -> None:
+    rerank, rank = (
+        next(row for row in document["costs"] if row["stage"] == stage)
+        for stage in ("rerank", "rank")
+    )
+    rerank |= {"recorded": 0.5}
+    rank |= dict.fromkeys(rank, None) | {"stage": "rank", "sittings": 0, "recorded": 0.0}
+    document["caveats"] = caveats_of(document["run"], document)
+    assert "What these stages took was not recorded: rank." in document["caveats"]
+    text = card(document)
+    assert f"≥ {rerank['pairs']:,}" in text
+    assert "Together" not in text
+
+
+def test_caveats_of_each_kind(document: dict[str, Any]) -> None:
+    run = document["run"] | {
+        "gallery_missing": 2,
+        "vector_index": "ivf",
+        "first_stage": "candidates",
+        "precision": "bf16",
+        "split": "selection",
+        "late_fusion": 0.5,
+        "late_fusion_scores": "raw",
+        "late_fusion_fitted_on": None,
+    }
+    problems = [{"item": "a", "kind": "missing", "message": "b"}]
+    told = " ".join(caveats_of(run, document | {"problems": problems}))
+    for word in ("short: 2 of", "1 images or queries", "approximate", "bf16", "selection", "file"):
+        assert word in told
+    assert "0.5 x stage 1's (raw), the weight given" in told
+
+
+# --- the command
+
+
+def parsed(words: tuple[str, ...]) -> Settings:
+    """As the terminal reads them."""
+    command = typer.main.get_command(app).commands["run"]  # type: ignore[attr-defined]
+    with command.make_context("run", list(words[2:])) as context:
+        flags = {name: value for name, value in context.params.items() if name != "as_json"}
+    flags = {name: value or None if value == () else value for name, value in flags.items()}
+    return resolve(flags, {}).settings
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"dataset": "fiq", "data_root": "/data", "stage1": "a b", "stage2": "~/c", "k": "all"},
+        {"categories": ("dress", "shirt"), "protocol": "fiq-union-kept", "split": "test"},
+        {"late_fusion": "fit", "late_fusion_scores": "raw", "precision": "bf16"},
+        {"late_fusion": 0.25, "text_weight": 0.5, "index": "ivf", "nlist": 4, "nprobe": 2},
+        {"dataset": "./own", "queries": "-q.csv", "name": "--name", "allow_missing": 3},
+        {"candidates": "/c.trec", "until": "retrieve"},
+        {"embeddings": "e"},
+    ],
+    ids=str,
+)
+def test_a_command_makes_the_same_run(values: dict[str, Any], tmp_path: Path) -> None:
+    settings = resolve(values, {}).settings
+    assert parsed(command_of(settings)) == settings
+
+
+def test_a_command_leaves_out_where_and_how_fast(tmp_path: Path) -> None:
+    settings = Settings.model_validate(
+        {"store": tmp_path, "device": "cpu", "batch": 7, "workers": 2, "run_name": "x"}
+    )
+    assert command_of(settings) == ("cir-pipeline", "run")
+    home = Settings.model_validate({"stage1": Path.home() / "m"})
+    assert command_of(home)[-2:] == ("--stage1", "~/m")
