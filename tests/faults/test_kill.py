@@ -57,14 +57,20 @@ def kept_parts(store: Path) -> dict[Path, tuple[int, int]]:
 
 
 def tables(store: Path) -> dict[str, list[tuple[Any, ...]]]:
-    """Everything in the catalog, sorted; without the time of making."""
+    """Everything in the catalog, sorted; without when and how fast it was made."""
     names = query(store / "cir.duckdb", "SELECT table_name FROM duckdb_tables()")[1]
     shown = {name: "* EXCLUDE created_at" if name == "runs" else "*" for (name,) in names}
-    assert shown.keys() >= {"runs", "rankings", "metrics"}
+    assert shown.keys() >= {"runs", "rankings", "metrics", "costs"}
+    del shown["costs"]
     return {
         name: query(store / "cir.duckdb", f"SELECT {columns} FROM {name} ORDER BY ALL")[1]
         for name, columns in shown.items()
     }
+
+
+def recorded(store: Path) -> dict[str, float]:
+    """By stage, the share of its parts whose making is recorded."""
+    return dict(query(store / "cir.duckdb", "SELECT stage, recorded FROM costs")[1])
 
 
 def parts(store: Path) -> dict[str, bytes]:
@@ -99,6 +105,8 @@ def test_a_run_that_is_killed_again_and_again_ends_like_an_undisturbed_one(
     assert fiq.run(calm).run_id == run.run_id
     assert tables(store) == tables(calm)
     assert parts(store) == parts(calm)
+    assert min(recorded(calm).values()) == 1
+    assert recorded(store)["rerank"] < 1, "what a kill let nobody record is told"
     left = {path.name for path in (store / "artifacts").glob("*/*/*")} - {
         path.name for path in (calm / "artifacts").glob("*/*/*")
     }
