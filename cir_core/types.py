@@ -122,8 +122,9 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 """In which stage 2 computes. ``tf32`` keeps fp32 numbers and rounds what enters a matrix product to
 10 bits; the last two halve memory and traffic, too. All but fp32 change scores."""
 
-Depth = int | Literal["all"]
-"""How many candidates stage 1 keeps for a query: the best so many, or all of its gallery."""
+Depth = int | Literal["all", "auto"]
+"""How many candidates stage 1 keeps for a query: the best so many, all of its gallery, or as many
+as the query needs."""
 
 Keeping = Literal["auto", "cache", "recompute"]
 """``cache`` keeps image tokens in the store first and reads them; ``auto`` reads them where they

@@ -14,7 +14,7 @@ from cir_core.errors import CheckpointRefused, UsageError
 from cir_core.families import PUBLISHED_RETRIEVER
 from cir_core.planning.disk import Counts
 from cir_core.ports import RetrieverConfig
-from cir_core.types import Benchmark, Depth, Split
+from cir_core.types import Benchmark, Split
 from flows.engines.choice import find_home
 from flows.engines.prefect_api import Configuration, fault_of
 from flows.graph import STAGES
@@ -105,15 +105,17 @@ def _examine_dataset(settings: Settings, splits: Sequence[Split], *, decode: boo
     if not copy.benchmarks:
         return _Dataset(copy.findings)
     usual: Split = "val" if "val" in copy.benchmarks else next(iter(copy.benchmarks))
-    needed = _needed(
-        copy.benchmarks[usual], settings, settings.k or dataset.k, ranked=dataset.writes_ranked
-    )
+    # How many an adaptive K is, stage 1 tells.
+    k = dataset.k if settings.k is None or settings.k == "auto" else settings.k
+    needed = _needed(copy.benchmarks[usual], settings, k, ranked=dataset.writes_ranked)
     model = _stage1(settings)
     texts = judge_texts(usual, copy.benchmarks[usual].queries, model) if model else []
     return _Dataset([*copy.findings, *texts], needed)
 
 
-def _needed(benchmark: Benchmark, settings: Settings, k: Depth, *, ranked: bool) -> int:
+def _needed(
+    benchmark: Benchmark, settings: Settings, k: int | Literal["all"], *, ranked: bool
+) -> int:
     """Bytes that a run on this split adds, with the given models or ones of published size."""
     model = _stage1(settings) or PUBLISHED_RETRIEVER
     texts = [text for one in benchmark.queries for text in (one.text, one.other_text) if text]

@@ -8,8 +8,9 @@ _STAGE1 = ("ingest", "tokens", "encode", "fuse")
 _OUTPUTS = ("publish", "report", "ranked")
 _PROBES = ("dropped", "dropped_scores", "probe")
 
-_CHOOSING = ("embeddings", "retrieve")
-"""Of a first stage that is handed over, its embeddings come first."""
+_CHOOSING = ("embeddings", "threshold", "retrieve")
+"""Of a first stage that is handed over, its embeddings come first; then what K depends on, where it
+is adaptive."""
 
 MADE: dict[End, tuple[str, ...]] = {
     "encode": _STAGE1,

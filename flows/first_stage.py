@@ -8,7 +8,7 @@ from typing import Any
 from cir_core.errors import UsageError
 from flows.inputs import Inputs
 from storage.sources.embeddings import FILES
-from storage.views import Ingested
+from storage.views import Embedded, Ingested
 from tasks.stages.choosing import Choosing
 from tasks.stages.encode import Encode
 from tasks.stages.fuse import Fuse
@@ -17,7 +17,9 @@ from tasks.stages.handed_over import Split, read_handed_over
 from tasks.stages.read_candidates import ReadCandidates
 from tasks.stages.read_embeddings import ReadEmbeddings, read_vectors
 from tasks.stages.retrieve import Retrieve
+from tasks.stages.retrieve_within import RetrieveWithin
 from tasks.stages.stage import Stage
+from tasks.stages.threshold import Threshold, require_enough
 
 _log = logging.getLogger(__name__)
 
@@ -27,23 +29,31 @@ def choosing_of(
 ) -> tuple[Sequence[Stage[Any]], Choosing]:
     """The stage that chooses candidates, and what is made before it. Reads what is handed over and
     checks it against the split, hours before it is used; raises as ``read_handed_over`` and
-    ``read_vectors``."""
+    ``read_vectors``, and of an adaptive K as ``require_enough``."""
     store, seen = inputs.store, (ingested, encode.made, fuse.made)
     if inputs.candidates is not None:
         found = read_handed_over(inputs.candidates, Split(ingested))
         _tell(found.notes)
+        assert inputs.k != "auto", "it is refused before"
         k = found.deepest if inputs.k == "all" else inputs.k
         if k > found.deepest:
             _log.warning("K=%d, and no query has more than %d candidates", k, found.deepest)
         return (), ReadCandidates(store, *seen, k, inputs.candidates, found.digest)
-    k = largest_gallery(ingested) if inputs.k == "all" else inputs.k
-    embedded, read = None, []
+    embedded: Embedded | None = None
+    read: list[Stage[Any]] = []
     if inputs.embeddings is not None:
         vectors = read_vectors(inputs.embeddings, ingested)
         _tell(vectors.notes)
-        read = [ReadEmbeddings(store, ingested, inputs.embeddings, vectors.digest)]
-        embedded = read[0].made
+        reading = ReadEmbeddings(store, ingested, inputs.embeddings, vectors.digest)
+        read, embedded = [reading], reading.made
+    if inputs.k == "auto":
+        assert inputs.assurance is not None, "it goes with an adaptive K"
+        require_enough(ingested, inputs.assurance)
+        threshold = Threshold(store, *seen, embedded, inputs.assurance)
+        within = RetrieveWithin(store, *seen, inputs.k, threshold.made, embedded)
+        return [*read, threshold], within
     takes_all = inputs.k == "all"
+    k = largest_gallery(ingested) if inputs.k == "all" else inputs.k
     return read, Retrieve(store, *seen, k, inputs.index, embedded, takes_all)
 
 

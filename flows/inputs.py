@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 
+from cir_core.conformal import Assurance
 from cir_core.datasets.registry import Dataset
 from cir_core.errors import UsageError
 from cir_core.layers.precision import require_precision
@@ -20,11 +21,14 @@ from flows.settings import Settings, demo_root, shipped_model
 from storage.store import Store, open_store
 from tasks.machine import Machine
 
+COVERAGE = 0.95
+"""Asked of an adaptive K by itself."""
+
 
 @dataclass(frozen=True)
 class Inputs:
     """Without ``categories``, all are meant. A run that ends before any pair is scored has no
-    ``stage2``, whatever was given."""
+    ``stage2``, whatever was given; one whose K is no ``auto`` has no ``assurance``."""
 
     store: Store
     dataset: Dataset
@@ -43,6 +47,7 @@ class Inputs:
     late_fusion: float | Literal["fit"] | None = None
     late_fusion_scores: Scale = "standardised"
     text_weight: float | None = None
+    assurance: Assurance | None = None
     command: tuple[str, ...] = ()
     """That makes the same run again."""
 
@@ -86,6 +91,7 @@ def resolve_inputs(settings: Settings) -> Inputs:
     k = settings.k or ("all" if settings.candidates else dataset.k)
     if k == "all":
         index.require_all()
+    assurance = _assurance(settings)
     require_available(index)
     if needs_stage2(settings.until):
         require_precision(settings.precision, torch.device(device))
@@ -114,8 +120,30 @@ def resolve_inputs(settings: Settings) -> Inputs:
         late_fusion=settings.late_fusion or None,  # 0 is stage 2's own order
         late_fusion_scores=settings.late_fusion_scores,
         text_weight=settings.text_weight,
+        assurance=assurance,
         command=command_of(given),
     )
+
+
+def _assurance(settings: Settings) -> Assurance | None:
+    """What is asked of an adaptive K. Raises UsageError for one of candidates that are given or not
+    found exactly, and for what is asked of a number."""
+    asked = [name for name in ("coverage", "risk") if getattr(settings, name) is not None]
+    if settings.k == "auto":
+        if settings.index != "exact":
+            raise UsageError(
+                f"-k auto searches exactly, without --index {settings.index}",
+                cause="an index that may not see all images does not tell which lie within reach",
+                remedy="leave out --index, or pass a number of candidates: -k 50",
+            )
+        return Assurance(settings.coverage or COVERAGE, settings.risk)
+    if asked:
+        raise UsageError(
+            f"{' and '.join(f'--{name}' for name in asked)} without -k auto",
+            cause="a number of candidates is not chosen by what it covers",
+            remedy="pass -k auto; `cir-pipeline choose-k` tells what each K of a run covers",
+        )
+    return None
 
 
 def _stage2(settings: Settings) -> Path | None:
@@ -177,6 +205,7 @@ def _require_one_first_stage(settings: Settings) -> None:
             )
         return
     stray = ["--embeddings"] * (settings.embeddings is not None)
+    stray += ["-k auto"] * (settings.k == "auto")
     stray += ["--index"] * (settings.index != "exact")
     stray += weight
     if stray:

@@ -9,9 +9,9 @@ import pyarrow as pa
 
 from cir_core.planning.effort import Effort, Forecast, Speeds, Workload, together
 from flows.engines.engine import InProcess
-from flows.graph import STAGES, Declared, declared, graph_of, name_of
+from flows.graph import STAGES, Declared, Filtering, declared, graph_of, name_of
 from flows.inputs import Inputs, resolve_inputs
-from flows.inventory import take_inventory
+from flows.inventory import Inventory, take_inventory
 from flows.labelling import require_name
 from flows.run import (
     check_models,
@@ -31,9 +31,10 @@ from tasks.planning.calibrate import calibrate
 from tasks.planning.standing import State, standing_of
 from tasks.planning.timing import Sample
 from tasks.planning.workload import count_workload, reading_of_pairs
-from tasks.stages.choosing import Choosing
 from tasks.stages.ingest import Ingest
 from tasks.stages.read_candidates import ReadCandidates
+from tasks.stages.retrieve_within import RetrieveWithin
+from tasks.stages.threshold import Threshold
 from tasks.stages.tokens import Tokens
 
 MET = ("images", "queries", "pairs")
@@ -57,7 +58,8 @@ class Plan:
     models' hashes, and finding out what is there. ``published_flops`` is what the published loop
     would spend on the pairs that are left; the stage ``rerank`` tells what the engine does, the ViT
     included. ``with_cache`` is all of the stages with ``--tokens cache``, None where that changes
-    nothing. ``free`` bytes are on the disk."""
+    nothing. ``free`` bytes are on the disk. ``assumed_k`` candidates a query are counted where K is
+    adaptive and stage 1 has not been run, which tells how many there are."""
 
     stages: Sequence[Planned]
     device: str
@@ -66,6 +68,7 @@ class Plan:
     published_flops: int
     speeds: Speeds
     with_cache: Effort | None
+    assumed_k: int | None = None
 
     @property
     def total(self) -> Effort:
@@ -123,22 +126,17 @@ def make_plan(settings: Settings, *, started: float) -> Plan:
         encoded = None if found.lacks("encode", "fuse") else first.encode.made
         if encoded is not None:
             stop_on_problems(problems_of(ingested, first), settings.allow_missing)
-        count = partial(
-            count_workload,
-            ingested,
-            k=first.retrieve.k,
-            encoded=encoded,
-            candidates=_chosen(first.retrieve, is_made=found.has("retrieve")),
-        )
+        k, chosen = first.retrieve.k, _chosen(found, first, is_encoded=encoded is not None)
+        most = inputs.dataset.k if k == "auto" else k
+        count = partial(count_workload, ingested, k=most, encoded=encoded, candidates=chosen)
         work, reading = count(stage1), reading_of_pairs(stage1, stage2)
         asked = work if reading is stage1 else count(reading)
         speeds = Speeds()
         if found.lacks("encode", "fuse", "retrieve", "rerank", "dropped_scores", "probe"):
-            speeds = _calibrate(inputs, ingested, work, first.retrieve.k)
+            speeds = _calibrate(inputs, ingested, work, most)
     of_run = Forecast(work, asked, found.left(graph), stage1, stage2, speeds, inputs.machine.tokens)
     of_cache = replace(of_run, tokens="cache")
-    stages = declared(graph)
-    efforts, cached = efforts_of(of_run, stages), efforts_of(of_cache, stages)
+    efforts, cached = (efforts_of(one, declared(graph)) for one in (of_run, of_cache))
     with_cache = None if cached.items() <= efforts.items() else together(cached.values())
     published = of_run.published_flops()
     efforts["ingest"] = replace(Ingest.effort(of_run), seconds=engine.seconds["ingest"])
@@ -162,13 +160,20 @@ def make_plan(settings: Settings, *, started: float) -> Plan:
         published_flops=published,
         speeds=speeds,
         with_cache=with_cache,
+        assumed_k=most if k == "auto" and chosen is None else None,
     )
 
 
-def _chosen(stage: Choosing, *, is_made: bool) -> pa.Table | None:
+def _chosen(found: Inventory, first: Filtering, *, is_encoded: bool) -> pa.Table | None:
     """The candidates, as far as they are known."""
-    if is_made:
+    stage = first.retrieve
+    if found.has("retrieve"):
         return stage.made.read("candidates")
+    if isinstance(stage, RetrieveWithin) and is_encoded:
+        *before, threshold = first.read
+        assert isinstance(threshold, Threshold)
+        is_searchable = all(one.made.is_done for one in before)
+        return stage.known(threshold.known()) if is_searchable else None
     return stage.known() if isinstance(stage, ReadCandidates) else None
 
 

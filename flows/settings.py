@@ -130,13 +130,32 @@ class Settings(BaseModel):
         ),
     ] = None
     k: Annotated[
-        PositiveInt | Literal["all"] | None,
+        PositiveInt | Literal["all", "auto"] | None,
         About(
-            "Candidates per query: a number, or all of its gallery.",
+            "Candidates per query: a number, all of its gallery, or auto: as many as it needs, "
+            "calibrated on labelled queries.",
             METHOD,
             changes_results=True,
             default="the dataset's",
             flags=("-k", "--k"),
+        ),
+    ] = None
+    coverage: Annotated[
+        Annotated[float, Field(gt=0, lt=1)] | None,
+        About(
+            "With -k auto: the share of queries whose target shall be among their candidates.",
+            METHOD,
+            changes_results=True,
+            default="0.95",
+        ),
+    ] = None
+    risk: Annotated[
+        Annotated[float, Field(gt=0, lt=1)] | None,
+        About(
+            "With -k auto: the probability that calibration is unlucky and the share is lower.",
+            METHOD,
+            changes_results=True,
+            default="none: the share is met on average",
         ),
     ] = None
     index: Annotated[

@@ -35,7 +35,8 @@ RUNS = table(
     column("dataset", TEXT, "by its name, or a folder of one's own"),
     column("split", TEXT, "train, val, test"),
     column("protocol", TEXT, "what the numbers mean: gallery, reference, captions, averages"),
-    column("k", INTEGER, "candidates per query"),
+    column("k", INTEGER, "candidates per query; the most of any, where K is adaptive"),
+    schemas.COVERAGE_ASKED,
     column("first_stage", TEXT, "that chose them: stage1; or candidates, embeddings: from files"),
     column("first_stage_sha256", TEXT, "of what was read of its files", nullable=True),
     column(
@@ -133,6 +134,8 @@ CATALOG = {
     "metrics": schemas.METRICS,
     "costs": schemas.COSTS,
     "late_fusion_curve": schemas.FUSION_CURVE,
+    "adaptive_k": schemas.THRESHOLDS,
+    "calibration": schemas.CALIBRATION,
     "problems": schemas.PROBLEMS,
     "probes": schemas.PROBES,
     "dropped_pairs": schemas.DROPPED_PAIRS,

@@ -85,6 +85,39 @@ TARGET_RANKS = table(
     *(QUERY_ID, IMAGE_ID, STAGE1_RANK),
 )
 
+COVERAGE_ASKED = column(
+    "coverage_asked", NUMBER, "of an adaptive K, a fraction; NULL: K is a number", nullable=True
+)
+
+CALIBRATION = table(
+    "Labelled queries that the thresholds of an adaptive K are calibrated with.",
+    QUERY_ID,
+    column("fold", INTEGER, "0 or 1: the half of its gallery's labelled queries"),
+    column(
+        "gap",
+        NUMBER,
+        "by how much the best of its targets scores lower than its best image; infinite: none can "
+        "be found",
+    ),
+)
+
+THRESHOLDS = table(
+    "How far below its best score a query's candidates reach, where K is adaptive.",
+    GALLERY_NAME,
+    column(
+        "fold",
+        INTEGER,
+        "of the queries asked with it, which the other one calibrated; NULL: of those without "
+        "label, which all labelled ones did",
+        nullable=True,
+    ),
+    column("n", INTEGER, "queries behind it"),
+    COVERAGE_ASKED,
+    column("risk", NUMBER, "asked for; NULL: the coverage holds on average", nullable=True),
+    column("threshold", NUMBER, "candidates score the best score less this, or more"),
+    column("guarantee", TEXT, "what that assures of a query of the same gallery and source"),
+)
+
 SCORES = table("Stage 2's score of each candidate.", QUERY_ID, IMAGE_ID, STAGE2_SCORE)
 
 RANKINGS = table(

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cir_core.protocols import PROTOCOLS, Protocol
 from cir_core.types import FirstStage, Scale
@@ -19,6 +20,9 @@ from storage.store import Store
 Parts = Mapping[str, pa.Schema]
 """Kinds of parts, in the order in which the manifest tells them: the columns of each; none where
 parts are arrays."""
+
+ADAPTIVE = "auto"
+"""In place of K, where it is a query's own."""
 
 Viewed = TypeVar("Viewed", bound="View")
 
@@ -132,6 +136,16 @@ class KeptTokens(View):
     holds: ClassVar[Parts] = {"tokens": pa.schema([]), "problems": schemas.PROBLEMS}
 
 
+class Thresholds(View):
+    """How far below its best score a query's candidates reach, where K is adaptive."""
+
+    stage = "threshold"
+    holds: ClassVar[Parts] = {
+        "calibration": schemas.CALIBRATION,
+        "thresholds": schemas.THRESHOLDS,
+    }
+
+
 class Retrieved(View):
     """Stage 1's choice for each query, and where its targets are."""
 
@@ -156,6 +170,20 @@ class Retrieved(View):
     def embedded(self) -> Embedded | None:
         """What was searched in place of stage 1's own embeddings. Raises as ``setting``."""
         return self._made_of(Embedded) if self.first_stage == Embedded.stage else None
+
+    @property
+    def thresholds(self) -> Thresholds | None:
+        """Where K is adaptive. Raises as ``setting``."""
+        return self._made_of(Thresholds) if Thresholds.stage in self.identity()["inputs"] else None
+
+    def ks(self) -> np.ndarray:
+        """How many candidates each query has, CIRR's subset aside; of those that have any."""
+        pools = self.read("candidates", ["query_id", "pool"])
+        mine = pools.filter(pc.equal(pools["pool"], "gallery"))
+        counts: np.ndarray = (
+            mine.group_by("query_id").aggregate([([], "count_all")])["count_all"].to_numpy()
+        )
+        return counts
 
     @property
     def encoded(self) -> Encoded:
@@ -244,6 +272,12 @@ class Evaluated(View):
     @property
     def candidates(self) -> Retrieved:
         return self._made_of(Retrieved)
+
+    @property
+    def deepest(self) -> int:
+        """K; where it is adaptive, the most that any query has."""
+        k = self.setting("k")
+        return int(self.candidates.ks().max(initial=0)) if k == ADAPTIVE else k
 
     @property
     def is_reranked(self) -> bool:

@@ -81,10 +81,12 @@ def per_stage(
     ]
 
 
-def coverage_metrics(ranks: TargetRanks, *, k: int) -> list[Metric]:
-    """Share of queries with a target among the K candidates: the ceiling of stage 2's recall."""
+def coverage_metrics(ranks: TargetRanks, *, k: int | Int[np.ndarray, " query"]) -> list[Metric]:
+    """Share of queries with a target among the K candidates: the ceiling of stage 2's recall. Where
+    each query has its own K, at k 0."""
     hits = (ranks.stage1 <= k).astype(float)
-    return _per_category(ranks.category, hits, "stage1", "gallery", "coverage", k)
+    at = k if isinstance(k, int) else 0
+    return _per_category(ranks.category, hits, "stage1", "gallery", "coverage", at)
 
 
 def cirr_average(gallery: TargetRanks, subset: TargetRanks) -> list[Metric]:

@@ -51,6 +51,11 @@ def _plan_lines(plan: Plan) -> list[str]:
         "and to look what is there",
         f"disk: {prefixed(plan.total.bytes)}B of {prefixed(plan.free)}B free",
     ]
+    if plan.assumed_k:
+        lines.append(
+            f"pairs are counted as {plan.assumed_k} candidates a query: with -k auto their number "
+            "is known once stage 1 has run (`cir-pipeline retrieve`)"
+        )
     if plan.with_cache:
         seconds, size = plan.start + plan.with_cache.seconds, plan.with_cache.bytes
         lines.append(f"with --tokens cache: {duration(seconds)}, {prefixed(size)}B")

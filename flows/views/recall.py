@@ -69,12 +69,34 @@ def gallery_rows(run: Run) -> list[dict[str, Any]]:
 
 def gallery_lines(run: Run) -> list[str]:
     """How it was ranked, what was searched, and loudly what could not be."""
-    lines = late_fusion_lines(run)
+    lines = adaptive_lines(run) + late_fusion_lines(run)
     for gallery in gallery_rows(run):
         images, missing = gallery["images"], gallery["missing"]
         short = f"SHORT: {images} of {images + missing}" if missing else f"{images}"
         lines.append(f"gallery {gallery['category']}: {short} images, {gallery['sha256'][:16]}")
     return lines + problem_lines(run)
+
+
+def adaptive_rows(run: Run) -> list[dict[str, Any]]:
+    """By which thresholds K was chosen, gallery by gallery; none where it is a number."""
+    found = run.evaluated.candidates.thresholds
+    rows: list[dict[str, Any]] = [] if found is None else found.read("thresholds").to_pylist()
+    return rows
+
+
+def adaptive_lines(run: Run) -> list[str]:
+    """How many candidates there are, where K is adaptive, and what that assures."""
+    rows, ks = adaptive_rows(run), run.evaluated.candidates.ks()
+    if not rows or not len(ks):
+        return []
+    calibrated = sorted({row["n"] for row in rows})
+    told = " to ".join(f"{n:,}" for n in dict.fromkeys((calibrated[0], calibrated[-1])))
+    return [
+        f"adaptive K: {ks.min():,} to {ks.max():,} candidates a query, {ks.mean():.1f} on average, "
+        f"{ks.sum():,} pairs",
+        f"assured: {rows[0]['guarantee']}, for queries like the {told} labelled ones of the same "
+        "gallery that calibrate it",
+    ]
 
 
 def late_fusion_lines(run: Run) -> list[str]:

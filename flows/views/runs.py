@@ -3,7 +3,13 @@
 from typing import Any
 
 from flows.run import Run
-from flows.views.recall import gallery_rows, print_recall, problem_lines, recall_summary
+from flows.views.recall import (
+    adaptive_rows,
+    gallery_rows,
+    print_recall,
+    problem_lines,
+    recall_summary,
+)
 from flows.views.streams import put
 from flows.views.tables import Console, print_line
 from storage.labels import UNLABELLED
@@ -26,6 +32,7 @@ def run_summary(run: Run) -> dict[str, Any]:
         "problems": run.problems,
         "changed": run.changed,
         "galleries": gallery_rows(run) if measures else [],
+        "adaptive_k": adaptive_rows(run) if measures else [],
         "recall": recall_summary(run) if measures else [],
     }
 

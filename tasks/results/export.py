@@ -23,7 +23,7 @@ from storage.atomic import commit, commit_text
 from storage.runs import find_run, read_as_ours
 from storage.store import Store
 from storage.tables import write_jsonl, write_table
-from storage.views import Evaluated
+from storage.views import ADAPTIVE, Evaluated
 from tasks.results.ranking_rows import ranking_rows, read_rankings
 from tasks.stages.gallery import benchmark_of
 
@@ -78,6 +78,7 @@ class _Run:
     split: str
     protocol: str
     k: int
+    is_adaptive: bool
     queries: pa.Table
     gallery: pa.Table
     categories: pa.Table
@@ -89,6 +90,13 @@ class _Run:
         return benchmark_of(self.queries, self.gallery, self.categories)
 
 
+def _fewest(evaluated: Evaluated) -> int:
+    """Candidates of any query that has some; K, where that is a number."""
+    k = evaluated.setting("k")
+    ks = evaluated.candidates.ks() if k == ADAPTIVE else np.array([k])
+    return int(ks.min()) if len(ks) else 0
+
+
 def _read_run(evaluated: Evaluated) -> _Run:
     evaluated.require_current()
     source = evaluated.ingested
@@ -97,7 +105,8 @@ def _read_run(evaluated: Evaluated) -> _Run:
         dataset=source.setting("dataset"),
         split=source.setting("split"),
         protocol=source.protocol.name,
-        k=evaluated.setting("k"),
+        k=_fewest(evaluated),
+        is_adaptive=evaluated.setting("k") == ADAPTIVE,
         queries=source.read("queries"),
         gallery=source.read("gallery").sort_by("position"),
         categories=source.read("categories"),
@@ -136,7 +145,7 @@ def _require(run: _Run, dataset: str, length: int) -> None:
     if run.k < length:
         raise PreflightError(
             f"{run.k} candidates a query are too few for a submission",
-            item=f"run {run.run_id}, K = {run.k}",
+            item=f"run {run.run_id}, K = {run.k}" + " or more" * run.is_adaptive,
             cause=f"the server of {dataset} wants {length} images a query",
             remedy=f"run it again with -k {length} or more (encoded images are used again), then "
             "export that run",

@@ -27,7 +27,8 @@ class Headline:
 
 @dataclass(frozen=True)
 class ListedRun:
-    """``models`` are the digests of stage 1's and stage 2's; None of what was not run."""
+    """``k`` is auto where it is adaptive. ``models`` are the digests of stage 1's and stage 2's;
+    None of what was not run."""
 
     run_id: str
     name: str | None
@@ -35,7 +36,7 @@ class ListedRun:
     dataset: str
     split: str
     protocol: str
-    k: int
+    k: int | str
     headline: Headline | None
     made: str
     stage1: str

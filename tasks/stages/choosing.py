@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -33,7 +34,7 @@ class Choosing(Stage[Retrieved]):
     ingested: Ingested
     encoded: Encoded
     fused: Fused
-    k: int
+    k: int | Literal["auto"]
 
     makes = Retrieved
 

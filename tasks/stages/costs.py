@@ -39,6 +39,7 @@ def lineage(evaluated: Evaluated) -> list[View]:
         retrieved.encoded,
         retrieved.fused,
         embedded,
+        retrieved.thresholds,
         retrieved,
     ]
     if ranked is not None:

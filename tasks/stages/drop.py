@@ -39,6 +39,7 @@ class Drop(Choosing):
     and no target has one.
     """
 
+    k: int
     candidates: Retrieved
     embedded: Embedded | None = None
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -35,7 +36,8 @@ from tasks.stages.target_ranks import (
 
 @dataclass(frozen=True)
 class Evaluate(Stage[Evaluated]):
-    """Parts metrics and galleries; ``k`` is the candidates'. Queries without label are left out;
+    """Parts metrics and galleries; ``k`` is the candidates', or auto: their coverage is then that
+    of all that each query has, at no k. Queries without label are left out;
     queries that could not be asked, or whose target is not in the gallery, count as misses.
     Where nothing was re-ranked (no ``ranked``), there is no number of stage 2, nor a gain."""
 
@@ -43,7 +45,7 @@ class Evaluate(Stage[Evaluated]):
     encoded: Encoded
     candidates: Retrieved
     ranked: Ranked | None
-    k: int
+    k: int | Literal["auto"]
 
     makes = Evaluated
     version = 4
@@ -102,14 +104,18 @@ def _of_gallery(category: str, galleries: dict[str, SearchedGallery]) -> dict[st
 
 
 def _metrics(
-    protocol: Protocol, k: int, queries: pa.Table, targets: pa.Table, rankings: pa.Table
+    protocol: Protocol,
+    k: int | Literal["auto"],
+    queries: pa.Table,
+    targets: pa.Table,
+    rankings: pa.Table,
 ) -> list[Metric]:
     if not queries.num_rows:
         return []
     asked = counted(protocol, queries)
     gallery = target_ranks(asked, targets, rankings, "gallery")
     metrics = recall_metrics(gallery, ks=protocol.ks, pool="gallery")
-    metrics += coverage_metrics(gallery, k=k)
+    metrics += coverage_metrics(gallery, k=_ks_of(asked, rankings) if k == "auto" else k)
     metrics += reciprocal_rank_metrics(gallery)
     if protocol.map_ks:
         every = all_target_ranks(queries, targets, rankings)
@@ -121,3 +127,11 @@ def _metrics(
         )
         metrics += cirr_average(gallery, subset)
     return metrics
+
+
+def _ks_of(queries: pa.Table, rankings: pa.Table) -> np.ndarray:
+    """How many candidates each query has, which are stage 1's first."""
+    mine = rankings.filter(pc.equal(rankings["pool"], "gallery"))
+    counts = mine.group_by("query_id").aggregate([([], "count_all")])
+    ks = dict(zip(counts["query_id"].to_pylist(), counts["count_all"].to_pylist(), strict=True))
+    return np.array([ks.get(query, 0) for query in queries["query_id"].to_pylist()])

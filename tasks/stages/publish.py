@@ -24,7 +24,7 @@ from storage.catalog import (
 )
 from storage.products import Product
 from storage.runs import finished, left_out, probes_of, read_as_ours, warn_of
-from storage.views import Evaluated, Ranked
+from storage.views import Evaluated, Ranked, Retrieved, Thresholds
 from tasks.stages.costs import cost_table
 from tasks.stages.gallery import usable_images
 from tasks.stages.output import Output, content_of
@@ -126,7 +126,8 @@ def _read_run(evaluated: Evaluated) -> PublishedRun:
         "dataset": source.setting("dataset"),
         "split": source.setting("split"),
         "protocol": evaluated.setting("protocol"),
-        "k": evaluated.setting("k"),
+        "k": evaluated.deepest,
+        "coverage_asked": _coverage_asked(retrieved),
         "first_stage": retrieved.first_stage,
         "first_stage_sha256": retrieved.first_stage_sha256,
         "vector_index": retrieved.identity()["settings"].get("index"),
@@ -160,6 +161,7 @@ def _read_run(evaluated: Evaluated) -> PublishedRun:
             "metrics": evaluated.read("metrics"),
             "costs": cost_table(evaluated),
             "late_fusion_curve": _curve(ranked),
+            **_adaptive_k(retrieved),
             "problems": problems,
             **_probes(evaluated),
         },
@@ -180,6 +182,21 @@ def _probes(evaluated: Evaluated) -> dict[str, pa.Table]:
     if probed is None:
         return {}
     return {"probes": probed.read("probes"), "dropped_pairs": probed.read("dropped")}
+
+
+def _coverage_asked(retrieved: Retrieved) -> float | None:
+    thresholds = retrieved.thresholds
+    return None if thresholds is None else thresholds.setting("coverage")
+
+
+def _adaptive_k(retrieved: Retrieved) -> dict[str, pa.Table]:
+    """Empty where K is a number."""
+    found = retrieved.thresholds
+    parts = {"adaptive_k": "thresholds", "calibration": "calibration"}
+    return {
+        table: Thresholds.holds[part].empty_table() if found is None else found.read(part)
+        for table, part in parts.items()
+    }
 
 
 def _curve(ranked: Ranked | None) -> pa.Table:

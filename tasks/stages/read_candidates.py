@@ -34,6 +34,7 @@ class ReadCandidates(Choosing):
     Raises as ``read_handed_over``, and PreflightError when the file has changed meanwhile.
     """
 
+    k: int
     file: Path
     digest: str
 

@@ -10,11 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from cir_core.planning.effort import Effort, Forecast
-from cir_core.search.candidates import Candidates, best_of
 from cir_core.search.choice import IndexChoice
 from cir_core.search.indexes import open_index
-from cir_core.search.ranks import target_ranks
-from cir_core.search.scores import pair_scores
 from storage.views import Embedded
 from tasks.machine import Machine
 from tasks.shards import part_name
@@ -39,6 +36,7 @@ class Retrieve(Choosing):
     stage 1's own embeddings, where there are any; of the images and queries that stage 1 could see.
     """
 
+    k: int
     index: IndexChoice
     embedded: Embedded | None = None
     takes_all: bool = False
@@ -79,7 +77,10 @@ class Retrieve(Choosing):
             if self.k > most and not self.takes_all:
                 name = work.name
                 _log.warning("K=%d is larger than the gallery %s: %d images", self.k, name, most)
-            chosen, targets = _search(work, self.k, self.index, removes_reference=removes_reference)
+            removed = work.removed(removes_reference=removes_reference)
+            index = open_index(work.gallery, self.index)
+            found = index.search(work.asked, k=self.k, removed=removed)
+            chosen, targets = work.tables(found, removed)
             effort = self._effort(work, chosen)
             yield ReadyPart(view, part_name("candidates", shard), chosen, effort)
             yield ReadyPart(view, part_name("targets", shard), targets)
@@ -89,28 +90,3 @@ class Retrieve(Choosing):
         queries, (images, width) = len(work.asked), work.gallery.vectors.shape
         flops = 0 if self.index.kind == "ivf" else 2 * width * images * queries
         return Effort(queries=queries, pairs=chosen.num_rows, flops=flops)
-
-
-def _search(
-    work: Search, k: int, index: IndexChoice, *, removes_reference: bool
-) -> tuple[pa.Table, pa.Table]:
-    """Candidates, and ranks of targets."""
-    removed = work.removed(removes_reference=removes_reference)
-    found = open_index(work.gallery, index).search(work.asked, k=k, removed=removed)
-    queries, images = work.pairs("targets")
-    ranks = target_ranks(
-        work.asked,
-        work.gallery,
-        found,
-        removed=removed,
-        target_queries=queries,
-        target_images=images,
-    )
-    return work.candidates(found, _subset(work)), work.targets(queries, images, ranks)
-
-
-def _subset(work: Search) -> Candidates:
-    """The usable members of each query's subset, best first (ties: gallery order)."""
-    queries, images = work.pairs("subset")
-    scores = pair_scores(work.asked, work.gallery.vectors, queries, images)
-    return best_of(queries, images, scores, k=max(1, len(images)))

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from cir_core.search.candidates import NONE_REMOVED
-from cir_core.search.scores import Gallery
+from cir_core.search.candidates import NONE_REMOVED, Candidates, best_of
+from cir_core.search.ranks import target_ranks
+from cir_core.search.scores import Gallery, pair_scores
 from storage import tables
 from storage.tables import rows_of
 from storage.views import Embedded, Encoded, Fused, Ingested
@@ -55,6 +56,28 @@ class Search(Asked):
         if removes_reference:
             return rows_of(self.queries["reference_id"], self.images)
         return np.full(len(self.asked), NONE_REMOVED)
+
+    def scores(self, queries: np.ndarray, images: np.ndarray) -> np.ndarray:
+        """Of pairs of rows."""
+        return pair_scores(self.asked, self.gallery.vectors, queries, images)
+
+    def tables(self, found: Candidates, removed: np.ndarray) -> tuple[pa.Table, pa.Table]:
+        """Rows of candidates, and of targets with their ranks in the whole gallery."""
+        queries, images = self.pairs("targets")
+        ranks = target_ranks(
+            self.asked,
+            self.gallery,
+            found,
+            removed=removed,
+            target_queries=queries,
+            target_images=images,
+        )
+        return self.candidates(found, self._subset()), self.targets(queries, images, ranks)
+
+    def _subset(self) -> Candidates:
+        """The usable members of each query's subset, best first (ties: gallery order)."""
+        queries, images = self.pairs("subset")
+        return best_of(queries, images, self.scores(queries, images), k=max(1, len(images)))
 
 
 def vectors_of(

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cir_core.search import blocks, exact, ranks, scores
+from cir_core.search import blocks, exact, ranks, scores, within
 from cir_core.search.candidates import NONE_REMOVED, Candidates
 from cir_core.search.choice import IndexChoice
 from cir_core.search.indexes import open_index
@@ -110,6 +110,30 @@ def test_exact_search_is_a_sort_of_the_gallery_cut_at_k(
     assert found.queries.tolist() == sorted(found.queries.tolist())
     rows = [[row for row, _ in order] for order in orders]
     assert places.tolist() == [1 + rows[query].index(target) for query, target in question.targets]
+
+
+@given(questions(), st.sampled_from([0.0, 1e-6, 0.3, 2.0, np.inf]), st.integers(1, 4))
+@settings(deadline=None)
+def test_candidates_within_reach_are_the_gallerys_that_score_so_high(
+    question: Question, reach: float, first: int
+) -> None:
+    """However many neighbours are asked for at first, or held at once."""
+    rng = np.random.default_rng(first)
+    reaches = np.where(rng.random(len(question.queries)) < 0.5, reach, reach / 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(within, "FIRST_K", first)
+        patch.setattr(within, "PAIRS_AT_ONCE", 2 * first)
+        found = within.search_within(
+            open_index(Gallery(question.gallery), IndexChoice()),
+            question.queries,
+            reach=reaches,
+            removed=np.array(question.removed, dtype=np.int64),
+            images=len(question.gallery),
+        )
+    assert found.queries.tolist() == sorted(found.queries.tolist())
+    for query, mine in enumerate(reaches):
+        order = expected_order(question, query)
+        assert found_order(found, query) == [one for one in order if order[0][1] - one[1] <= mine]
 
 
 @pytest.mark.parametrize("spread", [1.0, 1e-3, 1e-7, 0.0])

@@ -19,13 +19,16 @@ from tasks.machine import Machine
 from tasks.planning.standing import standing_of
 from tasks.shards import place_of
 from tasks.stages.ingest import Ingest
+from tasks.stages.retrieve_within import RetrieveWithin
 from tasks.stages.stage import Stage, make, make_here
+from tasks.stages.threshold import Threshold
 from tasks.stages.tokens import Tokens
 from tests.support.handed_over import HANDED_OVER, hand_over
 from tests.support.small_benchmarks import Bench, Finished
 
 NAMES = [name_of(stage) for stage in STAGES if issubclass(stage, Stage)]
-EVERY: Sequence[Declared] = (*STAGES, *HANDED_OVER)
+ADAPTIVE: Sequence[type[Stage[Any]]] = (Threshold, RetrieveWithin)
+EVERY: Sequence[Declared] = (*STAGES, *HANDED_OVER, *ADAPTIVE)
 MADE = [kind for kind in EVERY if issubclass(kind, Stage) and kind not in (Ingest, Tokens)]
 MACHINE = Machine(batch=5)
 
@@ -34,6 +37,8 @@ OTHER: dict[str, dict[str, Any]] = {
     "categories": {"categories": ("dress",)},
     "protocol": {"protocol": "fiq-union-kept"},
     "k": {"k": 2},
+    "coverage": {"k": "auto", "coverage": 0.4},
+    "risk": {"k": "auto", "coverage": 0.3, "risk": 0.4},
     "index": {"index": "flat"},
     "nlist": {"index": "ivf", "nlist": 1},
     "nprobe": {"index": "ivf", "nprobe": 1},
@@ -137,6 +142,8 @@ def find_stage(fiq: Bench, store: Path, kind: type[Stage[Any]]) -> Stage[Any]:
         setting = HANDED_OVER[kind]
         given = hand_over(graph(settings).filtering, store.parent)
         settings = settings.model_copy(update={setting: given[setting]})
+    if kind in ADAPTIVE:
+        settings = settings.model_copy(update={"k": "auto", "coverage": 0.5})
     for stage in graph(settings).stages:
         make(stage, MACHINE, make_here)
         if type(stage) is kind:

@@ -73,6 +73,8 @@ def test_every_setting_may_come_from_every_source(tmp_path: Path) -> None:
         "stage2": "/models/2",
         "protocol": "fiq-union-kept",
         "k": 20,
+        "coverage": 0.9,
+        "risk": 0.1,
         "index": "ivf",
         "nlist": 64,
         "nprobe": 8,

@@ -77,7 +77,11 @@ def signs_of(run: Mapping[str, Any]) -> Sequence[Sign]:
 
 def _low_coverage(run: Mapping[str, Any], counts: Counts) -> Told:
     lost, near, k = counts["lost"], counts["lost_by_little"], run["k"]
-    if run["first_stage"] == "candidates":
+    rule = f"the target is not among the K = {k} candidates"
+    if run["coverage_asked"] is not None:
+        rule = "the target is not among the query's candidates"
+        advice = f"Ask for more than {run['coverage_asked']:g}: a higher `--coverage`."
+    elif run["first_stage"] == "candidates":
         advice = "Hand over more candidates a query, or those of a better first stage."
     elif 2 * near >= lost:
         advice = f"Filtering is too strict: `-k {2 * k}` keeps {near:,} of these targets."
@@ -88,7 +92,7 @@ def _low_coverage(run: Mapping[str, Any], counts: Counts) -> Told:
         )
     median = counts["lost_rank"]
     return Told(
-        rule=f"the target is not among the K = {k} candidates",
+        rule=rule,
         numbers="" if median is None else f"stage 1 ranks half of them {median:,} or better",
         advice=advice,
     )

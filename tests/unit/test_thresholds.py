@@ -1,0 +1,159 @@
+"""Stages of an adaptive K over made-up embeddings: who calibrates whom, and what is lost."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cir_core.conformal import Assurance, fold_of
+from cir_core.errors import PreflightError
+from storage import schemas
+from storage.identities import Identity
+from storage.store import LocalStore
+from storage.tables import vector_column
+from storage.views import Encoded, Fused, Ingested, View
+from tasks.stages.retrieve_within import RetrieveWithin
+from tasks.stages.threshold import Threshold, require_enough
+from tests.support.made_runs import made
+
+IMAGES, LABELLED, SILENT, WIDTH = 40, 60, 5, 8
+
+
+def write(view: View, identity: Identity, tables: dict[str, pa.Table]) -> None:
+    for kind, table in tables.items():
+        view.write(kind, table)
+    view.finish(identity, list(tables))
+
+
+def of_schema(columns: dict[str, Any], schema: pa.Schema) -> pa.Table:
+    return pa.table(columns).cast(schemas.of_width(schema, WIDTH))
+
+
+class Shop:
+    """One gallery; queries with a target, some of which are no members, and some without label. Its
+    query 0 starts from its own target, which the protocol removes."""
+
+    def __init__(self, folder: Path, *, lost: int) -> None:
+        rng, self.store = np.random.default_rng(0), LocalStore(folder)
+        self.images = rng.standard_normal((IMAGES, WIDTH)).astype(np.float32)
+        self.asked = rng.standard_normal((LABELLED + SILENT, WIDTH)).astype(np.float32)
+        self.targets = [
+            None if row >= LABELLED else "elsewhere" if 0 < row <= lost else f"i{row % IMAGES}"
+            for row in range(len(self.asked))
+        ]
+        about = {"protocol": "own-removed", "dataset": "own", "categories": ["own"]}
+        identity = Identity("ingest", 0, about, {})
+        self.ingested = Ingested.named(self.store, identity)
+        write(self.ingested, identity, self._ingest())
+        seen = Identity("encode", 0, {}, {"ingest": self.ingested.fingerprint})
+        self.encoded = Encoded.named(self.store, seen)
+        names = [f"i{row}" for row in range(IMAGES)]
+        images = {"image_id": names, "embedding": vector_column(self.images)}
+        write(self.encoded, seen, {"embeddings": of_schema(images, schemas.EMBEDDINGS)})
+        seen = Identity("fuse", 0, {}, {"ingest": self.ingested.fingerprint})
+        self.fused = Fused.named(self.store, seen)
+        asked = {
+            "query_id": [f"q{row}" for row in range(len(self.asked))],
+            "embedding": vector_column(self.asked),
+            "question": range(len(self.asked)),
+            "token_ids": [[1]] * len(self.asked),
+            "length": [1] * len(self.asked),
+            "z_t": [b""] * len(self.asked),
+        }
+        write(self.fused, seen, {"queries": of_schema(asked, schemas.FUSED_QUERIES)})
+
+    def threshold(self, assurance: Assurance) -> Threshold:
+        return Threshold(self.store, self.ingested, self.encoded, self.fused, None, assurance)
+
+    def within(self, threshold: Threshold) -> RetrieveWithin:
+        seen = (self.ingested, self.encoded, self.fused)
+        return RetrieveWithin(self.store, *seen, "auto", threshold.made)
+
+    @property
+    def below(self) -> np.ndarray:
+        """By how much each image scores lower than a query's best, the reference aside."""
+        scores = (self.asked.astype(float) @ self.images.astype(float).T).astype(np.float32)
+        scores[:, 0] = -np.inf
+        return scores.max(axis=1, keepdims=True).astype(float) - scores
+
+    def _ingest(self) -> dict[str, pa.Table]:
+        queries = [
+            {
+                "query_id": f"q{row}",
+                "category": "own",
+                "reference_id": "i0",
+                "text": "red",
+                "targets": None if target is None else [target],
+            }
+            for row, target in enumerate(self.targets)
+        ]
+        members = [
+            {"gallery": "own", "position": row, "image_id": f"i{row}"} for row in range(IMAGES)
+        ]
+        return {
+            "queries": pa.Table.from_pylist(queries, schemas.QUERIES),
+            "gallery": pa.Table.from_pylist(members, schemas.GALLERY),
+            "categories": pa.Table.from_pylist(
+                [{"category": "own", "gallery": "own"}], schemas.CATEGORIES
+            ),
+        }
+
+
+def rows(view: View, kind: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = view.read(kind).to_pylist()
+    return found
+
+
+def test_each_half_calibrates_the_other_and_all_calibrate_the_silent(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, lost=3)
+    threshold = made(shop.threshold(Assurance(0.8)))
+    gaps = {row["query_id"]: row["gap"] for row in rows(threshold.made, "calibration")}
+    below = shop.below
+    found = {name: below[int(name[1:]), int(name[1:]) % IMAGES] for name in gaps}
+    lost = {"q0", "q1", "q2", "q3", "q40"}  # q0 and q40 have the removed reference as their target
+    assert {name for name, gap in gaps.items() if np.isinf(gap)} == lost
+    assert {name: gap for name, gap in gaps.items() if name not in lost} == pytest.approx(
+        {name: gap for name, gap in found.items() if name not in lost}
+    )
+    assert len(gaps) == LABELLED
+    told = {row["fold"]: (row["n"], row["threshold"]) for row in rows(threshold.made, "thresholds")}
+    for fold in (0, 1, None):
+        calibrating = sorted(gap for name, gap in gaps.items() if fold_of(name) != fold)
+        missed = int(0.2 * (len(calibrating) + 1)) - 1
+        assert told[fold] == (len(calibrating), calibrating[-1 - missed])
+    images: dict[str, set[str]] = {}
+    for one in rows(made(shop.within(threshold)).made, "candidates"):
+        images.setdefault(one["query_id"], set()).add(one["image_id"])
+    for number, mine in enumerate(below):
+        reach = told[fold_of(f"q{number}") if number < LABELLED else None][1]
+        inside = np.flatnonzero(mine <= reach + 1e-7)
+        assert images[f"q{number}"] == {f"i{image}" for image in inside}
+
+
+def test_what_cannot_be_found_is_a_miss_whatever_k(tmp_path: Path) -> None:
+    threshold = Shop(tmp_path, lost=20).threshold(Assurance(0.8))
+    require_enough(threshold.ingested, threshold.assurance)
+    with pytest.raises(PreflightError, match="no number of candidates") as refused:
+        made(threshold)
+    assert "have no target that could be found" in refused.value.cause
+    assert "--coverage" in refused.value.remedy
+
+
+@pytest.mark.parametrize(("asked", "least"), [(Assurance(0.99), 99), (Assurance(0.95, 0.01), 90)])
+def test_too_few_are_counted_with_what_they_take(
+    tmp_path: Path, asked: Assurance, least: int
+) -> None:
+    shop = Shop(tmp_path, lost=0)
+    with pytest.raises(PreflightError, match="too few to choose K by") as refused:
+        require_enough(shop.ingested, asked)
+    assert f"takes {least} to calibrate with" in refused.value.cause
+
+
+def test_an_assurance_names_what_it_chose(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, lost=0)
+    asked = [Assurance(0.8), Assurance(0.7), Assurance(0.8, 0.1), Assurance(0.8, 0.2)]
+    stages = [shop.within(shop.threshold(one)) for one in asked]
+    assert len({stage.identity.fingerprint for stage in stages}) == len(asked)
+    assert stages[0].settings()["k"] == "auto"
