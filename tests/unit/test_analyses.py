@@ -8,18 +8,21 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cir_core.metrics.significance import Interval, difference_interval
+from cir_core.metrics.significance import Interval, difference_interval, gain_interval
 from storage.answers import OpenCatalog, reading
 from tasks.results.analyses.analysis import Analysis, Figure, Numbers
-from tasks.results.analyses.every import ANALYSES
+from tasks.results.analyses.halves import halves
 from tasks.results.analyses.score_distributions import BINS
 from tasks.results.analyses.separation import separation
 from tasks.results.analyses.signatures import signatures
 from tasks.results.analyses.slices import slices
-from tests.support.made_catalog import Made, random_run, write_made
+from tasks.results.analyses.z_t import PROBES, z_t
+from tests.support.random_catalog import Made, random_run, write_made
 
 TWO = random_run(1)
 MANY = random_run(2, queries=40, levels=200)
+
+MINE = separation, z_t, halves, slices, signatures
 
 WORDED = {
     "is red": (2, False, 1),
@@ -74,11 +77,25 @@ def with_nothing_failed() -> Made:
     return replace(made, targets=[[made.final(query)[0].item()] for query in range(made.queries)])
 
 
+def probed() -> dict[str, Made]:
+    """Random ranks, of which those by the text are unknown in one run; and another stage 2."""
+    rng = np.random.default_rng(12)
+    columns = ("composed_rank", "image_rank", "text_rank", *PROBES.values())
+    ranks = {name: rng.integers(1, 21, 40).tolist() for name in columns}
+    assert MANY.stage2 is not None
+    other = rng.permuted(MANY.stage2, axis=1)
+    return {
+        "probed": replace(MANY, probes=ranks),
+        "no text": replace(MANY, probes=ranks | {"text_rank": [None] * 40}),
+        "no z_t": replace(MANY, probes=ranks | {"reference_rank_z_t": [None] * 40}, k=9),
+        "raw tokens": replace(MANY, stage2=other, reads_z_t=False),
+    }
+
+
 KINDS = {
     "two stages": TWO,
     "stage 1 alone": random_run(13, stage2=None),
     "no labels": random_run(14, targets=[None] * 12),
-    "stage 1 alone, no labels": random_run(15, stage2=None, targets=[None] * 12),
     "some labels": random_run(16, targets=[[1], *[None] * 11]),
     "a single query": random_run(17, queries=1),
     "a single candidate": random_run(18, k=1),
@@ -87,6 +104,7 @@ KINDS = {
 }
 RUNS = {
     **KINDS,
+    **probed(),
     "many": MANY,
     **knowing(),
     "worded": random_run(3, queries=len(WORDED), texts=[*WORDED]),
@@ -186,6 +204,71 @@ def test_what_is_advised_follows_from_the_numbers(catalog: OpenCatalog) -> None:
     assert "worse than stage 1" in told["bad"]
     assert "do not show" in told["same"]
     assert "repeats stage 1's order" in told["same"]
+
+
+# --- halves, and z_t
+
+
+def shares(made: Made, name: str, k: int) -> np.ndarray:
+    return np.array(made.probes[name]) <= k
+
+
+def test_shares_that_halves_solve(catalog: OpenCatalog) -> None:
+    made = RUNS["probed"]
+    composed, image, text = (
+        shares(made, f"{name}_rank", 10) for name in ("composed", "image", "text")
+    )
+    told = halves(catalog, run_of(catalog, "probed"))
+    row = rows_of(told, "Recall@k of stage 1")[-1]
+    assert (row["k"], row["n"]) == (10, 40)
+    assert (row["composed"], row["image"]) == pytest.approx((composed.mean(), image.mean()))
+    assert row["either"] == pytest.approx((image | text).mean())
+    assert row["only_both"] == pytest.approx((composed & ~image & ~text).mean())
+    better = max(image, text, key=np.mean)
+    low, high = row["interval"]
+    assert row["gap"] == pytest.approx(composed.mean() - better.mean())
+    assert (row["gap"], low, high) == pytest.approx(gain_interval([composed * 1.0 - better]))
+    assert "does no better than" in told.advice or low > 0
+
+
+def test_a_stage_1_without_texts_alone_has_one_half(catalog: OpenCatalog) -> None:
+    told = halves(catalog, run_of(catalog, "no text"))
+    row = rows_of(told, "Recall@k of stage 1")[-1]
+    assert row["text"] is None
+    assert row["gap"] == pytest.approx(row["composed"] - row["image"])
+    assert "cannot be asked by text alone" in told.answer
+    assert "text alone" not in [bar["x"] for bar in told.figures[0].rows]
+
+
+def test_references_that_are_found_again(catalog: OpenCatalog) -> None:
+    made = RUNS["probed"]
+    told = z_t(catalog, run_of(catalog, "probed"))
+    found = {row["probe"]: row for row in rows_of(told, "How often a query's own reference")}
+    for name, column in PROBES.items():
+        assert found[name]["first"] == pytest.approx(shares(made, column, 1).mean())
+        assert found[name]["first_10"] == pytest.approx(shares(made, column, 10).mean())
+        assert found[name]["chance"] == pytest.approx(1 / made.images)
+    assert "keeps little" in told.answer
+    assert "has lost much" in told.advice
+    assert "was not probed" in z_t(catalog, run_of(catalog, "no z_t")).answer
+
+
+def test_a_stage_2_without_z_t_is_compared_query_by_query(catalog: OpenCatalog) -> None:
+    """Runs of another K are no part of it."""
+    runs = {name: RUNS[name] for name in ("probed", "raw tokens")}
+    hits = {
+        name: np.array([is_target(one, query, one.final(query)[0]) for query in range(40)])
+        for name, one in runs.items()
+    }
+    told = z_t(catalog, run_of(catalog, "probed"))
+    found = {row["run"]: row for row in rows_of(told, "Stage 2 by what it reads")}
+    assert found.keys() >= {"probed", "raw tokens"}
+    assert "no z_t" not in found
+    row = found["raw tokens"]
+    assert row["reads"] == "texts and images"
+    assert row["recall"] == pytest.approx(hits["raw tokens"].mean())
+    difference = hits["raw tokens"] * 1.0 - hits["probed"]
+    assert (row["gain"], *row["interval"]) == pytest.approx(gain_interval([difference]))
 
 
 # --- slices
@@ -294,7 +377,7 @@ def test_nothing_failed(catalog: OpenCatalog) -> None:
 @pytest.mark.parametrize("name", KINDS)
 def test_every_run_is_answered_or_told_what_lacks(catalog: OpenCatalog, name: str) -> None:
     run = run_of(catalog, name)
-    for analyse in ANALYSES:
+    for analyse in MINE:
         found = analyse(catalog, run)
         assert bool(found.answer) != bool(found.missing), found
         assert "nan" not in f"{found.answer} {found.advice}".lower()
@@ -311,7 +394,7 @@ def test_every_run_is_answered_or_told_what_lacks(catalog: OpenCatalog, name: st
 def test_sql_gives_the_numbers_anew(catalog: OpenCatalog) -> None:
     """All but intervals, and words."""
     run = run_of(catalog, "many")
-    for analyse in ANALYSES:
+    for analyse in MINE:
         found = analyse(catalog, run)
         every: list[Numbers | Figure] = [*found.numbers, *found.figures]
         for told in every:

@@ -52,16 +52,11 @@ def _overlap_sql(run: Mapping[str, Any], stage: str) -> str:
     )
 
 
-def overlaps_of(catalog: OpenCatalog, run: Mapping[str, Any], stage: str) -> dict[str, float]:
-    """By kind of negatives; kinds that share no bin with targets are not in it."""
-    rows = catalog.rows(_overlap_sql(run, stage))
-    return {row["negatives"]: row["overlap"] for row in rows}
-
-
-def told_of_overlap(overlaps: Mapping[str, Mapping[str, float]]) -> str:
-    told = [f"{percent(of.get('kept', 0.0))} ({_told(stage)})" for stage, of in overlaps.items()]
+def told_of_overlap(overlaps: Numbers) -> str:
+    kept = [row for row in overlaps.rows if row["negatives"] == KINDS["kept"]]
+    told = [f"{percent(row['overlap'])} ({row['stage']})" for row in kept]
     if not told:
-        return ""
+        return "Over all queries, no scores of targets and of kept candidates overlap."
     return (
         "Over all queries, the scores of targets and of kept candidates overlap by "
         + " and ".join(told)
@@ -70,6 +65,7 @@ def told_of_overlap(overlaps: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def overlap_numbers(catalog: OpenCatalog, run: Mapping[str, Any], stages: Sequence[str]) -> Numbers:
+    """Kinds that share no bin with targets are not in it."""
     sql = "\nUNION ALL\n".join(f"({_overlap_sql(run, stage)})" for stage in stages)
     rows = [{**row, "negatives": KINDS[row["negatives"]]} for row in catalog.rows(sql)]
     return Numbers(

@@ -13,7 +13,6 @@ from tasks.results.analyses.score_distributions import (
     KINDS,
     histogram,
     overlap_numbers,
-    overlaps_of,
     told_of_overlap,
 )
 from tasks.results.analyses.stage_agreement import (
@@ -71,11 +70,12 @@ def separation(catalog: OpenCatalog, run: Mapping[str, Any]) -> Analysis:
     is_reranked = run["stage2_sha256"] is not None
     stages = ("stage1", "stage2") if is_reranked else ("stage1",)
     beaten = [_beaten(rows) for rows in _by_kind(catalog, run)]
-    overlaps = {stage: overlaps_of(catalog, run, stage) for stage in stages} if beaten else {}
-    correlation = within_queries(catalog, run) if is_reranked else None
+    overlaps = overlap_numbers(catalog, run, stages) if beaten else None
+    correlated = correlations(catalog, run) if is_reranked else None
+    correlation = None if correlated is None else within_queries(correlated)
     answer = sentences(
         _told_of_targets(beaten),
-        told_of_overlap(overlaps),
+        "" if overlaps is None else told_of_overlap(overlaps),
         told_of_correlation(correlation),
         _told_of_dropped(beaten, is_reranked=is_reranked),
     )
@@ -88,9 +88,8 @@ def separation(catalog: OpenCatalog, run: Mapping[str, Any]) -> Analysis:
         advice=_advice(beaten, correlation),
         figures=[histogram(catalog, run, stage) for stage in stages] if beaten else [],
         numbers=[
-            *([_beaten_numbers(run, beaten)] if beaten else []),
-            *([overlap_numbers(catalog, run, stages)] if beaten else []),
-            *([correlations(catalog, run), disagreements(catalog, run)] if is_reranked else []),
+            *([_beaten_numbers(run, beaten), overlaps] if overlaps else []),
+            *([correlated, disagreements(catalog, run)] if correlated else []),
         ],
     )
 

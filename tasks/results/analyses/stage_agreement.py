@@ -38,10 +38,9 @@ SELECT '{WITHIN}', count(*), avg(pearson), avg(spearman)
 FROM stage_agreement WHERE {of_run(run)}"""
 
 
-def within_queries(catalog: OpenCatalog, run: Mapping[str, Any]) -> Row:
+def within_queries(correlated: Numbers) -> Row:
     """The correlations of a query's candidates, on average."""
-    rows = catalog.rows(_correlation_sql(run))
-    return next(row for row in rows if row["over"] == WITHIN)
+    return next(row for row in correlated.rows if row["over"] == WITHIN)
 
 
 def told_of_correlation(correlation: Row | None) -> str:

@@ -27,7 +27,9 @@ class Made:
     k: int
     texts: Sequence[str] = ()
     copies: int = 1
-    other_tables: Mapping[str, pa.Table] = field(default_factory=dict)
+    probes: Mapping[str, Sequence[int | None]] = field(default_factory=dict)
+    """Columns of the table, a number for each query."""
+    reads_z_t: bool = True
 
     @property
     def queries(self) -> int:
@@ -92,9 +94,8 @@ def published(run_id: str, made: Made) -> PublishedRun:
         "created_at": "2026-01-02T03:04:05+00:00",
     }
     if made.stage2 is not None:
-        row |= {"stage2_sha256": "2", "precision": "fp32", "prior": 0.0}
-    tables = {name: _rows(rows, name) for name, rows in _tables(made).items()}
-    return PublishedRun(row, {**tables, **made.other_tables})
+        row |= {"stage2_sha256": "2", "precision": "fp32", "reads_z_t": made.reads_z_t}
+    return PublishedRun(row, {name: _rows(rows, name) for name, rows in _tables(made).items()})
 
 
 def _rows(rows: Sequence[Mapping[str, Any]], name: str) -> pa.Table:
@@ -124,7 +125,15 @@ def _tables(made: Made) -> dict[str, list[dict[str, Any]]]:
         "target_ranks": targets,
         "candidates": candidates,
         "rankings": [] if made.stage2 is None else ranked,
+        "probes": _probes(made) if made.probes else [],
     }
+
+
+def _probes(made: Made) -> list[dict[str, Any]]:
+    return [
+        {"query_id": f"q{query}", **{name: each[query] for name, each in made.probes.items()}}
+        for query in range(made.queries)
+    ]
 
 
 def _rank(made: Made, query: int, image: int) -> int:
