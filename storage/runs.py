@@ -2,7 +2,7 @@
 
 import logging
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import pyarrow as pa
@@ -63,6 +63,18 @@ def find_run(store: Store, called: str | None) -> Evaluated:
         item="\n".join(_told(run) for run in matching or runs),
         remedy="say which by its name, or by more digits of its id (`cir-pipeline runs ls`)",
     )
+
+
+def tagged_so(store: Store, tags: Collection[str]) -> list[Evaluated]:
+    """The finished runs that have all of these tags, by id. Raises UsageError where none has."""
+    found = [run for run in finished(store) if {*tags} <= {*run.label.tags}]
+    if not found:
+        raise UsageError(
+            f"the store has no run with {'these tags' if len(tags) > 1 else 'this tag'}",
+            item=", ".join(map(repr, tags)),
+            remedy="`cir-pipeline runs ls` shows all runs and their tags",
+        )
+    return found
 
 
 def require_free(run: Evaluated, name: str) -> None:

@@ -332,3 +332,24 @@ def test_measures_that_two_protocols_share() -> None:
     fiq, cirr = PROTOCOLS[FIQ], PROTOCOLS[CIRR]
     assert measures_of([cirr, fiq]) == measures_of([fiq])
     assert Measure("cirr_average", 0) in measures_of([cirr])
+
+
+def test_runs_are_chosen_by_their_tags(store: Path) -> None:
+    runs = [run_of(store, seed=seed) for seed in (1, 2, 3)]
+    for run, tags in zip(runs, (["a"], ["a", "b"], ["b"]), strict=True):
+        write_label(run.store, run.run_id, Label().tagged(tags))
+
+    def chosen(names: list[str], *tags: str) -> set[str]:
+        result = compare(runs[0].store, names, tags=tags, asked=FAST)
+        return {each.run.run_id for each in result.comparison.answers}
+
+    ids = [run.run_id for run in runs]
+    assert chosen([], "a") == {*ids[:2]}
+    assert chosen([ids[0]], "a", "b") == {*ids[:2]}
+    assert chosen(ids[1:2], "b") == {*ids[1:]}
+    with pytest.raises(UsageError, match="two runs or more"):
+        chosen([], "a", "b")
+    with pytest.raises(UsageError, match="no run with this tag"):
+        chosen(ids, "c")
+    for run in runs:
+        write_label(run.store, run.run_id, Label())

@@ -19,14 +19,22 @@ Format = Literal["table", "markdown", "latex", "json"]
 @takes(flags_of("data_root", "store"))
 def compare(
     runs: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             help="Names, or first digits of ids, of two runs or more; the first is compared with "
             "each.",
             autocompletion=run_ids,
             parser=text,
         ),
-    ],
+    ] = None,
+    tags: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tag",
+            help="Beside these, the runs that have this tag; all of them, if repeated.",
+            parser=text,
+        ),
+    ] = None,
     stage: Annotated[
         Stage | None,
         typer.Option(help="Whose order.", show_default="each run's last"),
@@ -78,7 +86,8 @@ def compare(
     store = open_store(resolve(flags, os.environ).settings.store)
     made = compare_task(
         store,
-        runs,
+        runs or (),
+        tags=tags or (),
         stage=stage,
         anyway=anyway,
         asked=Asked(**{name: value for name, value in given.items() if value is not None}),  # type: ignore[arg-type]

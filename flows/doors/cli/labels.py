@@ -23,7 +23,14 @@ Tags = Annotated[list[str], typer.Argument(help="One or several words.", parser=
 
 
 @takes(flags_of("store"))
-def runs_ls(as_json: Json = False, **flags: Any) -> None:
+def runs_ls(
+    tags: Annotated[
+        list[str] | None,
+        typer.Option("--tag", help="Only runs that have it; may be repeated.", parser=text),
+    ] = None,
+    as_json: Json = False,
+    **flags: Any,
+) -> None:
     """The finished runs, with their headlines, last made last.
 
     The headline is the number that a protocol's results are first compared by: the average over the
@@ -35,13 +42,14 @@ def runs_ls(as_json: Json = False, **flags: Any) -> None:
     from flows.views.tables import open_console
     from tasks.results.run_list import list_runs
 
-    runs = list_runs(_store(flags))
+    wanted = {_checked(tag, as_word) for tag in tags or ()}
+    runs = [run for run in list_runs(_store(flags)) if wanted <= {*run.tags}]
     if as_json:
         put_json([asdict(run) for run in runs])
     elif runs:
         print_runs(runs, open_console())
     else:
-        say("the store has no finished run")
+        say("the store has no finished run" + " with these tags" * bool(wanted))
 
 
 @takes(flags_of("store"))

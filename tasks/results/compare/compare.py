@@ -9,7 +9,7 @@ from typing import Any
 from cir_core.errors import UsageError
 from storage.atomic import commit_text
 from storage.manifests import digest
-from storage.runs import find_run, read_as_ours
+from storage.runs import find_run, read_as_ours, tagged_so
 from storage.store import Store
 from storage.views import Evaluated
 from tasks.results.compare import rendering
@@ -46,21 +46,23 @@ def compare(
     store: Store,
     names: Sequence[str],
     *,
+    tags: Sequence[str] = (),
     stage: Stage | None = None,
     anyway: bool = False,
     asked: Asked | None = None,
     root_of: Callable[[str], Path | None] = lambda _: None,
     folder: Path | None = None,
 ) -> Compared:
-    """Compare the runs that are called so, by one stage's order or each by its last, and write
-    ``FILES`` into ``folder``, by itself below the store's reports. ``root_of`` says where the
-    pictures of a dataset lie, if anywhere.
+    """Compare the runs that are called so, and after them those that have all of the tags, if any
+    are given, by one stage's order or each by its last; and write ``FILES`` into ``folder``, by
+    itself below the store's reports. ``root_of`` says where the pictures of a dataset lie, if
+    anywhere.
 
     Raises UsageError for fewer than two runs, one named twice, and runs that share no query;
     PreflightError for runs of another protocol, split or gallery, or of other queries, unless
-    ``anyway``; and what ``find_run`` raises.
+    ``anyway``; and what ``find_run`` and ``tagged_so`` raise.
     """
-    runs = _runs(store, names)
+    runs = _runs(store, names, tags)
     differing = differing_of(runs)
     if not anyway:
         require_comparable(differing)
@@ -92,18 +94,20 @@ def compare(
     return Compared(comparison, brief, summary, texts, [folder / name for name in FILES])
 
 
-def _runs(store: Store, names: Sequence[str]) -> list[Evaluated]:
-    if len(names) < 2:  # noqa: PLR2004 - one has nothing beside it
-        raise UsageError(
-            "a comparison is of two runs or more",
-            item=", ".join(names),
-            remedy="name them: `cir-pipeline runs ls` lists the store's",
-        )
+def _runs(store: Store, names: Sequence[str], tags: Sequence[str]) -> list[Evaluated]:
     runs = [find_run(store, name) for name in names]
     twice = {run.run_id for run in runs if runs.count(run) > 1}
     if twice:
         raise UsageError(
             "a run is named twice", item=", ".join(sorted(twice)), remedy="name each run once"
+        )
+    if tags:
+        runs += [run for run in tagged_so(store, tags) if run not in runs]
+    if len(runs) < 2:  # noqa: PLR2004 - one has nothing beside it
+        raise UsageError(
+            "a comparison is of two runs or more",
+            item=", ".join(run.run_id for run in runs),
+            remedy="name them, or a tag: `cir-pipeline runs ls` lists the store's",
         )
     return runs
 
