@@ -1,30 +1,27 @@
 """Read-only SQL over a DuckDB file, answered row by row."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cir_core.errors import CirError, PreflightError, StoreBusy, StoreCorrupt
+import pyarrow as pa
+
+from cir_core.errors import CirError, PreflightError, StoreBusy, StoreCorrupt, UsageError
+from storage.atomic import commit
 from storage.embedding_views import mentions_embeddings, offer_embeddings
+from storage.exact_types import IN_PARQUET, IN_PYTHON, told_as
 from storage.quoting import quoted
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
-    from duckdb.sqltypes import DuckDBPyType
+    from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 REBUILD = "`cir-pipeline run` builds it anew"
 BATCH = 10_000
 """Rows that are held at a time."""
-NUMBERS = {
-    *("boolean", "float", "double", "decimal"),
-    *("tinyint", "smallint", "integer", "bigint", "hugeint"),
-    *("utinyint", "usmallint", "uinteger", "ubigint", "uhugeint"),
-}
-NESTED = {"list", "array", "struct", "tuple", "map", "union"}
 
 
 @dataclass(frozen=True)
@@ -52,12 +49,46 @@ class OpenCatalog:
     @contextmanager
     def ask(self, sql: str) -> Iterator[Answer]:
         """Raises as ``ask``."""
+        with self._failing(sql):
+            yield _answer(self.connection, sql)
+
+    def rows(self, sql: str) -> list[dict[str, Any]]:
+        """Each by column. Raises as ``ask``."""
+        with self.ask(sql) as answer:
+            return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+
+    def statements(self, text: str) -> list[str]:
+        """The statements that a text holds, in their order. Raises PreflightError when one cannot
+        be understood."""
+        with self._failing(text):
+            return [one.query for one in self.connection.extract_statements(text)]
+
+    def save(self, sql: str, file: Path, limit: int | None = None) -> None:
+        """A statement's rows as Parquet, whole or not at all: numbers, dates, times and blobs as
+        such, all else (intervals, unions, UUIDs, 128 bits without sign) as DuckDB's own text. A
+        column of a name that was there before gets a suffix.
+
+        Raises as ``ask``; UsageError for a statement that has no rows; OutOfSpace and
+        PreflightError where the file cannot be written.
+        """
+        with self._failing(sql):
+            asked = _asked(self.connection, sql)
+            if asked.relation is None:
+                raise UsageError("the statement has no rows to write", item=sql)
+            names = map(quoted, told_apart(asked.relation.columns))
+            casts = zip(asked.casts(IN_PARQUET), names, strict=True)
+            rows = asked.cast([f"{cast} AS {name}" for cast, name in casts])
+            reader = pa.RecordBatchReader.from_stream(rows.limit(limit) if limit else rows)
+            commit(file, lambda temporary: _write_parquet(temporary, reader))
+
+    @contextmanager
+    def _failing(self, sql: str) -> Iterator[None]:
         import duckdb
 
         try:
             if mentions_embeddings(sql):
                 offer_embeddings(self.connection, self.path.parent)
-            yield _answer(self.connection, sql)
+            yield
         except duckdb.PermissionException as error:
             raise PreflightError(
                 "the query failed",
@@ -69,11 +100,10 @@ class OpenCatalog:
             if "Corrupt database file" in str(error):
                 raise _damaged(self.path, error) from error
             raise PreflightError("the query failed", item=sql, cause=str(error)) from error
-
-    def rows(self, sql: str) -> list[dict[str, Any]]:
-        """Each by column. Raises as ``ask``."""
-        with self.ask(sql) as answer:
-            return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+        except RuntimeError as error:  # in place of what a signal's handler has raised
+            if "Query interrupted" in str(error):
+                raise KeyboardInterrupt from error
+            raise
 
 
 @contextmanager
@@ -98,37 +128,33 @@ def ask(path: Path, sql: str, *, files: bool = False) -> Iterator[Answer]:
         yield answer
 
 
-def told_as(kind: "DuckDBPyType") -> str:
-    """The type that a column is cast to, so that Python holds its values exactly.
+@dataclass(frozen=True)
+class _Asked:
+    """One statement; without a relation it only succeeds."""
 
-    Numbers and booleans are left as they are; all else is DuckDB's own text: 2020-01-31,
-    infinity, 1 month 3 days, \\xAB\\x00 of a blob. Lists, arrays, structs, tuples, maps and unions
-    stay what they are, of such values, but that keys of maps are texts always (Python cannot have a
-    list for a key). A union is its member's value; which member that is, ``union_tag`` tells.
-    """
-    if kind.id in NUMBERS:
-        return str(kind)
-    if kind.id not in NESTED:
-        return "VARCHAR"
-    return _nested(kind.id, kind.children)
+    connection: "DuckDBPyConnection"
+    is_select: bool
+    query: str
+    relation: "DuckDBPyRelation | None"
 
+    def casts(self, kept: Set[str]) -> list[str]:
+        """Of its columns, by their places."""
+        types = [] if self.relation is None else self.relation.types
+        return [f"CAST(#{place} AS {told_as(one, kept)})" for place, one in enumerate(types, 1)]
 
-def _nested(kind: str, children: "Sequence[tuple[str, DuckDBPyType | int | list[str]]]") -> str:
-    told = [(name, told_as(part)) for name, part in children if not isinstance(part, int | list)]
-    parts = dict(told)
-    if kind == "list":
-        return f"{parts['child']}[]"
-    if kind == "array":
-        return f"{parts['child']}[{dict(children)['size']}]"
-    if kind == "map":
-        return f"MAP(VARCHAR, {parts['value']})"
-    if kind == "tuple":  # its parts have no names
-        return f"TUPLE({', '.join(part for _, part in told)})"
-    members = (f"{quoted(name)} {part}" for name, part in told if name)  # "": the tag
-    return f"{kind.upper()}({', '.join(members)})"
+    def cast(self, columns: Sequence[str]) -> "DuckDBPyRelation":
+        """Its rows, with these columns made of its own."""
+        assert self.relation is not None
+        if not self.is_select:
+            return self.relation.project(", ".join(columns))
+        return self.connection.sql(self.cast_select(columns))
+
+    def cast_select(self, columns: Sequence[str]) -> str:
+        return f"SELECT {', '.join(columns)} FROM (\n{_open_ended(self.query)}\n)"
 
 
-def _answer(connection: "DuckDBPyConnection", sql: str) -> Answer:
+def _asked(connection: "DuckDBPyConnection", sql: str) -> _Asked:
+    """A SELECT is only understood, all else is done."""
     statements = connection.extract_statements(sql)
     if len(statements) != 1:
         raise PreflightError(
@@ -137,17 +163,29 @@ def _answer(connection: "DuckDBPyConnection", sql: str) -> Answer:
             cause=f"{len(statements)} statements, not one",
             remedy="ask one at a time",
         )
-    relation = connection.sql(sql)  # a SELECT is only understood, all else is done
-    if relation is None:
+    is_select = statements[0].type.name == "SELECT"
+    return _Asked(connection, is_select, statements[0].query, connection.sql(sql))
+
+
+def _answer(connection: "DuckDBPyConnection", sql: str) -> Answer:
+    asked = _asked(connection, sql)
+    if asked.relation is None:
         return Answer([], iter(()))
-    casts = [
-        f"CAST(#{place} AS {told_as(kind)})" for place, kind in enumerate(relation.types, start=1)
-    ]
-    if statements[0].type.name != "SELECT":
-        return Answer(relation.columns, relation.project(", ".join(casts)).iter_rows())
-    if list(map(told_as, relation.types)) != list(map(str, relation.types)):
-        sql = f"SELECT {', '.join(casts)} FROM (\n{_open_ended(statements[0].query)}\n)"
-    return Answer(relation.columns, _streamed(connection.execute(sql)))
+    columns, types = asked.relation.columns, asked.relation.types
+    casts = asked.casts(IN_PYTHON)
+    if not asked.is_select:
+        return Answer(columns, asked.cast(casts).iter_rows())
+    is_exact = list(map(told_as, types)) == list(map(str, types))
+    plain = sql if is_exact else asked.cast_select(casts)
+    return Answer(columns, _streamed(connection.execute(plain)))
+
+
+def _write_parquet(file: Path, rows: pa.RecordBatchReader) -> None:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetWriter(file.absolute(), rows.schema, compression="zstd") as writer:
+        for batch in rows:
+            writer.write_batch(batch)
 
 
 def _streamed(connection: "DuckDBPyConnection") -> Iterator[tuple[Any, ...]]:
@@ -155,16 +193,35 @@ def _streamed(connection: "DuckDBPyConnection") -> Iterator[tuple[Any, ...]]:
         yield from rows
 
 
+def is_ended(text: str) -> bool:
+    """Whether a semicolon ends it, which is part of no text, name or comment."""
+    return _open_ended(text) != text
+
+
+def told_apart(names: Sequence[str]) -> list[str]:
+    """Each name once: one that occurred before gets the first free suffix, ``_1`` and on."""
+    taken, apart = set(names), list[str]()
+    for name in names:
+        free, number = name, 0
+        while free in apart or (number and free in taken):
+            number += 1
+            free = f"{name}_{number}"
+        apart.append(free)
+    return apart
+
+
 def _open_ended(statement: str) -> str:
-    """Without the semicolons at its end, so that it can stand in parentheses."""
+    """Without the semicolons at its end, and what follows them, so that it can stand in
+    parentheses."""
     import duckdb
 
     text = statement.encode()  # DuckDB counts bytes
+    end = len(text)
     for start, kind in reversed(duckdb.tokenize(statement)):
         if kind != duckdb.token_type.comment and text[start:][:1] != b";":
             break
-        text = text[:start]
-    return text.decode()
+        end = start if text[start:][:1] == b";" else end
+    return text[:end].decode()
 
 
 def _open(path: Path) -> "DuckDBPyConnection":

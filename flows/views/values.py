@@ -46,18 +46,6 @@ def cell(value: Any) -> str:
     return value if isinstance(value, str) else _plain(value, ascii_only=False)
 
 
-def told_apart(names: Sequence[str]) -> list[str]:
-    """Each name once: one that occurred before gets the first free suffix, ``_1`` and on."""
-    taken, apart = set(names), list[str]()
-    for name in names:
-        free, number = name, 0
-        while free in apart or (number and free in taken):
-            number += 1
-            free = f"{name}_{number}"
-        apart.append(free)
-    return apart
-
-
 def _json_number(value: float | Decimal | None) -> str:
     """Or one of JSON's words."""
     if value is None or isinstance(value, bool):
@@ -86,10 +74,17 @@ def _plain(value: Any, *, ascii_only: bool) -> str:
     return str(value)
 
 
+def csv_cell(value: Any) -> str:
+    """As ``csv_line`` tells it, before quotes; NULL is empty."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else _plain(value, ascii_only=False)
+
+
 def _csv_field(value: Any) -> str:
     if value is None:
         return ""
-    text = value if isinstance(value, str) else _plain(value, ascii_only=False)
+    text = csv_cell(value)
     needs_quotes = not text or text != text.strip() or any(one in text for one in ',"\r\n')
     return '"' + text.replace('"', '""') + '"' if needs_quotes else text
 

@@ -187,7 +187,7 @@ def completed(terminal: Terminal, monkeypatch: pytest.MonkeyPatch, line: str) ->
 
 @pytest.mark.parametrize(
     "arguments",
-    [["fly"], ["run", "--speed", "3"], ["run", "--batch", "x"], ["sql"], ["convert", "only-one"]],
+    [["fly"], ["run", "--speed", "3"], ["run", "--batch", "x"], ["convert", "only-one"]],
 )
 def test_words_that_are_not_understood_are_usage_errors(
     terminal: Terminal, arguments: list[str]

@@ -1,6 +1,7 @@
 """What reaches stdout, wherever it leads: all of it, exactly, or an exit code tells otherwise."""
 
 import fcntl
+import io
 import json
 import os
 import pty
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import IO, Annotated, Any, get_args, get_origin, get_type_hints
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
 from typer.models import ParameterInfo
 
@@ -220,6 +222,69 @@ def test_other_files_are_denied_unless_they_are_allowed(sql: Any, store: Path) -
     assert (code, out) == (4, "")
     assert "cir-pipeline sql --allow-files" in told
     assert sql(statement, "--csv", "--allow-files") == (0, "x\n7\n", "")
+
+
+def test_what_is_piped_is_answered_statement_by_statement(
+    sql: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def piped(content: bytes, *arguments: str) -> tuple[object, str, str]:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        told: tuple[object, str, str] = sql(*arguments)
+        return told
+
+    assert piped("FROM words; SELECT ';' AS é -- ;\n".encode(), "--csv") == (
+        *(0, "word\né 中\né\n;\n", ""),
+    )
+    code, out, told = piped(b"SELECT 1 AS a; SELECT x; SELECT 2 AS b", "--csv")
+    assert (code, out) == (4, "a\n1\n")
+    assert "error: the query failed" in told
+    code, out, told = piped(b" -- nothing\n")
+    assert (code, out) == (2, "")
+    assert "there is no statement" in told
+    assert piped(b"\xff")[0] == 2
+
+
+def test_a_file_has_the_form_that_its_name_says(sql: Any, store: Path) -> None:
+    for name, content in {
+        "a.csv": 'n,t\n1,"é, 中"\n',
+        "a.JSON": '[{"n": 1, "t": "\\u00e9, \\u4e2d"}]\n',
+        "a.jsonl": '{"n": 1, "t": "\\u00e9, \\u4e2d"}\n',
+        "a.md": "| n | t |\n| --- | --- |\n| 1 | é, 中 |\n",
+    }.items():
+        assert sql("SELECT 1 AS n, 'é, 中' AS t", "--out", str(store / name)) == (0, "", "")
+        assert (store / name).read_text("utf-8") == content
+    assert sql("FROM words", "--out", "a.parquet") == (0, "", "")
+    assert pq.read_table(store / "a.parquet").to_pylist() == [{"word": "é 中"}]
+    assert sql("FROM words", "--out", "b", "--format", "parquet")[0] == 0
+    assert (store / "b").read_bytes()[:4] == b"PAR1"
+    assert sql("FROM words", "--format", "jsonl")[1] == '{"word": "\\u00e9 \\u4e2d"}\n'
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["FROM words", "--csv", "--json"],
+        ["FROM words", "--csv", "--format", "csv"],
+        ["FROM words", "--format", "parquet"],
+        ["FROM words", "--out", "a"],
+        ["FROM words", "--out", "a.csv", "--format", "table"],
+        ["nothing", "--schema"],
+    ],
+    ids=" ".join,
+)
+def test_forms_that_contradict_each_other_are_refused(
+    sql: Any, store: Path, arguments: list[str]
+) -> None:
+    code, out, told = sql(*arguments)
+    assert (code, out) == (2, "")
+    assert "remedy:" in told
+    assert not (store / "a").exists()
+
+
+def test_the_schema_tells_what_is_there(sql: Any) -> None:
+    code, out, _ = sql("--schema", "--csv")
+    assert (code, out) == (0, "kind,name,rows,about\ntable,words,1,\n")
+    assert sql("--schema", "WORDS", "--csv")[1] == "column,type,about\nword,VARCHAR,\n"
 
 
 # --- texts among the arguments

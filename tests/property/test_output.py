@@ -10,7 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flows.views.tables import Column, Console, print_line, print_table
-from flows.views.values import cell, csv_line, json_text, told_apart
+from flows.views.values import cell, csv_line, json_text
+from storage.answers import told_apart
 from tasks.results.markup.markdown import as_markdown
 from tasks.results.markup.visible import visible
 

@@ -3,17 +3,19 @@
 import csv
 import io
 import json
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
 
 from cir_core.errors import PreflightError
-from flows.views.answers import print_csv, print_json, print_rows
+from flows.views.answers import print_answer, save_answer
 from flows.views.values import cell
-from storage.answers import ask
+from storage.answers import OpenCatalog, ask, is_ended, reading
 
 TOLD = {
     "NULL": None,
@@ -94,12 +96,12 @@ def test_a_value_is_told_exactly(
     value = TOLD[literal]
     sql = f"SELECT {literal} AS a, 'é' AS e, {literal} AS a; -- so ;"
     with ask(catalog, sql) as answer:
-        print_json(answer, None)
+        print_answer(answer, "json", None)
     (row,) = rows_of_json(capsys.readouterr().out)
     assert row == {"a": wanted(value), "e": "é", "a_1": wanted(value)}
 
     with ask(catalog, sql) as answer:
-        print_csv(answer, None)
+        print_answer(answer, "csv", None)
     heading, fields = csv.reader(io.StringIO(capsys.readouterr().out, newline=""))
     assert heading == ["a", "e", "a_1"]
     assert fields == [in_csv(value), "é", in_csv(value)]
@@ -107,7 +109,7 @@ def test_a_value_is_told_exactly(
     with ask(catalog, sql) as answer:
         told = cell(next(answer.rows)[0])
     with ask(catalog, sql) as answer:
-        print_rows(answer, None)
+        print_answer(answer, "table", None)
     assert told in capsys.readouterr().out
 
 
@@ -162,3 +164,112 @@ def test_a_sorted_answer_stays_sorted(catalog: Path) -> None:
 def test_what_cannot_be_asked_is_refused(catalog: Path, sql: str) -> None:
     with pytest.raises(PreflightError), ask(catalog, sql):
         pass
+
+
+# --- other forms, and files
+
+
+@pytest.fixture
+def opened(catalog: Path) -> Iterator[OpenCatalog]:
+    with reading(catalog) as found:
+        yield found
+
+
+NATIVE = {
+    "DATE '2020-01-31'",
+    "TIMESTAMP '2020-01-01 01:02:03.000001'",
+    "TIMESTAMP_NS '2020-01-01 00:00:00.123456789'",
+    "TIMESTAMPTZ 'infinity'",
+    *("TIME '24:00:00'", "TIME_NS '10:00:00.123456789'", r"'\xAB\x00a\x5C'::BLOB"),
+}
+"""Of these Parquet keeps more than the text: the type."""
+
+OTHERWISE = {
+    "row(1, [DATE 'infinity'])": "{'element1': 1, 'element2': [infinity]}",
+    "MAP {[1, 2]: INTERVAL '1 month'}": "{'[1, 2]'=1 month}",
+}
+"""A tuple is a struct there, and keys are texts."""
+
+
+@pytest.mark.parametrize("literal", TOLD)
+def test_parquet_holds_a_value_exactly(opened: OpenCatalog, tmp_path: Path, literal: str) -> None:
+    """As DuckDB reads it again, twice in columns of one name."""
+    file = tmp_path / "x.parquet"
+    opened.save(f"SELECT {literal} AS a, {literal} AS a;", file)
+    assert pq.read_schema(file).names == ["a", "a_1"]
+    with duckdb.connect() as connection:
+        asked = f"SELECT ({literal})::VARCHAR, typeof({literal})"
+        ((told, kind),) = connection.execute(asked).fetchall()
+        again = f"SELECT a::VARCHAR, a_1::VARCHAR, typeof(a) FROM read_parquet('{file}')"
+        ((first, second, found),) = connection.execute(again).fetchall()
+    assert first == second == OTHERWISE.get(literal, told)
+    assert found == kind or literal not in NATIVE
+
+
+def test_rows_of_parquet_are_in_order_and_limited(opened: OpenCatalog, tmp_path: Path) -> None:
+    file = tmp_path / "x.parquet"
+    opened.save("SELECT range AS n FROM range(5000) ORDER BY n DESC", file, 3000)
+    assert pq.read_table(file)["n"].to_pylist() == list(range(4999, 1999, -1))
+    opened.save("SHOW TABLES", file)
+    assert pq.read_table(file).to_pylist() == [{"name": "t"}]
+    opened.save("SELECT 1 AS a WHERE false", file)
+    assert (pq.read_table(file).num_rows, pq.read_schema(file).names) == (0, ["a"])
+
+
+def test_what_fails_leaves_the_file_as_it_was(opened: OpenCatalog, tmp_path: Path) -> None:
+    file = tmp_path / "x.parquet"
+    file.write_text("mine")
+    for sql in ("SELECT 1; SELECT 2", "SELECT x", "SELECT 'a'::INT FROM range(9)"):
+        with pytest.raises(PreflightError):
+            opened.save(sql, file)
+    assert [file.read_text(), *tmp_path.iterdir()] == ["mine", file]
+
+
+def test_json_lines_and_markdown(
+    opened: OpenCatalog, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    sql = "SELECT n, t FROM (VALUES (0.1::DOUBLE, 'a|b'), (NULL, chr(10) || '<i>')) v(n, t)"
+    with opened.ask(sql) as answer:
+        print_answer(answer, "jsonl", None)
+    lines = capsys.readouterr().out.splitlines()
+    assert list(map(json.loads, lines)) == [{"n": 0.1, "t": "a|b"}, {"n": None, "t": "\n<i>"}]
+    file = tmp_path / "x.md"
+    with opened.ask(sql) as answer:
+        save_answer(answer, "markdown", None, file)
+    assert file.read_text().splitlines() == [
+        "| n | t |",
+        "| --- | --- |",
+        "| 0.1 | a&#124;b |",
+        "|  | &#92;n&#60;i&#62; |",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "ended"),
+    [
+        ("SELECT 1;", True),
+        ("SELECT 1 ; -- more ;", True),
+        ("SELECT 'é';\n", True),
+        ("SELECT 1", False),
+        ("SELECT 1 -- ;", False),
+        ("SELECT 1 /* ;", False),
+        ("SELECT ';", False),
+        ('SELECT ";', False),
+        ("SELECT $$ ;", False),
+        ("SELECT 1; SELECT", False),
+        ("", False),
+    ],
+)
+def test_a_semicolon_ends_a_statement_and_no_text(text: str, ended: bool) -> None:
+    assert is_ended(text) == ended
+
+
+def test_a_text_is_divided_into_its_statements(opened: OpenCatalog) -> None:
+    found = opened.statements("SELECT ';'; -- a; b\nFROM t;;")
+    assert [opened.rows(one) for one in found] == [
+        [{"';'": ";"}],
+        [{"n": 1, "d": "infinity", "w": "x"}],
+    ]
+    assert opened.statements(" -- nothing\n") == []
+    with pytest.raises(PreflightError, match="the query failed"):
+        opened.statements("SELECT 1; SELEC")

@@ -17,8 +17,9 @@ from flows.doors.cli.config import config_show
 from flows.doors.cli.data import datasets, doctor, protocols
 from flows.doors.cli.labels import runs_ls, runs_name, runs_tag, runs_unname, runs_untag
 from flows.doors.cli.models import convert, train
-from flows.doors.cli.results import check_submission, export, sql
+from flows.doors.cli.results import check_submission, export
 from flows.doors.cli.runs import analyse, plan, run, run_to
+from flows.doors.cli.sql import sql
 from flows.ends import End
 from flows.views.streams import prepare_logging, put
 

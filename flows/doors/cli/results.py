@@ -1,4 +1,4 @@
-"""``sql``, ``export`` and ``check-submission``: what runs leave, and what servers take."""
+"""``export`` and ``check-submission``: what runs leave, and what servers take."""
 
 import os
 from pathlib import Path
@@ -12,46 +12,6 @@ from flows.doors.cli.options import Json, flags_of, takes
 from flows.doors.cli.texts import text
 from flows.views.streams import put, put_json
 from storage.store import open_store
-
-
-@takes(flags_of("store"))
-def sql(
-    statement: Annotated[str, typer.Argument(help="One read-only statement.", parser=text)],
-    limit: Annotated[
-        int | None,
-        typer.Option(min=1, help="Rows at most.", show_default="1000 of a table, all of the rest"),
-    ] = None,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print the rows as CSV.")] = False,
-    as_json: Json = False,
-    allow_files: Annotated[
-        bool, typer.Option("--allow-files", help="Let the statement read and write other files.")
-    ] = False,
-    **flags: Any,
-) -> None:
-    """Ask the results in SQL.
-
-    The catalog (DuckDB) has the tables runs, gallery_members, galleries, queries, target_ranks,
-    candidates, rankings, metrics, costs, problems, late_fusion_curve, probes, dropped_pairs; views
-    gallery, recall, mrr, mean_average_precision, coverage, k_curve, rank_movement, failures,
-    fused_scores, speeds, gain_per_petaflop, final_rankings, query_traits, pair_kinds, separation,
-    stage_agreement, occurrences.
-
-    Tables are for eyes; CSV and JSON hold every value exactly.
-    """
-    from cir_core.errors import UsageError
-    from flows.origins import resolve
-    from flows.views.answers import print_csv, print_json, print_rows
-    from storage.answers import ask
-    from storage.catalog import CATALOG_FILE
-
-    if as_csv and as_json:
-        raise UsageError("--csv and --json are two forms", remedy="leave one of them out")
-    settings = resolve(flags, os.environ).settings
-    form = print_csv if as_csv else print_json if as_json else print_rows
-    with ask(
-        open_store(settings.store).local(CATALOG_FILE), statement, files=allow_files
-    ) as answer:
-        form(answer, limit)
 
 
 @takes(flags_of("store"))
