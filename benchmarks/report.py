@@ -9,9 +9,7 @@ opened by Chromium, found as the tests find it. Where other work runs beside, CP
 """
 
 import os
-import resource
 import tempfile
-import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +18,7 @@ import numpy as np
 import typer
 from PIL import Image
 from playwright.sync_api import Page
+from retrieval import memory, told
 
 from storage.views import Evaluated
 from tasks.results.report.report import Report
@@ -69,7 +68,7 @@ def draw_pictures(folder: Path, category: str, count: int) -> None:
     """Soft colours under a fine grain: as many bytes as a photograph of this size. Those that are
     there stay."""
     folder.mkdir(parents=True, exist_ok=True)
-    rng, (width, height) = np.random.default_rng(0), SIZE
+    rng, (width, height) = np.random.default_rng([*category.encode()]), SIZE
     for number in range(count):
         path = folder / f"{category}-{number:05d}.jpg"
         if path.exists():
@@ -83,30 +82,23 @@ def draw_pictures(folder: Path, category: str, count: int) -> None:
 def measure_report(evaluated: Evaluated, images: Path) -> Path:
     """The page, made anew."""
     report = Report(evaluated, images)
-    before, wall, cpu = peak(), time.perf_counter(), time.process_time()
-    report.write()
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    with told("page and pictures"), memory("page and pictures, beside what there was"):
+        report.write()
     page = report.files[0]
-    print(f"report: {wall:.1f} s, {cpu:.1f} s of CPU, on {os.cpu_count()} cores")
-    print(f"peak memory: {peak():.0f} MiB, {before:.0f} MiB before")
     files = [one.stat().st_size for one in page.parent.glob("pictures/*.jpg")]
     print(f"page {page.stat().st_size / 1e6:.1f} MB", end=", ")
     print(f"pictures/ {len(files):,} files, {sum(files) / 1e6:.0f} MB")
     return page
 
 
-def peak() -> float:
-    """Of this process so far, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
 def measure_opening(page: Path) -> None:
     """The second of two times, when the browser itself is warm, is the one that counts."""
     with started() as chromium:
-        for told in ("cold", "warm"):
+        for state in ("cold", "warm"):
             tab = chromium.new_page(viewport={"width": 1280, "height": 900})
             tab.goto(page.as_uri())
-            print(f"Chromium, {told}: {opening(tab)}")
+            print(f"Chromium, {state}: {opening(tab)}")
             tab.close()
 
 
