@@ -76,6 +76,11 @@ def make_output(output: Output) -> tuple[str, ...]:
     """Write the files if they are not there; the output's name if they were not."""
     if output.is_done:
         return ()
+    write_output(output)
+    return (output.name,)
+
+
+def write_output(output: Output) -> None:
+    """Write the files, whatever is there, and then their receipt."""
     sources = output.write()
     output.product.record(sources)  # of the files that there are now
-    return (output.name,)

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from tests.browser.made_report import MadeReport
 
+PATIENCE = 60_000
+"""Milliseconds for what takes some: the suite may share its cores with much else."""
+
 Opening = Callable[..., "Page"]
 """Opens a file, perhaps at an address within it (``at``), in a context with these options."""
 
@@ -19,10 +22,13 @@ Opening = Callable[..., "Page"]
 @pytest.fixture(scope="session")
 def chromium() -> Iterator["Browser"]:
     """Skips the tests where there is none; in continuous integration that fails them."""
+    from playwright.sync_api import expect
+
     from tests.browser.chromium import LACKING, find_chromium, started
 
     if find_chromium() is None:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(LACKING)
+    expect.set_options(timeout=PATIENCE)
     with started() as browser:
         yield browser
 
@@ -37,6 +43,7 @@ def opened(chromium: "Browser") -> Iterator[Opening]:
         context = chromium.new_context(**options)
         contexts.append(context)
         page = context.new_page()
+        page.set_default_timeout(PATIENCE)
         page.on("console", lambda message: faults.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: faults.append(f"error: {error}"))
         allowed = path.parent.as_uri()
@@ -59,7 +66,9 @@ def opened(chromium: "Browser") -> Iterator[Opening]:
 
 @pytest.fixture(scope="session")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> "MadeReport":
-    """A re-ranked run of two categories, with hostile ids, unlabelled queries, several targets."""
-    from tests.browser.made_report import made_report, mixed_benchmark
+    """A re-ranked run of two categories, with hostile ids, unlabelled queries, several targets,
+    and a query that could not be asked."""
+    from tests.browser.made_report import HOSTILE, made_report, mixed_benchmark
 
-    return made_report(tmp_path_factory.mktemp("mixed"), mixed_benchmark())
+    folder = tmp_path_factory.mktemp("mixed")
+    return made_report(folder, mixed_benchmark(), unasked=HOSTILE[:1], probed=True)

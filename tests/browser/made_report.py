@@ -1,9 +1,11 @@
 """A small run with pictures, of all that a page may meet, and its report."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 
 from cir_core.types import Benchmark, ImageId, Query, QueryId
@@ -33,6 +35,14 @@ HOSTILE = (
     "line\none\ttab \u202eright to left\u202c &amp; </script> \\u003c ${1} {{ 1 }}",
 )
 """Ids, and texts."""
+
+
+PROBED = """
+INSERT INTO probes BY NAME
+SELECT run_id, query_id, 1 + row_number() OVER (ORDER BY query_id) % 3 AS image_rank,
+       1 + row_number() OVER (ORDER BY query_id) % 5 AS text_rank
+FROM queries WHERE targets IS NOT NULL"""
+"""Ranks as ``cir-pipeline analyse`` publishes them."""
 
 
 @dataclass(frozen=True)
@@ -91,12 +101,14 @@ def made_report(
     protocol: str = "fiq-original-kept",
     reranked: bool = True,
     k: int = K,
+    unasked: Collection[str] = (),
+    probed: bool = False,
 ) -> MadeReport:
-    """Scores with ties, that tell of some targets; the first query of all cannot be asked."""
+    """Scores with ties, that tell of some targets; ``unasked`` queries have no candidates.
+    If it is ``probed``, those with labels have ranks by the image and by the text alone."""
     rng = np.random.default_rng(4)
-    (first, *_) = benchmark.queries
     stage1, stage2 = (_scores(benchmark, rng) for _ in range(2))
-    given = {query: scores for query, scores in stage1.items() if query != first.query_id}
+    given = {query: scores for query, scores in stage1.items() if query not in unasked}
     fingerprint = write_run(
         folder / "store",
         benchmark,
@@ -108,6 +120,9 @@ def made_report(
     )
     evaluated = Evaluated(LocalStore(folder / "store"), fingerprint)
     make_output(Publish(evaluated))
+    if probed:
+        with duckdb.connect(str(folder / "store" / CATALOG_FILE)) as connection:
+            connection.execute(PROBED)
     report = Report(evaluated, folder / "images")
     make_output(report)
     return MadeReport(folder / "store", report)

@@ -33,6 +33,8 @@ FILTERS: list[tuple[str, str, str, str]] = [
         "(query_id, reference_id) IN (SELECT (query_id, image_id) FROM rankings WHERE rank = 1)",
         "queries",
     ),
+    ("answer", "image", "image_rank = 1", "probes"),
+    ("answer", "text", "text_rank = 1", "probes"),
     ("label", "some", "targets IS NOT NULL", "queries"),
     ("label", "none", "targets IS NULL", "queries"),
     ("label", "unasked", "query_id NOT IN (SELECT query_id FROM candidates)", "queries"),

@@ -27,6 +27,7 @@ from tasks.stages.rank import Rank
 from tasks.stages.stage import Stage, make, make_here
 
 PICTURE = (90, 120)
+"""Larger than one within a report's page, which has its larger form beside it."""
 
 AnyStage = TypeVar("AnyStage", bound=Stage[Any])
 

@@ -4,13 +4,14 @@ import errno
 import hashlib
 import os
 import posix
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cir_core.errors import OutOfSpace, PreflightError
-from storage.atomic import commit, commit_text, sha256_of
+from storage.atomic import commit, commit_folder, commit_text, sha256_of
 
 TEXT = "é\n"
 
@@ -182,3 +183,42 @@ def test_a_living_writers_temporary_file_stays(tmp_path: Path) -> None:
     commit(tmp_path / "a", write)
     assert (tmp_path / "a").read_text() == "outer"
     assert os.listdir(tmp_path) == ["a"]
+
+
+def fill(*names: str) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        for name in names:
+            (folder / name).write_text(name)
+
+    return write
+
+
+def test_a_folder_replaces_an_older_one_and_one_of_nothing_removes_it(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "pictures"
+    commit_folder(folder, fill("a", "b"))
+    commit_folder(folder, fill("b", "c"))
+    assert sorted(os.listdir(folder)) == ["b", "c"]
+    assert os.listdir(folder.parent) == ["pictures"]
+    commit_folder(folder, fill())
+    assert os.listdir(folder.parent) == []
+
+
+def test_a_folder_stays_as_it_was_when_the_writing_stops(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    commit_folder(folder, fill("a"))
+
+    def write(temporary: Path) -> None:
+        (temporary / "half").write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OutOfSpace):
+        commit_folder(folder, write)
+    assert (os.listdir(folder), os.listdir(tmp_path)) == (["a"], ["pictures"])
+
+
+def test_a_killed_writers_folder_goes(tmp_path: Path) -> None:
+    leftover = tmp_path / f".pictures.{os.getpid()}-1-0.tmp"
+    leftover.mkdir()
+    (leftover / "half").write_text("half")
+    commit_folder(tmp_path / "pictures", fill("a"))
+    assert os.listdir(tmp_path) == ["pictures"]

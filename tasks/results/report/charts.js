@@ -140,6 +140,8 @@
       ...colours(rows), marks,
     });
     const legend = has(rows, "series") ? plot.legend("color") : null;
+    // Plot names its groups, whose role may have no name; the caption tells the whole.
+    for (const group of plot.querySelectorAll("[aria-label]")) group.removeAttribute("aria-label");
     plot.setAttribute("role", "img");
     plot.setAttribute("aria-labelledby", described);
     return legend ? [legend, plot] : [plot];

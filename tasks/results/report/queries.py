@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.results.album import SUMS, Album, Picture
-from tasks.results.report.query_rows import QueryRows, query_rows
+from tasks.results.report.query_rows import MOST_BYTES, QueryRows, query_rows
 from tasks.results.report.source import Source
 from tasks.results.samples import Samples, samples
 from tasks.stages.output import folder_of
@@ -32,6 +32,8 @@ COLUMNS = {
     "rank1": "stage1_rank",
     "rank2": "stage2_rank",
     "gained": "places_gained",
+    "imageRank": "image_rank",
+    "textRank": "text_rank",
     "candidate": "is_candidate",
     "scores1": "stage1_scores",
     "scores2": "stage2_scores",
@@ -71,6 +73,15 @@ class Queries:
     @property
     def has_labels(self) -> bool:
         return any(row["targets"] is not None for row in self.known.rows)
+
+    @property
+    def halves(self) -> list[tuple[str, str]]:
+        """Filters of what one half finds, as far as it was asked (``cir-pipeline analyse``)."""
+        return [
+            (half, f"right by the {half} alone")
+            for half in ("image", "text")
+            if any(row[f"{half}_rank"] is not None for row in self.known.rows)
+        ]
 
     @property
     def has_folder(self) -> bool:
@@ -131,7 +142,7 @@ def queries(source: Source) -> Queries:
     """Of a run; writes the folder with the larger pictures, too, or removes one of nothing."""
     groups = samples(source.catalog, source.run, reranked=source.is_reranked)
     first = list(dict.fromkeys(chain.from_iterable(group.query_ids for group in groups)))
-    known = query_rows(source, first)
+    known = query_rows(source, first, most=MOST_BYTES)
     images = _by_use(known.rows, set(first))
     album = Album(source.evaluated.ingested.read("images"), source.root)
     drawn: list[Picture] = []

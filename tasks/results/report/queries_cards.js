@@ -146,6 +146,14 @@ const QueryCards = (() => {
     return `${before}, ${rank(then)} after stage 2: ${words}.`;
   }
 
+  /* Where the target is by one half of the query. */
+  function halves(query) {
+    return [["image", columns.imageRank], ["text", columns.textRank]]
+      .filter(([, places]) => places?.[query])
+      .map(([half, places]) => `by the ${half} alone ${rank(places[query])}`)
+      .join(", ");
+  }
+
   function question(query) {
     const kind = [QueryData.categories[columns.category[query]], `${columns.words[query]} words`];
     if (columns.negation[query]) kind.push("a negation");
@@ -158,6 +166,7 @@ const QueryCards = (() => {
       element("p", { class: "asked" }, foreign(columns.text[query])),
       element("p", { class: "soft" }, foreign(kind[0]), ` · ${kind.slice(1).join(" · ")}`),
       element("p", {}, standing(query)),
+      halves(query) ? element("p", { class: "soft" }, `The target is ${halves(query)}.`) : null,
       element(
         "div",
         { class: "given" },

@@ -30,6 +30,8 @@ const QueryData = (() => {
     both: (query) => columns.rank1[query] === 1 && last[query] === 1,
     won: (query) => isLabelled(query) && columns.rank1[query] !== 1 && last[query] === 1,
     spoiled: (query) => columns.rank1[query] === 1 && last[query] !== 1,
+    image: (query) => columns.imageRank?.[query] === 1,
+    text: (query) => columns.textRank?.[query] === 1,
     reference: (query) => answers[query]?.[0] === columns.reference[query],
   };
   const LABEL = {

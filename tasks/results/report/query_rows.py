@@ -30,18 +30,19 @@ class QueryRows:
     left_out_sql: str
 
 
-def query_rows(source: Source, first: Sequence[str], *, most: int = MOST_BYTES) -> QueryRows:
-    """As many queries of the run as fit into so many bytes of JSON: ``first``, then the others by
-    the md5 of their ids, which is as good as drawn at random, so that shares stay what they are.
+def query_rows(source: Source, first: Sequence[str], *, most: int) -> QueryRows:
+    """As many queries of the run as fit into so many bytes of JSON: ``first`` in any case, then the
+    others by the md5 of their ids, as good as drawn at random, so that shares stay what they are.
     """
     (count,) = (row["n"] for row in source.rows(f"SELECT count(*) AS n FROM queries{_of(source)}"))
-    rows, taken = [], 0
+    rows: list[dict[str, Any]] = []
+    taken = 0
     order = f"query_id NOT IN ({', '.join(map(quoted, first)) or 'NULL'}), md5(query_id), query_id"
     with source.catalog.ask(_sql(source, order)) as answer:
         for values in answer.rows:
             row = dict(zip(answer.columns, values, strict=True))
             taken += len(json.dumps(list(row.values()), ensure_ascii=False).encode())
-            if taken > most:
+            if taken > most and len(rows) >= len(first):
                 break
             rows.append(row)
     left_out = (
@@ -89,11 +90,13 @@ answers AS (
 )
 SELECT place, query_id, category, reference_id, text, targets, targets_stage1, targets_stage2,
        m.stage1_rank, m.stage2_rank, m.is_candidate, m.places_gained, t.words, t.has_negation,
+       halves.image_rank, halves.text_rank,
        firsts.* EXCLUDE query_id, members.* EXCLUDE query_id
 FROM mine
 LEFT JOIN (SELECT query_id, stage1_rank, stage2_rank, is_candidate, places_gained
            FROM rank_movement WHERE {of} AND pool = 'gallery') m USING (query_id)
 LEFT JOIN (SELECT query_id, words, has_negation FROM query_traits WHERE {of}) t USING (query_id)
+LEFT JOIN (SELECT query_id, image_rank, text_rank FROM probes WHERE {of}) halves USING (query_id)
 LEFT JOIN answers USING (query_id)
 LEFT JOIN firsts USING (query_id)
 LEFT JOIN members USING (query_id)

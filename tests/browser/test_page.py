@@ -1,0 +1,127 @@
+"""The whole page in Chromium: accessible, of any width, in light and dark, printed, without
+scripts, and of runs that lack something."""
+
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from cir_core.types import Benchmark
+from tasks.stages.output import make_output
+from tests.browser.conftest import Opening
+from tests.browser.made_report import MadeReport, made_report, mixed_benchmark
+from tests.support.made_runs import circo_benchmark, cirr_benchmark
+
+CARDS = "#query-results > article"
+
+RULES = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa"]}}
+
+SIZES = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+
+
+def violations(page: Page) -> list[str]:
+    found: list[dict[str, Any]] = Axe().run(page, options=RULES).response["violations"]
+    return [f"{one['id']}: {node['html']}" for one in found for node in one["nodes"]]
+
+
+def is_too_wide(page: Page) -> bool:
+    width: int = page.evaluate("document.documentElement.scrollWidth")
+    return width > page.evaluate("innerWidth")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_is_accessible_and_fits_its_screen(
+    opened: Opening, mixed: MadeReport, tmp_path: Path, scheme: Literal["light", "dark"]
+) -> None:
+    for size in SIZES:
+        page = opened(mixed.page, viewport=size, color_scheme=scheme)
+        page.screenshot(path=tmp_path / f"{size['width']}-{scheme}.png", full_page=True)
+        assert not is_too_wide(page)
+    assert violations(page) == []
+    page.locator(f"{CARDS} .top button").first.click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    assert violations(page) == []
+
+
+def test_the_page_prints(opened: Opening, mixed: MadeReport) -> None:
+    page = opened(mixed.page)
+    assert page.pdf(format="A4").startswith(b"%PDF-")
+    page.emulate_media(media="print")
+    expect(page.locator("#queries")).to_be_hidden()
+
+
+def test_samples_remain_without_scripts(opened: Opening, mixed: MadeReport) -> None:
+    page = opened(mixed.page, java_script_enabled=False)
+    expect(page.locator("#query-filters")).to_be_hidden()
+    for title in ("Re-ranking gained most", "Lost in stage 1", "Queries without label"):
+        expect(page.get_by_role("heading", name=title, exact=True)).to_be_visible()
+    samples = page.locator("noscript .query")
+    assert samples.count() > 12
+    picture = samples.first.locator("img").first
+    assert picture.evaluate("image => image.naturalWidth") == 84
+
+
+@pytest.fixture(scope="module")
+def photographed(tmp_path_factory: pytest.TempPathFactory) -> MadeReport:
+    """A run of pictures that are larger than a page's."""
+    return made_report(tmp_path_factory.mktemp("photographed"), circo_benchmark(20, 6))
+
+
+def test_larger_pictures_lie_beside_the_page(opened: Opening, photographed: MadeReport) -> None:
+    page = opened(photographed.page)
+    page.locator(f"{CARDS} .given button").first.click()
+    image = page.get_by_role("dialog").locator("img")
+    assert "/pictures/" in image.evaluate("image => image.decode().then(() => image.src)")
+    assert image.evaluate("image => image.naturalHeight") == 120
+
+
+def test_a_page_without_its_folder_says_so_and_the_run_makes_it_again(
+    opened: Opening, photographed: MadeReport, chromium: Any, tmp_path: Path
+) -> None:
+    alone = tmp_path / "index.html"
+    shutil.copy(photographed.page, alone)
+    page = chromium.new_page()
+    page.goto(alone.as_uri())
+    page.locator(f"{CARDS} .given button").first.click()
+    expect(page.locator(".note")).to_contain_text("not in the folder pictures/")
+    assert "data:" in page.get_by_role("dialog").locator("img").evaluate("image => image.src")
+    page.close()
+    report = photographed.report
+    assert make_output(report) == ()
+    before = {path.name: path.read_bytes() for path in report.files[0].parent.glob("pictures/*")}
+    shutil.rmtree(report.files[0].parent / "pictures")
+    assert make_output(report) == ("report",)
+    after = {path.name: path.read_bytes() for path in report.files[0].parent.glob("pictures/*")}
+    assert after == before != {}
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "options", "absent", "present"),
+    [
+        (mixed_benchmark(), {"reranked": False}, "Stage 2", "Stage 1"),
+        (
+            cirr_benchmark(12, 4, labelled=False),
+            {"protocol": "cirr-removed-subset-scored"},
+            "The target is",
+            "Subset in stage 2",
+        ),
+        (circo_benchmark(9, 1), {"protocol": "circo-kept-caption"}, "No label", "Stage 2"),
+    ],
+    ids=["stage 1 alone", "subsets, no labels", "one query, three targets"],
+)
+def test_a_run_that_lacks_something_is_shown_for_what_it_is(
+    opened: Opening,
+    tmp_path: Path,
+    benchmark: Benchmark,
+    options: dict[str, Any],
+    absent: str,
+    present: str,
+) -> None:
+    page = opened(made_report(tmp_path, benchmark, **options).page)
+    shown = page.locator("#query-browser").inner_text()
+    assert present in shown
+    assert absent not in shown
+    expect(page.locator(CARDS)).to_have_count(min(5, len(benchmark.queries)))
