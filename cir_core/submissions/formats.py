@@ -3,7 +3,7 @@
 import json
 from typing import Any, Literal
 
-ExportFormat = Literal["cirr-submission", "circo-submission", "trec", "jsonl", "parquet"]
+ExportFormat = Literal["cirr-submission", "circo-submission", "trec", "jsonl", "parquet", "latex"]
 Stage = Literal["stage1", "stage2"]
 """Whose order is exported: stage 1's candidates, or the same re-ranked."""
 

@@ -7,8 +7,8 @@ from cir_core.metrics.recall import MICRO
 from cir_core.submissions.formats import format_of
 from flows.run import Run
 from flows.views.tables import Column, Console, print_line, print_table
-from flows.views.titles import title_of
 from tasks.results.markup.markdown import as_markdown
+from tasks.results.titles import title_of
 
 HEADER = ["stage", "state", "images", "queries", "pairs", "FLOP", "disk", "time"]
 MILLIONS = 10_000_000

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from flows.views.tables import Column, Console, print_table
-from flows.views.titles import title_of
 from tasks.results.run_list import ListedRun
+from tasks.results.titles import title_of
 
 DIGITS = 12
 """Of a model's digest."""

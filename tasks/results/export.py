@@ -1,4 +1,5 @@
-"""A finished run's rankings as files for test servers, evaluation tools and everybody else."""
+"""A finished run's rankings as files for test servers, evaluation tools and everybody else; and its
+numbers as a table for a paper."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,7 @@ from storage.runs import find_run, read_as_ours
 from storage.store import Store
 from storage.tables import write_jsonl, write_table
 from storage.views import ADAPTIVE, Evaluated
+from tasks.results.latex_table import LATEX_FILE, latex_table
 from tasks.results.ranking_rows import ranking_rows, read_rankings
 from tasks.stages.gallery import benchmark_of
 
@@ -48,6 +50,7 @@ def export(
 ) -> Exported:
     """Write a finished run in one format, into ``folder`` or ``<store>/exports/<run>/``.
 
+    ``latex`` is the run's numbers, of both stages whatever ``stage`` says; the others are rankings.
     Reads artifacts only. Each file appears whole or not at all; a submission is written only if
     the server's rules allow all of it. Queries without candidates have no rows in the other
     formats, and a warning tells how many. Raises what ``find_run`` raises; UsageError when the run
@@ -57,6 +60,11 @@ def export(
     """
     found = find_run(store, run)
     with read_as_ours(found):
+        folder = folder or store.local(f"exports/{found.run_id}")
+        if format_ == "latex":
+            found.require_current()
+            text = latex_table(found)
+            return Exported(found.run_id, _commit_texts({folder / LATEX_FILE: text}))
         if stage == "stage2" and not found.is_reranked:
             raise PreflightError(
                 "a run that ended with stage 1 has no order of stage 2",
@@ -65,7 +73,6 @@ def export(
                 "settings: its candidates are used again",
             )
         chosen = _read_run(found)
-    folder = folder or store.local(f"exports/{chosen.run_id}")
     return Exported(chosen.run_id, _WRITERS[format_](chosen, stage, folder))
 
 
@@ -249,7 +256,7 @@ def _ranked(run: _Run, stage: Stage, pool: Pool) -> dict[str, list[str]]:
     return rankings
 
 
-_WRITERS: dict[ExportFormat, Callable[[_Run, Stage, Path], tuple[Path, ...]]] = {
+_WRITERS: Mapping[ExportFormat, Callable[[_Run, Stage, Path], tuple[Path, ...]]] = {
     "cirr-submission": _write_cirr,
     "circo-submission": _write_circo,
     "trec": _write_trec,

@@ -45,4 +45,4 @@ def test_latex_is_text() -> None:
         r"50 \% of a\_b \& \{c\}: \textbackslash{}x \textasciitilde{} \#1 \textasciicircum{} \$5 "
         r"{-}{-} \textquotedbl{}q\textquotedbl{}"
     )
-    assert as_latex("a\nb\x1b[2J") == r"a\textbackslash{}nb\textbackslash{}x1b[2J"
+    assert as_latex("a\nb\x1b[2J") == r"a\textbackslash{}nb\textbackslash{}x1b{[}2J"

@@ -38,7 +38,7 @@ def export(
     """Write a run's rankings: for test servers, TREC, tables.
 
     For CIRR's or CIRCO's test server, as a TREC run with qrels, or as a table with a row per query
-    and candidate.
+    and candidate. `latex` writes the run's recall instead, as a paper's table.
     """
     from flows.origins import resolve
     from flows.settings import in_home

@@ -4,7 +4,7 @@ import re
 
 from tasks.results.markup.visible import visible
 
-_MEANT = re.compile(r"[\\{}$&#%_^~<>\-|\"'`]")
+_MEANT = re.compile(r"[\\{}$&#%_^~<>\-|\"'`\[\]]")
 _WRITTEN = {
     "\\": r"\textbackslash{}",
     "^": r"\textasciicircum{}",
@@ -14,10 +14,13 @@ _WRITTEN = {
     "|": r"\textbar{}",
     '"': r"\textquotedbl{}",
     "-": "{-}",
+    "[": "{[}",
+    "]": "{]}",
     "'": r"\textquotesingle{}",
     "`": r"\textasciigrave{}",
 }
-"""Hyphens and quotes stand alone: two of them would be another sign."""
+"""Hyphens and quotes stand alone: two of them would be another sign. A bracket that begins a row of
+a table would be an option of the command before it."""
 
 
 def as_latex(text: str) -> str:

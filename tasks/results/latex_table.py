@@ -1,0 +1,93 @@
+"""A run's numbers as a table of LaTeX, with what they are of in its caption."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from cir_core.metrics.recall import AVERAGE, GAIN, MICRO
+from storage.views import Evaluated
+from tasks.results.markup.latex import as_latex
+from tasks.results.titles import title_of
+
+Row = Mapping[str, Any]
+Rows = Sequence[Row]
+
+STAGES = {"stage1": "stage 1", "stage2": "stage 2", GAIN: "gain"}
+
+LATEX_FILE = "recall.tex"
+
+SHA256_DIGITS = 12
+
+NEEDS = r"% needs \usepackage{booktabs,textcomp} and \usepackage[T1]{fontenc}"
+
+
+def latex_table(evaluated: Evaluated) -> str:
+    """A ``table`` of both stages and the gain with its 95 % interval (of stage 1 alone, with its
+    own), by category and pool; micro averages are left out. Without labels, the caption says so.
+    Raises StoreCorrupt when the run is not whole."""
+    rows = [row for row in evaluated.read("metrics").to_pylist() if row["category"] != MICRO]
+    galleries = evaluated.read("galleries").to_pylist()
+    caption = " ".join(_caption(evaluated, rows, galleries))
+    lines = [NEEDS, r"\begin{table}", r"\centering", f"\\caption{{{as_latex(caption)}}}"]
+    lines += _tabular(rows, [one["category"] for one in galleries]) if rows else []
+    return "\n".join([*lines, r"\end{table}", ""])
+
+
+def _caption(evaluated: Evaluated, rows: Rows, galleries: Rows) -> Iterator[str]:
+    source, protocol = evaluated.ingested, evaluated.ingested.protocol
+    yield f"{source.setting('dataset')} {source.setting('split')}, protocol {protocol.name}:"
+    yield f"{protocol.description}. K = {evaluated.setting('k')}."
+    if rows:
+        of = "the gain" if evaluated.is_reranked else "stage 1"
+        yield f"In %, {of} with its 95 % interval, over all labelled queries."
+    else:
+        yield "The queries have no labels: nothing is measured."
+    told = (
+        f"{one['category']} {one['images']:,} images"
+        + (f", SHORT of {one['missing']:,}" if one["missing"] else "")
+        + f", sha256 {one['sha256'][:SHA256_DIGITS]}"
+        for one in galleries
+    )
+    yield f"Galleries: {'; '.join(told)}. Run {evaluated.run_id}."
+
+
+def _tabular(rows: Rows, categories: Sequence[str]) -> Iterator[str]:
+    measures = list(dict.fromkeys(_measure(row) for row in rows))
+    found = {(row["category"], row["stage"], _measure(row)): row for row in rows}
+    stages = [stage for stage in STAGES if any(row["stage"] == stage for row in rows)]
+    counts = {row["category"]: row["n"] for row in rows}
+    yield f"\\begin{{tabular}}{{llr{'r' * len(measures)}}}"
+    yield r"\toprule"
+    heads = ["category", "", "queries", *(title_of(metric, k) for _, metric, k in measures)]
+    yield _line(map(as_latex, heads))
+    for category in (*categories, AVERAGE):
+        if category not in counts:
+            continue
+        yield r"\midrule"
+        for stage in stages:
+            is_first = stage == stages[0]
+            names = [category, str(counts[category])] if is_first else ["", ""]
+            with_interval = stage == stages[-1] and (stage == GAIN or len(stages) == 1)
+            cells = (
+                _cell(found.get((category, stage, one)), with_interval=with_interval)
+                for one in measures
+            )
+            yield _line([as_latex(names[0]), STAGES[stage], names[1], *cells])
+    yield r"\bottomrule"
+    yield r"\end{tabular}"
+
+
+def _measure(row: Row) -> tuple[str, str, int]:
+    return row["pool"], row["metric"], row["k"]
+
+
+def _cell(row: Row | None, *, with_interval: bool) -> str:
+    """In percent, as mathematics: its minus is one."""
+    if row is None:
+        return ""
+    sign = "+" if row["stage"] == GAIN else ""
+    value, low, high = (f"{100 * row[name]:{sign}.2f}" for name in ("value", "ci_low", "ci_high"))
+    return f"${value}$ [${low}$, ${high}$]" if with_interval else f"${value}$"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return " & ".join(cells) + r" \\"
