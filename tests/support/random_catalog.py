@@ -29,6 +29,8 @@ class Made:
     copies: int = 1
     probes: Mapping[str, Sequence[int | None]] = field(default_factory=dict)
     """Columns of the table, a number for each query."""
+    dropped: Sequence[tuple[int, int]] = ()
+    """Queries and images that are no candidates, and scored all the same."""
     reads_z_t: bool = True
 
     @property
@@ -126,6 +128,7 @@ def _tables(made: Made) -> dict[str, list[dict[str, Any]]]:
         "candidates": candidates,
         "rankings": [] if made.stage2 is None else ranked,
         "probes": _probes(made) if made.probes else [],
+        "dropped_pairs": [_scored(made, *pair) for pair in made.dropped],
     }
 
 
@@ -161,17 +164,19 @@ def _query(made: Made, query: int) -> dict[str, Any]:
 def _ranked(made: Made, query: int) -> list[dict[str, Any]]:
     final = made.final(query).tolist()
     return [
-        {
-            "query_id": f"q{query}",
-            "pool": "gallery",
-            "image_id": f"i{image}",
-            "stage1_rank": place + 1,
-            "stage1_score": made.stage1[query, image],
-            "stage2_score": None if made.stage2 is None else made.stage2[query, image],
-            "rank": final.index(image) + 1,
-        }
+        _scored(made, query, image)
+        | {"pool": "gallery", "stage1_rank": place + 1, "rank": final.index(image) + 1}
         for place, image in enumerate(made.kept(query).tolist())
     ]
+
+
+def _scored(made: Made, query: int, image: int) -> dict[str, Any]:
+    return {
+        "query_id": f"q{query}",
+        "image_id": f"i{image}",
+        "stage1_score": made.stage1[query, image],
+        "stage2_score": None if made.stage2 is None else made.stage2[query, image],
+    }
 
 
 def _member(made: Made, image: int) -> dict[str, Any]:

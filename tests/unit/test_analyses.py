@@ -16,6 +16,7 @@ from tasks.results.analyses.score_distributions import BINS
 from tasks.results.analyses.separation import separation
 from tasks.results.analyses.signatures import signatures
 from tasks.results.analyses.slices import slices
+from tasks.results.analyses.wording import percent
 from tasks.results.analyses.z_t import PROBES, z_t
 from tests.support.random_catalog import Made, random_run, write_made
 
@@ -92,6 +93,16 @@ def probed() -> dict[str, Made]:
     }
 
 
+def sampled() -> Made:
+    """All that was dropped."""
+    pairs = [
+        (query, image)
+        for query in range(MANY.queries)
+        for image in sorted({*range(MANY.images)} - {*MANY.kept(query).tolist()})
+    ]
+    return replace(MANY, dropped=pairs)
+
+
 KINDS = {
     "two stages": TWO,
     "stage 1 alone": random_run(13, stage2=None),
@@ -106,6 +117,7 @@ RUNS = {
     **KINDS,
     **probed(),
     "many": MANY,
+    "sampled": sampled(),
     **knowing(),
     "worded": random_run(3, queries=len(WORDED), texts=[*WORDED]),
     "copies": random_run(
@@ -165,6 +177,28 @@ def test_shares_beaten_are_those_of_all_pairs(catalog: OpenCatalog) -> None:
     assert (row["stage1"], row["stage2"]) == pytest.approx(tuple(means), abs=1e-12)
     low, high = row["interval"]
     assert low < row["gain"] < high
+
+
+def test_what_dropped_images_put_at_risk(catalog: OpenCatalog) -> None:
+    """Of queries whose target is a candidate; those that are first are at risk by each dropped
+    image as often as by one of the sample. A target that was dropped is no negative."""
+    made, shares, risks = RUNS["sampled"], [], []
+    assert made.stage2 is not None
+    for query in range(made.queries):
+        targets = [one for one in made.kept(query).tolist() if is_target(made, query, one)]
+        others = [one for asked, one in made.dropped if asked == query]
+        others = [one for one in others if not is_target(made, query, one)]
+        if targets:
+            shares.append(beaten(made.stage2[query], targets, others))
+            is_right = is_target(made, query, made.final(query)[0])
+            risks.append((1 - shares[-1]) * is_right * (made.images - made.k))
+    told = separation(catalog, run_of(catalog, "sampled"))
+    _, row = rows_of(told, "How often")
+    assert (row["negatives"], row["n"]) == ("dropped images", len(shares))
+    assert row["stage2"] == pytest.approx(np.mean(shares))
+    assert row["gain"] is None
+    assert f"at most {percent(min(1.0, float(np.mean(risks))))} of these queries" in told.answer
+    assert "Easy negatives may fool stage 2" in told.advice
 
 
 def test_correlations_are_scipys(catalog: OpenCatalog) -> None:

@@ -24,8 +24,8 @@ from tasks.results.analyses.stage_agreement import (
 )
 from tasks.results.analyses.wording import counted, of_run, percent, points, sentences
 
-FEW = 0.1
-"""Dropped images before a target: one in ten queries may lose its first place to one."""
+FEW = 0.01
+"""Queries that would lose their first place: no more than a gain that few queries show."""
 
 QUESTION = "Do easy and hard negatives separate?"
 
@@ -41,8 +41,9 @@ class _Beaten:
     queries, of each stage, and the gain. Stage 2's are None where nothing was re-ranked.
 
     Stage 1 ranks a target that it has kept above all that it has dropped; so of dropped images
-    there is no gain, but ``passing``: how many of all of them would come before a query's target,
-    were the whole gallery re-ranked.
+    there is no gain, but a ``risk``: the share of queries that would lose their right first answer
+    to one of them, were the whole gallery re-ranked, at most. (It is how many would come before
+    such a target, on average over all queries; several may come before one.)
     """
 
     negatives: str
@@ -50,7 +51,7 @@ class _Beaten:
     stage1: float | None
     stage2: float | None
     gain: Interval | None = None
-    passing: float | None = None
+    risk: float | None = None
 
     @property
     def row(self) -> Row:
@@ -99,11 +100,13 @@ def separation(catalog: OpenCatalog, run: Mapping[str, Any]) -> Analysis:
 
 def _by_kind(catalog: OpenCatalog, run: Mapping[str, Any]) -> list[Sequence[Row]]:
     sql = f"""\
-SELECT s.negatives, s.stage1, s.stage2, greatest(0, g.images - c.kept) AS dropped
+SELECT s.negatives, s.stage1, s.stage2,
+       CASE WHEN m.stage2_rank = 1 THEN greatest(0, g.images - c.kept) ELSE 0 END AS at_risk
 FROM separation s
-JOIN galleries g USING (run_id, category)
+JOIN rank_movement m ON m.run_id = s.run_id AND m.query_id = s.query_id AND m.pool = 'gallery'
+JOIN galleries g ON g.run_id = s.run_id AND g.category = s.category
 JOIN (SELECT run_id, query_id, count(*) AS kept FROM candidates WHERE pool = 'gallery'
-      GROUP BY ALL) c USING (run_id, query_id)
+      GROUP BY ALL) c ON c.run_id = s.run_id AND c.query_id = s.query_id
 WHERE {of_run(run, "s.")} ORDER BY s.query_id"""
     kinds: dict[str, list[Row]] = {kind: [] for kind in KINDS}
     for row in catalog.rows(sql):
@@ -114,15 +117,15 @@ WHERE {of_run(run, "s.")} ORDER BY s.query_id"""
 def _beaten(rows: Sequence[Row]) -> _Beaten:
     columns = {
         name: np.array([row[name] for row in rows], dtype=float)
-        for name in ("stage1", "stage2", "dropped")
+        for name in ("stage1", "stage2", "at_risk")
         if rows[0][name] is not None
     }
     means = {name: float(column.mean()) for name, column in columns.items()}
     kind = rows[0]["negatives"]
     found = _Beaten(kind, len(rows), means.get("stage1"), means.get("stage2"))
     if kind == "dropped":
-        passing = (1 - columns["stage2"]) * columns["dropped"]
-        return replace(found, passing=float(passing.mean()))
+        risk = (1 - columns["stage2"]) * columns["at_risk"]
+        return replace(found, risk=min(1.0, float(risk.mean())))
     if found.stage2 is None:
         return found
     return replace(found, gain=gain_interval([columns["stage2"] - columns["stage1"]]))
@@ -137,10 +140,10 @@ def _told_of_targets(beaten: Sequence[_Beaten]) -> str:
 
 
 def _compared(beaten: _Beaten) -> str:
-    if beaten.passing is not None:
+    if beaten.risk is not None:
         return (
-            f" (a sample): were the whole gallery re-ranked, {beaten.passing:.2f} more images "
-            "would come before a target, on average"
+            f" (a sample; by it, at most {percent(beaten.risk)} of these queries would lose their "
+            "first place to such an image, were the whole gallery re-ranked)"
         )
     return "" if beaten.gain is None else f": {points(beaten.gain)}"
 
@@ -208,12 +211,12 @@ def _advice_on_kept(kept: _Beaten | None) -> str:
 
 
 def _advice_on_dropped(dropped: _Beaten | None) -> str:
-    if dropped is None or dropped.passing is None:
+    if dropped is None or dropped.risk is None:
         return ""
-    if dropped.passing > FEW:
+    if dropped.risk > FEW:
         return (
-            "Easy negatives fool stage 2: with a larger K more of them come before targets. Keep "
-            "K, or add stage 1's score (`--late-fusion fit`)."
+            "Easy negatives may fool stage 2: with a larger K some come before targets. Keep K, or "
+            "add stage 1's score (`--late-fusion fit`)."
         )
     return (
         "Easy negatives do not fool stage 2: as far as the sample tells, a larger K (`-k`) costs "
