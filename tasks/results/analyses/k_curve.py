@@ -160,7 +160,10 @@ def _advice(curve: KCurve) -> str:
             f"Try a larger K: none below {curve.ks[last]} is as good. Images stay encoded; all "
             "pairs are scored anew."
         )
-    return f"Fewer candidates do: -k {curve.ks[place]}."
+    return (
+        f"Fewer candidates do: -k {curve.ks[place]}. Or let each query have as many as it needs: "
+        "-k auto."
+    )
 
 
 # --- what is shown
