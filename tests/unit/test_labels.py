@@ -7,8 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cir_core.errors import UsageError
+from flows.ablation.checking import run_of
+from flows.ablation.declaration import Row
 from flows.inputs import resolve_inputs
+from flows.run import selection_of
 from flows.settings import Settings
+from flows.training_settings import settings_of_data
 from storage.artifacts import Artifact
 from storage.identities import Identity
 from storage.labels import (
@@ -137,3 +141,12 @@ def test_outputs_are_made_of_the_label_and_of_the_content_alone_without_one(tmp_
 def test_what_ends_before_it_is_evaluated_has_no_name(asked: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="before it is evaluated"):
         resolve_inputs(Settings.model_validate({"until": "encode"} | asked))
+
+
+def test_only_the_run_that_is_asked_for_is_named() -> None:
+    """Not the runs that it needs on the way, nor each row of a table."""
+    asked = Settings(run_name="baseline", tags=("paper",))
+    for other in (selection_of(asked), settings_of_data(asked)):
+        assert (other.run_name, other.tags) == (None, ())
+    of_row = run_of(Row(name="a row"), asked, None, None)
+    assert (of_row.run_name, of_row.tags) == (None, ("paper",))
