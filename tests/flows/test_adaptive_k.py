@@ -1,5 +1,6 @@
 """-k auto: each query's candidates are the images within a calibrated reach of its best."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 from rich.console import Console
 
 from cir_core.conformal import Assurance, fold_of, threshold
@@ -21,6 +23,8 @@ from flows.views.runs import print_run, run_summary
 from storage.catalog import query
 from storage.tables import vectors_of
 from tasks.results.export import export
+from tasks.results.record.expected import check, read_expected
+from tasks.results.record.numbers import schema_text
 from tests.support.handed_over import hand_over
 from tests.support.small_benchmarks import Finished
 
@@ -218,3 +222,16 @@ def test_too_few_labelled_queries_are_told_before_any_picture_is_seen(
     assert "takes 19 to calibrate with" in refused.value.cause
     assert "label 38 queries" in refused.value.remedy
     assert not (tmp_path / "store/artifacts/encode").exists()
+
+
+def test_its_record_is_valid_and_says_how_many_candidates_are_meant(adaptive: Finished) -> None:
+    folder = adaptive.run.report.parent
+    document = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    validator = Draft202012Validator(json.loads(schema_text()))
+    assert [one.message for one in validator.iter_errors(document)] == []
+    assert document["facts"]["settings"]["k"] == "auto"
+    assert document["facts"]["settings"]["coverage"] == 0.5
+    assert any(text.startswith("K is adaptive") for text in document["caveats"])
+    assert "up to" in (folder / "run-card.md").read_text(encoding="utf-8")
+    expected = read_expected(folder / "expected.toml")
+    assert check(adaptive.run.evaluated, expected).ok

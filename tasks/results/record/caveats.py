@@ -41,6 +41,12 @@ def _of_method(run: Row) -> Iterator[str]:
         yield "Nothing was re-ranked: every number is stage 1's."
     if run["vector_index"] == APPROXIMATE:
         yield "The index is approximate (ivf): a target may be missed that an exact search finds."
+    if run["coverage_asked"] is not None:
+        yield (
+            f"K is adaptive: each query has as many candidates as a coverage of "
+            f"{run['coverage_asked']:g} asks, {run['k']:,} at most. What that assures, the table "
+            "adaptive_k says."
+        )
     if run["first_stage"] == "candidates":
         yield (
             "The candidates are another system's: a target that its file lacks is a miss at every "

@@ -33,6 +33,7 @@ def facts_of(evaluated: Evaluated) -> Facts:
         "first_stage_sha256": retrieved.first_stage_sha256,
         "text_weight": retrieved.fused.text_weight,
         **_index(retrieved.identity()["settings"]),
+        **({} if retrieved.thresholds is None else retrieved.thresholds.identity()["settings"]),
     }
     models = {"stage1": retrieved.encoded.digest("model")}
     if evaluated.is_reranked:

@@ -63,7 +63,7 @@ def _title(document: Document) -> Iterator[str]:
     yield (
         f"Composed image retrieval on {as_markdown(run['dataset'])}, split {run['split']}: "
         f"{run['queries']:,} queries, {run['gallery_images']:,} gallery images, "
-        f"{run['k']:,} candidates a query"
+        f"{'' if run['coverage_asked'] is None else 'up to '}{run['k']:,} candidates a query"
         + (", re-ranked." if run["stage2_sha256"] else "; nothing was re-ranked.")
     )
     yield ""
