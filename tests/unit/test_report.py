@@ -13,15 +13,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cir_core.errors import UsageError
 from cir_core.types import Benchmark
+from flows.remake import remake_report
+from flows.settings import Settings
 from storage.answers import reading
 from storage.catalog import CATALOG_FILE
+from storage.runs import finished
 from storage.store import LocalStore
 from storage.views import Evaluated
 from tasks.results.analyses.analysis import Figure
 from tasks.results.report.charts import chart_data, figure_numbers
+from tasks.results.report.cost import duration
 from tasks.results.report.forms import NONE, told
-from tasks.results.report.page import ROOM, Page
+from tasks.results.report.page import ROOM, Page, with_code
+from tasks.results.report.searched import problems
 from tasks.results.report.source import Source
 from tasks.results.report.verdict import Verdict, verdict
 from tasks.stages.output import make_output
@@ -160,6 +166,64 @@ def test_a_maps_ceiling_counts_all_targets(tmp_path: Path) -> None:
         )
     assert f"more than {100 * reached['part']:.2f} %" in made.sentences[1][0]
     assert "mAP@5" in made.sentences[0][0]
+
+
+def test_the_page_has_every_section_and_asks_for_nothing(tmp_path: Path) -> None:
+    benchmark = cirr_benchmark(30, 12)
+    rng = np.random.default_rng(0)
+    stage1, stage2 = (random_scores(benchmark, rng, 1000) for _ in range(2))
+    protocol = "cirr-removed-subset-scored"
+    write_run(tmp_path, benchmark, protocol=protocol, k=10, stage1=stage1, stage2=stage2)
+    settings = Settings(store=tmp_path)
+    with pytest.raises(UsageError, match="needs --data-root"):
+        remake_report(settings, None, pictures=0)
+    made = remake_report(settings.model_copy(update={"data_root": tmp_path}), None, pictures=0)
+    page = made.files[0].read_text()
+    for section in ("verdict", "recall", "cost", "failure_split", "movement", "queries", "made"):
+        assert f'<section id="{section}"' in page
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    policy = unescape(page.partition('Policy" content="')[2].partition('"')[0])
+    digests = [hashlib.sha256(one.encode()).digest() for one in scripts]
+    allowed = [f"'sha256-{base64.b64encode(one).decode()}'" for one in digests]
+    assert policy.partition("script-src ")[2].split() == list(dict.fromkeys(allowed))
+    shown = re.sub(r"<script.*?</script>|<pre>.*?</pre>", "", page, flags=re.DOTALL)
+    assert "://" not in shown
+    assert "Of ingest, encode, fuse, retrieve, rerank not all work is recorded" in shown
+    assert "&#34;cirr-removed-subset-scored&#34;" in shown, "the settings of evaluate"
+
+
+def test_a_problem_is_shown_with_what_can_be_seen_of_it(tmp_path: Path) -> None:
+    """The third query was not asked: it is a problem, and its reference has a picture."""
+    benchmark = cirr_benchmark(20, 4)
+    scores = random_scores(benchmark, np.random.default_rng(0), 100)
+    asked = {name: one for name, one in scores.items() if name != benchmark.queries[2].query_id}
+    write_run(
+        tmp_path, benchmark, protocol="cirr-removed-subset-scored", k=5, stage1=asked, stage2=scores
+    )
+    (run,) = finished(LocalStore(tmp_path))
+    make_output(Publish(run))
+    with reading(tmp_path / CATALOG_FILE) as catalog:
+        (row,) = catalog.rows("SELECT * FROM runs")
+        source = Source(run, row, catalog, tmp_path)
+        found, said = problems(source), verdict(source)
+    assert [one["item"] for one in found.rows] == [benchmark.queries[2].query_id]
+    assert found.rows[0]["shown"] == benchmark.queries[2].reference_id
+    assert found.rows[0]["picture"] == "", "no file is there"
+    assert found.count == 1
+    assert said.sentences[0] == ("1 images or queries could not be used.", "bad")
+    assert "1 that cannot be answered" in said.sentences[-1][0]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [(7.25, "7.2 s"), (200, "3 min 20 s"), (8000, "2 h 13 min")]
+)
+def test_durations(seconds: float, expected: str) -> None:
+    assert duration(seconds) == expected
+
+
+def test_what_stands_between_grave_accents_is_code() -> None:
+    assert with_code("say `a < b` & go") == "say <code>a &lt; b</code> &amp; go"
+    assert with_code("a lone ` <") == "a lone ` &lt;"
 
 
 def test_a_run_without_labels_says_so_and_measures_nothing(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from flows.doors.cli.config import config_show
 from flows.doors.cli.data import datasets, doctor, protocols
 from flows.doors.cli.labels import runs_ls, runs_name, runs_tag, runs_unname, runs_untag
 from flows.doors.cli.models import convert, train
+from flows.doors.cli.report import report
 from flows.doors.cli.results import check_submission, export
 from flows.doors.cli.runs import analyse, plan, run, run_to
 from flows.doors.cli.sql import sql
@@ -40,7 +41,13 @@ _LOOK, _CHECK = "Look at results", "Check and settings"
 
 PANELS: dict[str, dict[str, Callable[..., None]]] = {
     "Run": {"run": run, "plan": plan, **_ENDED},
-    _LOOK: {"analyse": analyse, "choose-k": choose_k, "compare": compare, "sql": sql},
+    _LOOK: {
+        "report": report,
+        "analyse": analyse,
+        "choose-k": choose_k,
+        "compare": compare,
+        "sql": sql,
+    },
     "Hand results on": {"export": export, "check-submission": check_submission},
     "Models": {"train": train, "ablate": ablate, "convert": convert},
     _CHECK: {

@@ -7,11 +7,11 @@
     "ceiling": "--ink", "coverage": "--ink",
     "moved up": "--good", "moved down": "--bad", "stayed": "--soft",
     "found": "--good", "ordered wrong": "--stage1", "lost in stage 1": "--bad",
-    "cannot be answered": "--soft",
+    "cannot be answered": "--soft", "target": "--good", "kept": "--stage1", "dropped": "--soft",
   };
   const OTHERS = ["--series1", "--series2", "--series3", "--series4", "--series5", "--series6"];
   const DASHES = ["none", "6 3", "2 3", "8 3 2 3"]; // lines are told apart without colours, too
-  const BAR = 22, PHONE = 480, WIDEST_NAME = 26, LETTER = 6.4;
+  const BAR = 22, PHONE = 480, WIDEST_NAME = 26, LETTER = 6.9;
 
   const rowsOf = ({columns}) => {
     const names = Object.keys(columns);
@@ -25,6 +25,8 @@
     const letters = Array.from(String(name));
     return letters.length > WIDEST_NAME ? letters.slice(0, WIDEST_NAME - 1).join("") + "…" : name;
   };
+
+  const told = ({labels, percent}) => (percent ? `${labels.y} (%)` : labels.y);
 
   const colours = (rows) => {
     if (!has(rows, "series")) return {};
@@ -118,7 +120,7 @@
     const count = apart ? names.length * (series.length + 0.6) : names.length;
     return {
       height: Math.max(2, count) * BAR + 60, marks, marginLeft: 14 + widest * LETTER,
-      x: {grid: true, label: figure.labels.y, percent: figure.percent},
+      x: {grid: true, label: told(figure), labelAnchor: "center", labelArrow: "none", percent: figure.percent},
       ...(apart
         ? {fy: {...named, padding: 0.15}, y: {axis: null, domain: series}}
         : {y: named}),
@@ -131,11 +133,11 @@
     const {marks, x, y, ...options} = KINDS[figure.kind](figure, rows);
     const upright = figure.kind !== "bars";
     const plot = Plot.plot({
-      width, marginLeft: 52, marginBottom: 42, marginTop: 22, marginRight: 16, ...options,
+      width, marginLeft: 52, marginBottom: 46, marginTop: 22, marginRight: 16, ...options,
       style: {background: "transparent", fontSize: width < PHONE ? "11px" : "12px"},
       x: upright ? {label: figure.labels.x, labelAnchor: "center", labelArrow: "none", ...x} : x,
       y: upright
-        ? {label: figure.labels.y, labelArrow: "none", percent: figure.percent, ...y}
+        ? {label: told(figure), labelArrow: "none", percent: figure.percent, ...y}
         : y,
       ...colours(rows), marks,
     });

@@ -22,6 +22,20 @@ _ENVIRONMENT = jinja2.Environment(
 )
 
 
+def with_code(text: str) -> Markup:
+    """What stands between grave accents, as code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # one without its other
+        return Markup.escape(text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else part
+        for place, part in enumerate(parts)
+    )
+
+
+_ENVIRONMENT.filters["with_code"] = with_code
+
+
 class Page:
     """In the making. Templates inline the room's own files by ``style`` and ``script``, and values
     for scripts by ``data``; the content security policy then allows those very scripts by their

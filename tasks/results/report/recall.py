@@ -60,7 +60,7 @@ def places(source: Source) -> dict[str, Any]:
     sql = (
         "SELECT metric, k, category, stage, value, ci_low, ci_high FROM metrics\n"
         f"WHERE {source.of_run} AND metric IN ('mrr', 'map')\n"
-        "ORDER BY metric, k, category"
+        "ORDER BY metric, k, category IN ('average', 'micro'), category"
     )
     table: dict[tuple[str, int, str], dict[str, Any]] = {}
     for row in source.rows(sql):

@@ -16,6 +16,7 @@ from tasks.results.record.files import RECORD_FILES, record_of
 from tasks.results.record.files import VERSION as RECORD
 from tasks.results.report.analyses import analyses
 from tasks.results.report.charts import chart_data, figure_numbers
+from tasks.results.report.cost import cost
 from tasks.results.report.coverage import coverage
 from tasks.results.report.forms import told
 from tasks.results.report.late_fusion import late_fusion
@@ -24,6 +25,7 @@ from tasks.results.report.queries import PICTURE_SUMS, queries
 from tasks.results.report.query_rows import MENTIONED, QUERY_BYTES
 from tasks.results.report.recall import cirr_average, places, recalls
 from tasks.results.report.searched import galleries, problems
+from tasks.results.report.settings import settings
 from tasks.results.report.source import Source
 from tasks.results.report.verdict import verdict
 from tasks.stages.output import Output, content_of, folder_of
@@ -44,6 +46,8 @@ SECTIONS: Mapping[str, Callable[[Source], Any]] = {
     "galleries": galleries,
     "recalls": recalls,
     "places": places,
+    "cost": cost,
+    "settings": settings,
     "cirr_average": cirr_average,
     "coverage": coverage,
     "analyses": analyses,

@@ -1,10 +1,28 @@
 """Sections ``galleries`` and ``problems``: what was searched, and what could not be used."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from tasks.results.album import Album
 from tasks.results.report.source import Source
 
 PROBLEMS_SHOWN = 50
+
+
+@dataclass(frozen=True)
+class Problems:
+    """How many there are of each kind, and the first of them, each with a picture of its image, or
+    of its query's reference, as ``Picture.inline``, where that can be shown."""
+
+    kinds: Sequence[Mapping[str, Any]]
+    rows: Sequence[Mapping[str, Any]]
+    sql: str
+
+    @property
+    def count(self) -> int:
+        return sum(row["n"] for row in self.kinds)
 
 
 def galleries(source: Source) -> dict[str, Any]:
@@ -16,6 +34,23 @@ def galleries(source: Source) -> dict[str, Any]:
     return {"sql": sql, "rows": source.rows(sql)}
 
 
-def problems(source: Source) -> list[dict[str, Any]]:
-    """The first of them."""
-    return source.rows(f"SELECT * FROM problems WHERE {source.of_run} LIMIT {PROBLEMS_SHOWN}")
+def problems(source: Source) -> Problems:
+    kinds_sql = (
+        f"SELECT kind, count(*) AS n FROM problems WHERE {source.of_run}\n"
+        "GROUP BY kind ORDER BY n DESC, kind"
+    )
+    sql = (
+        "SELECT p.item, p.kind, p.message, q.text, coalesce(q.reference_id, p.item) AS shown\n"
+        "FROM problems p LEFT JOIN queries q ON q.run_id = p.run_id AND q.query_id = p.item\n"
+        f"WHERE p.{source.of_run} ORDER BY p.kind, p.item LIMIT {PROBLEMS_SHOWN}"
+    )
+    rows = source.rows(sql)
+    album = Album(source.evaluated.ingested.read("images"), source.root)
+    pictures = album.pictures([row["shown"] for row in rows], Path(), files=0)
+    return Problems(
+        kinds=source.rows(kinds_sql),
+        rows=[
+            {**row, "picture": picture.inline} for row, picture in zip(rows, pictures, strict=True)
+        ],
+        sql=f"{kinds_sql};\n\n{sql}",
+    )

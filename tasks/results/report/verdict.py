@@ -24,6 +24,7 @@ class Tile:
     value: str
     beside: str = ""
     tone: Tone = ""
+    unit: str = "%"
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def _tiles(best: Headline, outcomes: Mapping[str, int], k: int) -> list[Tile]:
         tone = _tone(best.gain)
         tiles += [
             Tile(f"{name}, re-ranked", _percent(best.stage2.value)),
-            Tile("gain", _points(best.gain.value), _between(best.gain), tone),
+            Tile("gain", _points(best.gain.value), _between(best.gain), tone, "points"),
         ]
     if best.ceiling is not None:
         tiles.append(Tile("most that K allows", _percent(best.ceiling), f"K = {k}"))

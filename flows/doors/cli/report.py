@@ -1,0 +1,54 @@
+"""``report``: a finished run's page, made anew."""
+
+import os
+from typing import Annotated, Any
+
+import typer
+
+from flows.doors.cli.completion import run_ids
+from flows.doors.cli.options import Json, flags_of, takes
+from flows.doors.cli.texts import text
+from flows.views.streams import put, put_json
+
+Run = Annotated[
+    str | None,
+    typer.Argument(
+        help="A run's name, or the first digits of its id.",
+        autocompletion=run_ids,
+        show_default="the only run",
+        parser=text,
+    ),
+]
+
+
+@takes(flags_of("store", "data_root"))
+def report(
+    run: Run = None,
+    pictures: Annotated[
+        int | None,
+        typer.Option(min=0, help="Larger pictures beside the page, at most.", show_default="20000"),
+    ] = None,
+    all_pictures: Annotated[
+        bool, typer.Option("--all-pictures", help="As many as the page mentions.")
+    ] = False,
+    as_json: Json = False,
+    **flags: Any,
+) -> None:
+    """Make a finished run's page anew.
+
+    From the store alone, but for the pictures, which are of the images below --data-root. Prints
+    the page's path.
+    """
+    from cir_core.errors import UsageError
+    from flows.origins import resolve
+    from flows.remake import remake_report
+    from tasks.results.album import MOST_FILES
+
+    if all_pictures and pictures is not None:
+        raise UsageError("--all-pictures is no number", remedy="leave out it, or --pictures")
+    most = None if all_pictures else MOST_FILES if pictures is None else pictures
+    made = remake_report(resolve(flags, os.environ).settings, run, pictures=most)
+    if as_json:
+        put_json({"run_id": made.run_id, "files": [str(file) for file in made.files]})
+    else:
+        put(str(made.files[0]))
