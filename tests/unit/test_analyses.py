@@ -1,5 +1,6 @@
 """Analyses of made-up runs, beside the same numbers counted one by one."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ from tasks.results.analyses.halves import halves
 from tasks.results.analyses.score_distributions import BINS
 from tasks.results.analyses.separation import separation
 from tasks.results.analyses.signatures import signatures
+from tasks.results.analyses.signs import found
 from tasks.results.analyses.slices import slices
 from tasks.results.analyses.wording import percent
 from tasks.results.analyses.z_t import PROBES, z_t
@@ -236,7 +238,7 @@ def test_what_is_advised_follows_from_the_numbers(catalog: OpenCatalog) -> None:
     told = {name: separation(catalog, run_of(catalog, name)).advice for name in names}
     assert "better than stage 1" in told["good"]
     assert "worse than stage 1" in told["bad"]
-    assert "do not show" in told["same"]
+    assert "does not show" in told["same"]
     assert "repeats stage 1's order" in told["same"]
 
 
@@ -398,6 +400,27 @@ def test_what_helps_against_low_coverage_depends_on_where_targets_are(
     near, far = (signs_of(catalog, name)["low coverage"]["advice"] for name in ("near", "far"))
     assert "too strict: `-k 6` keeps 12" in near
     assert "Stage 1 is at fault" in far
+
+
+@pytest.mark.parametrize(
+    ("won", "lost", "agreement", "told"),
+    [
+        (2, 20, 0.5, "may be no pair"),
+        (20, 2, 0.5, "Re-ranking pays"),
+        (20, 2, 0.05, "The orders hardly agree"),
+        (0, 1, 0.5, "do not show"),
+    ],
+)
+def test_a_pair_is_suspected_where_that_is_no_chance(
+    catalog: OpenCatalog, won: int, lost: int, agreement: float, told: str
+) -> None:
+    counts = defaultdict(
+        int, {"labelled": 100, "unseated": lost, "found": won, "agreement": agreement}
+    )
+    signs = found(run_of(catalog, "good"), counts)
+    (sign,) = [one for one in signs if one.name == "stages disagree"]
+    assert told in sign.row["advice"]
+    assert sign.queries == lost
 
 
 def test_nothing_failed(catalog: OpenCatalog) -> None:

@@ -7,11 +7,12 @@ from torch.nn import functional
 
 from cir_core.metrics.probing import LEAST_GROUPS, read_linearly
 from cir_core.ports import ReadsTexts
-from cir_core.retrievers.blip.fusion import Stage1Model
+from cir_core.retrievers.weighted import WeightedSum
 from cir_core.search.candidates import NONE_REMOVED
 from cir_core.search.ranks import places_of
 from cir_core.search.scores import Gallery, pair_scores
 from tests.support.tiny_models import tiny_stage1
+from tests.support.tiny_towers import tiny_clip, tiny_inversion, tiny_siglip
 
 RNG = np.random.default_rng(3)
 
@@ -120,9 +121,16 @@ def test_a_text_alone_looks_at_no_picture() -> None:
         assert torch.equal(model.embed_texts([ids]), expected)
 
 
-def test_what_cannot_be_asked_so_says_so() -> None:
-    class Mute(torch.nn.Module):
-        """A retriever without."""
+@pytest.mark.parametrize("model", [tiny_clip(), tiny_siglip()], ids=["clip", "siglip"])
+def test_a_text_alone_is_the_texts_part_of_a_query(model: WeightedSum) -> None:
+    """All of a query, where the text weighs everything."""
+    model = model.double().eval()
+    ids = [[1, 2, 3], [4, 5, 6, 7]]
+    states = torch.zeros(2, *model.encoder.shape, dtype=torch.float64)
+    with torch.inference_mode():
+        whole = model.weighed(1.0).ask(ids, states).embeddings
+        assert torch.allclose(model.embed_texts(ids), whole, atol=1e-12)
 
-    assert not isinstance(Mute(), ReadsTexts)
-    assert issubclass(Stage1Model, ReadsTexts)
+
+def test_a_textual_inversion_has_no_text_alone() -> None:
+    assert not isinstance(tiny_inversion(), ReadsTexts)

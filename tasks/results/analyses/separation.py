@@ -193,7 +193,6 @@ def _advice(beaten: Sequence[_Beaten], correlation: Row | None) -> str:
 def _advice_on_kept(kept: _Beaten | None) -> str:
     if kept is None or kept.gain is None:
         return ""
-    told = counted(kept.queries, "query", "queries")
     if kept.gain.low > 0:
         return (
             "Stage 2 tells targets from hard negatives better than stage 1 does: it earns its time."
@@ -204,9 +203,10 @@ def _advice_on_kept(kept: _Beaten | None) -> str:
             "1's own candidates, check that the two models are a pair, or add stage 1's score "
             "(`--late-fusion fit`)."
         )
+    told = counted(kept.queries, "query", "queries")
     return (
-        f"{told} do not show that stage 2 tells targets from hard negatives better or worse than "
-        "stage 1."
+        f"From {told}, it does not show whether stage 2 tells targets from hard negatives better "
+        "or worse than stage 1."
     )
 
 

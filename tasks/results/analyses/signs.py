@@ -4,6 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from cir_core.metrics.significance import gain_interval
 from tasks.results.analyses.analysis import Row
 from tasks.results.analyses.wording import counted
 
@@ -114,19 +117,25 @@ def _poor_order(run: Mapping[str, Any], counts: Counts) -> Told:
 
 def _stages_disagree(run: Mapping[str, Any], counts: Counts) -> Told:
     lost, won, agreement = counts["unseated"], counts["found"], counts["agreement"]
-    if won < lost:
+    neither = counts["labelled"] - won - lost
+    gain = gain_interval([np.repeat([1.0, -1.0, 0.0], [won, lost, neither])])
+    if gain.high < 0:
         advice = (
             "Stage 2 unseats more right answers than it finds: the two models may be no pair. "
             "Check that stage 2 was trained after this stage 1, and add stage 1's score "
             "(`--late-fusion fit`)."
         )
-    elif agreement is not None and agreement <= DISCORD:
-        advice = (
-            "The orders hardly agree, though re-ranking pays: a late fusion may keep the best of "
-            "both (`--late-fusion fit`)."
-        )
+    elif gain.low > 0:
+        advice = "Re-ranking pays: it finds more right answers than it unseats."
     else:
-        advice = "Re-ranking pays: it finds at least as many right answers as it unseats."
+        advice = (
+            "Whether stage 2 finds more right answers than it unseats, these queries do not show."
+        )
+    if agreement is not None and agreement <= DISCORD and gain.high >= 0:
+        advice += (
+            " The orders hardly agree: a late fusion may keep the best of both "
+            "(`--late-fusion fit`)."
+        )
     told = "" if agreement is None else f"; median Spearman of the orders {agreement:.2f}"
     return Told(
         rule="stage 1 had the target first, stage 2 has not",
