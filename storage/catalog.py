@@ -102,14 +102,14 @@ def write_catalog(path: Path, runs: Sequence[PublishedRun]) -> None:
             connection.execute(
                 f"ATTACH '{location}' AS cir (STORAGE_VERSION '{STORAGE_VERSION}'); USE cir"
             )
+            connection.execute("BEGIN")  # of all: each statement of its own would be written out
             connection.execute(ddl())
-            connection.execute("BEGIN")
             for run in runs:
                 _insert(connection, run)
-            connection.execute("COMMIT")
             connection.execute(views())
             create_embedding_views(connection)
             describe_columns(connection)
+            connection.execute("COMMIT")
             _require_integrity(connection, path)
             connection.execute("CHECKPOINT; USE memory; DETACH cir")
         if log.exists():

@@ -38,8 +38,11 @@ def views() -> str:
 def describe_columns(connection: "DuckDBPyConnection") -> None:
     """A view's column without a comment means what the tables' columns of its name mean, where
     these are told alike."""
-    for view, column, about in connection.execute(_MEANT).fetchall():
-        connection.execute(f"COMMENT ON COLUMN {quoted(view)}.{quoted(column)} IS {literal(about)}")
+    comments = [
+        f"COMMENT ON COLUMN {quoted(view)}.{quoted(column)} IS {literal(about)};"
+        for view, column, about in connection.execute(_MEANT).fetchall()
+    ]
+    connection.execute("\n".join(comments))
 
 
 def _comment(lines: str, view: str) -> str:

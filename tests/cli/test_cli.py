@@ -101,7 +101,7 @@ def assert_a_good_run_follows(terminal: Terminal, fiq_run: Finished, store: Path
 
 VERBS = (
     "run", "encode", "retrieve", "filter", "rerank", "evaluate", "plan", "convert",
-    "train", "sql", "export", "check-submission", "doctor",
+    "train", "show", "sql", "export", "check-submission", "doctor",
     "protocols", "datasets", "check-run", "compare", "runs",
 )  # fmt: skip
 

@@ -6,7 +6,10 @@ from typing import Any
 import duckdb
 import pytest
 
+from storage.answers import reading
 from storage.catalog import PublishedRun, query, write_catalog
+from tasks.results.analyses.analysis import Analysis
+from tasks.results.analyses.ties import ties
 from tests.support.made_catalogs import asked, published, ranked, two_categories
 
 
@@ -103,3 +106,46 @@ def test_constant_scores_are_told_and_stop_nothing(path: Path) -> None:
     write_catalog(path, [run])
     sql = "SELECT tied = neighbours, mrr_least, mrr_most FROM ties"
     assert rows(path, sql) == [(True, 1 / 4, 1)] * 2
+
+
+def analysed(path: Path) -> Analysis:
+    with reading(path) as catalog:
+        return ties(catalog, catalog.rows("FROM runs")[0])
+
+
+def test_the_analysis_tells_what_hangs_on_ties(path: Path) -> None:
+    queries = [asked("q1", "dress", "b", 2), asked("q2", "dress", "d", 4)]
+    write_catalog(
+        path,
+        [published("run", queries, scored("q1", "9876", "1551") + scored("q2", "9876", "4321"))],
+    )
+    found = analysed(path)
+    assert "In stage 1, none of 6 pairs of neighbours has equal scores." in found.answer
+    assert "In stage 2, 2 of 6 pairs of neighbours have equal scores, in 1 query" in found.answer
+    assert "is 0.6250, but would be from 0.3750 to 0.6250 in another order." in found.answer
+    assert "more often than by chance" in found.advice
+    with reading(path) as catalog:
+        for numbers in found.numbers:
+            again = catalog.rows(numbers.sql)
+            assert [row["tied"] for row in again] == [row["tied"] for row in numbers.rows]
+
+
+def test_the_analysis_of_scores_that_bf16_would_tie(path: Path) -> None:
+    """Of 1, 1 + 1/256, 1 + 1/128 the middle one is even at 1: so are the others of its kind."""
+    rankings = ranked("q", "gallery", "abc", "abc")
+    for row, score in zip(rankings, (1 + 1 / 128, 1 + 1 / 256, 1.0), strict=True):
+        row["stage2_score"] = score
+    write_catalog(path, [published("run", [asked("q", "dress", None, None)], rankings)])
+    found = analysed(path)
+    assert [row["tied"] for row in found.numbers[0].rows] == [0, 0]
+    assert [row["tied"] for row in found.numbers[1].rows] == [0, 1]
+    assert found.advice == ""
+
+
+def test_the_analysis_of_constant_scores_and_of_nothing(path: Path) -> None:
+    write_catalog(
+        path, [published("run", [asked("q", "dress", "a", 1)], scored("q", "5555", "5555"))]
+    )
+    assert "In stage 2 every score is the same" in analysed(path).answer
+    write_catalog(path, [published("run", [asked("q", "dress", "a", 1)], [])])
+    assert analysed(path).missing == "no query has two candidates"

@@ -20,6 +20,7 @@ from flows.doors.cli.models import convert, train
 from flows.doors.cli.report import report
 from flows.doors.cli.results import check_submission, export
 from flows.doors.cli.runs import analyse, plan, run, run_to
+from flows.doors.cli.show import show
 from flows.doors.cli.sql import sql
 from flows.ends import End
 from flows.views.streams import prepare_logging, put
@@ -46,6 +47,7 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "analyse": analyse,
         "choose-k": choose_k,
         "compare": compare,
+        "show": show,
         "sql": sql,
     },
     "Hand results on": {"export": export, "check-submission": check_submission},

@@ -13,6 +13,7 @@ from tasks.results.analyses.movement import movement
 from tasks.results.analyses.separation import separation
 from tasks.results.analyses.signatures import signatures
 from tasks.results.analyses.slices import slices
+from tasks.results.analyses.ties import ties
 from tasks.results.analyses.z_t import z_t
 
 ANALYSES: Sequence[Callable[[OpenCatalog, Mapping[str, Any]], Analysis]] = (
@@ -24,6 +25,7 @@ ANALYSES: Sequence[Callable[[OpenCatalog, Mapping[str, Any]], Analysis]] = (
     halves,
     slices,
     signatures,
+    ties,
 )
 """Each has numbers of a catalog, and a row of its table ``runs``."""
 

@@ -1,0 +1,116 @@
+"""One query's story, on the terminal and for programs."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import zip_longest
+from typing import Any
+
+from flows.views.tables import Cell, Column, Console, print_line, print_table
+from tasks.results.story import PoolStory, Row, Story
+
+TARGET = "bold green"
+
+POOLS = {"gallery": "in the gallery", "subset": "in the subset"}
+
+
+def story_summary(told: Story) -> dict[str, Any]:
+    """All of it."""
+    return asdict(told)
+
+
+def print_story(told: Story, console: Console) -> None:
+    """What was asked, why it failed if it did, and both stages' first candidates side by side."""
+    query, run = told.query, told.run
+    name = f"{run['name']!r}, " if run.get("name") else ""
+    print_line(console, f"query {query['query_id']}", "bold")
+    lines = {
+        "run": f"{run['run_id']} ({name}{run['protocol']}, K = {run['k']})",
+        "category": query["category"],
+        "reference": query["reference_id"],
+        "text": query["text"],
+        "or": query["other_text"],
+        "target": ", ".join(query["targets"] or []) or "none: the query has no label",
+    }
+    for heading, line in lines.items():
+        if line:
+            print_line(console, f"{heading:<11}{_in_a_line(line)}")
+    for problem in told.problems:
+        what = _in_a_line(f"{problem['item']}: {problem['kind']}, {problem['message']}")
+        print_line(console, f"problem    {what}", "bold red")
+    if not told.pools:
+        print_line(console, "It has no candidates.")
+    for pool in told.pools:
+        print_line(console, "")
+        print_line(console, _verdict(pool, reranked=bool(pool.after)))
+        _print_candidates(pool, console)
+
+
+def _in_a_line(text: str) -> str:
+    return text.replace("\n", "\\n")
+
+
+def _verdict(pool: PoolStory, *, reranked: bool) -> str:
+    """Where the best target stands and, if it is not first, why."""
+    where, placed = POOLS[pool.pool], pool.placed
+    if placed is None:
+        return f"{pool.candidates} candidates {where}"
+    first = _place(placed["stage1_rank"])
+    told = f"{where}, its target is {first} after stage 1"
+    if reranked:
+        told += f" and {_place(placed['stage2_rank'])} in the end"
+    margin = pool.margin2 if reranked else pool.margin1
+    if margin is not None:
+        told += (
+            f"; it scores {abs(margin):.4g} {'more' if margin > 0 else 'less'} than the best other"
+        )
+    if pool.failed is not None:
+        answered = _in_a_line(pool.failed["answered"] or "nothing")
+        told += f"\n{pool.failed['reason']}: {answered} is first"
+    return told
+
+
+def _place(rank: int | None) -> str:
+    return "ranked by nobody" if rank is None else f"no. {rank}"
+
+
+def _print_candidates(pool: PoolStory, console: Console) -> None:
+    heads = [Column("", right=True), Column("stage 1", whole=True), Column("score", right=True)]
+    if not pool.after:
+        rows: Sequence[Sequence[Cell]] = [_cells(row, "stage1") for row in pool.before]
+        print_table(console, heads, rows)
+        return
+    columns = [*heads, *heads[:1], Column("stage 2", whole=True), heads[2], Column("moved")]
+    both = zip_longest(pool.before, pool.after)
+    print_table(
+        console,
+        columns,
+        [
+            [
+                *(_cells(before, "stage1") if before else [""] * 3),
+                *(_cells(after, "stage2") if after else [""] * 3),
+                _arrow(after, console) if after else "",
+            ]
+            for before, after in both
+        ],
+    )
+
+
+def _cells(row: Row, stage: str) -> list[Cell]:
+    """Rank, image and score; a target stands out, also without colours."""
+    style = TARGET if row["is_target"] else ""
+    mark = " = target" if row["is_target"] else " = reference" if row["is_reference"] else ""
+    rank = row["stage1_rank" if stage == "stage1" else "rank"]
+    cells = (str(rank), row["image_id"] + mark, f"{row[f'{stage}_score']:.4f}")
+    return [(cell, style) for cell in cells]
+
+
+def _arrow(row: Row, console: Console) -> Cell:
+    """By how many places re-ranking moved it."""
+    moved = row["moved"]
+    if not moved:
+        return ""
+    try:
+        "↑↓".encode(console.encoding)
+    except UnicodeEncodeError:
+        return f"{moved:+}"
+    return f"{'↑' if moved > 0 else '↓'} {abs(moved)}"

@@ -1,0 +1,113 @@
+"""One query's story: from made-up catalogs, worked out by hand."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from cir_core.errors import PreflightError, UsageError
+from flows.views.story import print_story, story_summary
+from flows.views.streams import put_json
+from storage.answers import reading
+from storage.catalog import PublishedRun, write_catalog
+from tasks.results.story import Story, story
+from tests.support.made_catalogs import asked, published, ranked, two_categories, with_subset
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "cir.duckdb"
+
+
+def told(path: Path, run: PublishedRun, name: str, shown: int = 10) -> Story:
+    write_catalog(path, [run, two_categories("other")])
+    with reading(path) as catalog:
+        return story(catalog, run.row["run_id"], name, shown)
+
+
+def drawn(found: Story, capsys: pytest.CaptureFixture[str]) -> str:
+    print_story(found, Console(markup=False, highlight=False, width=200))
+    return capsys.readouterr().out
+
+
+def test_a_target_that_falls(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = told(path, two_categories(), "s1", shown=2)
+    (pool,) = found.pools
+    assert [(row["image_id"], row["moved"]) for row in pool.before] == [("a", -1), ("b", -1)]
+    assert [(row["image_id"], row["moved"]) for row in pool.after] == [("c", 2), ("a", -1)]
+    assert pool.margin1 == pytest.approx(0.1)
+    assert pool.margin2 == -1
+    text = drawn(found, capsys)
+    assert "its target is no. 1 after stage 1 and no. 2 in the end" in text
+    assert "it scores 1 less than the best other" in text
+    assert "ordered wrong: c is first" in text
+    assert "↑ 2" in text
+    assert "a = target" in text
+
+
+def test_a_target_that_was_lost_and_one_that_is_first(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = drawn(told(path, two_categories(), "d2"), capsys)
+    assert "no. 7 after stage 1 and no. 7 in the end\nlost in stage 1: b is first" in text
+    assert "= target" not in text
+    first = told(path, two_categories(), "d1", shown=1)
+    (pool,) = first.pools
+    assert pool.failed is None
+    assert [row["image_id"] for row in pool.before] == [
+        "a",
+        "c",
+    ]  # the target, beyond what is shown
+    assert "scores 1 more than the best other" in drawn(first, capsys)
+
+
+def test_a_query_without_label_and_one_without_candidates(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "3 candidates in the gallery" in drawn(told(path, two_categories(), "s2"), capsys)
+    text = drawn(told(path, two_categories(), "d3"), capsys)
+    assert "It has no candidates." in text
+
+
+def test_stage_1_alone_and_both_pools(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    both = told(path, with_subset(), "1")
+    assert [pool.pool for pool in both.pools] == ["gallery", "subset"]
+    assert "in the subset, its target is no. 2" in drawn(both, capsys)
+    run = two_categories()
+    alone = {**run.tables, "rankings": run.tables["rankings"].slice(0, 0)}
+    found = told(path, PublishedRun({**run.row, "stage2_sha256": None}, alone), "s1")
+    assert found.pools[0].after == []
+    text = drawn(found, capsys)
+    assert "its target is no. 1 after stage 1; it scores 0.1 more than the best other" in text
+    assert "stage 2" not in text
+
+
+def test_what_is_hostile_is_inert(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "it's \x1b[31m<b>\n\u202e" + "x" * 10_000
+    query: dict[str, Any] = asked(name, "dress", "a", 1) | {"text": name, "reference_id": name}
+    found = told(path, published("run", [query], ranked(name, "gallery", "ab", "ba")), name)
+    text = drawn(found, capsys)
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert "it's \\x1b[31m<b>" in text
+    put_json(story_summary(found))
+    assert json.loads(capsys.readouterr().out)["query"]["text"] == name
+
+
+def test_an_id_is_found_in_another_form_and_unknown_ones_are_told_with_those_like_them(
+    path: Path,
+) -> None:
+    run = published("run", [asked("caf\u00e9-1", "dress", "a", 1)], [])
+    assert told(path, run, "cafe\u0301-1").query["query_id"] == "caf\u00e9-1"
+    with pytest.raises(UsageError, match="asks no query 'Caf\u00e9-1'") as caught:
+        told(path, run, "Caf\u00e9-1")
+    assert "upper and lower case from the query" in caught.value.cause
+    assert caught.value.item == "caf\u00e9-1"
+
+
+def test_a_run_that_is_not_published_is_told(path: Path) -> None:
+    write_catalog(path, [two_categories()])
+    with reading(path) as catalog, pytest.raises(PreflightError, match="not in the catalog"):
+        story(catalog, "gone", "d1")
