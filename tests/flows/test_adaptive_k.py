@@ -142,7 +142,12 @@ def test_it_is_told_on_the_terminal_in_json_and_on_the_page(
     assert "adaptive K: " in told
     assert "assured: P(target among candidates) >= 0.5, for queries like" in told
     assert {row["coverage_asked"] for row in run_summary(run)["adaptive_k"]} == {0.5}
-    assert "adaptive K, coverage 0.5 asked" in run.report.read_text()
+    most = run.evaluated.candidates.ks().max()
+    card = (run.report.parent / "run-card.md").read_text()
+    assert f"up to {most} candidates a query (adaptive K, coverage 0.5 asked)" in card
+    page = run.report.read_text()
+    assert "adaptive K, coverage 0.5 asked" in page
+    assert f"No order of the up to {most} candidates can reach" in page
 
 
 def test_an_export_has_what_there_is_and_a_submission_is_refused(

@@ -6,6 +6,7 @@ from typing import Any
 from cir_core.protocols import PROTOCOLS
 from storage.answers import OpenCatalog
 from tasks.results.analyses.analysis import Analysis, Column, Figure, Numbers, Row
+from tasks.results.analyses.wording import candidates_of
 
 FOUND, ORDERED_WRONG, LOST = "found", "ordered wrong", "lost in stage 1"
 CANNOT = "cannot be answered"
@@ -30,8 +31,8 @@ def failure_split(catalog: OpenCatalog, run: Mapping[str, Any]) -> Analysis:
     return Analysis(
         name="failure_split",
         question=question,
-        answer=_answer(totals, run["k"], is_reranked=is_reranked),
-        advice=_advice(totals, run["k"], is_reranked=is_reranked),
+        answer=_answer(totals, candidates_of(run), is_reranked=is_reranked),
+        advice=_advice(totals, candidates_of(run), is_reranked=is_reranked),
         figures=[_figure(shares, curve_sql)],
         numbers=[_table(categories, first_sql, totals[CANNOT] > 0)],
     )
@@ -76,7 +77,7 @@ def _field(outcome: str) -> str:
     return outcome.replace(" ", "_")
 
 
-def _answer(totals: Mapping[str, int], k: int, *, is_reranked: bool) -> str:
+def _answer(totals: Mapping[str, int], candidates: str, *, is_reranked: bool) -> str:
     n = sum(totals.values())
     failed = n - totals[FOUND]
     if not failed:
@@ -85,14 +86,14 @@ def _answer(totals: Mapping[str, int], k: int, *, is_reranked: bool) -> str:
     told = (
         f"Of {n:,} queries, {_part(failed, n)} do not have their target first: "
         f"{whose} {_part(totals[ORDERED_WRONG], failed)} of these wrong, and stage 1 loses "
-        f"{_part(totals[LOST], failed)}, whose target is not among the {k} candidates."
+        f"{_part(totals[LOST], failed)}, whose target is not among the {candidates}."
     )
     if totals[CANNOT]:
         told += f" {totals[CANNOT]:,} cannot be answered: see the problems."
     return told
 
 
-def _advice(totals: Mapping[str, int], k: int, *, is_reranked: bool) -> str:
+def _advice(totals: Mapping[str, int], candidates: str, *, is_reranked: bool) -> str:
     if not is_reranked:
         return (
             "Re-ranking can mend what is ordered wrong, and cannot bring back what is lost. "
@@ -100,13 +101,13 @@ def _advice(totals: Mapping[str, int], k: int, *, is_reranked: bool) -> str:
         )
     if totals[LOST] > totals[ORDERED_WRONG]:
         return (
-            f"Stage 1 is the place to work: a larger K than {k}, or better candidates, would give "
+            f"Stage 1 is the place to work: more than {candidates}, or better ones, would give "
             "stage 2 what it cannot reach now."
         )
     if totals[ORDERED_WRONG]:
         return (
-            f"Stage 2 is the place to work: most targets that are missed are among its {k} "
-            "candidates, and a larger K would not find these."
+            f"Stage 2 is the place to work: most targets that are missed are among its "
+            f"{candidates}, and a larger K would not find these."
         )
     return ""
 

@@ -28,6 +28,12 @@ def counted(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def candidates_of(run: Mapping[str, Any]) -> str:
+    """How many a query has: "50 candidates", or, where K is adaptive, "up to 31 candidates"."""
+    most = "up to " if run["coverage_asked"] is not None else ""
+    return f"{most}{counted(run['k'], 'candidate')}"
+
+
 def sentences(*told: str) -> str:
     """Those that say something, as a paragraph."""
     return " ".join(one for one in told if one)

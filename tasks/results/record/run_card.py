@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from json import dumps
 from typing import Any
 
+from tasks.results.analyses.wording import candidates_of
 from tasks.results.markup.markdown import as_markdown
 from tasks.results.markup.visible import visible
 from tasks.results.record.numbers import averaged
@@ -63,7 +64,7 @@ def _title(document: Document) -> Iterator[str]:
     yield (
         f"Composed image retrieval on {as_markdown(run['dataset'])}, split {run['split']}: "
         f"{run['queries']:,} queries, {run['gallery_images']:,} gallery images, "
-        f"{'' if run['coverage_asked'] is None else 'up to '}{run['k']:,} candidates a query"
+        f"{candidates_of(run)} a query{_adaptive(run)}"
         + (", re-ranked." if run["stage2_sha256"] else "; nothing was re-ranked.")
     )
     yield ""
@@ -71,6 +72,11 @@ def _title(document: Document) -> Iterator[str]:
     if tags:
         yield f"Tags: {', '.join(map(as_markdown, tags))}."
     yield ""
+
+
+def _adaptive(run: Row) -> str:
+    asked = run["coverage_asked"]
+    return "" if asked is None else f" (adaptive K, coverage {asked:g} asked)"
 
 
 def _protocol(document: Document) -> Iterator[str]:
@@ -91,8 +97,8 @@ def _results(document: Document) -> Iterator[str]:
     stages = [stage for stage in STAGES if any(row["stage"] == stage for row in rows)]
     yield (
         f"In %, with 95 % intervals; protocol {as_markdown(document['protocol']['name'])}, "
-        f"K = {document['run']['k']}. Recall is over all labelled queries. coverage@K is the "
-        "ceiling of stage 2."
+        f"{candidates_of(document['run'])} a query. Recall is over all labelled queries. Coverage "
+        "is the ceiling of stage 2."
     )
     yield ""
     found: dict[tuple[str, ...], dict[str, Row]] = {}

@@ -88,19 +88,26 @@ def _ceiling_sql(source: Source, metric: str, k: int) -> str | None:
     that is scored on its own can always be ordered right; one in the main order, who knows."""
     if metric == "cirr_average" and source.protocol.subset != "scored":
         return None
-    most = max(k or CIRR_AVERAGE_K, source.run["k"])
-    of_query, tables = f"(coalesce(target_stage1_rank, 2147483647) <= {most})::DOUBLE", "queries q"
+    most = k or CIRR_AVERAGE_K
+    of_query = f"(is_candidate OR coalesce(stage1_rank, 2147483647) <= {most})::DOUBLE"
+    tables, pool = "rank_movement q", " AND q.pool = 'gallery'"
     if metric == "map":
         of_query = f"least(coalesce(t.reached, 0), {k}) / least(len(q.targets), {k})"
         tables = (
             "queries q LEFT JOIN (\n"
-            "        SELECT query_id, count(*) AS reached FROM target_ranks\n"
-            f"        WHERE {source.of_run} AND stage1_rank <= {most} GROUP BY query_id\n"
+            "        SELECT query_id, count(*) AS reached\n"
+            "        FROM target_ranks LEFT JOIN (\n"
+            "            SELECT run_id, query_id, image_id, true AS is_candidate FROM candidates\n"
+            "            WHERE pool = 'gallery'\n"
+            "        ) USING (run_id, query_id, image_id)\n"
+            f"        WHERE {source.of_run} AND (is_candidate OR stage1_rank <= {most})\n"
+            "        GROUP BY query_id\n"
             "    ) t USING (query_id)"
         )
+        pool = ""
     ceiling = "(avg(reached) + 1) / 2" if metric == "cirr_average" else "avg(reached)"
     return (
         f"SELECT {ceiling} AS ceiling FROM (\n    SELECT avg({of_query}) AS reached\n"
         f"    FROM {tables}\n"
-        f"    WHERE q.{source.of_run} AND q.targets IS NOT NULL GROUP BY q.category\n)"
+        f"    WHERE q.{source.of_run} AND q.targets IS NOT NULL{pool} GROUP BY q.category\n)"
     )

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from cir_core.metrics.significance import Interval
 from tasks.results.analyses.failure_split import CANNOT, FOUND, LOST, ORDERED_WRONG, outcomes_sql
+from tasks.results.analyses.wording import candidates_of
 from tasks.results.report.headline import Headline, headline
 from tasks.results.report.source import Source
 
@@ -43,10 +44,14 @@ def verdict(source: Source) -> Verdict:
         return Verdict([*troubles, (_unlabelled(source), "")])
     sql = outcomes_sql(source.evaluated.run_id, [best.depth])
     outcomes = {row["series"]: row["n"] for row in source.rows(sql)}
-    sentences = [_gain(best), _reach(best, source.run["k"]), _failures(best.depth, outcomes)]
+    sentences = [
+        _gain(best),
+        _reach(best, candidates_of(source.run)),
+        _failures(best.depth, outcomes),
+    ]
     return Verdict(
         sentences=[*troubles, *(one for one in sentences if one[0])],
-        tiles=_tiles(best, outcomes, source.run["k"]),
+        tiles=_tiles(best, outcomes, candidates_of(source.run)),
         sql=f"{best.sql};\n\n{sql}",
     )
 
@@ -54,9 +59,9 @@ def verdict(source: Source) -> Verdict:
 def _unlabelled(source: Source) -> str:
     run = source.run
     ranked = (
-        f"the {run['k']} candidates of each were re-ranked"
+        f"of each, {candidates_of(run)} were re-ranked"
         if source.is_reranked
-        else f"stage 1 alone chose {run['k']} candidates for each, and nothing was re-ranked"
+        else f"stage 1 alone chose {candidates_of(run)} for each, and nothing was re-ranked"
     )
     return (
         "The queries have no labels: there is nothing to measure. "
@@ -96,13 +101,13 @@ def _gain(best: Headline) -> Sentence:
     return told, tone
 
 
-def _reach(best: Headline, k: int) -> Sentence:
+def _reach(best: Headline, candidates: str) -> Sentence:
     """What the candidates allow, and how much of the way there re-ranking goes."""
     if best.ceiling is None:
         return "", ""
     first = best.stage1.value
     room = best.ceiling - first
-    limit = f"No order of the {k} candidates can reach more than {_percent(best.ceiling)} %"
+    limit = f"No order of the {candidates} can reach more than {_percent(best.ceiling)} %"
     if room < LEAST_ROOM:
         return f"{limit}, which stage 1 already has: there is nothing to gain.", ""
     if best.stage2 is None:
@@ -133,7 +138,7 @@ def _failures(depth: int, outcomes: Mapping[str, int]) -> Sentence:
     return f"{told}. The larger part is {whose}.", ""
 
 
-def _tiles(best: Headline, outcomes: Mapping[str, int], k: int) -> list[Tile]:
+def _tiles(best: Headline, outcomes: Mapping[str, int], candidates: str) -> list[Tile]:
     name = best.name.removeprefix("the ")
     tiles = [Tile(f"{name}, stage 1", _percent(best.stage1.value))]
     if best.stage2 is not None and best.gain is not None:
@@ -143,7 +148,7 @@ def _tiles(best: Headline, outcomes: Mapping[str, int], k: int) -> list[Tile]:
             Tile("gain", _points(best.gain.value), _between(best.gain), tone, "points"),
         ]
     if best.ceiling is not None:
-        tiles.append(Tile("most that K allows", _percent(best.ceiling), f"K = {k}"))
+        tiles.append(Tile("most that K allows", _percent(best.ceiling), candidates))
     n = sum(outcomes.values())
     lost, wrong = (100 * outcomes.get(one, 0) / n for one in (LOST, ORDERED_WRONG))
     missed = 100 - 100 * outcomes.get(FOUND, 0) / n
