@@ -93,5 +93,7 @@ def settings_of_data(settings: Settings) -> Settings:
     """Those of a training's data and machine, whatever a file or the environment sets for other
     runs: what chooses candidates or changes scores there says nothing of a model in training.
     Checkpoints are judged in fp32 over stage 1's own candidates from the exact index, so that what
-    is best depends on the recipe, models and data alone."""
-    return settings.model_copy(update=OF_RUNS)
+    is best depends on the recipe, models and data alone; an adaptive K, which labels of the data
+    would choose, is none of theirs either."""
+    k = None if settings.k == "auto" else settings.k
+    return settings.model_copy(update=OF_RUNS | {"k": k})

@@ -14,19 +14,21 @@ from rich.console import Console
 from cir_core.conformal import Assurance, fold_of, threshold
 from cir_core.errors import PreflightError, UsageError
 from flows.engines.engine import InProcess
-from flows.graph import filtering_of
+from flows.graph import Graph, filtering_of, graph_of
 from flows.inputs import resolve_inputs
 from flows.plan import make_plan
-from flows.run import Run, check_models
+from flows.run import Run, check_models, ingest_split
 from flows.views.plans import print_plan
 from flows.views.runs import print_run, run_summary
 from storage.catalog import query
 from storage.tables import vectors_of
+from tasks.machine import Machine
 from tasks.results.export import export
 from tasks.results.record.expected import check, read_expected
 from tasks.results.record.numbers import schema_text
+from tasks.stages.stage import make, make_here
 from tests.support.handed_over import hand_over
-from tests.support.small_benchmarks import Finished
+from tests.support.small_benchmarks import Bench, Finished
 
 ASKED: dict[str, Any] = {"k": "auto", "coverage": 0.5}
 
@@ -42,6 +44,17 @@ def adaptive(fiq_run: Finished, tmp_path_factory: pytest.TempPathFactory) -> Fin
     store = tmp_path_factory.mktemp("adaptive") / "store"
     shutil.copytree(fiq_run.store, store)
     return replace(fiq_run, store=store, run=fiq_run.bench.run(store, **ASKED))
+
+
+def made_stages(bench: Bench, store: Path, **changes: Any) -> Graph:
+    """Stage 1 alone, without catalog and report."""
+    inputs = resolve_inputs(bench.settings(store, **ASKED, until="retrieve", **changes))
+    models = check_models(inputs, InProcess()).view
+    ingested = ingest_split(bench.settings(store), inputs, InProcess()).ingested
+    found = graph_of(inputs, ingested, models)
+    for stage in found.stages:
+        make(stage, Machine(), make_here)
+    return found
 
 
 def rows(run: Run, sql: str) -> list[tuple[Any, ...]]:
@@ -158,9 +171,10 @@ def test_an_export_has_what_there_is_and_a_submission_is_refused(
     count = len(lines.read_text().splitlines())
     assert [(count,)] == rows(run, "SELECT count(*) FROM rankings WHERE MINE")
     shutil.copytree(cirr_run.store, tmp_path / "store")
-    other = cirr_run.bench.run(tmp_path / "store", **ASKED, until="retrieve")
+    other = made_stages(cirr_run.bench, tmp_path / "store").evaluated
+    assert other is not None
     with pytest.raises(PreflightError, match="too few for a submission") as refused:
-        export(other.evaluated.store, "cirr-submission", run=other.run_id, stage="stage1")
+        export(other.store, "cirr-submission", run=other.run_id, stage="stage1")
     assert "or more" in refused.value.item
     assert "-k 50" in refused.value.remedy
 
@@ -190,11 +204,13 @@ def test_embeddings_from_files_are_searched_alike(adaptive: Finished, tmp_path: 
     inputs = resolve_inputs(adaptive.bench.settings(adaptive.store))
     models = check_models(inputs, InProcess()).view
     given = hand_over(filtering_of(inputs, adaptive.run.evaluated.ingested, models), tmp_path)
-    run = adaptive.bench.run(
-        adaptive.store, **ASKED, until="retrieve", embeddings=given["embeddings"]
-    )
-    assert run.made[:3] == ("embeddings", "threshold", "retrieve")
-    own, theirs = (one.evaluated.candidates.read("candidates") for one in (adaptive.run, run))
+    found = made_stages(adaptive.bench, adaptive.store, embeddings=given["embeddings"])
+    assert [stage.name for stage in found.later] == [
+        *("embeddings", "threshold", "retrieve", "evaluate"),
+    ]
+    views = adaptive.run.evaluated.candidates, found.filtering.retrieve.made
+    own, theirs = (view.read("candidates") for view in views)
+    assert views[0] != views[1]
     assert theirs.sort_by("query_id") == own.sort_by("query_id")
 
 

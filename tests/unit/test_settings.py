@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from cir_core.errors import UsageError
 from flows.origins import Resolved, resolve
 from flows.settings import Settings
+from flows.training_settings import settings_of_data
 
 SOURCES = ("flag", "environment", "cir.toml", "default")
 
@@ -105,6 +106,12 @@ def test_every_setting_may_come_from_every_source(tmp_path: Path) -> None:
     assert resolved(tmp_path, flags=values).settings == wanted
     assert resolved(tmp_path, environment=environment).settings == wanted
     assert resolved(tmp_path, toml=toml).settings == wanted
+
+
+def test_a_training_is_judged_without_an_adaptive_k() -> None:
+    adaptive = Settings(k="auto", coverage=0.9, risk=0.1)
+    assert settings_of_data(adaptive) == Settings()
+    assert settings_of_data(Settings(k=7)).k == 7
 
 
 @pytest.mark.parametrize("empty", [None, (), []])
