@@ -64,7 +64,7 @@ class AnnotationError(PreflightError):
 
 
 class StoreBusy(CirError):
-    """Another run holds the store."""
+    """Another run holds the store, or another training its folder."""
 
     exit_code = 5
 

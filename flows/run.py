@@ -103,9 +103,9 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
         reading = ingest_split(settings, inputs, engine)
         ingested = reading.ingested
         made = ("ingest",) * (not reading.reused)
-        fit, fit_problems = None, 0
+        fit, fit_problems, fitted_on = None, 0, None
         if inputs.late_fusion == "fit":
-            fit, fitting = fit_late_fusion(settings, models, engine)
+            fit, fitting, fitted_on = fit_late_fusion(settings, models, engine)
             made, fit_problems = made + fitting.made, fitting.problems
         graph = graph_of(inputs, ingested, models, fit)
         check_reranker(inputs, graph)
@@ -117,13 +117,15 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
         for output in graph.outputs:
             made += engine.write(output)
         changed = engine.run(find_changed, reading, models, looks) + handed_over.changed()
+        if fitted_on is not None:
+            changed += engine.run(find_changed, fitted_on, models, {})
     views = [ingested, *([fit] if fit else []), *(stage.made for stage in graph.stages)]
     return Run(
         artifacts={view.stage: view for view in views},
         files={output.name: output.files for output in graph.outputs},
         problems=found.problems + fit_problems,
         made=made,
-        changed=changed,
+        changed=tuple(dict.fromkeys(changed)),
         until=inputs.until,
     )
 
@@ -166,13 +168,16 @@ def find_fit(settings: Settings, models: Pair, engine: Engine) -> Fit:
     return fit_of(inputs, ingested, graph_of(inputs, ingested, models))
 
 
-def fit_late_fusion(settings: Settings, models: Pair, engine: Engine) -> tuple[Fitted, Found]:
-    """The weight, and what of the selection queries' run was made for it. The caller holds the
-    store. Raises as ``run_pipeline``."""
+def fit_late_fusion(
+    settings: Settings, models: Pair, engine: Engine
+) -> tuple[Fitted, Found, Reading]:
+    """The weight, what of the selection queries' run was made for it, and what these are. The
+    caller holds the store. Raises as ``run_pipeline``."""
     asked = selection_of(settings)
     inputs = resolve_inputs(asked)
     _log.info("fitting the late fusion on the selection queries")
-    ingested = ingest_split(asked, inputs, engine).ingested
+    reading = ingest_split(asked, inputs, engine)
+    ingested = reading.ingested
     graph = graph_of(inputs, ingested, models)
     check_reranker(inputs, graph)
     inputs = replace(inputs, machine=graph.keeping(inputs.machine))
@@ -184,7 +189,7 @@ def fit_late_fusion(settings: Settings, models: Pair, engine: Engine) -> tuple[F
     _log.info("late fusion: weight %g of %s scores", fit.made.weight, fit.scale)
     if settings.split in ("selection", "train"):
         _log.warning("the late fusion is fitted on queries that this run measures, too")
-    return fit.made, Found(made, found.problems)
+    return fit.made, Found(made, found.problems), reading
 
 
 def ingest_split(settings: Settings, inputs: Inputs, engine: Engine) -> Reading:

@@ -23,13 +23,20 @@ from flows.recipes import find_recipe
 from flows.run import check_texts, ingest_split
 from flows.settings import Settings, demo_root
 from flows.training_settings import TrainingSettings, settings_of_data
+from storage.lock import TRAINING, hold
 from storage.sources.annotations import require_root
 from storage.store import open_store
 from storage.views import Ingested, KeptTokens
 from tasks.stages.render import render_demo
 from tasks.stages.tokens import tokens_of
 from tasks.training.model_card import add_to_card
-from tasks.training.train import Hardware, pretrain, train_stage1, train_stage2
+from tasks.training.train import (
+    Hardware,
+    pretrain,
+    require_beginning,
+    train_stage1,
+    train_stage2,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -42,16 +49,19 @@ def run_training(settings: TrainingSettings, engine: Engine) -> Path:
     goes on where it was. Returns the best model's folder.
 
     Raises UsageError, listing everything at once, for an unknown recipe or dataset, or a model that
-    is needed and not given; ProblemsFound for unusable images, and texts that are too long, beyond
-    ``allow_missing``.
+    is needed and not given, or has fewer layers than stage 2 merges from; StoreBusy when another
+    training writes into ``out``; ProblemsFound for unusable images, and texts that are too long,
+    beyond ``allow_missing``.
     """
     settings = settings.model_copy(update={"data": settings_of_data(settings.data)})
     preset = _check(settings)
     hardware = _hardware(settings)
-    if settings.stage == "pretrain":
-        _pretrain(settings, preset, hardware, engine)
-    else:
-        _train_fused(settings, preset, hardware, engine)
+    leads = join_processes(hardware.device).is_main_process
+    with hold(TRAINING, settings.out) if leads else nullcontext():
+        if settings.stage == "pretrain":
+            _pretrain(settings, preset, hardware, engine)
+        else:
+            _train_fused(settings, preset, hardware, engine)
     return settings.out / "best"
 
 
@@ -213,6 +223,8 @@ def _check(settings: TrainingSettings) -> Preset:
             cause="; ".join(faults),
             remedy="`cir-pipeline train --help` tells what each needs",
         )
+    if settings.stage == "stage2" and settings.base is not None and settings.stage1 is not None:
+        require_beginning(settings.base, settings.stage1, preset.merge_from)
     return preset
 
 

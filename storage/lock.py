@@ -1,16 +1,29 @@
-"""One writing run per store, in a folder that can be written."""
+"""One writing run per store, and one training per folder, in a folder that can be written."""
 
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from cir_core.errors import PreflightError, StoreBusy
 from storage.atomic import existing_part, is_full, out_of_space
 
 PID_BYTES = 100
 """More than any process id has digits."""
+
+
+class Held(NamedTuple):
+    """What is held: how it, and whoever holds it, is called, and the option that names it."""
+
+    folder: str
+    holder: str
+    option: str
+
+
+STORE = Held("store", "run", "--store")
+TRAINING = Held("training's folder", "training", "--out")
 
 
 def is_writable(folder: Path) -> bool:
@@ -27,7 +40,7 @@ def holder_of(store: Path) -> str | None:
     """
     try:
         with (store / "lock").open(errors="replace") as file:
-            if not _locked(store, file.fileno(), fcntl.LOCK_SH):
+            if not _locked(STORE, store, file.fileno(), fcntl.LOCK_SH):
                 return file.read().strip() or "unknown"
     except FileNotFoundError:
         pass
@@ -35,29 +48,30 @@ def holder_of(store: Path) -> str | None:
 
 
 @contextmanager
-def hold_store(store: Path) -> Iterator[None]:
-    """Hold the store for this process; the kernel releases it when the process ends, however.
+def hold(held: Held, folder: Path) -> Iterator[None]:
+    """Hold a store, or a training's folder, for this process; the kernel releases it when the
+    process ends, however.
 
     Raises StoreBusy at once, naming the holder; OutOfSpace when the disk is full; PreflightError
-    when the store is not writable, or its file system has no locks.
+    when the folder is not writable, or its file system has no locks.
     """
-    descriptor = _open(store, store / "lock")
+    descriptor = _open(held, folder, folder / "lock")
     try:
-        if not _locked(store, descriptor, fcntl.LOCK_EX):
+        if not _locked(held, folder, descriptor, fcntl.LOCK_EX):
             holder = os.read(descriptor, PID_BYTES).decode(errors="replace").strip()
             raise StoreBusy(
-                "another run holds the store",
-                item=str(store),
+                f"another {held.holder} holds the {held.folder}",
+                item=str(folder),
                 cause=f"held by process {holder or 'unknown'}",
-                remedy="wait for it to end, or use another --store",
+                remedy=f"wait for it to end, or use another {held.option}",
             )
-        _sign(store, descriptor)
+        _sign(folder, descriptor)
         yield
     finally:
         os.close(descriptor)
 
 
-def _open(store: Path, file: Path) -> int:
+def _open(held: Held, folder: Path, file: Path) -> int:
     """For writing: NFS locks no other."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -66,14 +80,14 @@ def _open(store: Path, file: Path) -> int:
         if is_full(error):
             raise out_of_space(file, error) from error
         raise PreflightError(
-            "the store cannot be written",
-            item=str(store),
+            f"the {held.folder} cannot be written",
+            item=str(folder),
             cause=str(error),
-            remedy="pass a writable folder with --store",
+            remedy=f"pass a writable folder with {held.option}",
         ) from error
 
 
-def _locked(store: Path, descriptor: int, kind: int, *, wait: bool = False) -> bool:
+def _locked(held: Held, folder: Path, descriptor: int, kind: int, *, wait: bool = False) -> bool:
     """False when another process holds the lock, and that is not to be waited for."""
     try:
         fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
@@ -81,32 +95,32 @@ def _locked(store: Path, descriptor: int, kind: int, *, wait: bool = False) -> b
         return False
     except OSError as error:
         raise PreflightError(
-            "the store cannot be locked",
-            item=str(store),
+            f"the {held.folder} cannot be locked",
+            item=str(folder),
             cause=f"its file system does not lock files (flock): {error}",
-            remedy="pass a folder on a local disk with --store",
+            remedy=f"pass a folder on a local disk with {held.option}",
         ) from error
     return True
 
 
-def _sign(store: Path, descriptor: int) -> None:
-    """Leave the process id, for those who find the store held."""
+def _sign(folder: Path, descriptor: int) -> None:
+    """Leave the process id, for those who find the folder held."""
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
     except OSError as error:
         if is_full(error):
-            raise out_of_space(store / "lock", error) from error
+            raise out_of_space(folder / "lock", error) from error
         raise
 
 
 @contextmanager
 def hold_file(store: Path, file: Path) -> Iterator[None]:
     """Hold a file of the store, which is made, waiting for whoever holds it; the kernel releases it
-    when this process ends. Raises as ``hold_store``, but StoreBusy."""
-    descriptor = _open(store, file)
+    when this process ends. Raises as ``hold``, but StoreBusy."""
+    descriptor = _open(STORE, store, file)
     try:
-        _locked(store, descriptor, fcntl.LOCK_EX, wait=True)
+        _locked(STORE, store, descriptor, fcntl.LOCK_EX, wait=True)
         yield
     finally:
         os.close(descriptor)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from cir_core.errors import UsageError
 from storage.atomic import commit, commit_folder, commit_text, existing_part, remove_leftovers
-from storage.lock import hold_file, hold_store, holder_of, is_writable
+from storage.lock import STORE, hold, hold_file, holder_of, is_writable
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 """At the beginning of a URI; a ``Path`` has made one slash of two."""
@@ -156,7 +156,7 @@ class LocalStore:
         return is_writable(self.root)
 
     def lease(self) -> AbstractContextManager[None]:
-        return hold_store(self.root)
+        return hold(STORE, self.root)
 
     def holder(self) -> str | None:
         return holder_of(self.root)

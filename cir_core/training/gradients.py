@@ -94,6 +94,12 @@ class Compute:
         """Whether this process writes and talks."""
         return self.accelerator.is_main_process
 
+    @property
+    def precision(self) -> str:
+        """Of matrix products: fp32, or bf16."""
+        mixed = self.accelerator.mixed_precision
+        return "fp32" if mixed == "no" else str(mixed)
+
     def autocast(self) -> AbstractContextManager[Any]:
         return self.accelerator.autocast()
 

@@ -9,6 +9,7 @@ from cir_core.training.presets import Preset
 from cir_core.training.recipes import StoredPrecision
 from cir_core.types import CaptionRule
 from flows.inputs import Inputs
+from storage.models.folders import model_sha256
 from storage.views import Ingested
 from tasks.stages.tokens import tokens_of
 from tasks.training.train import Beginning
@@ -38,8 +39,13 @@ class Contents:
         return self._beginning.key(preset.merge_from, preset.variant, recipe, data=data)
 
     @cached_property
+    def models(self) -> dict[str, str]:
+        """The names of the bytes of ``base`` and ``stage1``. Raises CheckpointRefused."""
+        return {"base": model_sha256(self._inputs.stage1), "stage1": model_sha256(self._stage1)}
+
+    @cached_property
     def _beginning(self) -> Beginning:
-        return Beginning.read(self._inputs.stage1, self._stage1)
+        return Beginning.read(self._inputs.stage1, self._stage1, self.models)
 
     def _digest(self, captions: Sequence[CaptionRule], precision: StoredPrecision) -> str:
         if (captions, precision) not in self._data:

@@ -13,7 +13,6 @@ from flows.ablation.declaration import Row
 from flows.recipes import merged, recipe_text
 from flows.settings import Settings
 from flows.training_settings import TrainingSettings, settings_of_data
-from storage.models.folders import model_sha256
 from tasks.training.ledger import Ledger
 
 DIGITS = 12
@@ -64,10 +63,8 @@ class Trial:
 def trials_of(checked: Checked, contents: Contents | None) -> list[Trial]:
     """All rows with all seeds, in the table's order; trainings are of these contents. Rows that
     differ in their runs alone share a training."""
-    declared, data = checked.declared, contents.fingerprint if contents else ""
-    models = {"stage1": model_sha256(checked.stage1), "data": data}
-    if declared.base is not None:
-        models["base"] = model_sha256(declared.base)
+    declared = checked.declared
+    models = {**contents.models, "data": contents.fingerprint} if contents else {}
     folders: dict[str, Path] = {}
     trials = []
     for row in declared.row:

@@ -23,6 +23,7 @@ def training_summary(folder: Path) -> dict[str, Any]:
         "last": str(folder / "last"),
         "step": ledger.step if ledger else None,
         "of": ledger.of if ledger else None,
+        "precision": ledger.precision if ledger else None,
         "spent": ledger.spent.line if ledger else None,
         "losses": [line for line in lines if "steps_per_second" in line],
         "validations": [line for line in lines if "validation" in line],

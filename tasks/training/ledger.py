@@ -88,17 +88,29 @@ class Stopwatch:
 @dataclass(frozen=True)
 class Ledger:
     """``key`` is ``ledger_key`` of what the training is of (recipe, models, data); ``waited`` the
-    validations since the best one."""
+    validations since the best one; ``precision`` of its steps, the last ones where a training was
+    gone on with in another, None as an earlier version left it."""
 
     key: str
     step: int
     of: int
     waited: int
     spent: Spent
+    precision: str | None = None
 
     def is_done(self, patience: int | None) -> bool:
         """Whether its steps are made, or validations have waited as long as ``patience`` says."""
         return self.step >= self.of or (patience is not None and self.waited >= patience)
+
+    def change_since(self, before: Self | None) -> str | None:
+        """That a training which was begun is gone on with in another precision, to warn of."""
+        known = before is not None and before.key == self.key and 0 < before.step < before.of
+        if before is None or not known or before.precision in (None, self.precision):
+            return None
+        return (
+            f"was trained in {before.precision} up to step {before.step}, and is gone on with in "
+            f"{self.precision}"
+        )
 
     def write(self, folder: Path) -> None:
         commit_text(folder / LEDGER_FILE, json.dumps(asdict(self), indent=1) + "\n")

@@ -100,7 +100,10 @@ def run_training(
     state = _resume(output.folder / STATE_FILE, objective, adam, key)
     steps = total_steps(recipe, len(objective))
     if compute.leads:
-        _ledger(key, state, steps).write(output.folder)
+        ledger = _ledger(key, state, steps, compute)
+        if change := ledger.change_since(Ledger.read(output.folder)):
+            _log.warning("%s %s", output.folder, change)
+        ledger.write(output.folder)
     if state.step < steps and selection is not None and selection.is_over(state.waited):
         _log.info("stopped early at step %d, as patience asks", state.step)
         return
@@ -115,15 +118,16 @@ def run_training(
             due = time.monotonic() - saved > SAVE_SECONDS or progress.step == progress.steps
             if compute.leads and (due or asked or state.validated == state.step):
                 _save_state(output.folder / STATE_FILE, objective, adam, key, state)
-                _ledger(key, state, steps).write(output.folder)
+                _ledger(key, state, steps, compute).write(output.folder)
                 saved = time.monotonic()
             if asked or (state.step < progress.steps and _stops(output, selection, state, journal)):
                 break
 
 
-def _ledger(key: str, state: _State, steps: int) -> Ledger:
+def _ledger(key: str, state: _State, steps: int, compute: Compute) -> Ledger:
     """The state is written first: this never tells of more than can be gone on from."""
-    return Ledger(ledger_key(key), state.step, steps, state.waited, state.spent)
+    of = (ledger_key(key), state.step, steps, state.waited, state.spent)
+    return Ledger(*of, compute.precision)
 
 
 def _stops(output: Output, selection: Selection | None, state: _State, journal: Journal) -> bool:

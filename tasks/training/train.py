@@ -27,7 +27,7 @@ from cir_core.training.recipes import (
 )
 from cir_core.training.stage1 import Stage1Training
 from cir_core.training.stage2 import Stage2Training, stage2_from_base
-from storage.models.folders import model_sha256, read_identity
+from storage.models.folders import model_sha256
 from storage.views import Ingested, KeptTokens
 from tasks.models.opening import open_stage1, read_stage1_config
 from tasks.training.described import read_described
@@ -159,12 +159,11 @@ class Beginning:
     models: Mapping[str, str]
 
     @classmethod
-    def read(cls, base: Path, stage1: Path) -> Self:
-        """Raises CheckpointRefused."""
-        source, first = read_identity(base), read_identity(stage1)
-        models = {"base": source.sha256, "stage1": first.sha256}
-        config = read_stage1_config(base)
-        return cls(config, open_stage1(stage1, sha256=first.sha256), models)
+    def read(cls, base: Path, stage1: Path, models: Mapping[str, str]) -> Self:
+        """Of two folders and the names of their bytes. Raises CheckpointRefused, and PreflightError
+        for a stage 1 of another name."""
+        first = open_stage1(stage1, sha256=models["stage1"])
+        return cls(read_stage1_config(base), first, models)
 
     def key(self, merge_from: int, variant: Variant, recipe: Stage2Recipe, *, data: str) -> str:
         """What the ledger of ``train_stage2`` says that it is of; ``data`` is ``data_digest``."""

@@ -32,6 +32,7 @@ from tasks.stages.ingest import Reading, ingest
 from tasks.stages.pair import check_pair
 from tasks.training.triplets import read_triplets
 from tests.support.small_benchmarks import Bench, Finished, Pair
+from tests.support.then import Then
 from tests.support.tiny_models import tiny_stage1
 
 LABELLED = "reference,text,target\na.png,in red,b.png\n"
@@ -119,19 +120,6 @@ def test_a_training_refuses_annotations_that_were_not_ingested(root: Path) -> No
 
 
 # --- weights
-
-
-class Then(InProcess):
-    """Lets something happen when a task has ended."""
-
-    def __init__(self, **then: Callable[[], object]) -> None:
-        super().__init__()
-        self.then = then
-
-    def observe(self, name: str, work: Callable[[], Any]) -> Any:
-        result = super().observe(name, work)
-        self.then.get(name, lambda: None)()
-        return result
 
 
 @pytest.fixture

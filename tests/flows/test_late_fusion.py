@@ -14,11 +14,12 @@ from cir_core.late_fusion import WEIGHTS
 from flows.inputs import resolve_inputs
 from flows.origins import resolve
 from flows.plan import make_plan
-from flows.run import Run, selection_of
+from flows.run import Run, run_pipeline, selection_of
 from flows.views.runs import print_run
 from storage.catalog import query
 from tasks.results.export import export
 from tests.support.small_benchmarks import Bench, Finished
+from tests.support.then import Then
 
 
 @pytest.fixture
@@ -146,6 +147,17 @@ def test_a_fit_is_made_once_and_planned(
     assert (fit.flops, fit.bytes) == (first.total.flops, first.total.bytes)
     alone = make_plan(fresh.model_copy(update={"late_fusion": None}), started=0)
     assert whole.published_flops == alone.published_flops + first.published_flops
+
+
+def test_queries_that_changed_after_the_fit_are_told(fitted: tuple[Bench, Path, Run]) -> None:
+    bench, store, _ = fitted
+    captions = bench.root / "captions" / "cap.dress.train.json"
+    before = captions.read_text()
+    settings = bench.settings(store, late_fusion="fit")
+    run = run_pipeline(settings, Then(report=lambda: captions.write_text(before + " ")))
+    captions.write_text(before)
+    assert (run.made, run.changed) == ((), (str(captions),))
+    assert run_pipeline(settings, Then()).changed == ()
 
 
 # --- what cannot be meant

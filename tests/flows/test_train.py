@@ -21,8 +21,10 @@ from cir_core.errors import (
     CheckpointRefused,
     OutOfSpace,
     ProblemsFound,
+    StoreBusy,
     UsageError,
 )
+from cir_core.training import presets
 from cir_core.training.loop import Diverged, Progress
 from cir_core.training.stage1 import Stage1Training
 from cir_core.types import Query
@@ -33,6 +35,7 @@ from flows.settings import Settings
 from flows.train import run_training
 from flows.training_settings import TrainingSettings, settings_of_data
 from storage.catalog import query
+from storage.lock import TRAINING, hold
 from storage.models.folders import model_sha256
 from storage.sources.annotations import AnnotationReader
 from tasks.feed.token_cache import TokenCache
@@ -453,9 +456,26 @@ def test_an_image_without_a_catalogue_entry_is_told(workshop: Workshop) -> None:
     workshop.train("pretrain", "without", data={"data_root": root})
 
 
-def test_a_model_of_another_kind_is_refused(workshop: Workshop) -> None:
+def test_one_training_at_a_time_writes_into_a_folder(workshop: Workshop) -> None:
+    out = workshop.folder / "pretrain"
+    busy = "another training holds the training's folder"
+    with hold(TRAINING, out), pytest.raises(StoreBusy, match=busy) as refusal:
+        workshop.train("pretrain")
+    assert refusal.value.item == str(out)
+    assert [file.name for file in out.iterdir()] == ["lock"]
+
+
+def test_a_model_of_another_kind_or_too_few_layers_is_refused(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     workshop.train("pretrain")
     workshop.train("stage1")
+    with monkeypatch.context() as patch:
+        high = presets.PRESETS["demo"].model_copy(update={"merge_from": 3})
+        patch.setitem(presets.PRESETS, "demo", high)
+        with pytest.raises(UsageError, match="merge_from is 3, and the base has 2 layers"):
+            workshop.train("stage2")
+    assert not (workshop.folder / "stage2").exists()
     stage2 = workshop.train("stage2")
     with pytest.raises(CheckpointRefused):
         workshop.train("stage1", "other", base=stage2)

@@ -10,7 +10,7 @@ import pytest
 
 from flows.about import settings_of
 from flows.engines.engine import InProcess
-from flows.graph import STAGES, Declared, Graph, graph_of, name_of
+from flows.graph import STAGES, Declared, Graph, fit_of, graph_of, name_of
 from flows.inputs import resolve_inputs
 from flows.run import check_models, ingest_split
 from flows.settings import Settings
@@ -18,6 +18,7 @@ from storage.views import View
 from tasks.machine import Machine
 from tasks.planning.standing import standing_of
 from tasks.shards import place_of
+from tasks.stages.fit import Fit
 from tasks.stages.ingest import Ingest
 from tasks.stages.retrieve_within import RetrieveWithin
 from tasks.stages.stage import Stage, make, make_here
@@ -28,7 +29,7 @@ from tests.support.small_benchmarks import Bench, Finished
 
 NAMES = [name_of(stage) for stage in STAGES if issubclass(stage, Stage)]
 ADAPTIVE: Sequence[type[Stage[Any]]] = (Threshold, RetrieveWithin)
-EVERY: Sequence[Declared] = (*STAGES, *HANDED_OVER, *ADAPTIVE)
+EVERY: Sequence[Declared] = (*STAGES, *HANDED_OVER, *ADAPTIVE, Fit)
 MADE = [kind for kind in EVERY if issubclass(kind, Stage) and kind not in (Ingest, Tokens)]
 MACHINE = Machine(batch=5)
 
@@ -144,7 +145,9 @@ def find_stage(fiq: Bench, store: Path, kind: type[Stage[Any]]) -> Stage[Any]:
         settings = settings.model_copy(update={setting: given[setting]})
     if kind in ADAPTIVE:
         settings = settings.model_copy(update={"k": "auto", "coverage": 0.5})
-    for stage in graph(settings).stages:
+    mine = graph(settings)
+    fitting = [fit_of(resolve_inputs(settings), mine.filtering.encode.ingested, mine)]
+    for stage in (*mine.stages, *(fitting if kind is Fit else [])):
         make(stage, MACHINE, make_here)
         if type(stage) is kind:
             return stage

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 
 from cir_core.doctor.findings import Finding
 from flows.settings import shipped_model
-from storage.lock import hold_store, holder_of
+from storage.lock import STORE, hold, holder_of
 from storage.models.folders import read_config, read_tensors, write_checkpoint
 from storage.store import LocalStore
 from tasks.doctor import environment
@@ -147,7 +147,7 @@ def test_a_store_still_to_be_made_is_fine_and_is_not_made(tmp_path: Path) -> Non
 
 def test_the_holder_of_a_store_is_named(tmp_path: Path) -> None:
     assert holder_of(tmp_path) is None
-    with hold_store(tmp_path):
+    with hold(STORE, tmp_path):
         assert holder_of(tmp_path) == str(os.getpid())
         lock = by_check(check_store(LocalStore(tmp_path), bytes_needed=None))["lock"]
         assert (lock.state, lock.found) == ("note", f"held by process {os.getpid()}")
@@ -159,7 +159,7 @@ def test_a_holder_that_left_no_name_is_unknown_and_asking_keeps_no_lock(tmp_path
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         assert holder_of(tmp_path) == "unknown"
     assert holder_of(tmp_path) is None
-    with hold_store(tmp_path):
+    with hold(STORE, tmp_path):
         pass
 
 

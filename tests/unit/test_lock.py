@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from cir_core.errors import OutOfSpace, PreflightError, StoreBusy
-from storage.lock import hold_store, holder_of
+from storage.lock import STORE, hold, holder_of
 
 ROOT = Path(__file__).parents[2]
 HOLDER = """
 import sys
 from pathlib import Path
-from storage.lock import hold_store, holder_of
-with hold_store(Path(sys.argv[1])):
+from storage.lock import STORE, hold, holder_of
+with hold(STORE, Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -44,10 +44,10 @@ def other_holder(store: Path) -> Iterator[subprocess.Popen[str]]:
 def test_a_second_holder_is_told_at_once_who_holds(tmp_path: Path) -> None:
     with other_holder(tmp_path) as process:
         with pytest.raises(StoreBusy, match=f"held by process {process.pid}\n") as caught:
-            hold_store(tmp_path).__enter__()
+            hold(STORE, tmp_path).__enter__()
         assert caught.value.exit_code == 5
         assert caught.value.item == str(tmp_path)
-    with hold_store(tmp_path):
+    with hold(STORE, tmp_path):
         pass
 
 
@@ -55,14 +55,14 @@ def test_a_killed_holder_frees_the_store_at_once(tmp_path: Path) -> None:
     with other_holder(tmp_path) as process:
         process.send_signal(signal.SIGKILL)
         process.wait()
-        with hold_store(tmp_path):
+        with hold(STORE, tmp_path):
             assert (tmp_path / "lock").read_text() == str(os.getpid())
 
 
 def test_the_store_is_free_after_a_failure(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="task"), hold_store(tmp_path):
+    with pytest.raises(ValueError, match="task"), hold(STORE, tmp_path):
         raise ValueError("task")
-    with hold_store(tmp_path):
+    with hold(STORE, tmp_path):
         pass
 
 
@@ -74,12 +74,12 @@ def test_a_holder_is_told_whatever_the_lock_says(tmp_path: Path) -> None:
 
 def test_a_shorter_process_id_replaces_a_longer_one(tmp_path: Path) -> None:
     (tmp_path / "lock").write_text("9" * 30)
-    with hold_store(tmp_path):
+    with hold(STORE, tmp_path):
         assert (tmp_path / "lock").read_text() == str(os.getpid())
 
 
 def test_two_stores_do_not_disturb_each_other(tmp_path: Path) -> None:
-    with hold_store(tmp_path / "one"), hold_store(tmp_path / "two" / "deeper"):
+    with hold(STORE, tmp_path / "one"), hold(STORE, tmp_path / "two" / "deeper"):
         assert (tmp_path / "two" / "deeper").is_dir()
 
 
@@ -87,7 +87,7 @@ def test_two_stores_do_not_disturb_each_other(tmp_path: Path) -> None:
 def test_a_store_that_cannot_be_written_is_refused_before_work(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(PreflightError) as caught:
-        hold_store(tmp_path / name).__enter__()
+        hold(STORE, tmp_path / name).__enter__()
     assert caught.value.exit_code == 4
     assert caught.value.item == str(tmp_path / name)
 
@@ -96,7 +96,7 @@ def test_a_store_that_cannot_be_written_is_refused_before_work(tmp_path: Path, n
 def test_a_read_only_store_is_refused_before_work(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(PreflightError):
-        hold_store(tmp_path).__enter__()
+        hold(STORE, tmp_path).__enter__()
 
 
 def failing(number: int) -> Any:
@@ -112,7 +112,7 @@ def test_a_file_system_without_locks_is_told_with_a_remedy(
 ) -> None:
     monkeypatch.setattr("storage.lock.fcntl.flock", failing(number))
     with pytest.raises(PreflightError, match="flock") as caught:
-        hold_store(tmp_path).__enter__()
+        hold(STORE, tmp_path).__enter__()
     assert caught.value.exit_code == 4
     assert "local disk" in caught.value.remedy
     with pytest.raises(PreflightError, match="flock"):
@@ -128,7 +128,7 @@ def test_a_full_disk_at_the_lock_is_out_of_space(
     with monkeypatch.context() as patch:
         patch.setattr(f"storage.lock.{function}", failing(number))
         with pytest.raises(OutOfSpace) as caught:
-            hold_store(store).__enter__()
+            hold(STORE, store).__enter__()
     assert caught.value.exit_code == 8
-    with hold_store(store):
+    with hold(STORE, store):
         pass
