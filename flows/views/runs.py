@@ -14,6 +14,8 @@ from flows.views.streams import put
 from flows.views.tables import Console, print_line
 from storage.labels import UNLABELLED
 
+OF_SPLIT = ("dataset", "split")
+
 
 def run_summary(run: Run) -> dict[str, Any]:
     """All that a run leaves, for programs: null or empty where it ended before."""
@@ -23,6 +25,9 @@ def run_summary(run: Run) -> dict[str, Any]:
         "run_id": run.run_id if measures else None,
         "name": label.name,
         "tags": label.tags,
+        **{name: run.evaluated.ingested.setting(name) if measures else None for name in OF_SPLIT},
+        "protocol": run.evaluated.setting("protocol") if measures else None,
+        "k": run.evaluated.setting("k") if measures else None,
         "until": run.until,
         "artifacts": {stage: str(view.folder) for stage, view in run.artifacts.items()},
         "catalog": str(run.catalog) if run.files else None,

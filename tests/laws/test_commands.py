@@ -1,12 +1,19 @@
 """Every command explains itself in what a terminal of 80 columns shows, and answers programs."""
 
-from collections.abc import Iterator
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from flows.doors.cli.app import FIRST_LINE, GROUPS, PANELS, app
+from tests.support.documents import ROOT
+from tests.support.small_benchmarks import Finished
 
 
 def found(command: Any, *names: str) -> Iterator[tuple[str, Any]]:
@@ -44,3 +51,63 @@ def test_every_command_has_its_place_in_the_help() -> None:
     assert sorted(placed) == sorted({words.split()[0] for words in EVERY if words})
     assert max(map(len, placed)) == longest
     assert "Commands" not in {one.rich_help_panel for one in EVERY.values()}
+
+
+# --- docs/json.md
+
+
+def documented() -> Iterator[tuple[str, list[str]]]:
+    """Each command with the fields that its row names; those in brackets are below others."""
+    for line in (ROOT / "docs" / "json.md").read_text(encoding="utf-8").splitlines():
+        if line.startswith("| `"):
+            commands, told = (cell.strip() for cell in line.strip("|").split("|"))
+            outer = re.findall("`([^`]+)`", re.sub(r"\([^()]*\)", "", told))
+            yield from ((name, outer) for name in re.findall("`([^`]+)`", commands))
+
+
+FIELDS = dict(documented())
+
+
+def test_every_command_has_a_row_in_the_document() -> None:
+    assert {name.split(" --")[0] for name in FIELDS} == CALLED.keys()
+
+
+def names_of(kind: type) -> set[str]:
+    return {one.name for one in fields(kind)}
+
+
+def test_the_documents_fields_are_those_of_what_is_printed(
+    fiq_run: Finished, tmp_path: Path
+) -> None:
+    from cir_core.submissions.faults import Verdict
+    from flows.ablation.table import Table
+    from flows.plan import Plan
+    from flows.views.analyses import analyses_summary
+    from flows.views.runs import run_summary
+    from flows.views.trainings import training_summary
+    from tasks.models.converted import ConvertedModel
+    from tasks.results.analyses.analysis import Analysis
+    from tasks.results.record.expected import Check
+    from tasks.results.run_list import ListedRun
+
+    printed: dict[str, Iterable[str]] = {
+        "run": run_summary(fiq_run.run),
+        "plan": names_of(Plan) | {"total", "seconds"},
+        "choose-k": names_of(Analysis) | {"run_id"},
+        "analyse": analyses_summary(fiq_run.run, []),
+        "runs ls": names_of(ListedRun),
+        "check-run": names_of(Check) | {"ok"},
+        "check-submission": names_of(Verdict) | {"ok"},
+        "train": training_summary(tmp_path),
+        "ablate": names_of(Table),
+        "convert": names_of(ConvertedModel),
+    }
+    for command, names in printed.items():
+        assert set(FIELDS[command]) == set(names), command
+
+
+@pytest.mark.parametrize("words", ["protocols", "datasets", "config show"])
+def test_the_documents_fields_are_those_of_each_that_is_listed(words: str) -> None:
+    told = json.loads(CliRunner().invoke(app, [*words.split(), "--json"]).stdout)
+    for one in told if isinstance(told, list) else told.values():
+        assert set(one) in ({*FIELDS[words]}, {*FIELDS[words]} - {"changes_results"})

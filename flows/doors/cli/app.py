@@ -50,14 +50,13 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "show": show,
         "sql": sql,
     },
-    "Hand results on": {"export": export, "check-submission": check_submission},
-    "Models": {"train": train, "ablate": ablate, "convert": convert},
-    _CHECK: {
+    "Hand results on": {
+        "export": export,
+        "check-submission": check_submission,
         "check-run": check_run,
-        "doctor": doctor,
-        "datasets": datasets,
-        "protocols": protocols,
     },
+    "Models": {"train": train, "ablate": ablate, "convert": convert},
+    _CHECK: {"doctor": doctor, "datasets": datasets, "protocols": protocols},
 }
 """The commands, as the help shows them. What each does, its docstring's first paragraph, is to fit
 in one line there: ``FIRST_LINE`` characters."""

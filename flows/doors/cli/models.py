@@ -105,9 +105,9 @@ def train(as_json: Json = False, **values: Any) -> None:
     best = _train(settings)
     from flows.views.trainings import say_training, training_summary
 
-    say_training(best.parent)
+    say_training(settings.out)
     if as_json:
-        put_json(training_summary(best.parent))
+        put_json(training_summary(settings.out))
     else:
         put(str(best))
 
