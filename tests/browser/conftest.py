@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +34,12 @@ def chromium() -> Iterator["Browser"]:
         yield browser
 
 
-@pytest.fixture
-def opened(chromium: "Browser") -> Iterator[Opening]:
+def outside(url: str, allowed: tuple[str, ...]) -> list[str]:
+    return [] if url.startswith(allowed) else [f"request: {url}"]
+
+
+@contextmanager
+def watched(chromium: "Browser") -> Iterator[Opening]:
     """At the end no page may have written to its console, broken its policy, or asked for anything
     but itself and pictures beside it."""
     contexts, faults = [], list[str]()
@@ -46,15 +51,8 @@ def opened(chromium: "Browser") -> Iterator[Opening]:
         page.set_default_timeout(PATIENCE)
         page.on("console", lambda message: faults.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: faults.append(f"error: {error}"))
-        allowed = path.parent.as_uri()
-        page.on(
-            "request",
-            lambda asked: (
-                None
-                if asked.url.startswith(("data:", f"{allowed}/pictures/", path.as_uri()))
-                else faults.append(f"request: {asked.url}")
-            ),
-        )
+        allowed = ("data:", f"{path.parent.as_uri()}/pictures/", path.as_uri())
+        page.on("request", lambda asked: faults.extend(outside(asked.url, allowed)))
         page.goto(path.as_uri() + at)
         return page
 
@@ -62,6 +60,32 @@ def opened(chromium: "Browser") -> Iterator[Opening]:
     for context in contexts:
         context.close()
     assert faults == []
+
+
+@pytest.fixture
+def opened(chromium: "Browser") -> Iterator[Opening]:
+    """Pages of a test's own."""
+    with watched(chromium) as opening:
+        yield opening
+
+
+@pytest.fixture(scope="module")
+def shared(chromium: "Browser", mixed: "MadeReport") -> Iterator["Page"]:
+    """The page of ``mixed``, opened once for a module's tests."""
+    with watched(chromium) as opening:
+        yield opening(mixed.page)
+
+
+@pytest.fixture
+def page(shared: "Page") -> "Page":
+    """The shared one, with every filter as it was."""
+    shared.evaluate(
+        """() => new Promise((done) => {
+          addEventListener("hashchange", done, { once: true });
+          location.hash = `queries&again=${Math.random()}`;
+        })"""
+    )
+    return shared
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,13 @@
 scripts, and of runs that lack something."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, ViewportSize, expect
 
 from cir_core.types import Benchmark
 from tasks.stages.output import make_output
@@ -19,7 +20,8 @@ CARDS = "#query-results > article"
 
 RULES = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa"]}}
 
-SIZES = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+SCHEMES: Sequence[Literal["light", "dark"]] = ("light", "dark")
+SIZES: Sequence[ViewportSize] = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
 def violations(page: Page) -> list[str]:
@@ -32,25 +34,27 @@ def is_too_wide(page: Page) -> bool:
     return width > page.evaluate("innerWidth")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_is_accessible_and_fits_its_screen(
-    opened: Opening, mixed: MadeReport, tmp_path: Path, scheme: Literal["light", "dark"]
-) -> None:
+def test_the_page_is_accessible_and_fits_its_screen(page: Page, tmp_path: Path) -> None:
     for size in SIZES:
-        page = opened(mixed.page, viewport=size, color_scheme=scheme)
-        page.screenshot(path=tmp_path / f"{size['width']}-{scheme}.png", full_page=True)
+        page.set_viewport_size(size)
+        for scheme in SCHEMES:
+            page.emulate_media(color_scheme=scheme)
+            page.screenshot(path=tmp_path / f"{size['width']}-{scheme}.png")
         assert not is_too_wide(page)
-    assert violations(page) == []
     page.locator(f"{CARDS} .top button").first.click()
     expect(page.get_by_role("dialog")).to_be_visible()
-    assert violations(page) == []
+    assert violations(page) == [], "on a phone, in the dark, beneath a larger picture"
+    page.keyboard.press("Escape")
+    page.set_viewport_size(SIZES[0])
+    page.emulate_media(color_scheme="light")
+    assert violations(page) == [], "on a desk, in light"
 
 
-def test_the_page_prints(opened: Opening, mixed: MadeReport) -> None:
-    page = opened(mixed.page)
+def test_the_page_prints(page: Page) -> None:
     assert page.pdf(format="A4").startswith(b"%PDF-")
     page.emulate_media(media="print")
     expect(page.locator("#queries")).to_be_hidden()
+    page.emulate_media(media="screen")
 
 
 def test_samples_remain_without_scripts(opened: Opening, mixed: MadeReport) -> None:
@@ -64,32 +68,26 @@ def test_samples_remain_without_scripts(opened: Opening, mixed: MadeReport) -> N
     assert picture.evaluate("image => image.naturalWidth") == 84
 
 
-@pytest.fixture(scope="module")
-def photographed(tmp_path_factory: pytest.TempPathFactory) -> MadeReport:
-    """A run of pictures that are larger than a page's."""
-    return made_report(tmp_path_factory.mktemp("photographed"), circo_benchmark(20, 6))
-
-
-def test_larger_pictures_lie_beside_the_page(opened: Opening, photographed: MadeReport) -> None:
-    page = opened(photographed.page)
+def test_larger_pictures_lie_beside_the_page(page: Page) -> None:
     page.locator(f"{CARDS} .given button").first.click()
     image = page.get_by_role("dialog").locator("img")
     assert "/pictures/" in image.evaluate("image => image.decode().then(() => image.src)")
     assert image.evaluate("image => image.naturalHeight") == 120
+    page.keyboard.press("Escape")
 
 
 def test_a_page_without_its_folder_says_so_and_the_run_makes_it_again(
-    opened: Opening, photographed: MadeReport, chromium: Any, tmp_path: Path
+    mixed: MadeReport, chromium: Browser, tmp_path: Path
 ) -> None:
     alone = tmp_path / "index.html"
-    shutil.copy(photographed.page, alone)
+    shutil.copy(mixed.page, alone)
     page = chromium.new_page()
     page.goto(alone.as_uri())
     page.locator(f"{CARDS} .given button").first.click()
     expect(page.locator(".note")).to_contain_text("not in the folder pictures/")
     assert "data:" in page.get_by_role("dialog").locator("img").evaluate("image => image.src")
     page.close()
-    report = photographed.report
+    report = mixed.report
     assert make_output(report) == ()
     before = {path.name: path.read_bytes() for path in report.files[0].parent.glob("pictures/*")}
     shutil.rmtree(report.files[0].parent / "pictures")

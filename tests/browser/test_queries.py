@@ -64,8 +64,7 @@ def go_to_query(page: Page, query: str) -> None:
     expect(page.locator(f"{SHOWN} h3")).to_have_text([query])
 
 
-def test_every_filter_finds_what_sql_finds(opened: Opening, mixed: MadeReport) -> None:
-    page = opened(mixed.page)
+def test_every_filter_finds_what_sql_finds(page: Page, mixed: MadeReport) -> None:
     for name, value, condition, view in FILTERS:
         wanted = mixed.ids(condition, of=view)
         choose(page, name, value)
@@ -77,8 +76,7 @@ def test_every_filter_finds_what_sql_finds(opened: Opening, mixed: MadeReport) -
         page.get_by_role("button", name="Reset").click()
 
 
-def test_filters_hold_together_and_none_is_told(opened: Opening, mixed: MadeReport) -> None:
-    page = opened(mixed.page)
+def test_filters_hold_together_and_none_is_told(page: Page, mixed: MadeReport) -> None:
     choose(page, "moved", "down")
     choose(page, "category", "dress")
     wanted = mixed.ids("places_gained < 0 AND category = 'dress'")
@@ -97,8 +95,7 @@ SEARCHES = {
 }
 
 
-def test_a_search_finds_words_of_texts_and_ids(opened: Opening, mixed: MadeReport) -> None:
-    page = opened(mixed.page)
+def test_a_search_finds_words_of_texts_and_ids(page: Page, mixed: MadeReport) -> None:
     for words, condition in SEARCHES.items():
         choose(page, "find", words)
         assert set(found(page)) == mixed.ids(f"({condition})", of="queries"), words
@@ -113,8 +110,7 @@ ORDERS = {
 }
 
 
-def test_the_order_is_sqls(opened: Opening, mixed: MadeReport) -> None:
-    page = opened(mixed.page)
+def test_the_order_is_sqls(page: Page, mixed: MadeReport) -> None:
     for sort, column in ORDERS.items():
         choose(page, "sort", sort)
         for direction in ("", "DESC"):
@@ -127,8 +123,7 @@ def test_the_order_is_sqls(opened: Opening, mixed: MadeReport) -> None:
             assert found(page) == [row["query_id"] for row in rows], (sort, direction)
 
 
-def test_a_group_shows_its_samples_first(opened: Opening, mixed: MadeReport) -> None:
-    page = opened(mixed.page)
+def test_a_group_shows_its_samples_first(page: Page, mixed: MadeReport) -> None:
     groups = page.locator("#queries .groups > li")
     titles = groups.locator("a").all_text_contents()
     assert titles == [
@@ -142,8 +137,7 @@ def test_a_group_shows_its_samples_first(opened: Opening, mixed: MadeReport) -> 
         assert found(page)[: len(ids)] == ids
 
 
-def test_a_link_to_a_state_gives_it_back(opened: Opening, mixed: MadeReport) -> None:
-    page = opened(mixed.page)
+def test_a_link_to_a_state_gives_it_back(page: Page, opened: Opening, mixed: MadeReport) -> None:
     choose(page, "moved", "up")
     choose(page, "sort", "gained")
     page.get_by_label("descending").check()
@@ -157,8 +151,9 @@ def test_a_link_to_a_state_gives_it_back(opened: Opening, mixed: MadeReport) -> 
     assert again.get_by_label("descending").is_checked()
 
 
-def test_a_link_to_a_query_leads_there_and_back(opened: Opening, mixed: MadeReport) -> None:
-    page = opened(mixed.page, at="#queries&find=red&sort=id")
+def test_a_link_to_a_query_leads_there_and_back(page: Page, mixed: MadeReport) -> None:
+    choose(page, "find", "red")
+    choose(page, "sort", "id")
     shown = page.locator(f"{SHOWN} h3").all_text_contents()
     link = page.locator(f"{SHOWN} h3 a").nth(1)
     link.click()
@@ -169,15 +164,14 @@ def test_a_link_to_a_query_leads_there_and_back(opened: Opening, mixed: MadeRepo
     assert page.locator("[name=find]").input_value() == "red"
 
 
-def test_an_unknown_query_is_told(opened: Opening, mixed: MadeReport) -> None:
-    page = opened(mixed.page, at="#q=%3Cb%3Enobody")
+def test_an_unknown_query_is_told(page: Page, mixed: MadeReport) -> None:
+    page.evaluate("location.hash = 'q=%3Cb%3Enobody'")
     expect(page.get_by_role("status")).to_contain_text("This page has no query <b>nobody")
     page.get_by_role("link", name="All queries").click()
     expect(page.locator(SHOWN)).to_have_count(5)
 
 
-def test_keys_turn_pages_and_walk_queries(opened: Opening, mixed: MadeReport) -> None:
-    page = opened(mixed.page)
+def test_keys_turn_pages_and_walk_queries(page: Page, mixed: MadeReport) -> None:
     first = page.locator(f"{SHOWN} h3").all_text_contents()
     page.keyboard.press("n")
     second = page.locator(f"{SHOWN} h3").all_text_contents()
@@ -195,8 +189,7 @@ def test_keys_turn_pages_and_walk_queries(opened: Opening, mixed: MadeReport) ->
     expect(page.locator(".page-number").first).to_have_text("Page 1 of 10")
 
 
-def test_keys_are_shown_and_leave_fields_alone(opened: Opening, mixed: MadeReport) -> None:
-    page = opened(mixed.page)
+def test_keys_are_shown_and_leave_fields_alone(page: Page, mixed: MadeReport) -> None:
     page.keyboard.press("?")
     help_ = page.get_by_role("dialog", name="Keys")
     expect(help_).to_be_visible()
@@ -219,10 +212,8 @@ def test_keys_are_shown_and_leave_fields_alone(opened: Opening, mixed: MadeRepor
     expect(page.locator(".page-number").first).to_have_text("Page 1 of 10")
 
 
-def test_a_picture_opens_larger_and_gives_the_focus_back(
-    opened: Opening, mixed: MadeReport
-) -> None:
-    page = opened(mixed.page, at="#q=dress-q07")
+def test_a_picture_opens_larger_and_gives_the_focus_back(page: Page, mixed: MadeReport) -> None:
+    go_to_query(page, "dress-q07")
     (row,) = mixed.rows(
         "SELECT image_id, stage1_rank, rank, round(stage1_score, 4) AS one, "
         "round(stage2_score, 4) AS two FROM rankings "
@@ -252,7 +243,7 @@ def test_a_picture_opens_larger_and_gives_the_focus_back(
     )
 
 
-def test_a_card_says_what_sql_says(opened: Opening, mixed: MadeReport) -> None:
+def test_a_card_says_what_sql_says(page: Page, mixed: MadeReport) -> None:
     """Order, scores, movement and marks of both stages, for every query."""
     rows: dict[str, dict[str, Any]] = {}
     for row in mixed.rows(
@@ -261,7 +252,6 @@ def test_a_card_says_what_sql_says(opened: Opening, mixed: MadeReport) -> None:
         "FROM rankings r JOIN queries USING (run_id, query_id) WHERE pool = 'gallery'"
     ):
         rows.setdefault(row["query_id"], {})[row["image_id"]] = row
-    page = opened(mixed.page)
     for query in ("dress-q07", "dress-q10", "<b>shirt</b>-q03", HOSTILE[1]):
         go_to_query(page, query)
         for top, mine in enumerate(("stage1_rank", "rank")):
@@ -280,8 +270,7 @@ def test_a_card_says_what_sql_says(opened: Opening, mixed: MadeReport) -> None:
                 assert button.locator(".caption").text_content() == f"{row[mine]} {arrow}"
 
 
-def test_hostile_ids_and_texts_are_inert(opened: Opening, mixed: MadeReport) -> None:
-    page = opened(mixed.page)
+def test_hostile_ids_and_texts_are_inert(page: Page, mixed: MadeReport) -> None:
     title = page.title()
     assert title.startswith("cir-pipeline: ")
     for text in HOSTILE:

@@ -72,7 +72,7 @@ const QueryCards = (() => {
       { type: "button", class: ["picture", ...marks].join(" "), "aria-label": label },
       picture(image),
       element("span", { class: "caption" }, caption),
-      marks.length ? element("span", { class: "mark" }, marks.join(", ")) : null,
+      marks.length ? element("span", { class: "roles" }, marks.join(", ")) : null,
       score === null ? null : element("span", { class: "score" }, String(score)),
     );
     made.dataset.image = String(image);
