@@ -8,7 +8,7 @@ from flows.settings import Settings, demo_root
 from storage.runs import find_run, read_as_ours
 from storage.store import open_store
 from tasks.results.report.report import Report
-from tasks.stages.output import make_output
+from tasks.stages.output import make_output, write_output
 from tasks.stages.publish import Publish
 
 
@@ -43,5 +43,5 @@ def remake_report(settings: Settings, called: str | None, *, pictures: int | Non
     report = Report(found, root, pictures)
     with store.lease():
         make_output(Publish(found))
-        report.product.record(report.write())
+        write_output(report)
     return Page(found.run_id, report.files)
