@@ -33,10 +33,10 @@ def test_a_failing_image_is_a_problem_and_the_others_go_on(
 ) -> None:
     real = os.open
 
-    def fail(path: Path, flags: int, *rest: int) -> int:
+    def fail(path: Path, flags: int, *rest: int, **named: int) -> int:
         if str(path).endswith(BAD):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return real(path, flags, *rest)
+        return real(path, flags, *rest, **named)
 
     monkeypatch.setattr("storage.sources.images.os.open", fail)
     with pytest.raises(ProblemsFound, match="dress-03: io_error") as caught:
