@@ -2,6 +2,7 @@
 anybody else."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,14 @@ from flows.command import command_of
 from flows.doors.cli.app import app
 from flows.origins import resolve
 from flows.settings import Settings
+from storage.store import LocalStore
+from storage.views import Evaluated
 from tasks.results.record.caveats import caveats_of
-from tasks.results.record.files import RECORD_FILES
+from tasks.results.record.files import RECORD_FILES, known_command
 from tasks.results.record.numbers import schema_text
 from tasks.results.record.run_card import card
+from tasks.results.report.report import Report
+from tasks.stages.output import folder_of
 from tests.support.small_benchmarks import Bench, Finished
 
 SCHEMA = json.loads(schema_text())
@@ -220,3 +225,22 @@ def test_a_command_leaves_out_where_and_how_fast(tmp_path: Path) -> None:
     assert command_of(settings) == ("cir-pipeline", "run")
     home = Settings.model_validate({"stage1": Path.home() / "m"})
     assert command_of(home)[-2:] == ("--stage1", "~/m")
+
+
+def test_a_page_that_is_made_anew_keeps_the_command(fiq_run: Finished, tmp_path: Path) -> None:
+    shutil.copytree(fiq_run.store, tmp_path / "store")
+    evaluated = Evaluated(LocalStore(tmp_path / "store"), fiq_run.run.evaluated.fingerprint)
+    before = numbers_of(fiq_run)["command"]
+    assert before[:2] == ["cir-pipeline", "run"]
+    report = Report(evaluated, fiq_run.bench.root)
+    report.write()
+    numbers = report.product.folder / "metrics.json"
+    assert json.loads(numbers.read_text(encoding="utf-8"))["command"] == before
+    for damaged in ("{", "[]", '{"command": [1]}'):
+        numbers.write_text(damaged, encoding="utf-8")
+        assert known_command(evaluated.store, folder_of(evaluated)) == ()
+
+
+def test_costs_stand_in_the_order_of_the_stages(document: dict[str, Any]) -> None:
+    stages = [row["stage"] for row in document["costs"]]
+    assert stages == [one["stage"] for one in document["artifacts"]]

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from storage.answers import OpenCatalog
+from storage.store import Store
 from storage.views import Evaluated
 from tasks.results.record.expected import render
 from tasks.results.record.numbers import SCHEMA_FILE, document, schema_text
@@ -15,6 +16,17 @@ RECORD_FILES = (NUMBERS, SCHEMA_FILE, CARD, EXPECTED)
 
 VERSION = 1
 """Raised when a file says something else of the same run."""
+
+
+def known_command(store: Store, folder: str) -> tuple[str, ...]:
+    """What an earlier record in the folder says to make its run again; nothing where there is none,
+    or it is damaged."""
+    try:
+        words = json.loads(store.read_text(f"{folder}/{NUMBERS}"))["command"]
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        return ()
+    is_command = isinstance(words, list) and all(isinstance(word, str) for word in words)
+    return tuple(words) if is_command else ()
 
 
 def record_of(

@@ -23,7 +23,7 @@ SCHEMA_VERSION = 1
 TABLES = {
     "galleries": "category",
     "metrics": "category, stage, pool, metric, k",
-    "costs": "began_at, stage",
+    "costs": "stage",
     "problems": "item, kind",
     "gain_per_petaflop": "category, pool, metric, k",
 }
@@ -46,6 +46,9 @@ def document(
         name: catalog.rows(f"SELECT * EXCLUDE (run_id) FROM {name} WHERE {of_run} ORDER BY {order}")
         for name, order in TABLES.items()
     }
+    artifacts = lineage(evaluated)
+    places = {view.stage: place for place, view in enumerate(artifacts)}
+    tables["costs"].sort(key=lambda row: places.get(row["stage"], 0))
     protocol, split = PROTOCOLS[run["protocol"]], run["split"]
     label = evaluated.label
     return {
@@ -57,7 +60,7 @@ def document(
         "command": list(command),
         "protocol": asdict(protocol),
         "facts": asdict(facts_of(evaluated)),
-        "artifacts": [_artifact(view) for view in lineage(evaluated)],
+        "artifacts": [_artifact(view) for view in artifacts],
         "caveats": caveats_of(run, tables),
         **tables,
         "published": [row for row in published_rows(protocol.name) if row["split"] == split],

@@ -178,14 +178,14 @@ def _costs(document: Document) -> Iterator[str]:
 def _again(document: Document) -> Iterator[str]:
     yield "## To reproduce it"
     yield ""
+    yield "```sh"
     if document["command"]:
-        yield "```sh"
         yield visible(shlex.join(document["command"]))
-        yield "cir-pipeline check-run --expected expected.toml"
-        yield "```"
-        yield ""
+    yield "cir-pipeline check-run --expected expected.toml"
+    yield "```"
+    yield ""
     yield (
-        "The second command compares the numbers with this run's `expected.toml`, each with its "
+        "`check-run` compares the numbers with this run's `expected.toml`, each with its "
         "tolerance, and the hashes of galleries and models."
     )
     yield ""

@@ -12,7 +12,7 @@ from storage.answers import reading
 from storage.catalog import CATALOG_FILE
 from storage.products import Product
 from tasks.results.album import MOST_FILES, PICTURE_BYTES
-from tasks.results.record.files import RECORD_FILES, record_of
+from tasks.results.record.files import RECORD_FILES, known_command, record_of
 from tasks.results.record.files import VERSION as RECORD
 from tasks.results.report.analyses import analyses
 from tasks.results.report.charts import chart_data, figure_numbers
@@ -64,7 +64,7 @@ class Report(Output):
     """``<store>/reports/<run>/index.html``, and the run's record beside it, from the catalog; and
     the folder ``pictures`` with as many larger pictures as are asked for (None: all), whose sums
     are part of the receipt. A picture below ``root`` that is not what was ingested any more is not
-    shown. ``command`` makes the run again, where that is known."""
+    shown. ``command`` makes the run again; without, it is what the record said before."""
 
     root: Path
     pictures: int | None = MOST_FILES
@@ -86,7 +86,8 @@ class Report(Output):
             (run,) = catalog.rows(f"SELECT * FROM runs WHERE run_id = '{evaluated.run_id}'")
             source = Source(evaluated, run, catalog, self.root, self.pictures)
             store.put_text(f"{folder_of(evaluated)}/{PAGE}", _page(source))
-            record = record_of(catalog, evaluated, self.command, report=VERSION)
+            command = self.command or known_command(store, folder_of(evaluated))
+            record = record_of(catalog, evaluated, command, report=VERSION)
         for file, text in record.items():
             store.put_text(f"{folder_of(evaluated)}/{file}", text)
         return {evaluated.run_id: content_of(evaluated)}
