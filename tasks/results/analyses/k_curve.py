@@ -153,6 +153,8 @@ def _told_of_order(run: Mapping[str, Any]) -> list[str]:
 
 def _advice(curve: KCurve) -> str:
     place, last = enough(curve), len(curve.ks) - 1
+    if place is None and curve.recall:
+        return "No K is best for every recall@k: choose one for the recall that counts."
     if place is None:
         return "Re-rank, to see which K is enough; the ceiling alone says what K can cost."
     if place == last:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tasks.results.analyses.analysis import Figure
 from tasks.results.report.source import Source
 
 
@@ -16,4 +17,22 @@ def late_fusion(source: Source) -> dict[str, Any]:
     for row in found:
         rows.setdefault(row["weight"], {})[row["k"]] = row["recall"]
     n = found[0]["n"] if found else 0
-    return {"sql": sql, "ks": sorted({row["k"] for row in found}), "rows": rows, "n": n}
+    ks = sorted({row["k"] for row in found})
+    return {"sql": sql, "ks": ks, "rows": rows, "n": n, "figure": _figure(source)}
+
+
+def _figure(source: Source) -> Figure:
+    sql = (
+        "SELECT weight AS x, 'R@' || k AS series, recall AS y FROM late_fusion_curve\n"
+        f"WHERE {source.of_run} ORDER BY k, weight"
+    )
+    return Figure(
+        kind="line",
+        x="weight of stage 1's score",
+        y="recall",
+        rows=source.rows(sql),
+        sql=sql,
+        described="Recall of the queries that the weight was fitted on, over the weight.",
+        rules={"chosen": source.run["late_fusion"]} if source.run["late_fusion"] else None,
+        is_percent=True,
+    )

@@ -30,13 +30,15 @@ def _recall_table(source: Source, pool: str, metric: str) -> dict[str, Any]:
     names = sorted(
         {category for category, _ in recall}, key=lambda name: (name in (AVERAGE, MICRO), name)
     )
+    published = {name: _published(source, name, metric) for name in names}
     return {
         "pool": pool,
         "ks": sorted({k for _, k in recall}),
         "categories": names,
         "recall": recall,
         "interval": {(row["category"], row["k"]): row for row in source.rows(interval_sql)},
-        "published": {name: _published(source, name, metric) for name in names},
+        "published": published,
+        "sources": list(dict.fromkeys(one["told"] for of in published.values() for one in of)),
         "sql": f"{sql};\n\n{interval_sql}",
     }
 
@@ -51,7 +53,7 @@ def _published(source: Source, category: str, metric: str) -> list[dict[str, Any
             if (name, kind) == (category, metric)
         }
         if recall:
-            rows.append({"label": published.label, "source": published.source, "recall": recall})
+            rows.append({"told": f"{published.label}, {published.source}", "recall": recall})
     return rows
 
 
