@@ -109,9 +109,7 @@ KINDS = {
     "two stages": TWO,
     "stage 1 alone": random_run(13, stage2=None),
     "no labels": random_run(14, targets=[None] * 12),
-    "some labels": random_run(16, targets=[[1], *[None] * 11]),
-    "a single query": random_run(17, queries=1),
-    "a single candidate": random_run(18, k=1),
+    "a single query with a single candidate": random_run(17, queries=1, k=1),
     "all scores equal": random_run(19, levels=1),
     "no target kept": random_run(20, k=1, levels=1, targets=[[19]] * 12),
 }
