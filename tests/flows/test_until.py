@@ -42,12 +42,12 @@ def filtered(cirr: Bench, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_every_end_is_made_of_known_stages() -> None:
-    """Embeddings are made where they are handed over."""
+    """Embeddings are made where they are handed over, thresholds where K is adaptive."""
     names = [name_of(stage) for stage in STAGES]
     for made in MADE.values():
-        mine = [name for name in made if name != "embeddings"]
+        mine = [name for name in made if name not in ("embeddings", "threshold")]
         assert mine == [name for name in names if name in made]
-    assert {*names, *map(name_of, HANDED_OVER)} == {*MADE["analyse"]}
+    assert {*names, *map(name_of, HANDED_OVER), "threshold"} == {*MADE["analyse"]}
 
 
 @pytest.mark.parametrize("until", ["encode", "evaluate"])
@@ -62,7 +62,7 @@ def test_a_run_makes_what_its_end_needs(
     planned = [one.stage for one in make_plan(settings, started=0).stages]
     run = run_pipeline(settings, InProcess())
     there = {folder.name for folder in (store / "artifacts").iterdir()} - {"pair"}
-    assert there == {*planned} == {*MADE[until]} - {"tokens", "embeddings"}
+    assert there == {*planned} == {*MADE[until]} - {"tokens", "embeddings", "threshold"}
     assert [*run.artifacts] == planned
     assert not (store / "cir.duckdb").exists()
     print_run(run, Console(width=300))
