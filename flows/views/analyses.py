@@ -5,10 +5,11 @@ from dataclasses import asdict
 from typing import Any
 
 from flows.run import Run
+from flows.views.sparklines import sparkline, thinned
 from flows.views.streams import put
 from flows.views.tables import Column, Console, print_line, print_table
 from flows.views.values import cell
-from tasks.results.analyses.analysis import Analysis, Numbers
+from tasks.results.analyses.analysis import Analysis, Figure, Numbers
 
 _FORMS: dict[str, Callable[[Any], str]] = {
     "text": cell,
@@ -19,20 +20,52 @@ _FORMS: dict[str, Callable[[Any], str]] = {
     "number": cell,
 }
 
+BARS = 40
+"""Of a line or a histogram, at most: what stands beside them fits in 80 columns."""
+
+LEAST = 3
+"""Points: two are told by their numbers."""
+
 SMALL = "*"
 """Marks a row that rests on few queries."""
 
 
 def print_analysis(analysis: Analysis, console: Console) -> None:
-    """The question, its answer and what to do, and the tables; or what lacks for an answer. Figures
-    are the report's."""
+    """The question, its answer and what to do, and the tables; or what lacks for an answer. Of the
+    figures, which are the report's, lines and histograms in small."""
     print_line(console, analysis.question, "bold")
     for text in (analysis.answer, analysis.advice, analysis.missing):
         if text:
             print_line(console, text)
+    for figure in analysis.figures:
+        for line in figure_lines(figure, console.encoding):
+            print_line(console, line)
     for numbers in analysis.numbers:
         if numbers.rows:
             _print_numbers(numbers, console)
+
+
+def figure_lines(figure: Figure, encoding: str) -> list[str]:
+    """A line or a histogram as bars, a row for each series with its first and last height. None of
+    other kinds, of few points, or where a series lacks points that others have: bars below each
+    other would not be of the same place."""
+    series: dict[str, dict[float, float]] = {}
+    for row in figure.rows if figure.kind in ("line", "histogram") else ():
+        if row["y"] is None:
+            continue
+        series.setdefault(str(row.get("series") or figure.y), {})[row["x"]] = row["y"]
+    places = sorted({place for points in series.values() for place in points})
+    if len(places) < LEAST or any(len(points) < len(places) for points in series.values()):
+        return []
+    drawn = {name: [points[place] for place in places] for name, points in series.items()}
+    least, width = 0 if figure.kind == "histogram" else None, max(map(len, drawn))
+    first, last = places[0], max(row.get("x2", row["x"]) for row in figure.rows)
+    told = _FORMS["percent" if figure.is_percent else "number"]
+    lines = [f"{figure.y} by {figure.x}, {cell(first)} to {cell(last)}"]
+    for name, heights in drawn.items():
+        bars = sparkline(thinned(heights, BARS), least=least, encoding=encoding)
+        lines.append(f"  {name:{width}} {told(heights[0])} {bars} {told(heights[-1])}")
+    return lines
 
 
 def print_analyses(run: Run, analyses: Sequence[Analysis], console: Console) -> None:
