@@ -18,6 +18,19 @@ def story_summary(told: Story) -> dict[str, Any]:
     return asdict(told)
 
 
+def pictured(told: Story) -> dict[str, str]:
+    """The images that tell most, by what they are: reference, target, and the first answer, where
+    there are such, and it is another."""
+    query, gallery = told.query, next((one for one in told.pools if one.pool == "gallery"), None)
+    images = {"reference": query["reference_id"]}
+    targets = query["recall_targets"] or []
+    images |= {"target": targets[0]} if targets else {}
+    ranking = (gallery.after or gallery.before) if gallery else ()
+    if ranking and ranking[0]["image_id"] not in targets:
+        images["first"] = ranking[0]["image_id"]
+    return images
+
+
 def print_story(told: Story, console: Console) -> None:
     """What was asked, why it failed if it did, and both stages' first candidates side by side."""
     query, run = told.query, told.run

@@ -12,7 +12,7 @@ from rich.text import Text
 from flows.views.streams import write
 from tasks.results.markup.visible import visible
 
-__all__ = ["Cell", "Column", "Console", "open_console", "print_line", "print_table"]
+__all__ = ["Cell", "Column", "Console", "open_console", "print_line", "print_table", "print_texts"]
 
 NARROWEST = 8
 """Characters a column is folded to, at least: below, a table is read more easily when the terminal
@@ -86,6 +86,14 @@ def print_line(console: Console, text: str, style: str = "") -> None:
     """A line, or several; a terminal wraps what is too long."""
     page = _page(console, console.width)
     page.print(_text(console, (text, style), kept="\n"), soft_wrap=True)
+    _put(page, console)
+
+
+def print_texts(console: Console, lines: Iterable[Text]) -> None:
+    """Lines with their own styles, which a terminal that is too narrow cuts."""
+    page = _page(console, console.width)
+    for line in lines:
+        page.print(line, no_wrap=True, overflow="crop")
     _put(page, console)
 
 

@@ -1,14 +1,18 @@
 """One query's story: from made-up catalogs, worked out by hand."""
 
+import base64
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from cir_core.errors import PreflightError, UsageError
-from flows.views.story import print_story, story_summary
+from flows.views.half_blocks import half_blocks, print_pictures
+from flows.views.story import pictured, print_story, story_summary
 from flows.views.streams import put_json
 from storage.answers import reading
 from storage.catalog import PublishedRun, write_catalog
@@ -111,3 +115,34 @@ def test_a_run_that_is_not_published_is_told(path: Path) -> None:
     write_catalog(path, [two_categories()])
     with reading(path) as catalog, pytest.raises(PreflightError, match="not in the catalog"):
         story(catalog, "gone", "d1")
+
+
+def test_the_pictures_of_a_story(path: Path) -> None:
+    assert pictured(told(path, two_categories(), "s1")) == {
+        "reference": "r",
+        "target": "a",
+        "first": "c",
+    }
+    assert pictured(told(path, two_categories(), "d1")) == {"reference": "r", "target": "c"}
+    assert pictured(told(path, two_categories(), "d3")) == {"reference": "r", "target": "a"}
+    assert pictured(told(path, two_categories(), "s2")) == {"reference": "r", "first": "a"}
+
+
+def test_a_picture_is_drawn_of_half_blocks(capsys: pytest.CaptureFixture[str]) -> None:
+    picture = Image.new("RGB", (2, 2), (255, 0, 0))
+    picture.putpixel((1, 1), (0, 0, 255))
+    (line,) = half_blocks(picture, 2)
+    assert line.plain == "▀▀"
+    assert [span.style for span in line.spans] == [
+        "rgb(255,0,0) on rgb(255,0,0)",
+        "rgb(255,0,0) on rgb(0,0,255)",
+    ]
+    assert len(half_blocks(Image.new("RGB", (100, 300)), 10)) == 15
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 20)).save(buffer, "JPEG")
+    jpeg = base64.b64encode(buffer.getvalue()).decode()
+    print_pictures({"reference": jpeg, "gone": "", "third": jpeg}, Console(width=70))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["reference", "gone"]  # a third has no room
+    assert lines[1].rstrip() == "▀" * 28
+    assert len(lines) == 8

@@ -1,18 +1,25 @@
 """``show``: one query, told."""
 
 import os
-from typing import Annotated, Any
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.doors.cli.completion import run_ids
 from flows.doors.cli.options import Json, flags_of, takes
 from flows.doors.cli.texts import text
-from flows.views.streams import put_json
+from flows.views.streams import put_json, say
 from storage.store import open_store
 
+if TYPE_CHECKING:
+    from flows.settings import Settings
+    from storage.views import Evaluated
+    from tasks.results.story import Story
 
-@takes(flags_of("store"))
+
+@takes(flags_of("store", "data_root"))
 def show(
     query_id: Annotated[str, typer.Argument(help="As the dataset names it.", parser=text)],
     run_id: Annotated[
@@ -26,6 +33,9 @@ def show(
         ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Candidates of each stage.")] = 10,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="Draw them: a terminal of many colours shows them.")
+    ] = False,
     as_json: Json = False,
     **flags: Any,
 ) -> None:
@@ -33,6 +43,9 @@ def show(
 
     Its text, reference and targets; where the best target stands after each stage, and why it is
     not first; the first candidates of both stages with their scores, and what moved where.
+
+    --pictures draws its reference, its target and the answer on a terminal, from the images below
+    --data-root.
     """
     from flows.origins import resolve
     from flows.views.story import print_story, story_summary
@@ -42,7 +55,8 @@ def show(
     from storage.runs import find_run
     from tasks.results.story import story
 
-    store = open_store(resolve(flags, os.environ).settings.store)
+    settings = resolve(flags, os.environ).settings
+    store = open_store(settings.store)
     run = find_run(store, run_id)
     with reading(store.local(CATALOG_FILE)) as catalog:
         told = story(catalog, run.run_id, query_id, top)
@@ -50,3 +64,34 @@ def show(
         put_json(story_summary(told))
     else:
         print_story(told, open_console())
+        if pictures:
+            _draw(settings, run, told)
+
+
+def _draw(settings: "Settings", run: "Evaluated", told: "Story") -> None:
+    from tempfile import TemporaryDirectory
+
+    from cir_core.errors import UsageError
+    from flows.settings import demo_root
+    from flows.views.half_blocks import print_pictures
+    from flows.views.story import pictured
+    from flows.views.tables import open_console
+    from tasks.results.album import Album
+
+    if not sys.stdout.isatty():
+        say("no terminal: no pictures")
+        return
+    if settings.data_root is None and told.run["dataset"] != "demo":
+        raise UsageError(
+            "pictures need --data-root",
+            item=f"run {run.run_id}",
+            cause="they are made from the images, which the store does not hold",
+            remedy="pass the folder that the run read them from",
+        )
+    album = Album(run.ingested.read("images"), settings.data_root or demo_root(settings.store))
+    images = pictured(told)
+    with TemporaryDirectory() as folder:
+        drawn = album.pictures(list(images.values()), Path(folder), files=0)
+        print_pictures(
+            {title: one.inline for title, one in zip(images, drawn, strict=True)}, open_console()
+        )
