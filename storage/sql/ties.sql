@@ -10,10 +10,14 @@ WITH scored AS (
            r.rank, r.image_id
     FROM rankings r LEFT JOIN fused_scores f USING (run_id, query_id, pool, image_id)
 ),
-tied AS (
-    SELECT run_id, query_id, pool, stage, score, min(rank) AS first_rank, max(rank) AS last_rank,
-           list(image_id ORDER BY rank) AS images
+found AS (
+    SELECT run_id, query_id, pool, stage, score, min(rank) AS first_rank, max(rank) AS last_rank
     FROM scored GROUP BY ALL HAVING count(*) > 1
+),
+tied AS (
+    SELECT t.run_id, t.query_id, t.pool, t.stage, t.score, t.first_rank, t.last_rank,
+           list(s.image_id ORDER BY s.rank) AS images
+    FROM found t JOIN scored s USING (run_id, query_id, pool, stage, score) GROUP BY ALL
 ),
 files AS (SELECT DISTINCT run_id, image_id, sha256 FROM gallery_members),
 pictures AS (
@@ -39,7 +43,8 @@ COMMENT ON COLUMN tied_scores.targets IS 'how many of the images count as answer
 -- Ties of each run, and what its MRR (over all queries of the gallery pool) hangs on them: the least
 -- and the most that another order of equal scores would give. No integrity: it stops nothing.
 CREATE VIEW ties AS
-WITH neighbours AS (
+WITH tied AS MATERIALIZED (FROM tied_scores),
+neighbours AS (
     SELECT run_id, pool, 'stage1' AS stage, count(*) - count(DISTINCT query_id) AS neighbours
     FROM candidates GROUP BY ALL
     UNION ALL
@@ -49,7 +54,7 @@ counted AS (
     SELECT run_id, pool, stage, sum(len(images) - 1) AS tied, sum(len(images) - pictures) AS copies,
            count(DISTINCT query_id) AS queries,
            count(DISTINCT query_id) FILTER (targets > 0 AND targets < len(images)) AS with_target
-    FROM tied_scores GROUP BY ALL
+    FROM tied GROUP BY ALL
 ),
 placed AS (
     SELECT run_id, query_id, 'stage1' AS stage, stage1_rank AS rank
@@ -64,7 +69,7 @@ bounds AS (
            avg(coalesce(1 / coalesce(t.last_rank - t.targets + 1, p.rank), 0)) AS mrr_least,
            avg(coalesce(1 / coalesce(t.first_rank, p.rank), 0)) AS mrr_most
     FROM placed p
-    LEFT JOIN tied_scores t
+    LEFT JOIN tied t
         ON t.run_id = p.run_id AND t.query_id = p.query_id AND t.stage = p.stage
         AND t.pool = 'gallery' AND t.targets > 0 AND p.rank BETWEEN t.first_rank AND t.last_rank
     GROUP BY ALL
