@@ -89,12 +89,14 @@ def test_the_documents_fields_are_those_of_what_is_printed(
     from tasks.results.analyses.analysis import Analysis
     from tasks.results.record.expected import Check
     from tasks.results.run_list import ListedRun
+    from tasks.results.story import Story
 
     printed: dict[str, Iterable[str]] = {
         "run": run_summary(fiq_run.run),
         "plan": names_of(Plan) | {"total", "seconds"},
         "choose-k": names_of(Analysis) | {"run_id"},
         "analyse": analyses_summary(fiq_run.run, []),
+        "show": names_of(Story),
         "runs ls": names_of(ListedRun),
         "check-run": names_of(Check) | {"ok"},
         "check-submission": names_of(Verdict) | {"ok"},

@@ -115,7 +115,7 @@ def test_a_training_takes_all_of_its_own_and_none_twice() -> None:
     from flows.doors.cli.models import train
 
     own = TrainingSettings.model_fields.keys() - {"data"}
-    assert inspect.signature(train).parameters.keys() == own | {*DATA}
+    assert inspect.signature(train).parameters.keys() == own | {*DATA, "as_json"}
     assert own & {*DATA} == set()
 
 
