@@ -45,12 +45,14 @@ def problems(source: Source) -> Problems:
         f"WHERE p.{source.of_run} ORDER BY p.kind, p.item LIMIT {PROBLEMS_SHOWN}"
     )
     rows = source.rows(sql)
-    album = Album(source.evaluated.ingested.read("images"), source.root)
-    pictures = album.pictures([row["shown"] for row in rows], Path(), files=0)
     return Problems(
         kinds=source.rows(kinds_sql),
-        rows=[
-            {**row, "picture": picture.inline} for row, picture in zip(rows, pictures, strict=True)
-        ],
+        rows=_with_pictures(source, rows) if rows else [],
         sql=f"{kinds_sql};\n\n{sql}",
     )
+
+
+def _with_pictures(source: Source, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    album = Album(source.evaluated.ingested.read("images"), source.root)
+    pictures = album.pictures([row["shown"] for row in rows], Path(), files=0)
+    return [{**row, "picture": one.inline} for row, one in zip(rows, pictures, strict=True)]
