@@ -108,8 +108,14 @@ def test_a_page_without_its_folder_says_so_and_the_run_makes_it_again(
             "Subset in stage 2",
         ),
         (circo_benchmark(9, 1), {"protocol": "circo-kept-caption"}, "No label", "Stage 2"),
+        (
+            circo_benchmark(9, 1),
+            {"protocol": "circo-kept-caption", "unasked": {"0"}},
+            "Stage 1",
+            "It could not be asked",
+        ),
     ],
-    ids=["stage 1 alone", "subsets, no labels", "one query, three targets"],
+    ids=["stage 1 alone", "subsets, no labels", "one query, three targets", "none asked"],
 )
 def test_a_run_that_lacks_something_is_shown_for_what_it_is(
     opened: Opening,

@@ -39,6 +39,8 @@ def chosen_ks(
         return Analysis(
             "k_curve", QUESTION, missing="no query has a label: there is no recall, whatever K"
         )
+    if not curve.pairs[-1]:
+        return Analysis("k_curve", QUESTION, missing="no query has candidates: see the problems")
     choices = _choices(curve, ceilings, budget)
     return Analysis(
         "k_curve",

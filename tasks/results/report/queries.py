@@ -98,7 +98,7 @@ class Queries:
 
     def data(self, **told: Any) -> dict[str, Any]:
         """Columns of queries, which name images by number; a column without any value is left
-        out."""
+        out, but for those that the script counts on."""
         rows, numbers = self.known.rows, self._numbers
         category = {name: number for number, name in enumerate(self.categories)}
         columns: dict[str, list[Any]] = {
@@ -109,7 +109,7 @@ class Queries:
             columns[name] = [row[column] for row in rows]
         for name, column in IMAGES.items():
             columns[name] = [_numbered(row[column], numbers) for row in rows]
-        kept = ("targets", "top1", "rank1", "gained", "candidate")
+        kept = ("targets", "top1", "top2", "rank1", "rank2", "gained", "candidate")
         return told | {
             "all": self.known.count,
             "categories": self.categories,
