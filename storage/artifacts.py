@@ -119,13 +119,6 @@ class Artifact:
         ``identity``."""
         return manifests.content(self._complete())
 
-    def lineage(self) -> dict[str, "Artifact"]:
-        """It and all artifacts that it was made of and that are there, by stage."""
-        found: dict[str, Artifact] = {}
-        for source in self._sources.values():
-            found |= source.lineage()
-        return {**found, self.stage: self}
-
     def has_part(self, name: str) -> bool:
         """True when an earlier, interrupted run has committed this part, from the inputs' bytes
         that are there now."""

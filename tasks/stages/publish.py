@@ -25,7 +25,7 @@ from storage.catalog import (
 from storage.products import Product
 from storage.runs import finished, left_out, probes_of, read_as_ours, warn_of
 from storage.views import Evaluated, Ranked, Retrieved, Thresholds
-from tasks.stages.costs import cost_table
+from tasks.stages.costs import cost_table, lineage
 from tasks.stages.gallery import usable_images
 from tasks.stages.output import Output, content_of
 
@@ -170,8 +170,8 @@ def _read_run(evaluated: Evaluated) -> PublishedRun:
 
 def _artifacts(evaluated: Evaluated) -> pa.Table:
     rows = [
-        {"stage": stage, "folder": f"artifacts/{stage}/{one.fingerprint}"}
-        for stage, one in evaluated.lineage().items()
+        {"stage": one.stage, "folder": f"artifacts/{one.stage}/{one.fingerprint}"}
+        for one in lineage(evaluated)
     ]
     return pa.Table.from_pylist(rows)
 

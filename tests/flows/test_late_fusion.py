@@ -123,6 +123,18 @@ def test_the_weight_is_the_best_of_the_selection_queries(
     assert run.made[: run.made.index("fit")] == (*of_selection,)
 
 
+def test_the_catalog_names_its_own_artifacts_and_not_those_that_it_was_fitted_on(
+    fitted: tuple[Bench, Path, Run],
+) -> None:
+    _, _, run = fitted
+    of_run = f"run_id = '{run.run_id}'"
+    named = rows(run, f"SELECT stage, folder FROM artifacts WHERE {of_run}")
+    mine = {stage: f"artifacts/{stage}/{one.fingerprint}" for stage, one in run.artifacts.items()}
+    assert {row["stage"]: row["folder"] for row in named} == mine
+    asked = rows(run, f"SELECT query_id FROM query_embeddings WHERE {of_run} ORDER BY ALL")
+    assert asked == rows(run, f"SELECT query_id FROM queries WHERE {of_run} ORDER BY ALL")
+
+
 def test_a_fit_is_made_once_and_planned(
     fitted: tuple[Bench, Path, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
