@@ -13,8 +13,8 @@ UNLABELLED_EACH = 12
 
 @dataclass(frozen=True)
 class Group:
-    """``where`` and ``order`` are SQL over ``rank_movement``, or over ``queries`` of those without
-    label; ``state`` shows the same queries, in the same order, in the page's browser."""
+    """``where`` and ``order`` are SQL over ``view``: of those without label, ``queries``. ``state``
+    shows the same queries, in the same order, in the page's browser."""
 
     title: str
     where: str
@@ -25,7 +25,7 @@ class Group:
 
     def sql(self, run_id: str) -> str:
         """The statement that chooses the group's samples."""
-        pool = " AND pool = 'gallery'" if self.view == "rank_movement" else ""
+        pool = "" if self.view == "queries" else " AND pool = 'gallery'"
         return (
             "SELECT query_id, category, reference_id, text, targets\n"
             f"FROM {self.view} WHERE run_id = '{run_id}'{pool} AND {self.where}\n"
@@ -35,9 +35,10 @@ class Group:
 
 LOST = Group(
     "Lost in stage 1",
-    "NOT is_candidate",
+    "reason = 'lost in stage 1'",
     "stage1_rank DESC NULLS LAST, ",
     "moved=lost&sort=stage1&descending=1",
+    view="failures",
 )
 UNLABELLED = Group(
     "Queries without label",

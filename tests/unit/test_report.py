@@ -23,6 +23,8 @@ from storage.runs import finished
 from storage.store import LocalStore
 from storage.views import Evaluated
 from tasks.results.analyses.analysis import Figure
+from tasks.results.analyses.failure_split import failure_split
+from tasks.results.analyses.signatures import signatures
 from tasks.results.report.charts import chart_data, figure_numbers
 from tasks.results.report.cost import duration
 from tasks.results.report.forms import NONE, told
@@ -147,6 +149,33 @@ def test_the_verdict_says_gain_ceiling_and_where_failures_are(tmp_path: Path) ->
     assert "Of 40 queries, 20 do not have their target among the first 5: 12 lost" in failures
     assert "8 ordered wrong. The larger part is stage 1's." in failures
     assert [tile.value for tile in made.tiles[-2:]] == ["85.00", "50.0"]
+
+
+def test_no_stage_is_told_off_for_an_equal_share_or_for_what_nobody_could_answer(
+    tmp_path: Path,
+) -> None:
+    """Two targets are lost, two ordered wrong; then, of two queries, one is right and the other was
+    never asked."""
+    benchmark = cirr_benchmark(60, 4)
+    ids = [str(query.query_id) for query in benchmark.queries]
+    ranks = dict(zip(ids, [20, 20, 7, 7], strict=True))
+    scores = scores_of_targets(benchmark, ranks)
+    protocol = "cirr-removed-subset-scored"
+    made = verdict_of(tmp_path / "a", benchmark, protocol, k=10, stage1=scores, stage2=scores)
+    assert made.sentences[-1][0].endswith("2 lost in stage 1, 2 ordered wrong.")
+    benchmark = cirr_benchmark(60, 2)
+    one = scores_of_targets(benchmark, {ids[0]: 1, ids[1]: 1})
+    asked = {ids[0]: one[ids[0]]}
+    made = verdict_of(tmp_path / "b", benchmark, protocol, k=10, stage1=asked, stage2=one)
+    assert made.sentences[-1][0].endswith("and 1 that cannot be answered.")
+    with reading(tmp_path / "a" / CATALOG_FILE) as catalog:
+        (run,) = catalog.rows("SELECT * FROM runs")
+        assert "as many targets are lost" in failure_split(catalog, run).advice
+    with reading(tmp_path / "b" / CATALOG_FILE) as catalog:
+        (run,) = catalog.rows("SELECT * FROM runs")
+        told = signatures(catalog, run)
+        counts = {row["signature"]: row["queries"] for row in told.numbers[0].rows}
+        assert counts["low coverage"] == 0, "the reference was unusable: not stage 1's fault"
 
 
 def test_a_maps_ceiling_counts_all_targets(tmp_path: Path) -> None:

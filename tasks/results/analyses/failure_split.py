@@ -104,11 +104,13 @@ def _advice(totals: Mapping[str, int], candidates: str, *, is_reranked: bool) ->
             f"Stage 1 is the place to work: more than {candidates}, or better ones, would give "
             "stage 2 what it cannot reach now."
         )
-    if totals[ORDERED_WRONG]:
+    if totals[ORDERED_WRONG] > totals[LOST]:
         return (
-            f"Stage 2 is the place to work: most targets that are missed are among its "
-            f"{candidates}, and a larger K would not find these."
+            "Stage 2 is the place to work: more targets are missed among its "
+            f"{candidates} than beyond them, and a larger K would not mend these."
         )
+    if totals[LOST]:
+        return "Work on either stage: as many targets are lost as are ordered wrong."
     return ""
 
 

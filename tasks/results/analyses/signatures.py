@@ -5,8 +5,10 @@ from typing import Any
 
 from storage.answers import OpenCatalog
 from tasks.results.analyses.analysis import Analysis, Column, Figure, Numbers
+from tasks.results.analyses.failure_split import LOST
 from tasks.results.analyses.signs import NEAR, Counts, Found, found, signs_of
 from tasks.results.analyses.wording import counted, of_run, percent
+from tasks.stages.target_ranks import NEVER
 
 QUESTION = "Why do queries fail, and what helps?"
 
@@ -64,6 +66,7 @@ def counts_sql(run: Mapping[str, Any]) -> str:
     return f"""\
 WITH signs AS (
   SELECT m.stage1_rank, m.{last} AS rank, m.is_candidate,
+         coalesce(f.reason = '{LOST}', false) AS is_lost,
          coalesce(f.answered = m.reference_id, false) AS reference_first,
          coalesce(o.is_hub, false) AS is_hub, a.spearman
   FROM rank_movement m
@@ -76,9 +79,11 @@ WITH signs AS (
 )
 SELECT count(*) AS labelled,
        count(*) FILTER (coalesce(rank, 2) > 1) AS failed,
-       count(*) FILTER (NOT is_candidate) AS lost,
-       quantile_disc(stage1_rank, 0.5) FILTER (NOT is_candidate) AS lost_rank,
-       count(*) FILTER (NOT is_candidate AND stage1_rank <= {2 * run["k"]}) AS lost_by_little,
+       count(*) FILTER (is_lost) AS lost,
+       nullif(
+         quantile_disc(coalesce(stage1_rank, {NEVER}), 0.5) FILTER (is_lost), {NEVER}
+       ) AS lost_rank,
+       count(*) FILTER (is_lost AND stage1_rank <= {2 * run["k"]}) AS lost_by_little,
        count(*) FILTER (is_candidate AND rank > 1) AS misplaced,
        count(*) FILTER (is_candidate AND rank BETWEEN 2 AND {NEAR}) AS nearly_first,
        count(*) FILTER (is_candidate AND rank > 1 AND rank > stage1_rank) AS moved_down,

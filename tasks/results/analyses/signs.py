@@ -80,9 +80,9 @@ def signs_of(run: Mapping[str, Any]) -> Sequence[Sign]:
 
 def _low_coverage(run: Mapping[str, Any], counts: Counts) -> Told:
     lost, near, k = counts["lost"], counts["lost_by_little"], run["k"]
-    rule = f"the target is not among the K = {k} candidates"
+    rule = f"the target is not among the K = {k} candidates, though the query could be answered"
     if run["coverage_asked"] is not None:
-        rule = "the target is not among the query's candidates"
+        rule = "the target is not among its candidates, though the query could be answered"
         advice = f"Ask for more than {run['coverage_asked']:g}: a higher `--coverage`."
     elif run["first_stage"] == "candidates":
         advice = "Hand over more candidates a query, or those of a better first stage."

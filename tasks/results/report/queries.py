@@ -35,6 +35,7 @@ COLUMNS = {
     "imageRank": "image_rank",
     "textRank": "text_rank",
     "candidate": "is_candidate",
+    "cannot": "cannot",
     "scores1": "stage1_scores",
     "scores2": "stage2_scores",
     "others1": "stage1_others",
@@ -73,6 +74,11 @@ class Queries:
     @property
     def has_labels(self) -> bool:
         return any(row["targets"] is not None for row in self.known.rows)
+
+    @property
+    def has_unanswered(self) -> bool:
+        """Whether any labelled query cannot be answered."""
+        return any(row["cannot"] for row in self.known.rows)
 
     @property
     def halves(self) -> list[tuple[str, str]]:

@@ -137,6 +137,7 @@ const QueryCards = (() => {
   function standing(query) {
     if (columns.top1[query] === null) return "It could not be asked: see the problems.";
     if (columns.targets[query] === null) return "No label.";
+    if (columns.cannot?.[query]) return "It cannot be answered: see the problems.";
     const [first, then] = [columns.rank1[query], columns.rank2?.[query]];
     const before = `The target is ${rank(first)} in stage 1`;
     if (columns.candidate[query] === false)

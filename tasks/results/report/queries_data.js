@@ -22,7 +22,8 @@ const QueryData = (() => {
     down: (query) => columns.gained[query] < 0,
     same: (query) => columns.gained[query] === 0,
     kept: (query) => columns.candidate[query] === true,
-    lost: (query) => columns.candidate[query] === false,
+    lost: (query) => columns.candidate[query] === false && !columns.cannot?.[query],
+    cannot: (query) => columns.cannot?.[query] === true,
   };
   const ANSWER = {
     right: (query) => last[query] === 1,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.results.analyses.failure_split import CANNOT
 from tasks.results.report.source import Source
 
 TOP = 10
@@ -89,12 +90,15 @@ answers AS (
     GROUP BY ALL
 )
 SELECT place, query_id, category, reference_id, text, targets, targets_stage1, targets_stage2,
-       m.stage1_rank, m.stage2_rank, m.is_candidate, m.places_gained, t.words, t.has_negation,
+       m.stage1_rank, m.stage2_rank, m.is_candidate, unanswered.cannot, m.places_gained,
+       t.words, t.has_negation,
        halves.image_rank, halves.text_rank,
        firsts.* EXCLUDE query_id, members.* EXCLUDE query_id
 FROM mine
 LEFT JOIN (SELECT query_id, stage1_rank, stage2_rank, is_candidate, places_gained
            FROM rank_movement WHERE {of} AND pool = 'gallery') m USING (query_id)
+LEFT JOIN (SELECT query_id, true AS cannot FROM failures
+           WHERE {of} AND pool = 'gallery' AND reason = '{CANNOT}') unanswered USING (query_id)
 LEFT JOIN (SELECT query_id, words, has_negation FROM query_traits WHERE {of}) t USING (query_id)
 LEFT JOIN (SELECT query_id, image_rank, text_rank FROM probes WHERE {of}) halves USING (query_id)
 LEFT JOIN answers USING (query_id)

@@ -132,10 +132,19 @@ def _failures(depth: int, outcomes: Mapping[str, int]) -> Sentence:
         f"Of {n:,} queries, {missed:,} do not have their target {place}: "
         f"{lost:,} lost in stage 1, {wrong:,} ordered wrong"
     )
-    if cannot := outcomes.get(CANNOT, 0):
+    cannot = outcomes.get(CANNOT, 0)
+    if cannot:
         told += f", and {cannot:,} that cannot be answered"
-    whose = "stage 1's" if lost > wrong else "the order's, which stage 2 could mend"
-    return f"{told}. The larger part is {whose}.", ""
+    return f"{told}.{_larger_part(lost, wrong, cannot)}", ""
+
+
+def _larger_part(lost: int, wrong: int, cannot: int) -> str:
+    """Whose it is; nothing where neither stage's part is the largest."""
+    if lost > max(wrong, cannot):
+        return " The larger part is stage 1's."
+    if wrong > max(lost, cannot):
+        return " The larger part is the order's, which stage 2 could mend."
+    return ""
 
 
 def _tiles(best: Headline, outcomes: Mapping[str, int], candidates: str) -> list[Tile]:
