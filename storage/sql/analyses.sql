@@ -85,7 +85,8 @@ WITH ordered AS (
 SELECT run_id, query_id, count(*) AS candidates,
        CASE WHEN min(score1) < max(score1) AND min(score2) < max(score2)
             THEN corr(score1, score2) END AS pearson,
-       CASE WHEN count(*) > 1 THEN corr(stage1_rank, stage2_rank) END AS spearman
+       CASE WHEN min(score1) < max(score1) AND min(score2) < max(score2)
+            THEN corr(stage1_rank, stage2_rank) END AS spearman
 FROM ordered GROUP BY ALL;
 
 -- Of each usable image of a gallery: of how many queries it is among the first 10 (of stage 1, of the

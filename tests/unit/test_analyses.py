@@ -219,6 +219,17 @@ def test_correlations_are_scipys(catalog: OpenCatalog) -> None:
     assert within["spearman"] == pytest.approx(np.mean(of_orders))
 
 
+def test_equal_scores_are_no_agreement(catalog: OpenCatalog) -> None:
+    """Their orders are both the gallery's: that would be a correlation of one."""
+    run = run_of(catalog, "all scores equal")
+    (row,) = catalog.rows(
+        "SELECT count(*) AS n, count(pearson) AS pearson, count(spearman) AS spearman\n"
+        "FROM stage_agreement WHERE run_id = 'all scores equal'"
+    )
+    assert row["n"] > 0 == row["pearson"] == row["spearman"]
+    assert "repeats stage 1's order" not in separation(catalog, run).advice
+
+
 def test_overlap_is_that_of_the_histograms(catalog: OpenCatalog) -> None:
     kinds: dict[bool, list[float]] = {True: [], False: []}
     for query in range(MANY.queries):
