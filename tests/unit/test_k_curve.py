@@ -222,6 +222,18 @@ def test_the_analysis_says_what_is_not_there(
     assert told in f"{found.answer}{found.missing}"
 
 
+def test_an_adaptive_run_is_not_told_to_take_a_fixed_k(catalog: Path, tmp_path: Path) -> None:
+    """A K of its curve is the most of a query's own candidates: fixed, it would score more."""
+    copy = tmp_path / "cir.duckdb"
+    shutil.copy(catalog, copy)
+    with duckdb.connect(str(copy)) as connection:
+        connection.execute("UPDATE runs SET coverage_asked = 0.9")
+    found = analysed(copy)
+    assert found.answer.startswith("K is adaptive")
+    assert "`--coverage`" in found.advice
+    assert "-k" not in found.advice
+
+
 def test_the_command_tells_a_budget_and_a_ceiling(catalog: Path) -> None:
     words = ["choose-k", "--store", str(catalog.parent), "--budget", "15", "--coverage", "0.3"]
     told = CliRunner().invoke(app, words)

@@ -46,11 +46,15 @@ def chosen_ks(
         "k_curve",
         QUESTION,
         answer=" ".join(
-            [*_answers(curve, run), *(_told_of_ceiling(curve, one) for one in ceilings)]
+            [
+                *_told_of_adaptive(run),
+                *_answers(curve),
+                *(_told_of_ceiling(curve, one) for one in ceilings),
+            ]
             + ([] if budget is None else [_told_of_budget(curve, budget)])
             + _told_of_order(run)
         ),
-        advice=_advice(curve),
+        advice=_advice(curve, run),
         figures=[_figure(catalog, run, curve)],
         numbers=[
             _numbers(catalog, run, curve, "Chosen K", choices),
@@ -100,7 +104,17 @@ def _choices(curve: KCurve, ceilings: Sequence[float], budget: int | None) -> li
     return [(name, place) for name, place in chosen.items() if place is not None]
 
 
-def _answers(curve: KCurve, run: Mapping[str, Any]) -> list[str]:
+def _told_of_adaptive(run: Mapping[str, Any]) -> list[str]:
+    """What a K means where queries have fewer candidates than that."""
+    if run["coverage_asked"] is None:
+        return []
+    return [
+        "K is adaptive: here it is the most that a query has of its own candidates, so that a run "
+        "of a fixed K scores more pairs."
+    ]
+
+
+def _answers(curve: KCurve) -> list[str]:
     place, last = enough(curve), len(curve.ks) - 1
     if place is None:
         return []
@@ -153,8 +167,13 @@ def _told_of_order(run: Mapping[str, Any]) -> list[str]:
     return told[PROTOCOLS[run["protocol"]].subset] if run["protocol"] in PROTOCOLS else []
 
 
-def _advice(curve: KCurve) -> str:
+def _advice(curve: KCurve, run: Mapping[str, Any]) -> str:
     place, last = enough(curve), len(curve.ks) - 1
+    if curve.recall and run["coverage_asked"] is not None:
+        return (
+            "How many candidates queries have is set by `--coverage`: try others. What a fixed K "
+            "gives, a run of a fixed K tells."
+        )
     if place is None and curve.recall:
         return "No K is best for every recall@k: choose one for the recall that counts."
     if place is None:
