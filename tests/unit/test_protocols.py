@@ -20,6 +20,14 @@ def test_every_protocol_belongs_to_a_dataset_and_has_a_name_of_its_own() -> None
         assert all(protocol.source for protocol in dataset.protocols)
 
 
+def test_nobody_publishes_what_nobody_can_have_measured() -> None:
+    assert all(one.source.startswith("nobody") for one in protocols.DEMO)
+    sources = {one.name: one.source for one in protocols.FASHION_IQ}
+    assert sources["fiq-original-kept"].startswith("arXiv 2305.16304")
+    assert sources["fiq-original-kept-both-orders"] == "SEARLE, LinCIR"
+    assert sources["fiq-original-kept-raw"] == "nobody known"
+
+
 @pytest.mark.parametrize("name", ["demo", "fiq"])
 def test_fashion_iq_has_all_combinations_and_the_papers_comes_first(name: str) -> None:
     own = DATASETS[name].protocols

@@ -82,7 +82,7 @@ def _adaptive(run: Row) -> str:
 def _protocol(document: Document) -> Iterator[str]:
     protocol = document["protocol"]
     yield f"Protocol **{as_markdown(protocol['name'])}**: {as_markdown(protocol['description'])}."
-    yield f"Others who publish under it: {as_markdown(protocol['source'])}."
+    yield f"Numbers under it are published by {as_markdown(protocol['source'])}."
     yield ""
 
 
