@@ -54,7 +54,7 @@ def _plan_lines(plan: Plan) -> list[str]:
     if plan.assumed_k:
         lines.append(
             f"pairs are counted as {plan.assumed_k} candidates a query: with -k auto their number "
-            "is known once stage 1 has run (`cir-pipeline retrieve`)"
+            "is known once images and queries are encoded (`cir-pipeline encode`)"
         )
     if plan.with_cache:
         seconds, size = plan.start + plan.with_cache.seconds, plan.with_cache.bytes

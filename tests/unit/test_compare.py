@@ -239,7 +239,7 @@ def test_runs_that_differ_are_refused_or_share_some_queries(store: Path, what: s
     assert not result.summary["comparable"]
     for name, text in result.texts.items():
         if name != "comparison.json":
-            assert "NOT THE SAME" in text, name
+            assert "NOT THE SAME: the runs differ in " in text, name
             assert f"{shared:,}" in text
     assert result.summary["queries"] == shared
     assert result.summary["differing"][0]["what"] == what

@@ -45,9 +45,10 @@ def _told(row: Row) -> str:
         return f"In {where}, none of {neighbours} has equal scores."
     if row["tied"] == row["neighbours"]:
         return f"In {where} every score is the same: its order is the gallery's, and says nothing."
+    has = "has" if row["tied"] == 1 else "have"
     copies = counted(row["copies"], "of these is", "of these are")
     told = (
-        f"In {where}, {row['tied']:,} of {neighbours} have equal scores, in "
+        f"In {where}, {row['tied']:,} of {neighbours} {has} equal scores, in "
         f"{counted(row['queries'], 'query', 'queries')} ({copies} between copies of one picture)"
     )
     if not row["with_target"]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from cir_core.metrics.bootstrap import FEW
 from cir_core.metrics.effects import Outcome
 from cir_core.metrics.multiplicity import LEVEL
+from tasks.results.analyses.wording import counted
 from tasks.results.compare.answers import Answers, Measure
 from tasks.results.compare.comparable import Differing
 from tasks.results.compare.comparison import Comparison, Difference, PairOfRuns
@@ -81,7 +82,8 @@ def _heading(comparison: Comparison, differing: Sequence[Differing]) -> str:
 def _warnings(comparison: Comparison, differing: Sequence[Differing], worded: int) -> Iterator[str]:
     if differing:
         yield (
-            f"NOT THE SAME: {', '.join(one.what for one in differing)} differ. Compared are the "
+            f"NOT THE SAME: the runs differ in {', '.join(one.what for one in differing)}. "
+            "Compared are the "
             f"{comparison.labelled:,} labelled queries that all runs share; which run is better is "
             "not told by numbers of different tasks"
         )
@@ -178,11 +180,12 @@ def _odds(outcome: Outcome) -> str:
 def _notes(comparison: Comparison, shown: int) -> Iterator[str]:
     asked, pairs = comparison.asked, len(comparison.pairs)
     if comparison.standings:
+        told = counted(pairs, "pair of runs", "pairs of runs")
         yield (
             "Macro averages over categories. p: two-sided paired randomisation test (signs of the "
             "queries' differences), exact where all signs can be tried, else of "
             f"{asked.rounds:,} drawn; p (Holm): allows for all {comparison.tests:,} tests "
-            f"({len(comparison.standings)} measures x {pairs:,} pairs of runs). {TIED}: no test "
+            f"({counted(len(comparison.standings), 'measure')} x {told}). {TIED}: no test "
             f"tells the run from the best at {100 * LEVEL:.0f} %, which does not make them equal."
         )
         yield (
