@@ -26,6 +26,7 @@ from tasks.stages.over_pictures import OverPictures
 from tasks.stages.probe import Probe
 from tasks.stages.publish import Publish
 from tasks.stages.rank import LateFusion, Rank
+from tasks.stages.read_embeddings import ReadEmbeddings
 from tasks.stages.rerank import Rerank, RerankDropped
 from tasks.stages.retrieve import Retrieve
 from tasks.stages.stage import Stage
@@ -150,7 +151,7 @@ def _probes(
     """What a run is asked beside; without stage 2, of nothing that was dropped."""
     store, retrieve, encode = inputs.store, first.retrieve, first.encode
     ingested, fused = encode.ingested, first.fuse.made
-    embedded = retrieve.embedded if isinstance(retrieve, Retrieve) else None
+    embedded = next((one.made for one in first.read if isinstance(one, ReadEmbeddings)), None)
     stages: list[Stage[Any]] = []
     dropped = None
     if rerank is not None:

@@ -22,6 +22,9 @@ from storage.tables import vectors_of
 from storage.views import Encoded, Evaluated, Probed, View
 from tasks.machine import Machine
 from tasks.results.analyses.every import analyse
+from tasks.stages.drop import Drop
+from tasks.stages.probe import Probe
+from tasks.stages.read_embeddings import ReadEmbeddings
 from tasks.stages.stage import make, make_here
 from tests.support.handed_over import hand_over
 from tests.support.small_benchmarks import Bench, Finished, rounding_of
@@ -195,6 +198,18 @@ def test_a_first_stage_that_is_handed_over_is_analysed(
     assert sample
     assert all(row["image_id"] != references[row["query_id"]] for row in sample)
     assert {row["stage1_score"] is None for row in sample} == {setting == "candidates"}
+
+
+@pytest.mark.parametrize("asked", [{}, {"k": "auto", "coverage": 0.5}])
+def test_what_is_asked_beside_looks_where_the_run_looked(
+    fiq_run: Finished, tmp_path: Path, asked: dict[str, Any]
+) -> None:
+    bench, store = fiq_run.bench, fiq_run.store
+    given = hand_over(graph_of_run(bench.settings(store)).filtering, tmp_path)["embeddings"]
+    graph = graph_of_run(bench.settings(store, embeddings=given, until="analyse", **asked))
+    (read,) = (one for one in graph.stages if isinstance(one, ReadEmbeddings))
+    asking = [one for one in graph.stages if isinstance(one, Drop | Probe)]
+    assert [one.embedded for one in asking] == [read.made] * 2
 
 
 def graph_of_run(settings: Settings) -> Graph:
