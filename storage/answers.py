@@ -14,7 +14,7 @@ from cir_core.errors import CirError, PreflightError, StoreBusy, StoreCorrupt, U
 from storage.atomic import commit
 from storage.embedding_views import mentions_embeddings, offer_embeddings
 from storage.exact_types import IN_PARQUET, IN_PYTHON, told_as
-from storage.quoting import quoted
+from storage.quoting import literal, quoted
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
@@ -57,6 +57,19 @@ class OpenCatalog:
         with self.ask(sql) as answer:
             return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
 
+    def run(self, run_id: str) -> dict[str, Any]:
+        """A run's row of the table runs. Raises as ``ask``; PreflightError when the catalog lacks
+        the run."""
+        found = self.rows(f"SELECT * FROM runs WHERE run_id = {literal(run_id)}")
+        if not found:
+            raise PreflightError(
+                "the run is not in the catalog",
+                item=run_id,
+                cause="it ended before its catalog was written, or another version wrote that",
+                remedy="repeat the command that made it, to its report: it publishes the run",
+            )
+        return found[0]
+
     def statements(self, text: str) -> list[str]:
         """The statements that a text holds, in their order. Raises PreflightError when one cannot
         be understood."""
@@ -95,6 +108,14 @@ class OpenCatalog:
                 item=sql,
                 cause=str(error),
                 remedy="`cir-pipeline sql --allow-files` reads and writes files",
+            ) from error
+        except duckdb.CatalogException as error:
+            raise PreflightError(
+                "the query failed",
+                item=sql,
+                cause=str(error),
+                remedy="`cir-pipeline sql --schema` tells what there is; of a catalog that an "
+                f"older version wrote, {REBUILD}",
             ) from error
         except duckdb.Error as error:
             if "Corrupt database file" in str(error):

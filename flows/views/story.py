@@ -6,6 +6,7 @@ from itertools import zip_longest
 from typing import Any
 
 from flows.views.tables import Cell, Column, Console, print_line, print_table
+from storage.views import ADAPTIVE
 from tasks.results.story import PoolStory, Row, Story
 
 TARGET = "bold green"
@@ -35,9 +36,10 @@ def print_story(told: Story, console: Console) -> None:
     """What was asked, why it failed if it did, and both stages' first candidates side by side."""
     query, run = told.query, told.run
     name = f"{run['name']!r}, " if run.get("name") else ""
+    k = run["k"] if run.get("coverage_asked") is None else ADAPTIVE
     print_line(console, f"query {query['query_id']}", "bold")
     lines = {
-        "run": f"{run['run_id']} ({name}{run['protocol']}, K = {run['k']})",
+        "run": f"{run['run_id']} ({name}{run['protocol']}, K = {k})",
         "category": query["category"],
         "reference": query["reference_id"],
         "text": query["text"],

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from cir_core.datasets.near_names import ImageNames
-from cir_core.errors import PreflightError, UsageError
+from cir_core.errors import UsageError
 from cir_core.types import ImageId
 from storage.answers import OpenCatalog
 from storage.quoting import literal
@@ -50,13 +50,7 @@ def story(catalog: OpenCatalog, run_id: str, name: str, shown: int = SHOWN) -> S
     """Of the query that is called so, in whichever Unicode form. Raises UsageError, with names like
     it, when the run asks no such query; PreflightError when the catalog lacks the run."""
     of_run = f"run_id = {literal(run_id)}"
-    runs = catalog.rows(f"SELECT * FROM runs WHERE {of_run}")
-    if not runs:
-        raise PreflightError(
-            "the run is not in the catalog",
-            item=run_id,
-            remedy="repeat the command that made it: it publishes the run",
-        )
+    run = catalog.run(run_id)
     query_id = _meant(catalog, of_run, name)
     of_query = f"{of_run} AND query_id = {literal(query_id)}"
     (query,) = catalog.rows(f"SELECT * FROM queries WHERE {of_query}")
@@ -64,7 +58,7 @@ def story(catalog: OpenCatalog, run_id: str, name: str, shown: int = SHOWN) -> S
     problems = catalog.rows(f"SELECT * FROM problems WHERE {of_run} AND item IN ({items})")
     names = catalog.rows(f"SELECT DISTINCT pool FROM candidates WHERE {of_query} ORDER BY pool")
     pools = [_pool(catalog, of_query, query, row["pool"], shown) for row in names]
-    return Story(runs[0], query, problems, pools)
+    return Story(run, query, problems, pools)
 
 
 def _meant(catalog: OpenCatalog, of_run: str, name: str) -> str:

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,13 @@ def test_a_run_that_is_not_published_is_told(path: Path) -> None:
     write_catalog(path, [two_categories()])
     with reading(path) as catalog, pytest.raises(PreflightError, match="not in the catalog"):
         story(catalog, "gone", "d1")
+
+
+def test_an_adaptive_k_is_no_number(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = two_categories()
+    assert ", K = 3)" in drawn(told(path, run, "s1"), capsys)
+    adaptive = replace(run, row={**run.row, "coverage_asked": 0.5})
+    assert ", K = auto)" in drawn(told(path, adaptive, "s1"), capsys)
 
 
 def test_the_pictures_of_a_story(path: Path) -> None:

@@ -58,7 +58,7 @@ def choose_k(
     store = open_store(resolve(flags, os.environ).settings.store)
     found = find_run(store, run_id)
     with reading(store.local(CATALOG_FILE)) as catalog:
-        (run,) = catalog.rows(f"SELECT * FROM runs WHERE run_id = '{found.run_id}'")
+        run = catalog.run(found.run_id)
         analysis = chosen_ks(catalog, run, ceilings=ceilings or CEILINGS, budget=budget)
     if as_json:
         put_json({"run_id": found.run_id, **asdict(analysis)})

@@ -33,5 +33,5 @@ ANALYSES: Sequence[Callable[[OpenCatalog, Mapping[str, Any]], Analysis]] = (
 def analyse(catalog: Path, run_id: str) -> list[Analysis]:
     """All of them, of a run that the catalog has. Raises as ``reading``."""
     with reading(catalog) as opened:
-        (run,) = opened.rows(f"SELECT * FROM runs WHERE run_id = '{run_id}'")
+        run = opened.run(run_id)
         return [one(opened, run) for one in ANALYSES]

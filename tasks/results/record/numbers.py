@@ -41,7 +41,7 @@ def document(
     """The file's content, from the catalog and the manifests; ``command`` is what makes the run
     again, ``report`` the version of the page. Raises as ``facts_of``."""
     of_run = f"run_id = '{evaluated.run_id}'"
-    (run,) = catalog.rows(f"SELECT * FROM runs WHERE {of_run}")
+    run = catalog.run(evaluated.run_id)
     tables = {
         name: catalog.rows(f"SELECT * EXCLUDE (run_id) FROM {name} WHERE {of_run} ORDER BY {order}")
         for name, order in TABLES.items()

@@ -83,7 +83,7 @@ class Report(Output):
     def write(self) -> Mapping[str, str]:
         evaluated, store = self.evaluated, self.evaluated.store
         with reading(store.local(CATALOG_FILE)) as catalog:
-            (run,) = catalog.rows(f"SELECT * FROM runs WHERE run_id = '{evaluated.run_id}'")
+            run = catalog.run(evaluated.run_id)
             source = Source(evaluated, run, catalog, self.root, self.pictures)
             store.put_text(f"{folder_of(evaluated)}/{PAGE}", _page(source))
             command = self.command or known_command(store, folder_of(evaluated))
