@@ -43,7 +43,7 @@ class Shell:
 
     def take(self, typed: str) -> str:
         """Answer what was typed, and return what of it is not ended yet."""
-        if not typed.strip():
+        if not typed.strip() or not self._is_text(typed):
             return ""
         if typed.lstrip().startswith("."):
             self._try(self._command, typed.strip())
@@ -52,6 +52,15 @@ class Shell:
             return typed
         self._try(self._answer, typed)
         return ""
+
+    def _is_text(self, typed: str) -> bool:
+        """Bytes that are not UTF-8 come as lone surrogates, which DuckDB does not take."""
+        try:
+            typed.encode()
+        except UnicodeEncodeError:
+            say("error: what is typed is no text: it is not UTF-8")
+            return False
+        return True
 
     def _try(self, do: Callable[[str], None], text: str) -> None:
         try:

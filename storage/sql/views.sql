@@ -157,7 +157,8 @@ COMMENT ON COLUMN speeds.pairs_per_second IS 'of the pairs that it scored';
 COMMENT ON COLUMN speeds.gflop_per_second IS 'of the work by its formula';
 
 -- What re-ranking gave for its work: percentage points of each measure for 10^15 floating-point
--- operations of stage 2, with the gain's interval. Only where all of its work is recorded.
+-- operations of stage 2, with the gain's interval. Only where all of its work is recorded. Where it
+-- read kept image tokens, what these took is not among them: see costs.
 CREATE VIEW gain_per_petaflop AS
 SELECT m.run_id, m.category, m.pool, m.metric, m.k, c.gflop / 1e6 AS petaflop,
        100 * m.value / (c.gflop / 1e6) AS points, 100 * m.ci_low / (c.gflop / 1e6) AS points_low,

@@ -26,6 +26,8 @@ from tasks.machine import Machine
 from tasks.results.export import export
 from tasks.results.record.expected import check, read_expected
 from tasks.results.record.numbers import schema_text
+from tasks.results.report.cost import STAGES
+from tasks.stages.costs import lineage
 from tasks.stages.stage import make, make_here
 from tests.support.handed_over import hand_over
 from tests.support.small_benchmarks import Bench, Finished
@@ -126,6 +128,8 @@ def test_each_number_knows_that_k_is_a_querys_own(adaptive: Finished) -> None:
     ks = [k for (k,) in rows(run, "SELECT count(*) FROM candidates WHERE MINE GROUP BY query_id")]
     assert len(set(ks)) > 1, "they differ, or nothing is shown here"
     assert rows(run, "SELECT k, coverage_asked FROM runs WHERE MINE") == [(max(ks), 0.5)]
+    made = [view.stage for view in lineage(run.evaluated)]
+    assert made == [stage for stage in STAGES if stage in made], "what the page's costs begin with"
     covered = "SELECT avg(is_candidate::INT) FROM rank_movement WHERE MINE AND category = 'dress'"
     value = "SELECT k, value FROM metrics WHERE MINE AND metric = 'coverage' AND category = 'dress'"
     assert rows(run, value) == [(0, pytest.approx(rows(run, covered)[0][0]))]

@@ -64,11 +64,13 @@ def test_statements_have_several_lines_and_several_stand_on_one(typed: Typed) ->
 
 def test_mistakes_are_told_and_end_nothing(typed: Typed) -> None:
     out, told = typed(
-        "SELEC 1;", "DROP TABLE runs;", "FROM nothing;", ".x", ".schema run", "SELECT 4;"
+        *("SELEC 1;", "DROP TABLE runs;", "FROM nothing;", ".x", ".schema run"),
+        *("SELECT '\udcff';", "SELECT 4;"),
     )
     assert out == "4\n4\n\n"
     assert told.count("error: the query failed") == 3
     assert "no such command" in told
+    assert "it is not UTF-8" in told
     assert "there is no table or view 'run'" in told
     assert "runs" in told
 

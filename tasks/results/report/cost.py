@@ -10,7 +10,7 @@ from tasks.results.report.source import Source
 
 STAGES = [
     *("ingest", "tokens", "encode", "fuse", "embeddings"),
-    *("retrieve", "rerank", "fit", "rank", "evaluate"),
+    *("threshold", "retrieve", "rerank", "fit", "rank", "evaluate"),
 ]
 """In the order of a run."""
 
