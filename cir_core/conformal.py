@@ -18,6 +18,9 @@ from cir_core.errors import UsageError
 
 FOLDS = 2
 
+NO_GUARANTEE = "no guarantee"
+"""Begins the words of what is not assured."""
+
 
 @dataclass(frozen=True)
 class Assurance:

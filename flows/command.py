@@ -7,7 +7,7 @@ from typing import Any
 from flows.about import Setting, settings_of
 from flows.settings import Settings
 
-BESIDE = ("data_root", "allow_missing", "until")
+BESIDE = ("data_root", "allow_missing", "until", "no_guarantee")
 """Settings that change no result, but without which there may be none."""
 
 
@@ -25,6 +25,9 @@ def command_of(settings: Settings) -> tuple[str, ...]:
 
 def _words(setting: Setting, value: Any) -> Iterator[str]:
     flag = setting.flags[-1]
+    if value is True:
+        yield flag
+        return
     for each in value if isinstance(value, tuple) else (value,):
         text = _told(each)
         yield from (f"{flag}={text}",) if text.startswith("-") else (flag, text)

@@ -10,12 +10,13 @@ from flows.inputs import Inputs
 from storage.sources.embeddings import FILES
 from storage.views import Embedded, Ingested
 from tasks.stages.choosing import Choosing
+from tasks.stages.elsewhere import Asking, find_elsewhere
 from tasks.stages.encode import Encode
 from tasks.stages.fuse import Fuse
 from tasks.stages.gallery import largest_gallery
 from tasks.stages.handed_over import Split, read_handed_over
 from tasks.stages.read_candidates import ReadCandidates
-from tasks.stages.read_embeddings import ReadEmbeddings, read_vectors
+from tasks.stages.read_embeddings import HandedVectors, ReadEmbeddings, read_vectors
 from tasks.stages.retrieve import Retrieve
 from tasks.stages.retrieve_within import RetrieveWithin
 from tasks.stages.stage import Stage
@@ -29,7 +30,7 @@ def choosing_of(
 ) -> tuple[Sequence[Stage[Any]], Choosing]:
     """The stage that chooses candidates, and what is made before it. Reads what is handed over and
     checks it against the split, hours before it is used; raises as ``read_handed_over`` and
-    ``read_vectors``, and of an adaptive K as ``require_enough``."""
+    ``read_vectors``, and of an adaptive K as ``find_elsewhere`` and ``require_enough``."""
     store, seen = inputs.store, (ingested, encode.made, fuse.made)
     if inputs.candidates is not None:
         found = read_handed_over(inputs.candidates, Split(ingested))
@@ -40,6 +41,7 @@ def choosing_of(
             _log.warning("K=%d, and no query has more than %d candidates", k, found.deepest)
         return (), ReadCandidates(store, *seen, k, inputs.candidates, found.digest)
     embedded: Embedded | None = None
+    vectors: HandedVectors | None = None
     read: list[Stage[Any]] = []
     if inputs.embeddings is not None:
         vectors = read_vectors(inputs.embeddings, ingested)
@@ -48,8 +50,13 @@ def choosing_of(
         read, embedded = [reading], reading.made
     if inputs.k == "auto":
         assert inputs.assurance is not None, "it goes with an adaptive K"
-        require_enough(ingested, inputs.assurance)
-        threshold = Threshold(store, *seen, embedded, inputs.assurance)
+        elsewhere = None
+        if inputs.calibrate is not None:
+            handed = None if vectors is None else (vectors.gallery.ids, vectors.gallery.matrix)
+            asked = Asking(ingested, encode.model, fuse.text_weight, handed)
+            elsewhere = find_elsewhere(inputs.calibrate, asked, goes_on=inputs.no_guarantee)
+        require_enough(ingested, inputs.assurance, elsewhere)
+        threshold = Threshold(store, *seen, embedded, inputs.assurance, elsewhere)
         within = RetrieveWithin(store, *seen, inputs.k, threshold.made, embedded)
         return [*read, threshold], within
     takes_all = inputs.k == "all"

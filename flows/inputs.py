@@ -18,7 +18,9 @@ from flows.ends import End, is_measured, needs_stage2
 from flows.machine import find_device, find_workers
 from flows.own import complete, open_dataset
 from flows.settings import Settings, demo_root, shipped_model
+from storage.runs import find_run
 from storage.store import Store, open_store
+from storage.views import Evaluated
 from tasks.machine import Machine
 
 COVERAGE = 0.95
@@ -28,7 +30,8 @@ COVERAGE = 0.95
 @dataclass(frozen=True)
 class Inputs:
     """Without ``categories``, all are meant. A run that ends before any pair is scored has no
-    ``stage2``, whatever was given; one whose K is no ``auto`` has no ``assurance``."""
+    ``stage2``, whatever was given; one whose K is no ``auto`` has no ``assurance``, and no other
+    run to ``calibrate`` it."""
 
     store: Store
     dataset: Dataset
@@ -48,6 +51,8 @@ class Inputs:
     late_fusion_scores: Scale = "standardised"
     text_weight: float | None = None
     assurance: Assurance | None = None
+    calibrate: Evaluated | None = None
+    no_guarantee: bool = False
     command: tuple[str, ...] = ()
     """That makes the same run again."""
 
@@ -64,7 +69,7 @@ def resolve_inputs(settings: Settings) -> Inputs:
 
     Raises UsageError when a data root or a model is needed and not given, all at once, or when the
     index or the first stage cannot be meant; PreflightError when the index needs FAISS or a GPU
-    that is not there.
+    that is not there. Raises as ``find_run`` of the run that calibrates.
     """
     given = settings
     store, settings = open_store(settings.store), complete(settings)
@@ -121,6 +126,8 @@ def resolve_inputs(settings: Settings) -> Inputs:
         late_fusion_scores=settings.late_fusion_scores,
         text_weight=settings.text_weight,
         assurance=assurance,
+        calibrate=None if settings.calibrate is None else find_run(store, settings.calibrate),
+        no_guarantee=settings.no_guarantee,
         command=command_of(given),
     )
 
@@ -128,7 +135,9 @@ def resolve_inputs(settings: Settings) -> Inputs:
 def _assurance(settings: Settings) -> Assurance | None:
     """What is asked of an adaptive K. Raises UsageError for one of candidates that are given or not
     found exactly, and for what is asked of a number."""
-    asked = [name for name in ("coverage", "risk") if getattr(settings, name) is not None]
+    asked = [
+        name for name in ("coverage", "risk", "calibrate") if getattr(settings, name) is not None
+    ]
     if settings.k == "auto":
         if settings.index != "exact":
             raise UsageError(

@@ -155,9 +155,9 @@ def make_stages(
 
 def selection_of(settings: Settings) -> Settings:
     """The run whose scores a late fusion is fitted on: the same over the queries that no training
-    has seen, in stage 2's own order."""
+    has seen, in stage 2's own order; an adaptive K there is calibrated with these themselves."""
     mine = {"split": "selection", "until": "rerank", "late_fusion": 0, "run_name": None, "tags": ()}
-    return settings.model_copy(update=mine)
+    return settings.model_copy(update={**mine, "calibrate": None})
 
 
 def find_fit(settings: Settings, models: Pair, engine: Engine) -> Fit:

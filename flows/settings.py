@@ -158,6 +158,25 @@ class Settings(BaseModel):
             default="none: the share is met on average",
         ),
     ] = None
+    calibrate: Annotated[
+        str | None,
+        About(
+            "With -k auto: the finished run, by name or digits of its id, whose labelled queries "
+            "calibrate.",
+            METHOD,
+            changes_results=True,
+            default="its own",
+        ),
+    ] = None
+    no_guarantee: Annotated[
+        bool,
+        About(
+            "Go on where the run that calibrates was asked otherwise, or of another gallery, and "
+            "nothing is assured.",
+            METHOD,
+            changes_results=False,
+        ),
+    ] = False
     index: Annotated[
         IndexKind,
         About(

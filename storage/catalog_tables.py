@@ -37,6 +37,18 @@ RUNS = table(
     column("protocol", TEXT, "what the numbers mean: gallery, reference, captions, averages"),
     column("k", INTEGER, "candidates per query; the most of any, where K is adaptive"),
     schemas.COVERAGE_ASKED,
+    column(
+        "k_calibrated_by",
+        TEXT,
+        "the other run whose labelled queries an adaptive K is calibrated with; NULL: none",
+        nullable=True,
+    ),
+    column(
+        "k_guarantee",
+        TEXT,
+        "what an adaptive K assures, or no guarantee, and why; NULL: K is a number",
+        nullable=True,
+    ),
     column("first_stage", TEXT, "that chose them: stage1; or candidates, embeddings: from files"),
     column("first_stage_sha256", TEXT, "of what was read of its files", nullable=True),
     column(

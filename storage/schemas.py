@@ -90,7 +90,8 @@ COVERAGE_ASKED = column(
 )
 
 CALIBRATION = table(
-    "Labelled queries that the thresholds of an adaptive K are calibrated with.",
+    "Labelled queries that the thresholds of an adaptive K are calibrated with: the run's own, or "
+    "those of the run that runs.k_calibrated_by names.",
     QUERY_ID,
     column("fold", INTEGER, "0 or 1: the half of its gallery's labelled queries"),
     column(
@@ -108,14 +109,18 @@ THRESHOLDS = table(
         "fold",
         INTEGER,
         "of the queries asked with it, which the other one calibrated; NULL: of those without "
-        "label, which all labelled ones did",
+        "label, which all labelled ones did, or of all, which another run's did",
         nullable=True,
     ),
     column("n", INTEGER, "queries behind it"),
     COVERAGE_ASKED,
     column("risk", NUMBER, "asked for; NULL: the coverage holds on average", nullable=True),
     column("threshold", NUMBER, "candidates score the best score less this, or more"),
-    column("guarantee", TEXT, "what that assures of a query of the same gallery and source"),
+    column(
+        "guarantee",
+        TEXT,
+        "what that assures of a query of the same gallery and source; or no guarantee, and why",
+    ),
 )
 
 SCORES = table("Stage 2's score of each candidate.", QUERY_ID, IMAGE_ID, STAGE2_SCORE)

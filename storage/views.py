@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cir_core.conformal import NO_GUARANTEE
 from cir_core.protocols import PROTOCOLS, Protocol
 from cir_core.types import FirstStage, Scale
 from storage import schemas
@@ -144,6 +145,20 @@ class Thresholds(View):
         "calibration": schemas.CALIBRATION,
         "thresholds": schemas.THRESHOLDS,
     }
+
+    @property
+    def calibrated_by(self) -> str | None:
+        """The id of the other run whose labelled queries calibrate; None of its own. Raises as
+        ``setting``."""
+        run = self.identity()["inputs"].get(Evaluated.stage)
+        return None if run is None else run_id_of(run)
+
+    @property
+    def guarantee(self) -> str | None:
+        """In words; of galleries of which one has none, why. None where nothing is asked. Raises
+        StoreCorrupt when it is not whole."""
+        told: list[str] = self.read("thresholds", ["guarantee"])["guarantee"].to_pylist()
+        return next((one for one in told if one.startswith(NO_GUARANTEE)), next(iter(told), None))
 
 
 class Retrieved(View):

@@ -3,6 +3,7 @@
 import shlex
 from typing import Any
 
+from cir_core.conformal import NO_GUARANTEE
 from cir_core.metrics.recall import MICRO
 from cir_core.submissions.formats import format_of
 from flows.run import Run
@@ -91,11 +92,18 @@ def adaptive_lines(run: Run) -> list[str]:
         return []
     calibrated = sorted({row["n"] for row in rows})
     told = " to ".join(f"{n:,}" for n in dict.fromkeys((calibrated[0], calibrated[-1])))
+    thresholds = run.evaluated.candidates.thresholds
+    assert thresholds is not None, "there are rows"
+    by, guarantee = thresholds.calibrated_by, thresholds.guarantee or ""
+    whose = f"labelled ones of {f'run {by}' if by else 'the same gallery'} that calibrate it"
+    if guarantee.startswith(NO_GUARANTEE):
+        assured = f"NOT ASSURED, {guarantee}; {told} {whose}"
+    else:
+        assured = f"assured: {guarantee}, for queries like the {told} {whose}"
     return [
         f"adaptive K: {ks.min():,} to {ks.max():,} candidates a query, {ks.mean():.1f} on average, "
         f"{ks.sum():,} pairs",
-        f"assured: {rows[0]['guarantee']}, for queries like the {told} labelled ones of the same "
-        "gallery that calibrate it",
+        assured,
     ]
 
 

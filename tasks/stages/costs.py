@@ -30,8 +30,8 @@ def cost_table(evaluated: Evaluated) -> pa.Table:
 
 def lineage(evaluated: Evaluated) -> list[View]:
     """The artifacts that a run is made of, in the order of their stages: a late fusion's fitted
-    weight is one, but not the run that it was fitted on. Raises StoreCorrupt where one is not
-    whole."""
+    weight is one, but not the run that it was fitted on, nor one that calibrates K. Raises
+    StoreCorrupt where one is not whole."""
     retrieved = evaluated.candidates
     embedded, ranked = retrieved.embedded, evaluated.ranked if evaluated.is_reranked else None
     views: list[View | None] = [

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cir_core.metrics.galleries import SearchedGallery, searched, together
+from cir_core.metrics.galleries import SearchedGallery, together
 from cir_core.metrics.placing import (
     mean_average_precision,
     reciprocal_rank_metrics,
@@ -23,7 +23,7 @@ from cir_core.planning.effort import Effort
 from cir_core.protocols import Protocol
 from storage import schemas
 from storage.views import Encoded, Evaluated, Ingested, Ranked, Retrieved
-from tasks.stages.gallery import categories_by_gallery, usable_images
+from tasks.stages.gallery import categories_by_gallery, searched_galleries
 from tasks.stages.stage import ReadyPart, Stage
 from tasks.stages.target_ranks import (
     all_target_ranks,
@@ -82,14 +82,12 @@ class Evaluate(Stage[Evaluated]):
 
 def _galleries(source: Ingested, encoded: Encoded) -> dict[str, SearchedGallery]:
     """By category, in order; a gallery that several categories have is hashed once."""
-    usable = usable_images(source, encoded)
-    sha256_of = dict(zip(usable["image_id"].to_pylist(), usable["sha256"].to_pylist(), strict=True))
-    members = source.read("gallery").sort_by("position")
-    found: dict[str, SearchedGallery] = {}
-    for name, categories in categories_by_gallery(source).items():
-        images = members.filter(pc.equal(members["gallery"], name))["image_id"].to_pylist()
-        one = searched(name, images, sha256_of)
-        found |= {category: replace(one, category=category) for category in categories}
+    galleries = searched_galleries(source, encoded)
+    found = {
+        category: replace(galleries[name], category=category)
+        for name, categories in categories_by_gallery(source).items()
+        for category in categories
+    }
     return {category: found[category] for category in source.setting("categories")}
 
 

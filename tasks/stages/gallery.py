@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cir_core.metrics.galleries import SearchedGallery, searched
 from cir_core.types import Benchmark, ImageId, Query, QueryId
 from storage import schemas
 from storage.views import Encoded, Ingested
@@ -44,10 +45,28 @@ def largest_gallery(ingested: Ingested) -> int:
     return max([1, *counts.field("counts").to_pylist()])
 
 
-def usable_images(ingested: Ingested, encoded: Encoded) -> pa.Table:
+def searched_galleries(ingested: Ingested, encoded: Encoded | None) -> dict[str, SearchedGallery]:
+    """Each gallery once, by its name; before anything is ``encoded``, as if all images that were
+    ingested could be decoded."""
+    usable = usable_images(ingested, encoded)
+    sha256_of = dict(zip(usable["image_id"].to_pylist(), usable["sha256"].to_pylist(), strict=True))
+    members = ingested.read("gallery").sort_by("position")
+    return {
+        name: searched(
+            name,
+            members.filter(pc.equal(members["gallery"], name))["image_id"].to_pylist(),
+            sha256_of,
+        )
+        for name in categories_by_gallery(ingested)
+    }
+
+
+def usable_images(ingested: Ingested, encoded: Encoded | None) -> pa.Table:
     """Rows of the table ``images``, without those that were ingested and could not be decoded:
     these are no more usable than the ones that are missing."""
     images = ingested.read("images")
+    if encoded is None:
+        return images
     undecoded = encoded.read("problems")["item"].combine_chunks()
     return images.filter(pc.invert(pc.is_in(images["image_id"], undecoded)))
 

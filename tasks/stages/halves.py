@@ -16,7 +16,9 @@ def folds_of(queries: pa.Table) -> list[int | None]:
 
 
 def thresholds_of(queries: pa.Table, thresholds: pa.Table, gallery: str) -> np.ndarray:
-    """By which of the ``schemas.THRESHOLDS`` each of a gallery's queries is asked."""
+    """By which of the ``schemas.THRESHOLDS`` each of a gallery's queries is asked; by that of those
+    without label, where another run calibrates and there is no other."""
     mine = within(thresholds, "gallery", [gallery])
     of_fold = dict(zip(mine["fold"].to_pylist(), mine["threshold"].to_pylist(), strict=True))
-    return np.array([of_fold[fold] for fold in folds_of(queries)], dtype=float)
+    each = (fold if fold in of_fold else None for fold in folds_of(queries))
+    return np.array([of_fold[fold] for fold in each], dtype=float)

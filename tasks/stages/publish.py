@@ -41,6 +41,9 @@ OF_STAGE2 = (
 )
 """Columns of the table ``runs`` that are NULL where nothing was re-ranked."""
 
+OF_ADAPTIVE_K = "coverage_asked", "k_calibrated_by", "k_guarantee"
+"""Columns of the table ``runs`` that are NULL where K is a number."""
+
 CATALOG_COPIES = 2
 """The old file stays until the new one is whole."""
 
@@ -127,7 +130,7 @@ def _read_run(evaluated: Evaluated) -> PublishedRun:
         "split": source.setting("split"),
         "protocol": evaluated.setting("protocol"),
         "k": evaluated.deepest,
-        "coverage_asked": _coverage_asked(retrieved),
+        **_of_adaptive_k(retrieved.thresholds),
         "first_stage": retrieved.first_stage,
         "first_stage_sha256": retrieved.first_stage_sha256,
         "vector_index": retrieved.identity()["settings"].get("index"),
@@ -184,9 +187,15 @@ def _probes(evaluated: Evaluated) -> dict[str, pa.Table]:
     return {"probes": probed.read("probes"), "dropped_pairs": probed.read("dropped")}
 
 
-def _coverage_asked(retrieved: Retrieved) -> float | None:
-    thresholds = retrieved.thresholds
-    return None if thresholds is None else thresholds.setting("coverage")
+def _of_adaptive_k(thresholds: Thresholds | None) -> dict[str, Any]:
+    """Its columns of the table ``runs``."""
+    if thresholds is None:
+        return dict.fromkeys(OF_ADAPTIVE_K)
+    return {
+        "coverage_asked": thresholds.setting("coverage"),
+        "k_calibrated_by": thresholds.calibrated_by,
+        "k_guarantee": thresholds.guarantee,
+    }
 
 
 def _adaptive_k(retrieved: Retrieved) -> dict[str, pa.Table]:

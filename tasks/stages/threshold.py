@@ -1,31 +1,29 @@
 """How far below its best score a query's candidates reach, where K is adaptive: conformal risk
-control with the labelled queries of the same gallery."""
+control with the labelled queries of the same gallery, the run's own or another's."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from cir_core.conformal import FOLDS, Assurance, fold_of, threshold
+from cir_core.conformal import FOLDS, Assurance, threshold
 from cir_core.errors import PreflightError
 from cir_core.planning.effort import Effort, Forecast
-from cir_core.protocols import Protocol
-from cir_core.search.exact import ExactIndex
 from storage import schemas
 from storage.views import Embedded, Encoded, Fused, Ingested, Thresholds
 from tasks.machine import Machine
 from tasks.shards import part_name
-from tasks.stages.choosing import within
+from tasks.stages.calibrating import Calibrating, asked_of, calibrating_from, calibrating_itself
+from tasks.stages.elsewhere import Elsewhere, matching
 from tasks.stages.gallery import categories_by_gallery
 from tasks.stages.halves import folds_of
-from tasks.stages.searching import Search, Vectors, searches, vectors_of
+from tasks.stages.searching import vectors_of
 from tasks.stages.stage import ReadyPart, Stage, Work
-from tasks.stages.target_ranks import counted
+from tasks.stages.target_ranks import labelled
 
 
 @dataclass(frozen=True)
@@ -35,10 +33,11 @@ class Threshold(Stage[Thresholds]):
     The labelled queries of a gallery are halved by their ids. A labelled query is asked with the
     threshold that the other half gave, one without label with that of all: so none calibrates
     itself. The target that counts is the best of those that count for recall. A query that cannot
-    be asked, or has no target that could be found, is missed whatever the threshold.
+    be asked, or has no target that could be found, is missed whatever the threshold. Where another
+    run calibrates, from ``elsewhere``, all queries are asked with what all its labelled ones give.
 
-    Raises PreflightError as ``require_enough``, and where so many have no target that could be
-    found that no threshold assures the coverage.
+    Raises PreflightError as ``require_enough`` and ``Elsewhere.words``, and where so many have no
+    target that could be found that no threshold assures the coverage.
     """
 
     ingested: Ingested
@@ -46,15 +45,19 @@ class Threshold(Stage[Thresholds]):
     fused: Fused
     embedded: Embedded | None
     assurance: Assurance
+    elsewhere: Elsewhere | None = None
 
     makes = Thresholds
     version = 1
 
     def settings(self) -> Mapping[str, Any]:
-        return self.assurance.settings()
+        others = {} if self.elsewhere is None else self.elsewhere.settings()
+        return {**self.assurance.settings(), **others}
 
     def inputs(self) -> Mapping[str, str]:
         others = {} if self.embedded is None else {"embeddings": self.embedded.fingerprint}
+        if self.elsewhere is not None:
+            others["evaluate"] = self.elsewhere.run.fingerprint
         return {
             "ingest": self.ingested.fingerprint,
             "encode": self.encoded.fingerprint,
@@ -67,7 +70,7 @@ class Threshold(Stage[Thresholds]):
 
     @contextmanager
     def open(self, machine: Machine) -> Iterator[Work]:
-        yield partial(self._calibrate_each, *vectors_of(self.encoded, self.fused, self.embedded))
+        yield partial(self._calibrate_each, self._calibrating())
 
     @staticmethod
     def effort(forecast: Forecast) -> Effort:
@@ -82,81 +85,69 @@ class Threshold(Stage[Thresholds]):
         """The thresholds as they are, or will be; the embeddings are there."""
         if self.made.is_done:
             return self.made.read("thresholds")
-        vectors = vectors_of(self.encoded, self.fused, self.embedded)
-        parts = self._calibrate_each(*vectors, self.shards())
+        parts = self._calibrate_each(self._calibrating(), self.shards())
         return pa.concat_tables(one.content for one in parts if one.part.startswith("thresholds"))
 
+    def _calibrating(self) -> Calibrating:
+        if self.elsewhere is not None:
+            return calibrating_from(self.elsewhere, self.ingested, self.encoded, self.assurance)
+        vectors = vectors_of(self.encoded, self.fused, self.embedded)
+        return calibrating_itself(self.ingested, *vectors, self.assurance)
+
     def _calibrate_each(
-        self, images: Vectors, asked: Vectors, shards: Sequence[str]
+        self, calibrating: Calibrating, shards: Sequence[str]
     ) -> Iterator[ReadyPart]:
         view, queries = self.made, self.ingested.read("queries")
-        every = searches(self.ingested, images, asked, shards)
-        for shard, search in zip(shards, every, strict=True):
-            mine = _asked_of(self.ingested, queries, search.name)
-            calibration = _calibration(mine, search, self.ingested.protocol)
-            found = [
-                _row(search.name, fold, calibration["gap"].to_numpy()[calibrating], self.assurance)
-                for fold, calibrating in _groups(mine)
+        every = list(categories_by_gallery(self.ingested))
+        names = [every[int(shard)] for shard in shards]
+        for shard, name, one in zip(shards, names, calibrating.each(names), strict=True):
+            asking = _asking(asked_of(self.ingested, queries, name), self.elsewhere)
+            gaps, folds = (one.calibration[column].to_numpy() for column in ("gap", "fold"))
+            rows = [
+                _row(name, fold, gaps[mine], self.assurance) | {"guarantee": one.guarantee}
+                for fold, mine in _groups(asking, folds)
             ]
-            effort = Effort(queries=calibration.num_rows)
-            yield ReadyPart(view, part_name("calibration", shard), calibration, effort)
-            table = pa.Table.from_pylist(found, schemas.THRESHOLDS)
+            effort = Effort(queries=one.calibration.num_rows)
+            yield ReadyPart(view, part_name("calibration", shard), one.calibration, effort)
+            table = pa.Table.from_pylist(rows, schemas.THRESHOLDS)
             yield ReadyPart(view, part_name("thresholds", shard), table)
 
 
-def require_enough(ingested: Ingested, assurance: Assurance) -> None:
-    """Raises PreflightError where a gallery has queries and too few that are labelled: hours before
-    these are encoded."""
+def require_enough(
+    ingested: Ingested, assurance: Assurance, elsewhere: Elsewhere | None = None
+) -> None:
+    """Raises PreflightError where a gallery has queries and too few that are labelled, in this run
+    or, where that calibrates, elsewhere: hours before these are encoded."""
     queries = ingested.read("queries")
-    for name in categories_by_gallery(ingested):
-        for _, calibrating in _groups(_asked_of(ingested, queries, name)):
-            _require_enough(name, int(calibrating.sum()), assurance)
+    source = ingested if elsewhere is None else elsewhere.run.ingested
+    galleries = {name: name for name in categories_by_gallery(ingested)}
+    if elsewhere is not None:
+        galleries = matching(ingested, source, elsewhere.run)
+    known = labelled(source)
+    for name, theirs in galleries.items():
+        asking = _asking(asked_of(ingested, queries, name), elsewhere)
+        folds = np.array(folds_of(asked_of(source, known, theirs)), dtype=int)
+        for _, calibrating in _groups(asking, folds):
+            _require_enough(name, int(calibrating.sum()), assurance, elsewhere)
 
 
-def _asked_of(ingested: Ingested, queries: pa.Table, gallery: str) -> pa.Table:
-    return within(queries, "category", categories_by_gallery(ingested)[gallery])
+def _asking(asked: pa.Table, elsewhere: Elsewhere | None) -> list[int | None]:
+    """The folds of the queries that are asked: none where another run calibrates."""
+    return folds_of(asked) if elsewhere is None else [None] * asked.num_rows
 
 
-def _groups(asked: pa.Table) -> Iterator[tuple[int | None, np.ndarray]]:
-    """The folds that have queries, and which of the labelled ones calibrate each."""
-    folds = folds_of(asked)
-    of_labelled = np.array([fold for fold in folds if fold is not None], dtype=int)
+def _groups(
+    asking: Sequence[int | None], folds: np.ndarray
+) -> Iterator[tuple[int | None, np.ndarray]]:
+    """The folds that have queries, and which of those that calibrate do so for each."""
     for fold in range(FOLDS):
-        if (of_labelled == fold).any():
-            yield fold, of_labelled != fold
-    if None in folds:
-        yield None, np.ones(len(of_labelled), dtype=bool)
-
-
-def _calibration(asked: pa.Table, search: Search, protocol: Protocol) -> pa.Table:
-    """The labelled queries, and their gaps."""
-    search = replace(search, queries=counted(protocol, search.queries))
-    removed = search.removed(removes_reference=protocol.removes_reference)
-    labelled = asked.filter(pc.is_valid(asked["targets"]))["query_id"].to_pylist()
-    found = dict(zip(search.queries["query_id"].to_pylist(), _gaps(search, removed), strict=True))
-    rows = [
-        {"query_id": query, "fold": fold_of(query), "gap": found.get(query, np.inf)}
-        for query in labelled
-    ]
-    return pa.Table.from_pylist(rows, schemas.CALIBRATION)
-
-
-def _gaps(search: Search, removed: np.ndarray) -> np.ndarray:
-    """By how much each query's best target scores lower than its best image, in fp64; infinite
-    where there is none to be found."""
-    queries, images = search.pairs("targets")
-    there = images != removed[queries]
-    queries, images = queries[there], images[there]
-    targets = np.full(len(search.asked), -np.inf)
-    np.maximum.at(targets, queries, search.scores(queries, images))
-    found = ExactIndex(search.gallery).search(search.asked, k=1, removed=removed)
-    best = np.zeros(len(search.asked))
-    best[found.queries] = found.scores
-    return best - targets
+        if fold in asking:
+            yield fold, folds != fold
+    if None in asking:
+        yield None, np.ones(len(folds), dtype=bool)
 
 
 def _row(gallery: str, fold: int | None, gaps: np.ndarray, assurance: Assurance) -> dict[str, Any]:
-    _require_enough(gallery, len(gaps), assurance)
     found = threshold(gaps, assurance)
     assert found is not None, "there are enough"
     if not np.isfinite(found):
@@ -175,21 +166,26 @@ def _row(gallery: str, fold: int | None, gaps: np.ndarray, assurance: Assurance)
         "coverage_asked": assurance.coverage,
         "risk": assurance.risk,
         "threshold": found,
-        "guarantee": assurance.words,
     }
 
 
-def _require_enough(gallery: str, n: int, assurance: Assurance) -> None:
+def _require_enough(
+    gallery: str, n: int, assurance: Assurance, elsewhere: Elsewhere | None
+) -> None:
     if assurance.most_missed(n) is not None:
         return
-    least = assurance.least_queries
+    least, risk = assurance.least_queries, assurance.risk
+    if elsewhere is None:
+        where = ", and each half of the labelled queries calibrates the other"
+        remedy = f"label {FOLDS * least} queries of it or a few more, --calibrate with another run"
+    else:
+        where = f"; they are all that run {elsewhere.run.run_id} has of this gallery"
+        remedy = "--calibrate with a run that has more labelled queries"
     raise PreflightError(
         f"{n} labelled queries are too few to choose K by",
         item=f"gallery {gallery}",
         cause=f"a coverage of {assurance.coverage:g}"
-        + ("" if assurance.risk is None else f" with a risk of {assurance.risk:g}")
-        + f" takes {least} to calibrate with, and each half of the labelled queries calibrates the "
-        "other",
-        remedy=f"label {FOLDS * least} queries of it or a few more, pass a lower --coverage, or a "
-        "number of candidates: -k 50",
+        + ("" if risk is None else f" with a risk of {risk:g}")
+        + f" takes {least} to calibrate with{where}",
+        remedy=f"{remedy}, pass a lower --coverage, or a number of candidates: -k 50",
     )

@@ -25,7 +25,7 @@ from tests.support.settings_page import PAGE, rendered, table_of
 
 KNOBS = {
     "data_root", "store", "allow_missing", "device", "batch", "workers", "processes", "tokens",
-    "memory", "engine", "until", "run_name", "tags",
+    "memory", "engine", "until", "run_name", "tags", "no_guarantee",
 }  # fmt: skip
 
 WORDS = "What the text of this test says."

@@ -59,6 +59,9 @@ FILES = {
 OF_ONE_FAMILY = {"text_weight"}
 """Refused by the models of these tests: tests/flows/test_towers.py."""
 
+OF_ANOTHER_RUN = {"calibrate"}
+"""Names a run, whose content names the stages: tests/flows/test_calibrate.py."""
+
 
 def graph(settings: Settings) -> Graph:
     inputs, engine = resolve_inputs(settings), InProcess()
@@ -86,7 +89,7 @@ def copy(fiq_run: Finished, tmp_path: Path) -> Path:
 
 def test_every_setting_is_tried_here() -> None:
     declared = {one.name for one in settings_of(Settings) if one.about.changes_results}
-    assert declared == OTHER.keys() | FILES | OF_ONE_FAMILY
+    assert declared == OTHER.keys() | FILES | OF_ONE_FAMILY | OF_ANOTHER_RUN
 
 
 @pytest.mark.parametrize("setting", OTHER)
@@ -122,6 +125,7 @@ def knobs(fiq: Bench, folder: Path) -> Iterator[dict[str, Any]]:
     yield {"device": "auto"}
     yield {"run_name": "paper"}
     yield {"tags": ("a", "b")}
+    yield {"no_guarantee": True}
 
 
 def test_what_changes_no_result_names_nothing(fiq: Bench, copy: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Flags over environment over cir.toml over defaults; every mistake is told at once."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,8 @@ def test_every_setting_may_come_from_every_source(tmp_path: Path) -> None:
         "k": 20,
         "coverage": 0.9,
         "risk": 0.1,
+        "calibrate": "0123",
+        "no_guarantee": True,
         "index": "ivf",
         "nlist": 64,
         "nprobe": 8,
@@ -102,14 +105,14 @@ def test_every_setting_may_come_from_every_source(tmp_path: Path) -> None:
     wanted = Settings.model_validate(values)
     environment = {f"CIR_{name.upper()}": str(value) for name, value in values.items()}
     environment |= {"CIR_CATEGORIES": "dress,shirt", "CIR_TAGS": "paper,k20"}
-    toml = "\n".join(f"{name} = {value!r}" for name, value in values.items())
+    toml = "\n".join(f"{name} = {json.dumps(value)}" for name, value in values.items())
     assert resolved(tmp_path, flags=values).settings == wanted
     assert resolved(tmp_path, environment=environment).settings == wanted
     assert resolved(tmp_path, toml=toml).settings == wanted
 
 
 def test_a_training_is_judged_without_an_adaptive_k() -> None:
-    adaptive = Settings(k="auto", coverage=0.9, risk=0.1)
+    adaptive = Settings(k="auto", coverage=0.9, risk=0.1, calibrate="a", no_guarantee=True)
     assert settings_of_data(adaptive) == Settings()
     assert settings_of_data(Settings(k=7)).k == 7
 

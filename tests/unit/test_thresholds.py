@@ -1,5 +1,6 @@
 """Stages of an adaptive K over made-up embeddings: who calibrates whom, and what is lost."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,20 @@ import pytest
 
 from cir_core.conformal import Assurance, fold_of
 from cir_core.errors import PreflightError
+from cir_core.metrics.galleries import SearchedGallery
 from storage import schemas
 from storage.identities import Identity
 from storage.store import LocalStore
 from storage.tables import vector_column
-from storage.views import Encoded, Fused, Ingested, View
+from storage.views import Encoded, Evaluated, Fused, Ingested, View
+from tasks.stages.elsewhere import Asking, Difference, Elsewhere, in_asking
+from tasks.stages.halves import thresholds_of
 from tasks.stages.retrieve_within import RetrieveWithin
 from tasks.stages.threshold import Threshold, require_enough
 from tests.support.made_runs import made
 
 IMAGES, LABELLED, SILENT, WIDTH = 40, 60, 5, 8
+GALLERIES = ("other", 0.5), ("own", 0.25)
 
 
 def write(view: View, identity: Identity, tables: dict[str, pa.Table]) -> None:
@@ -157,3 +162,46 @@ def test_an_assurance_names_what_it_chose(tmp_path: Path) -> None:
     stages = [shop.within(shop.threshold(one)) for one in asked]
     assert len({stage.identity.fingerprint for stage in stages}) == len(asked)
     assert stages[0].settings()["k"] == "auto"
+
+
+# --- another run's queries
+
+
+def test_the_threshold_of_those_without_label_is_everybodys_where_another_run_calibrates() -> None:
+    queries = [
+        {"query_id": name, "category": "own", "reference_id": "i", "text": "", "targets": targets}
+        for name, targets in (("a", ["i"]), ("b", None), ("c", ["i"]))
+    ]
+    mine = [{"gallery": name, "fold": None, "threshold": reach} for name, reach in GALLERIES]
+    asked, found = pa.Table.from_pylist(queries), pa.Table.from_pylist(mine)
+    assert thresholds_of(asked, found, "own").tolist() == [0.25, 0.25, 0.25]
+
+
+def test_queries_are_asked_alike_or_it_is_told_in_what_they_are_not(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, lost=0)
+    names = pa.chunked_array([[f"i{row}" for row in range(IMAGES)]])
+    turned = pa.chunked_array([names.to_pylist()[::-1]])
+    mine = Asking(shop.ingested, "a" * 64, None, (names, shop.images))
+    assert not [*in_asking(replace(mine, embeddings=(turned, shop.images[::-1])), mine)]
+    other = Asking(shop.ingested, "b" * 64, 0.25, (names, shop.images * 2))
+    told = {one.what: (one.there, one.here) for one in in_asking(other, mine)}
+    assert told["stage 1"] == ("b" * 16, "a" * 16)
+    assert told["text weight"] == ("0.25", "the model's")
+    there, here = told["embeddings"]
+    assert there != here
+    assert there.startswith("from files (")
+    own = {one.what: one for one in in_asking(replace(mine, embeddings=None), mine)}
+    assert own == {"embeddings": Difference("embeddings", "stage 1's own", here)}
+
+
+def test_images_that_could_not_be_decoded_there_take_the_guarantee_away(tmp_path: Path) -> None:
+    """What is not known before images are encoded."""
+    run = Evaluated(LocalStore(tmp_path), "0" * 32)
+    there, here = (SearchedGallery("own", images, 0, f"{images}") for images in (4, 5))
+    strict = Elsewhere(run, (), goes_on=False)
+    assert strict.words(Assurance(0.8), there=here, here=here) == Assurance(0.8).words
+    with pytest.raises(PreflightError, match="not guaranteed here") as refused:
+        strict.words(Assurance(0.8), there=there, here=here)
+    assert refused.value.cause == "gallery own: 4 (4 images) there, 5 (5 images) here"
+    told = replace(strict, goes_on=True).words(Assurance(0.8), there=there, here=here)
+    assert told == "no guarantee: run 000000000000 differs in gallery own"

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from cir_core.conformal import NO_GUARANTEE
 from cir_core.metrics.significance import Interval
 
 NOT_ANALYSED = (
@@ -32,6 +33,22 @@ def candidates_of(run: Mapping[str, Any]) -> str:
     """How many a query has: "50 candidates", or, where K is adaptive, "up to 31 candidates"."""
     most = "up to " if run["coverage_asked"] is not None else ""
     return f"{most}{counted(run['k'], 'candidate')}"
+
+
+def has_no_guarantee(run: Mapping[str, Any]) -> bool:
+    """Of an adaptive K that another run calibrates, which was asked otherwise."""
+    return (run["k_guarantee"] or "").startswith(NO_GUARANTEE)
+
+
+def adaptive_words(run: Mapping[str, Any]) -> str:
+    """How K is chosen where it is adaptive, in brackets; else nothing."""
+    if run["coverage_asked"] is None:
+        return ""
+    by = run["k_calibrated_by"]
+    words = ["adaptive K", f"coverage {run['coverage_asked']:g} asked"]
+    words += [] if by is None else [f"calibrated by run {by}"]
+    words += [NO_GUARANTEE] if has_no_guarantee(run) else []
+    return f" ({', '.join(words)})"
 
 
 def sentences(*told: str) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from tasks.results.analyses.wording import has_no_guarantee
+
 Row = Mapping[str, Any]
 
 TRAINED = ("train", "selection")
@@ -47,6 +49,10 @@ def _of_method(run: Row) -> Iterator[str]:
             f"{run['coverage_asked']:g} asks, {run['k']:,} at most. What that assures, the table "
             "adaptive_k says."
         )
+    if run["k_calibrated_by"] is not None:
+        yield f"K is calibrated with the labelled queries of another run, {run['k_calibrated_by']}."
+    if has_no_guarantee(run):
+        yield f"The coverage that was asked is not assured: {run['k_guarantee']}."
     if run["first_stage"] == "candidates":
         yield (
             "The candidates are another system's: a target that its file lacks is a miss at every "

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from json import dumps
 from typing import Any
 
-from tasks.results.analyses.wording import candidates_of
+from tasks.results.analyses.wording import adaptive_words, candidates_of
 from tasks.results.markup.markdown import as_markdown
 from tasks.results.markup.visible import visible
 from tasks.results.record.numbers import averaged
@@ -64,7 +64,7 @@ def _title(document: Document) -> Iterator[str]:
     yield (
         f"Composed image retrieval on {as_markdown(run['dataset'])}, split {run['split']}: "
         f"{run['queries']:,} queries, {run['gallery_images']:,} gallery images, "
-        f"{candidates_of(run)} a query{_adaptive(run)}"
+        f"{candidates_of(run)} a query{adaptive_words(run)}"
         + (", re-ranked." if run["stage2_sha256"] else "; nothing was re-ranked.")
     )
     yield ""
@@ -72,11 +72,6 @@ def _title(document: Document) -> Iterator[str]:
     if tags:
         yield f"Tags: {', '.join(map(as_markdown, tags))}."
     yield ""
-
-
-def _adaptive(run: Row) -> str:
-    asked = run["coverage_asked"]
-    return "" if asked is None else f" (adaptive K, coverage {asked:g} asked)"
 
 
 def _protocol(document: Document) -> Iterator[str]:
