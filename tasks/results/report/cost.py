@@ -7,14 +7,13 @@ from typing import Any
 from cir_core.metrics.recall import AVERAGE
 from tasks.results.analyses.analysis import Column, Numbers
 from tasks.results.report.source import Source
+from tasks.results.titles import title_of
 
 STAGES = [
     *("ingest", "tokens", "encode", "fuse", "embeddings"),
     *("threshold", "retrieve", "rerank", "fit", "rank", "evaluate"),
 ]
 """In the order of a run."""
-
-METRICS = {"recall": "R@{k}", "recall_subset": "subset R@{k}", "map": "mAP@{k}", "mrr": "MRR"}
 
 MINUTE, HOUR, GIB = 60, 3600, 2**30
 
@@ -76,7 +75,7 @@ def _gains(source: Source) -> Numbers | None:
     rows = [
         {
             **row,
-            "measure": METRICS[row["metric"]].format(k=row["k"]),
+            "measure": title_of(row["metric"], row["k"]),
             "between": f"[{row['points_low']:,.4g}, {row['points_high']:,.4g}]",
         }
         for row in source.rows(sql)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from storage.quoting import literal
 from tasks.results.analyses.failure_split import CANNOT
 from tasks.results.report.source import Source
 
@@ -38,7 +39,7 @@ def query_rows(source: Source, first: Sequence[str], *, most: int) -> QueryRows:
     (count,) = (row["n"] for row in source.rows(f"SELECT count(*) AS n FROM queries{_of(source)}"))
     rows: list[dict[str, Any]] = []
     taken = 0
-    order = f"query_id NOT IN ({', '.join(map(quoted, first)) or 'NULL'}), md5(query_id), query_id"
+    order = f"query_id NOT IN ({', '.join(map(literal, first)) or 'NULL'}), md5(query_id), query_id"
     with source.catalog.ask(_sql(source, order)) as answer:
         for values in answer.rows:
             row = dict(zip(answer.columns, values, strict=True))
@@ -52,11 +53,6 @@ def query_rows(source: Source, first: Sequence[str], *, most: int) -> QueryRows:
     )
     rows.sort(key=lambda row: row["place"])
     return QueryRows(rows, count, left_out if len(rows) < count else "")
-
-
-def quoted(text: str) -> str:
-    """A text in SQL."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _of(source: Source) -> str:
