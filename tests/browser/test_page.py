@@ -130,3 +130,5 @@ def test_a_run_that_lacks_something_is_shown_for_what_it_is(
     assert present in shown
     assert absent not in shown
     expect(page.locator(CARDS)).to_have_count(min(5, len(benchmark.queries)))
+    is_measured = any(query.targets for query in benchmark.queries)
+    assert ("In percent" in page.locator("#recall").inner_text()) == is_measured

@@ -24,6 +24,7 @@ from storage.store import LocalStore
 from storage.views import Evaluated
 from tasks.results.analyses.analysis import Figure
 from tasks.results.analyses.failure_split import failure_split
+from tasks.results.analyses.k_curve import k_curve
 from tasks.results.analyses.signatures import signatures
 from tasks.results.report.charts import chart_data, figure_numbers
 from tasks.results.report.cost import duration
@@ -176,6 +177,17 @@ def test_no_stage_is_told_off_for_an_equal_share_or_for_what_nobody_could_answer
         told = signatures(catalog, run)
         counts = {row["signature"]: row["queries"] for row in told.numbers[0].rows}
         assert counts["low coverage"] == 0, "the reference was unusable: not stage 1's fault"
+
+
+def test_no_smaller_k_is_advised_where_no_target_is_reached(tmp_path: Path) -> None:
+    benchmark = cirr_benchmark(60, 2)
+    ranks = {str(query.query_id): 20 for query in benchmark.queries}
+    scores = scores_of_targets(benchmark, ranks)
+    protocol = "cirr-removed-subset-scored"
+    verdict_of(tmp_path, benchmark, protocol, k=10, stage1=scores, stage2=scores)
+    with reading(tmp_path / CATALOG_FILE) as catalog:
+        (run,) = catalog.rows("SELECT * FROM runs")
+        assert k_curve(catalog, run).advice.startswith("No target is among the candidates")
 
 
 def test_a_maps_ceiling_counts_all_targets(tmp_path: Path) -> None:

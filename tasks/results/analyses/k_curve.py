@@ -174,6 +174,8 @@ def _advice(curve: KCurve, run: Mapping[str, Any]) -> str:
             "How many candidates queries have is set by `--coverage`: try others. What a fixed K "
             "gives, a run of a fixed K tells."
         )
+    if not macro(curve.coverage)[last]:
+        return "No target is among the candidates: a better stage 1, or a larger K, comes first."
     if place is None and curve.recall:
         return "No K is best for every recall@k: choose one for the recall that counts."
     if place is None:
@@ -184,8 +186,8 @@ def _advice(curve: KCurve, run: Mapping[str, Any]) -> str:
             "pairs are scored anew."
         )
     return (
-        f"Fewer candidates do: -k {curve.ks[place]}. Or let each query have as many as it needs: "
-        "-k auto."
+        f"As far as these queries tell, fewer candidates do: -k {curve.ks[place]}. Or let each "
+        "query have as many as it needs: -k auto."
     )
 
 
