@@ -32,6 +32,7 @@ class Made:
     dropped: Sequence[tuple[int, int]] = ()
     """Queries and images that are no candidates, and scored all the same."""
     reads_z_t: bool = True
+    vector_index: str = "exact"
 
     @property
     def queries(self) -> int:
@@ -91,7 +92,7 @@ def published(run_id: str, made: Made) -> PublishedRun:
         "protocol": "own-kept",
         "k": made.k,
         "first_stage": "stage1",
-        "vector_index": "exact",
+        "vector_index": made.vector_index,
         "queries": made.queries,
         "created_at": "2026-01-02T03:04:05+00:00",
     }

@@ -181,6 +181,8 @@ alike AS (
      = (m.stage1_sha256, m.gallery_sha256, m.protocol, m.split, m.k, m.precision)
     AND o.first_stage_sha256 IS NOT DISTINCT FROM m.first_stage_sha256
     AND o.text_weight IS NOT DISTINCT FROM m.text_weight
+    AND o.vector_index IS NOT DISTINCT FROM m.vector_index
+    AND o.coverage_asked IS NOT DISTINCT FROM m.coverage_asked
   WHERE o.stage2_sha256 IS NOT NULL AND o.late_fusion IS NULL
 ),
 hits AS (
