@@ -54,7 +54,12 @@ def test_the_page_prints(page: Page) -> None:
     assert page.pdf(format="A4").startswith(b"%PDF-")
     page.emulate_media(media="print")
     expect(page.locator("#queries")).to_be_hidden()
+    sizes = {
+        row.evaluate("cell => getComputedStyle(cell).fontSize")
+        for row in (page.locator(f"#recall tr{of} td").first for of in ("", ".published"))
+    }
     page.emulate_media(media="screen")
+    assert len(sizes) == 1, "others' numbers are not printed larger than the run's"
 
 
 def test_samples_remain_without_scripts(opened: Opening, mixed: MadeReport) -> None:
