@@ -78,7 +78,8 @@ class Shell:
         if name in (".quit", ".exit"):
             self._is_over = True
         elif name == ".help":
-            put(HELP)
+            for line in HELP.splitlines():
+                put(line)
         elif name == ".tables":
             self._answer(tables_sql())
         elif name == ".schema":

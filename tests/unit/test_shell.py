@@ -89,6 +89,14 @@ def test_its_commands_tell_what_is_there(typed: Typed) -> None:
     assert "5" not in out
 
 
+def test_help_has_lines_on_a_terminal(typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a terminal is shown of one line has its line breaks escaped."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    out, _ = typed(".help")
+    assert "\n.quit " in out
+    assert "\\n" not in out
+
+
 def test_ctrl_c_drops_a_statement_or_stops_an_answer_and_ctrl_d_leaves(
     catalog: OpenCatalog, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
