@@ -177,6 +177,7 @@ def test_no_stage_is_told_off_for_an_equal_share_or_for_what_nobody_could_answer
         told = signatures(catalog, run)
         counts = {row["signature"]: row["queries"] for row in told.numbers[0].rows}
         assert counts["low coverage"] == 0, "the reference was unusable: not stage 1's fault"
+        assert told.answer.endswith("target first. 1 cannot be answered: see the problems.")
 
 
 def test_no_smaller_k_is_advised_where_no_target_is_reached(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from storage.answers import OpenCatalog
 from tasks.results.analyses.analysis import Analysis, Column, Figure, Numbers
 from tasks.results.analyses.failure_split import LOST
 from tasks.results.analyses.signs import NEAR, Counts, Found, found, signs_of
-from tasks.results.analyses.wording import counted, of_run, percent
+from tasks.results.analyses.wording import counted, of_run, percent, sentences
 from tasks.stages.target_ranks import NEVER
 
 QUESTION = "Why do queries fail, and what helps?"
@@ -172,10 +172,12 @@ def _answer(counts: Counts, signs: Sequence[Found]) -> str:
     if not failed:
         return f"None fails: the first answer to each of {labelled:,} labelled queries is right."
     told = [f"{sign.name} {percent(sign.share)}" for sign in signs if sign.queries]
-    return (
+    unanswered = failed - counts["lost"] - counts["misplaced"]
+    return sentences(
         f"Of {counted(labelled, 'labelled query', 'labelled queries')}, {failed:,} "
-        f"({percent(failed / labelled)}) have another first answer than their target. By sign, of "
-        f"all: {', '.join(told)}."
+        f"({percent(failed / labelled)}) do not have their target first.",
+        f"By sign, of all: {', '.join(told)}." if told else "",
+        f"{unanswered:,} cannot be answered: see the problems." if unanswered else "",
     )
 
 
@@ -185,4 +187,4 @@ def _advice(signs: Sequence[Found]) -> str:
         for sign in signs
         if sign.share >= WORTH_TELLING
     ]
-    return " ".join(told) or "No sign is borne by one query in a hundred: there is little to gain."
+    return " ".join(told) or "No sign is borne by one query in a hundred."
