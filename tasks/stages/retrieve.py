@@ -87,6 +87,5 @@ class Retrieve(Choosing):
 
     def _effort(self, work: Search, chosen: pa.Table) -> Effort:
         """An index that does not look at every image has no FLOPs that are known."""
-        queries, (images, width) = len(work.asked), work.gallery.vectors.shape
-        flops = 0 if self.index.kind == "ivf" else 2 * width * images * queries
-        return Effort(queries=queries, pairs=chosen.num_rows, flops=flops)
+        flops = 0 if self.index.kind == "ivf" else work.flops
+        return Effort(queries=len(work.asked), pairs=chosen.num_rows, flops=flops)

@@ -18,7 +18,7 @@ from tasks.machine import Machine
 from tasks.shards import part_name
 from tasks.stages.choosing import Choosing
 from tasks.stages.halves import thresholds_of
-from tasks.stages.searching import Search, Vectors, searches, vectors_of
+from tasks.stages.searching import Vectors, searches, vectors_of
 from tasks.stages.stage import ReadyPart, Work
 
 _log = logging.getLogger(__name__)
@@ -82,14 +82,9 @@ class RetrieveWithin(Choosing):
             )
             _tell(search.name, np.bincount(found.queries, minlength=len(search.asked)))
             chosen, targets = search.tables(found, removed)
-            effort = _effort(search, chosen)
+            effort = Effort(queries=len(search.asked), pairs=chosen.num_rows, flops=search.flops)
             yield ReadyPart(view, part_name("candidates", shard), chosen, effort)
             yield ReadyPart(view, part_name("targets", shard), targets)
-
-
-def _effort(search: Search, chosen: pa.Table) -> Effort:
-    queries, (images, width) = len(search.asked), search.gallery.vectors.shape
-    return Effort(queries=queries, pairs=chosen.num_rows, flops=2 * width * images * queries)
 
 
 def _tell(gallery: str, ks: np.ndarray) -> None:

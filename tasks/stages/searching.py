@@ -51,6 +51,12 @@ class Search(Asked):
     gallery: Gallery
     asked: np.ndarray
 
+    @property
+    def flops(self) -> int:
+        """Of comparing every query with every image."""
+        images, width = self.gallery.vectors.shape
+        return 2 * int(width) * int(images) * len(self.asked)
+
     def removed(self, *, removes_reference: bool) -> np.ndarray:
         """Of each query, the row that may not answer it: its reference's, or none."""
         if removes_reference:
