@@ -97,6 +97,9 @@ def resolve_inputs(settings: Settings) -> Inputs:
     if k == "all":
         index.require_all()
     assurance = _assurance(settings)
+    calibrate = None if settings.calibrate is None else find_run(store, settings.calibrate)
+    if calibrate is not None:  # a name may be another run's later
+        given = given.model_copy(update={"calibrate": calibrate.run_id})
     require_available(index)
     if needs_stage2(settings.until):
         require_precision(settings.precision, torch.device(device))
@@ -126,7 +129,7 @@ def resolve_inputs(settings: Settings) -> Inputs:
         late_fusion_scores=settings.late_fusion_scores,
         text_weight=settings.text_weight,
         assurance=assurance,
-        calibrate=None if settings.calibrate is None else find_run(store, settings.calibrate),
+        calibrate=calibrate,
         no_guarantee=settings.no_guarantee,
         command=command_of(given),
     )

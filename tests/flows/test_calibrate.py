@@ -175,6 +175,8 @@ def test_without_guarantee_it_goes_on_and_is_marked_everywhere(
     card = (folder / "run-card.md").read_text(encoding="utf-8")
     assert f"calibrated by run {labelled.run.run_id}, no guarantee)" in card
     assert "--no-guarantee" in document["command"]
+    told = " ".join(document["command"])
+    assert f"--calibrate {labelled.run.run_id}" in told, "its name may be another's later"
 
 
 def other_protocol(labelled: Finished) -> str:
