@@ -13,8 +13,6 @@ import sys
 from collections.abc import Mapping
 from multiprocessing import Pipe
 
-from cir_core.memory import resident_peak
-
 BEGIN = """
 import json, sys
 from importlib import import_module
@@ -31,6 +29,8 @@ _living = set[int]()
 def peak_of_children() -> int:
     """The most resident bytes of each process that works for this one now, summed; 0 where the
     system does not tell."""
+    from cir_core.memory import resident_peak  # imports torch, which not every child needs
+
     return sum(resident_peak(process) or 0 for process in tuple(_living))
 
 

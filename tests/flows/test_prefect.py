@@ -190,7 +190,8 @@ def test_choices_and_words_for_defaults_are_in_the_form() -> None:
     assert form["split"]["enum"] == ["train", "val", "test", "selection"]
     assert form["split"]["default"] == "val"
     assert form["k"]["description"] == (
-        "Candidates per query: a number, or all of its gallery. Default: the dataset's."
+        "Candidates per query: a number, all of its gallery, or auto: as many as it needs, "
+        "calibrated on labelled queries. Default: the dataset's."
     )
     assert form["store"]["default"] == "cir-store"
 
