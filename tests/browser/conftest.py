@@ -20,7 +20,7 @@ Opening = Callable[..., "Page"]
 """Opens a file, perhaps at an address within it (``at``), in a context with these options."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # later tests count the processes that they have started
 def chromium() -> Iterator["Browser"]:
     """Skips the tests where there is none; in continuous integration that fails them."""
     from playwright.sync_api import expect

@@ -256,6 +256,7 @@ def test_a_state_of_a_version_that_kept_no_time_is_gone_on_from(workshop: Worksh
         state["step"],
         0,
         Spent(since=state["step"]),
+        precision="fp32",
     )
 
 

@@ -121,10 +121,10 @@ def test_both_stages_are_trained_over_another_models_tower(
     assert open_stage1(stage1).encoder.differing(open_stage1(base).encoder) == []
     file = tmp_path / "image.toml"
     file.write_text(
-        'preset = "demo"\nmerge_from = 3\n[variant]\nreference = "image"\ntext = false\n'
+        'preset = "demo"\nmerge_from = 1\n[variant]\nreference = "image"\ntext = false\n'
         "[stage2]\nepochs = 1\n"
     )
     trained = open_stage2(workshop.train("stage2", recipe=str(file), base=base, stage1=stage1))
     assert trained.config.variant == Variant(reference="image", text=False)
-    assert trained.config.merge_from == 3
+    assert trained.config.merge_from == 1
     assert trained.vision.config == tower.config

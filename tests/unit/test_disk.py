@@ -14,12 +14,14 @@ def bytes_needed(counts: Counts, widths: Widths) -> int:
 
 def test_each_part_by_hand() -> None:
     """4 bytes a number, 200 a row, 52 + 2 · 64 + 290 a pair; 2 MB of report, 450 a query
-    and 12,000 a picture there."""
+    and 12,000 a picture there; and what `analyse` adds, a query's ranks, and 8 dropped images of 28
+    bytes each."""
     counts = Counts(images=10, queries=3, tokens=40, pairs=30, kept=2, ranked=30)
     widths = Widths(embedding=8, z_t=16, image=5 * 12)
     report = 2_000_000 + 450 * 3 + 12_000 * 10
     vectors, z_t, kept, rows, pairs = 4 * 8 * 13, 4 * 16 * 40, 4 * 60 * 2, 200 * 13, 470 * 30
-    assert bytes_needed(counts, widths) == vectors + z_t + kept + rows + pairs + report
+    probes = (36 + 8 * 28) * 3
+    assert bytes_needed(counts, widths) == vectors + z_t + kept + rows + pairs + report + probes
 
 
 def test_fashion_iqs_validation_at_its_published_size_is_some_hundred_megabytes() -> None:
@@ -41,4 +43,5 @@ def test_the_derived_bytes_of_vectors_and_z_t_are_those_on_the_disk(fiq_run: Fin
     )
     counted = sum(len(value.as_py()) for value in queries["z_t"])
     counted += 4 * embedding * (vectors.num_rows + queries.num_rows)
-    assert needed - 200 * (vectors.num_rows + queries.num_rows) == counted
+    probes = 260 * queries.num_rows
+    assert needed - 200 * (vectors.num_rows + queries.num_rows) - probes == counted
