@@ -11,11 +11,23 @@ from annotated_types import Gt
 from pydantic import BaseModel, ByteSize
 
 from flows.about import Setting, settings_of
-from flows.doors.cli.completion import completion_of
+from flows.doors.cli.completion import completion_of, run_ids
 from flows.doors.cli.texts import text
 from flows.settings import Settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+OneRun = Annotated[
+    str | None,
+    typer.Option(
+        "--run",
+        autocompletion=run_ids,
+        help="A run's name, or the first digits of its id.",
+        show_default="the only run",
+        parser=text,
+    ),
+]
+"""A finished run of the store."""
 
 Command = TypeVar("Command", bound=Callable[..., None])
 

@@ -7,9 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from cir_core.submissions.formats import ExportFormat, Stage
-from flows.doors.cli.completion import run_ids
-from flows.doors.cli.options import Json, flags_of, takes
-from flows.doors.cli.texts import text
+from flows.doors.cli.options import Json, OneRun, flags_of, takes
 from flows.views.streams import put, put_json
 from storage.store import open_store
 
@@ -17,16 +15,7 @@ from storage.store import open_store
 @takes(flags_of("store"))
 def export(
     format_: Annotated[ExportFormat, typer.Option("--format", help="What to write.")],
-    run_id: Annotated[
-        str | None,
-        typer.Option(
-            "--run",
-            autocompletion=run_ids,
-            help="A run's name, or the first digits of its id.",
-            show_default="the only run",
-            parser=text,
-        ),
-    ] = None,
+    run_id: OneRun = None,
     stage: Annotated[Stage, typer.Option(help="Whose order.")] = "stage2",
     out: Annotated[
         Path | None,

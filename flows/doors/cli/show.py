@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.doors.cli.completion import run_ids
-from flows.doors.cli.options import Json, flags_of, takes
+from flows.doors.cli.options import Json, OneRun, flags_of, takes
 from flows.doors.cli.texts import text
 from flows.views.streams import put_json, say
 from storage.store import open_store
@@ -22,16 +21,7 @@ if TYPE_CHECKING:
 @takes(flags_of("store", "data_root"))
 def show(
     query_id: Annotated[str, typer.Argument(help="As the dataset names it.", parser=text)],
-    run_id: Annotated[
-        str | None,
-        typer.Option(
-            "--run",
-            autocompletion=run_ids,
-            help="A run's name, or the first digits of its id.",
-            show_default="the only run",
-            parser=text,
-        ),
-    ] = None,
+    run_id: OneRun = None,
     top: Annotated[int, typer.Option(min=1, help="Candidates of each stage.")] = 10,
     pictures: Annotated[
         bool, typer.Option("--pictures", help="Draw them: a terminal of many colours shows them.")
