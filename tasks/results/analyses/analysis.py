@@ -6,6 +6,14 @@ from typing import Any, Literal
 
 Row = Mapping[str, Any]
 
+SMALL_CATEGORY = 30
+"""Queries or targets below which a category's shares say little: one of them is 3 points."""
+
+
+def small_marked(categories: Sequence[Row]) -> list[Row]:
+    """Rows of categories, which have their ``n``, with ``is_small``."""
+    return [{**row, "is_small": row["n"] < SMALL_CATEGORY} for row in categories]
+
 
 @dataclass(frozen=True)
 class Column:

@@ -5,16 +5,20 @@ from typing import Any
 
 from cir_core.protocols import PROTOCOLS
 from storage.answers import OpenCatalog
-from tasks.results.analyses.analysis import Analysis, Column, Figure, Numbers, Row
+from tasks.results.analyses.analysis import (
+    Analysis,
+    Column,
+    Figure,
+    Numbers,
+    Row,
+    small_marked,
+)
 from tasks.results.analyses.wording import candidates_of
 
 FOUND, ORDERED_WRONG, LOST = "found", "ordered wrong", "lost in stage 1"
 CANNOT = "cannot be answered"
 OUTCOMES = FOUND, ORDERED_WRONG, LOST, CANNOT
 """Of a query at a depth k; the last three as the view ``failures`` has them."""
-
-SMALL = 30
-"""Queries below which a category's shares say little: one of them is 3 points."""
 
 
 def failure_split(catalog: OpenCatalog, run: Mapping[str, Any]) -> Analysis:
@@ -138,5 +142,4 @@ def _table(categories: Sequence[Row], sql: str, has_unanswered: bool) -> Numbers
     for one in outcomes:
         columns.append(Column(_field(one), "first" if one == FOUND else one, "count"))
         columns.append(Column(f"{_field(one)}_share", "%", "percent"))
-    rows = [{**row, "is_small": row["n"] < SMALL} for row in categories]
-    return Numbers("At the first place, by category", columns, rows, sql)
+    return Numbers("At the first place, by category", columns, small_marked(categories), sql)

@@ -4,13 +4,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from storage.answers import OpenCatalog
-from tasks.results.analyses.analysis import Analysis, Column, Figure, Numbers, Row
+from tasks.results.analyses.analysis import (
+    Analysis,
+    Column,
+    Figure,
+    Numbers,
+    Row,
+    small_marked,
+)
 
 STEPS = (1, 2, 5, 10, 20, 50)
 """Places moved, up or down, at which a bar of the histogram begins."""
-
-SMALL = 30
-"""Targets below which a category's shares say little: one of them is 3 points."""
 
 
 def movement(catalog: OpenCatalog, run: Mapping[str, Any]) -> Analysis:
@@ -149,5 +153,5 @@ def _table(categories: Sequence[Row], sql: str) -> Numbers:
         Column("median1", "median rank, stage 1", "number"),
         Column("median2", "stage 2", "number"),
     ]
-    rows = [{**row, "is_small": row["n"] < SMALL} for row in categories]
-    return Numbers("Of targets among the candidates, by category", columns, rows, sql)
+    title = "Of targets among the candidates, by category"
+    return Numbers(title, columns, small_marked(categories), sql)
