@@ -8,10 +8,10 @@ from typing import Any
 
 import jinja2
 
-from cir_core.types import Pool
 from flows.ablation.table import Recall, Table, TableRow
 from tasks.results.markup.latex import as_latex
 from tasks.results.markup.markdown import as_markdown
+from tasks.results.titles import RECALLS, title_of
 
 PAGE = "index.html"
 FILES = (PAGE, "table.md", "table.tex", "table.json")
@@ -32,7 +32,8 @@ READING = (
 def headings(table: Table) -> list[str]:
     """One for each of a row's ``cells``."""
     gain = f"Δ [95 %], n = {table.queries:,}"
-    recalls = [told for measure in table.measures for told in (_title(*measure), gain)]
+    titles = [title_of(RECALLS[pool], k) for pool, k in table.measures]
+    recalls = [told for title in titles for told in (title, gain)]
     model = ["own parameters", "parameters", "peak memory", "training"]
     return ["variant", "K", "precision", *recalls, "pairs/s", "GFLOP/pair", *model]
 
@@ -143,10 +144,6 @@ def _page(table: Table, rows: Sequence[Sequence[str]], title: str) -> str:
         "captions": captions(table),
     }
     return environment.from_string(text).render(content)
-
-
-def _title(pool: Pool, k: int) -> str:
-    return f"R@{k}" if pool == "gallery" else f"R_subset@{k}"
 
 
 def _recall(one: Recall) -> str:

@@ -6,6 +6,7 @@ from textwrap import fill
 from cir_core.datasets.registry import Dataset
 from cir_core.protocols import Protocol
 from flows.views.tables import Console, print_line
+from tasks.results.titles import title_of
 
 INDENT = "  "
 
@@ -34,9 +35,9 @@ def _paragraph(console: Console, title: str, text: str) -> str:
 
 
 def _measures(protocol: Protocol) -> str:
-    measured = [f"R@{_ks(protocol.ks)}", "MRR", "coverage@K"]
-    measured += [f"subset R@{_ks(protocol.subset_ks)}"] if protocol.subset_ks else []
-    measured += [f"mAP@{_ks(protocol.map_ks)}"] if protocol.map_ks else []
+    measured = [title_of("recall", _ks(protocol.ks)), title_of("mrr", 0), "coverage@K"]
+    measured += [title_of("recall_subset", _ks(protocol.subset_ks))] if protocol.subset_ks else []
+    measured += [title_of("map", _ks(protocol.map_ks))] if protocol.map_ks else []
     return ", ".join(measured)
 
 

@@ -6,12 +6,10 @@ from typing import Any
 from cir_core.metrics.recall import AVERAGE, GAIN, MICRO
 from storage.views import Evaluated
 from tasks.results.markup.latex import as_latex
-from tasks.results.titles import title_of
+from tasks.results.titles import STAGES, title_of
 
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
-
-STAGES = {"stage1": "stage 1", "stage2": "stage 2", GAIN: "gain"}
 
 LATEX_FILE = "recall.tex"
 

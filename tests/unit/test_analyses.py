@@ -265,7 +265,7 @@ def test_shares_that_halves_solve(catalog: OpenCatalog) -> None:
         shares(made, f"{name}_rank", 10) for name in ("composed", "image", "text")
     )
     told = halves(catalog, run_of(catalog, "probed"))
-    row = rows_of(told, "Recall@k of stage 1")[-1]
+    row = rows_of(told, "R@k of stage 1")[-1]
     assert (row["k"], row["n"]) == (10, 40)
     assert (row["composed"], row["image"]) == pytest.approx((composed.mean(), image.mean()))
     assert row["either"] == pytest.approx((image | text).mean())
@@ -279,7 +279,7 @@ def test_shares_that_halves_solve(catalog: OpenCatalog) -> None:
 
 def test_a_stage_1_without_texts_alone_has_one_half(catalog: OpenCatalog) -> None:
     told = halves(catalog, run_of(catalog, "no text"))
-    row = rows_of(told, "Recall@k of stage 1")[-1]
+    row = rows_of(told, "R@k of stage 1")[-1]
     assert row["text"] is None
     assert row["gap"] == pytest.approx(row["composed"] - row["image"])
     assert "cannot be asked by text alone" in told.answer
@@ -347,7 +347,7 @@ def test_slices_count_their_queries_alone(catalog: OpenCatalog) -> None:
     negated = [query for query in range(MANY.queries) if query % 3]
     hits = [is_target(MANY, query, MANY.final(query)[0]) for query in negated]
     told = slices(catalog, run_of(catalog, "many"))
-    found = {row["slice"]: row for row in rows_of(told, "Recall@1 ")}
+    found = {row["slice"]: row for row in rows_of(told, "R@1 ")}
     assert found["negation"]["n"] == len(negated)
     assert found["negation"]["last"] == pytest.approx(np.mean(hits))
     assert found["negation"]["n"] + found["no negation"]["n"] == found["all queries"]["n"] == 40

@@ -143,7 +143,7 @@ def test_hostile_names_are_no_markup(document: dict[str, Any]) -> None:
     assert "<script>" not in body
     assert "\n# no" not in body
     tables = [line for line in body.splitlines() if line.startswith("|")]
-    assert {line.count("|") for line in tables if "recall@10" in line} == {5, 7}
+    assert {line.count("|") for line in tables if "R@10" in line} == {5, 7}
 
 
 def test_without_labels_nothing_is_measured(document: dict[str, Any]) -> None:

@@ -142,7 +142,7 @@ def test_the_verdict_says_gain_ceiling_and_where_failures_are(tmp_path: Path) ->
         )
     gain, reach, failures = (text for text, _ in made.sentences)
     assert gain.startswith(
-        f"Re-ranking raises the mean of R@5 and subset R@1: {100 * first['value']:.2f} % before, "
+        f"Re-ranking raises the mean of R@5 and R_subset@1: {100 * first['value']:.2f} % before, "
         f"{100 * second['value']:.2f} % after; {100 * (second['value'] - first['value']):+.2f} "
     )
     assert "excludes zero" in gain

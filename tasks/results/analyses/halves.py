@@ -9,6 +9,7 @@ from cir_core.metrics.significance import Interval, gain_interval, mean_interval
 from storage.answers import OpenCatalog
 from tasks.results.analyses.analysis import Analysis, Column, Figure, Numbers, Row
 from tasks.results.analyses.wording import NOT_ANALYSED, of_run, percent, points, sentences
+from tasks.results.titles import title_of
 
 QUESTION = "Does the query need both halves?"
 
@@ -73,7 +74,7 @@ def _with_gap(row: Row) -> Row:
 
 def _numbers(run: Mapping[str, Any], rows: Sequence[Row]) -> Numbers:
     return Numbers(
-        title=f"Recall@k of stage 1 by the halves of a query, protocol {run['protocol']}, pooled "
+        title=f"R@k of stage 1 by the halves of a query, protocol {run['protocol']}, pooled "
         "over categories",
         columns=[
             Column("k", "k", "count"),
@@ -104,7 +105,7 @@ def _figure(run: Mapping[str, Any], row: Row) -> Figure:
     return Figure(
         kind="bars",
         x="asked with",
-        y=f"Recall@{row['k']}",
+        y=title_of("recall", row["k"]),
         rows=[{"x": name, **_bar(row[field], row["n"])} for name, field in columns.items()],
         sql=f"SELECT unnest({names}) AS x, unnest([{fields}]) AS y\nFROM (\n{_sql(run)}\n)\n"
         f"WHERE k = {row['k']}",

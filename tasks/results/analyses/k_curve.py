@@ -11,6 +11,7 @@ from cir_core.protocols import PROTOCOLS
 from storage.answers import OpenCatalog
 from tasks.results.analyses.analysis import Analysis, Column, Figure, Numbers
 from tasks.results.analyses.wording import of_run, percent
+from tasks.results.titles import title_of
 
 CEILINGS = (0.95, 0.99)
 """Of which it is told how many candidates they take."""
@@ -97,7 +98,7 @@ def _choices(curve: KCurve, ceilings: Sequence[float], budget: int | None) -> li
         f"ceiling of {100 * one:g} %": reaching(curve, one) for one in ceilings
     }
     chosen["as good as any"] = enough(curve)
-    chosen |= {f"best R@{k}": best(curve, k) for k in curve.recall}
+    chosen |= {f"best {title_of('recall', k)}": best(curve, k) for k in curve.recall}
     if budget is not None:
         chosen[f"within {budget:,} pairs"] = affordable(curve, budget)
     chosen["this run"] = len(curve.ks) - 1
@@ -125,8 +126,8 @@ def _answers(curve: KCurve) -> list[str]:
         f"{percent(share)} of this run's."
     ]
     highest = [
-        f"R@{k} {percent(macro(of_k)[best(curve, k)])} at K = {curve.ks[best(curve, k)]} "
-        f"({percent(macro(of_k)[last])} at {curve.ks[last]})"
+        f"{title_of('recall', k)} {percent(macro(of_k)[best(curve, k)])} at K = "
+        f"{curve.ks[best(curve, k)]} ({percent(macro(of_k)[last])} at {curve.ks[last]})"
         for k, of_k in curve.recall.items()
     ]
     return [*told, f"Highest are {', '.join(highest)}."]
@@ -226,7 +227,7 @@ def _numbers(
             *([Column("choice", "chosen for")] if chosen[0][0] else []),
             Column("k_candidates", "K", "count"),
             Column("coverage", "ceiling", "percent"),
-            *(Column(f"recall_{k}", f"R@{k}", "percent") for k in curve.recall),
+            *(Column(f"recall_{k}", title_of("recall", k), "percent") for k in curve.recall),
             Column("pairs", "pairs", "count"),
         ],
         catalog.rows(sql),
@@ -250,7 +251,7 @@ def _figure(catalog: OpenCatalog, run: Mapping[str, Any], curve: KCurve) -> Figu
         y="recall",
         rows=[{name: row[name] for name in ("x", "y", "series")} for row in catalog.rows(sql)],
         sql=sql,
-        described="Recall@k and its ceiling, the share of targets among the candidates, over K.",
+        described="R@k and its ceiling, the share of targets among the candidates, over K.",
         rules=rules,
         is_percent=True,
     )

@@ -6,6 +6,7 @@ from typing import Any
 from storage.answers import OpenCatalog
 from tasks.results.analyses.analysis import Column, Figure, Numbers
 from tasks.results.analyses.wording import of_run, percent
+from tasks.results.titles import STAGES
 
 BINS = 40
 """Over the scores of targets and kept candidates; dropped images beyond are in the first and the
@@ -38,14 +39,9 @@ shares AS (
 """
 
 
-def _told(stage: str) -> str:
-    """Of stage1: stage 1."""
-    return stage.replace("stage", "stage ")
-
-
 def _overlap_sql(run: Mapping[str, Any], stage: str) -> str:
     return (
-        f"{_bins_sql(run, stage)}SELECT '{_told(stage)}' AS stage, n.kind AS negatives,\n"
+        f"{_bins_sql(run, stage)}SELECT '{STAGES[stage]}' AS stage, n.kind AS negatives,\n"
         "       sum(least(t.share, n.share)) AS overlap\n"
         "FROM shares t JOIN shares n USING (bin)\n"
         "WHERE t.kind = 'target' AND n.kind <> 'target' GROUP BY n.kind ORDER BY negatives DESC"
@@ -89,11 +85,11 @@ def histogram(catalog: OpenCatalog, run: Mapping[str, Any], stage: str) -> Figur
     )
     return Figure(
         kind="histogram",
-        x=f"{_told(stage)}'s score",
+        x=f"{STAGES[stage]}'s score",
         y="share of its kind",
         rows=catalog.rows(sql),
         sql=sql,
-        described=f"Histograms of {_told(stage)}'s scores: of targets, of kept candidates (hard "
+        described=f"Histograms of {STAGES[stage]}'s scores: of targets, of kept candidates (hard "
         "negatives), and of dropped images where some are scored.",
         is_percent=True,
     )

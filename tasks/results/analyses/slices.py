@@ -14,6 +14,7 @@ from cir_core.metrics.significance import (
 from storage.answers import OpenCatalog
 from tasks.results.analyses.analysis import Analysis, Column, Figure, Numbers, Row
 from tasks.results.analyses.wording import counted, of_run, percent, points
+from tasks.results.titles import title_of
 
 SMALL = 100
 """Queries, below which a slice is marked: a recall of one half is known to 10 points at best."""
@@ -120,8 +121,8 @@ def _numbers(run: Mapping[str, Any], k: int, rows: Sequence[Row]) -> Numbers:
         Column("interval", "95 %", "interval"),
     ]
     return Numbers(
-        title=f"Recall@{k} by kind of query, protocol {run['protocol']}, pooled over categories "
-        f"(below {SMALL} queries: a small slice)",
+        title=f"{title_of('recall', k)} by kind of query, protocol {run['protocol']}, pooled over "
+        f"categories (below {SMALL} queries: a small slice)",
         columns=[
             Column("slice", "queries"),
             Column("n", "n", "count"),
@@ -137,13 +138,13 @@ def _figure(run: Mapping[str, Any], rows: Sequence[Row]) -> Figure:
     return Figure(
         kind="bars",
         x="queries",
-        y="Recall@1",
+        y="R@1",
         rows=[
             {"x": row["slice"], "y": row["last"], "low": row["low"], "high": row["high"]}
             for row in rows
         ],
         sql=f"SELECT slice AS x, last AS y FROM (\n{_sql(run, KS[0])}\n)",
-        described="Recall@1 of each kind of query in the run's last order, with its 95 % interval.",
+        described="R@1 of each kind of query in the run's last order, with its 95 % interval.",
         is_percent=True,
     )
 
@@ -155,7 +156,7 @@ def _answer(rows: Sequence[Row]) -> str:
         for row in sorted(others, key=lambda row: row["last"])
         if row["differs"] and _is_apart(row["differs"])
     ]
-    begin = f"Recall@1 is {percent(whole['last'])} over {whole['n']:,} queries. "
+    begin = f"R@1 is {percent(whole['last'])} over {whole['n']:,} queries. "
     if not told:
         return begin + "No kind of query differs from all others beyond its interval."
     return (
@@ -197,7 +198,7 @@ def _advice(rows: Sequence[Row]) -> str:
         told.append("Ambiguous queries have right answers that are not labelled: label them.")
     lost = [row["slice"] for row in rows if row["interval"] is not None and row["interval"][1] < 0]
     if lost:
-        told.append(f"Re-ranking lowers recall@1 of: {'; '.join(lost)}. Look at these queries.")
+        told.append(f"Re-ranking lowers R@1 of: {'; '.join(lost)}. Look at these queries.")
     small = sum(row["is_small"] for row in rows)
     if small:
         told.append(

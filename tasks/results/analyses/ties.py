@@ -6,10 +6,9 @@ from typing import Any
 from storage.answers import OpenCatalog
 from tasks.results.analyses.analysis import Analysis, Column, Numbers, Row
 from tasks.results.analyses.wording import counted, of_run, percent, sentences
+from tasks.results.titles import STAGES
 
 QUESTION = "Do scores tie, and does a number hang on it?"
-
-STAGES = {"stage1": "stage 1", "stage2": "stage 2"}
 
 BF16_BITS = 7
 """Of a bf16 number, behind its first one."""

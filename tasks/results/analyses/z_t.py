@@ -208,12 +208,12 @@ def _compared(row: Row) -> Row:
 def _variants_numbers(run: Mapping[str, Any], rows: Sequence[Row]) -> Numbers:
     return Numbers(
         title=f"Stage 2 by what it reads of the reference: runs that differ in stage 2 alone, "
-        f"Recall@1, protocol {run['protocol']}, and the difference to this run",
+        f"R@1, protocol {run['protocol']}, and the difference to this run",
         columns=[
             Column("run", "run"),
             Column("reads", "stage 2 reads"),
             Column("n", "queries", "count"),
-            Column("recall", "Recall@1", "percent"),
+            Column("recall", "R@1", "percent"),
             Column("gain", "to this run", "gain"),
             Column("interval", "95 %", "interval"),
         ],
@@ -228,7 +228,7 @@ def _told_of_variants(rows: Sequence[Row]) -> str:
     with_z_t = max((row for row in rows if row["reads_z_t"]), key=lambda row: row["recall"])
     without = max((row for row in rows if not row["reads_z_t"]), key=lambda row: row["recall"])
     return (
-        f"Of {len(rows)} runs that differ in stage 2 alone, the best that reads z_t has Recall@1 "
+        f"Of {len(rows)} runs that differ in stage 2 alone, the best that reads z_t has R@1 "
         f"{percent(with_z_t['recall'])} ({with_z_t['run']}), the best that does not "
         f"{percent(without['recall'])} ({without['run']})."
     )

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,11 +14,11 @@ from cir_core.metrics.overlap import Lists
 from cir_core.metrics.placing import average_precision
 from cir_core.metrics.recall import CIRR_AVERAGE_K, TargetRanks
 from cir_core.protocols import Protocol
+from cir_core.submissions.formats import Stage
 from cir_core.types import Pool
 from storage.views import Evaluated
+from tasks.results.titles import title_of
 from tasks.stages.target_ranks import all_target_ranks, asked_of, last_order, ranks_by_pool
-
-Stage = Literal["stage1", "stage2"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,11 @@ class Measure:
 
     metric: str
     k: int
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return title_of(self.metric, self.k)
 
 
 def measures_of(protocols: Sequence[Protocol]) -> list[Measure]:

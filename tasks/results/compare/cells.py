@@ -8,17 +8,15 @@ from cir_core.metrics.bootstrap import FEW
 from cir_core.metrics.effects import Outcome
 from cir_core.metrics.multiplicity import LEVEL
 from tasks.results.analyses.wording import counted
-from tasks.results.compare.answers import Answers, Measure
+from tasks.results.compare.answers import Answers
 from tasks.results.compare.comparable import Differing
 from tasks.results.compare.comparison import Comparison, Difference, PairOfRuns
+from tasks.results.titles import STAGES
 
 NONE, INFINITE = "\N{EN DASH}", "\N{INFINITY}"
 BEST, TIED = "*", "="
 SMALLEST = 1e-4
 """Of a p-value that is told in digits."""
-
-_NAMES = {"recall": "R", "recall_subset": "R_subset", "map": "mAP"}
-_ALONE = {"mrr": "MRR", "cirr_average": "average"}
 
 
 @dataclass(frozen=True)
@@ -39,12 +37,6 @@ class Told:
     warnings: Sequence[str]
     tables: Sequence[TextTable]
     notes: Sequence[str]
-
-
-def title_of(measure: Measure) -> str:
-    """As tables head it."""
-    name = _NAMES.get(measure.metric)
-    return f"{name}@{measure.k}" if name else _ALONE[measure.metric]
 
 
 def called(answers: Answers) -> str:
@@ -112,14 +104,14 @@ def _values(comparison: Comparison) -> TextTable:
     for place, each in enumerate(comparison.answers):
         run, ingested = each.run, each.run.ingested
         labels = ingested.read("queries", ["targets"])["targets"]
-        head = [run.run_id, run.label.name or "", f"stage {each.stage[-1]}"]
+        head = [run.run_id, run.label.name or "", STAGES[each.stage]]
         head += [str(run.setting("k")), f"{len(labels) - labels.null_count:,}"]
         cells = []
         for one in comparison.standings:
             sign = BEST if place == one.best else TIED if place in one.tied else " "
             cells.append(f"{100 * one.values[place].value:.2f} {sign}")
         rows.append([*head, *cells])
-    measures = [title_of(one.measure) for one in comparison.standings]
+    measures = [one.measure.title for one in comparison.standings]
     title = "Runs" + f": in %, {BEST} the best, {TIED} tied with it" * bool(measures)
     return TextTable(title, headings + measures, rows, 3)
 
@@ -128,7 +120,7 @@ def _differences(comparison: Comparison, pairs: Sequence[PairOfRuns]) -> TextTab
     headings = ["run", "against", "measure", "difference [95 %]", "p", "p (Holm)"]
     headings += ["wins", "losses", "ties", "wins/loss", "d_z"]
     rows = [
-        [*_of(comparison, pair), title_of(one.measure), *_difference(one)]
+        [*_of(comparison, pair), one.measure.title, *_difference(one)]
         for pair in pairs
         for one in pair.differences
     ]

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from cir_core.errors import UsageError
+from cir_core.submissions.formats import Stage
 from storage.atomic import commit_text
 from storage.manifests import digest
 from storage.runs import find_run, read_as_ours, tagged_so
 from storage.store import Store
 from storage.views import Evaluated
 from tasks.results.compare import rendering
-from tasks.results.compare.answers import Stage, answers_of, last_stage, measures_of
+from tasks.results.compare.answers import answers_of, last_stage, measures_of
 from tasks.results.compare.cells import Told, told
 from tasks.results.compare.comparable import (
     differently_worded,

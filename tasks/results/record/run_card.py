@@ -10,11 +10,10 @@ from tasks.results.analyses.wording import adaptive_words, candidates_of
 from tasks.results.markup.markdown import as_markdown
 from tasks.results.markup.visible import visible
 from tasks.results.record.numbers import averaged
+from tasks.results.titles import STAGES, title_of
 
 Row = Mapping[str, Any]
 Document = Mapping[str, Any]
-
-STAGES = ("stage1", "stage2", "gain")
 
 HUB_METRICS = ("recall", "map", "recall_subset", "cirr_average")
 
@@ -99,7 +98,7 @@ def _results(document: Document) -> Iterator[str]:
     found: dict[tuple[str, ...], dict[str, Row]] = {}
     for row in sorted(rows, key=lambda row: _place(document, row)):
         found.setdefault((row["category"], _measure(row), str(row["n"])), {})[row["stage"]] = row
-    heads = ["category", "measure", "queries", *(_stage_title(stage) for stage in stages)]
+    heads = ["category", "measure", "queries", *(STAGES[stage] for stage in stages)]
     cells = (
         [*key, *(_interval(of_stage.get(stage)) for stage in stages)]
         for key, of_stage in found.items()
@@ -164,8 +163,8 @@ def _costs(document: Document) -> Iterator[str]:
     for row in averaged(document["gain_per_petaflop"]):
         if row["metric"] in HUB_METRICS:
             yield (
-                f"- {_measure(row)}: {row['points']:+,.2f} points for 10^15 operations of stage 2 "
-                f"({row['points_low']:+,.2f} to {row['points_high']:+,.2f})"
+                f"- {as_markdown(_measure(row))}: {row['points']:+,.2f} points for 10^15 "
+                f"operations of stage 2 ({row['points_low']:+,.2f} to {row['points_high']:+,.2f})"
             )
     yield ""
 
@@ -232,13 +231,8 @@ def _last_stage(document: Document) -> str:
     return "stage2" if document["run"]["stage2_sha256"] else "stage1"
 
 
-def _stage_title(stage: str) -> str:
-    return {"stage1": "stage 1", "stage2": "stage 2"}.get(stage, stage)
-
-
 def _measure(row: Row) -> str:
-    name = _words(row["metric"])
-    return f"{name}@{row['k']}" if row["k"] else name
+    return title_of(row["metric"], row["k"])
 
 
 def _method(row: Row) -> str:

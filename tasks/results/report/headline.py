@@ -10,8 +10,7 @@ import numpy as np
 from cir_core.metrics.recall import AVERAGE, CIRR_AVERAGE_K
 from cir_core.metrics.significance import Interval, gain_interval
 from tasks.results.report.source import Source
-
-NAMES = {"recall": "R@{k}", "map": "mAP@{k}", "cirr_average": "the mean of R@5 and subset R@1"}
+from tasks.results.titles import CIRR_AVERAGE, title_of
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def headline(source: Source) -> Headline | None:
     ceiling_sql = _ceiling_sql(source, metric, k)
     ceiling = source.rows(ceiling_sql)[0]["ceiling"] if ceiling_sql else None
     return Headline(
-        name=NAMES[metric].format(k=k),
+        name=f"the {CIRR_AVERAGE}" if metric == "cirr_average" else title_of(metric, k),
         depth=k or CIRR_AVERAGE_K,
         stage1=stages["stage1"],
         stage2=stages.get("stage2"),

@@ -4,14 +4,12 @@ from typing import Any
 
 from cir_core.metrics.recall import AVERAGE, MICRO
 from tasks.results.report.source import Source
-
-POOLS = {"gallery": "recall", "subset": "recall_subset"}
-"""Each with its metric."""
+from tasks.results.titles import CIRR_AVERAGE, RECALLS
 
 
 def recalls(source: Source) -> list[dict[str, Any]]:
     """A table per pool that was ranked, with the SQL that gives its numbers."""
-    tables = [_recall_table(source, pool, metric) for pool, metric in POOLS.items()]
+    tables = [_recall_table(source, pool, metric) for pool, metric in RECALLS.items()]
     return [table for table in tables if table["recall"]]
 
 
@@ -33,6 +31,7 @@ def _recall_table(source: Source, pool: str, metric: str) -> dict[str, Any]:
     published = {name: _published(source, name, metric) for name in names}
     return {
         "pool": pool,
+        "metric": metric,
         "ks": sorted({k for _, k in recall}),
         "categories": names,
         "recall": recall,
@@ -85,4 +84,4 @@ def cirr_average(source: Source) -> dict[str, Any] | None:
         for (_, metric, _), value in one.values.items()
         if metric == "cirr_average"
     ]
-    return {"rows": rows, "published": published, "sql": sql}
+    return {"title": CIRR_AVERAGE, "rows": rows, "published": published, "sql": sql}

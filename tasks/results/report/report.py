@@ -28,6 +28,7 @@ from tasks.results.report.searched import galleries, problems
 from tasks.results.report.settings import settings
 from tasks.results.report.source import Source
 from tasks.results.report.verdict import verdict
+from tasks.results.titles import STAGES, title_of
 from tasks.stages.output import Output, content_of, folder_of
 
 VERSION = 10
@@ -118,6 +119,8 @@ def _page(source: Source) -> str:
         "chart_data": chart_data,
         "figure_numbers": figure_numbers,
         "told": told,
+        "stages": STAGES,
+        "title_of": title_of,
     }
     made = {name: section(source) for name, section in SECTIONS.items()}
     title = (
