@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 STORAGE_VERSION = "v1.0.0"
-"""Of the database file: old enough that every DuckDB 1.x and 2.x client opens it."""
+"""Of the database file. Tried (1.1.0, 1.1.3, 1.2.0, 1.3.0, 1.4.0, 2.0.0): clients from 1.1 on read
+every table and view; 1.0.0 opens the file, and cannot read all of them."""
 
 CATALOG_FILE = "cir.duckdb"
 VERSION_DIGITS = 16
