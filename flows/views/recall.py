@@ -11,11 +11,6 @@ from flows.views.tables import Column, Console, print_line, print_table
 from tasks.results.markup.markdown import as_markdown
 from tasks.results.titles import title_of
 
-HEADER = ["stage", "state", "images", "queries", "pairs", "FLOP", "disk", "time"]
-MILLIONS = 10_000_000
-"""From here on a count is told in millions: eight digits are no longer read at a glance, and would
-make a plan wider than a terminal."""
-
 HEADER = ["category", "metric", "stage 1", "stage 2", "gain [95 %]"]
 
 
