@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cir_core.conformal import Assurance, fold_of
+from cir_core.planning.effort import Effort
 from cir_core.protocols import Protocol
 from cir_core.search.exact import ExactIndex
 from storage import schemas
@@ -21,10 +22,12 @@ from tasks.stages.target_ranks import counted
 
 @dataclass(frozen=True)
 class Calibrated:
-    """The queries of one gallery, as ``schemas.CALIBRATION``, and what they assure, in words."""
+    """The queries of one gallery, as ``schemas.CALIBRATION``, what they assure, in words, and what
+    it took to find."""
 
     calibration: pa.Table
     guarantee: str
+    effort: Effort
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,9 @@ class Calibrating:
         for name, search in zip(names, every, strict=True):
             guarantee = self.guarantee(name)
             mine = asked_of(self.ingested, queries, search.name)
-            yield Calibrated(_calibration(mine, search, protocol), guarantee)
+            calibration = _calibration(mine, search, protocol)
+            effort = Effort(queries=calibration.num_rows, flops=search.flops)
+            yield Calibrated(calibration, guarantee, effort)
 
 
 def calibrating_itself(

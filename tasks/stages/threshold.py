@@ -107,8 +107,7 @@ class Threshold(Stage[Thresholds]):
                 _row(name, fold, gaps[mine], self.assurance) | {"guarantee": one.guarantee}
                 for fold, mine in _groups(asking, folds)
             ]
-            effort = Effort(queries=one.calibration.num_rows)
-            yield ReadyPart(view, part_name("calibration", shard), one.calibration, effort)
+            yield ReadyPart(view, part_name("calibration", shard), one.calibration, one.effort)
             table = pa.Table.from_pylist(rows, schemas.THRESHOLDS)
             yield ReadyPart(view, part_name("thresholds", shard), table)
 

@@ -130,6 +130,8 @@ def test_each_number_knows_that_k_is_a_querys_own(adaptive: Finished) -> None:
     assert rows(run, "SELECT k, coverage_asked FROM runs WHERE MINE") == [(max(ks), 0.5)]
     made = [view.stage for view in lineage(run.evaluated)]
     assert made == [stage for stage in STAGES if stage in made], "what the page's costs begin with"
+    worked = "SELECT DISTINCT gflop FROM costs WHERE MINE AND stage IN ('threshold', 'retrieve')"
+    assert len(rows(run, worked)) == 1, "either compares every query with every image"
     covered = "SELECT avg(is_candidate::INT) FROM rank_movement WHERE MINE AND category = 'dress'"
     value = "SELECT k, value FROM metrics WHERE MINE AND metric = 'coverage' AND category = 'dress'"
     assert rows(run, value) == [(0, pytest.approx(rows(run, covered)[0][0]))]
