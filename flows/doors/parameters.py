@@ -19,7 +19,7 @@ def parameters_of(
     declared = [one for one in settings_of(settings) if one.name not in without]
 
     def with_parameters(work: Callable[..., Result]) -> Callable[..., Result]:
-        work.__signature__ = Signature([_parameter(one) for one in declared])  # type: ignore[attr-defined]
+        work.__signature__ = Signature([_parameter(one) for one in declared])  # type: ignore[attr-defined]  # read by inspect
         lines = [f"    {one.name}: {_description(one)}" for one in declared]
         work.__doc__ = "\n".join([getdoc(work) or "", "", "Args:", *lines])
         return work

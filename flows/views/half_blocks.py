@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Mapping
 
+import numpy as np
 from PIL import Image
 from rich.text import Text
 
@@ -41,14 +42,15 @@ def _lines(content: str) -> list[Text]:
 def half_blocks(picture: Image.Image, width: int) -> list[Text]:
     """A picture as lines of ``width`` characters, with its proportions: two pixels a character."""
     height = max(1, round(picture.height * width / picture.width))
-    small = picture.resize((width, height + height % 2), Image.Resampling.BOX)
-    pixels = small.load()
-    assert pixels is not None
+    pixels = np.asarray(picture.resize((width, height + height % 2), Image.Resampling.BOX))
     lines = []
-    for row in range(0, small.height, 2):
+    for row in zip(pixels[::2], pixels[1::2], strict=True):
         line = Text()
-        for column in range(width):
-            upper, lower = ("rgb({},{},{})".format(*pixels[column, row + one]) for one in (0, 1))  # type: ignore[misc]
-            line.append("▀", f"{upper} on {lower}")
+        for upper, lower in zip(*row, strict=True):
+            line.append("▀", f"{_rgb(upper)} on {_rgb(lower)}")
         lines.append(line)
     return lines
+
+
+def _rgb(colour: np.ndarray) -> str:
+    return f"rgb({','.join(map(str, colour))})"

@@ -196,7 +196,7 @@ def _told_by_rows(raw: bytes, path: Path) -> CandidateRows:
         place, values = int(row.place.split()[-1]), _values(row)
         fault = row.fault or "; ".join(_faults(values))
         if fault:
-            faults.add(np.array([place]), lambda _, fault=fault: fault)  # type: ignore[misc]
+            faults.add(np.array([place]), lambda _, fault=fault: fault)  # type: ignore[misc]  # a default has no type
         else:
             sound.append((place, *(given[0] for given in values.values())))
     places, queries, images, scores = ([one[at] for one in sound] for at in range(4))
@@ -254,7 +254,7 @@ def _checked(table: pa.Table, places: np.ndarray, faults: RowFaults, path: Path)
     """Rows that have a value in every column. Raises AnnotationError for columns of other types."""
     missing = {name: pc.is_null(table[name]).to_numpy() for name in COLUMNS}
     for name, of_column in missing.items():
-        faults.add(places[of_column], lambda _, name=name: f"{name} is missing")  # type: ignore[misc]
+        faults.add(places[of_column], lambda _, name=name: f"{name} is missing")  # type: ignore[misc]  # a default has no type
     there = ~np.logical_or.reduce([*missing.values()])
     table = table.filter(pa.array(there))
     queries, images = as_texts(table["query"]), as_texts(table["image"])

@@ -57,7 +57,7 @@ def _read(path: Path, aliases: Aliases) -> VectorRows:
     faults, places = RowFaults("row"), 1 + np.arange(table.num_rows)
     missing = {name: pc.is_null(table[name]).to_numpy() for name in aliases}
     for name, of_column in missing.items():
-        faults.add(places[of_column], lambda _, name=name: f"{aliases[name][0]} is missing")  # type: ignore[misc]
+        faults.add(places[of_column], lambda _, name=name: f"{aliases[name][0]} is missing")  # type: ignore[misc]  # a default has no type
     there = ~(missing["id"] | missing["vector"])
     table, places = table.filter(pa.array(there)), places[there]
     ids, kind = as_texts(table["id"]), table.schema.field("vector").type

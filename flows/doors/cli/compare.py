@@ -82,7 +82,6 @@ def compare(
     from tasks.results.compare.compare import compare as compare_task
     from tasks.results.compare.comparison import Asked
 
-    given = {"rounds": rounds, "persistence": persistence}
     store = open_store(resolve(flags, os.environ).settings.store)
     made = compare_task(
         store,
@@ -90,7 +89,7 @@ def compare(
         tags=tags or (),
         stage=stage,
         anyway=anyway,
-        asked=Asked(**{name: value for name, value in given.items() if value is not None}),  # type: ignore[arg-type]
+        asked=Asked(rounds or Asked.rounds, persistence or Asked.persistence),
         root_of=lambda dataset: _root_of(dataset, flags, store),
         folder=None if out is None else in_home(out),
     )

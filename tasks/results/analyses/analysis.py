@@ -6,6 +6,9 @@ from typing import Any, Literal
 
 Row = Mapping[str, Any]
 
+Form = Literal["text", "percent", "gain", "interval", "count", "number"]
+"""How a table tells a value; see ``Column``."""
+
 SMALL_CATEGORY = 30
 """Queries or targets below which a category's shares say little: one of them is 3 points."""
 
@@ -25,7 +28,7 @@ class Column:
 
     field: str
     heading: str
-    form: Literal["text", "percent", "gain", "interval", "count", "number"] = "text"
+    form: Form = "text"
 
 
 @dataclass(frozen=True)

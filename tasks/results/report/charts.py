@@ -5,7 +5,7 @@ from decimal import Decimal
 from math import isfinite
 from typing import Any
 
-from tasks.results.analyses.analysis import Column, Figure, Numbers
+from tasks.results.analyses.analysis import Column, Figure, Form, Numbers
 
 FIELDS = "x", "x2", "y", "low", "high", "series", "n"
 """Of a figure's rows that are drawn."""
@@ -32,13 +32,19 @@ def chart_data(figure: Figure) -> dict[str, Any]:
 
 def figure_numbers(figure: Figure) -> Numbers:
     """The first of a figure's rows as a table."""
-    number = "percent" if figure.is_percent else "number"
-    forms = {"y": number, "low": number, "high": number, "series": "text", "n": "count"}
+    number: Form = "percent" if figure.is_percent else "number"
+    forms: dict[str, Form] = {
+        "y": number,
+        "low": number,
+        "high": number,
+        "series": "text",
+        "n": "count",
+    }
     if figure.kind == "bars":
         forms["x"] = "text"
     headings = {"x": figure.x, "x2": "to", "y": figure.y, "series": "of"}
     columns = [
-        Column(name, headings.get(name, name), forms.get(name, "number"))  # type: ignore[arg-type]
+        Column(name, headings.get(name, name), forms.get(name, "number"))
         for name in fields_of(figure)
     ]
     return Numbers("", columns, figure.rows[:ROWS_SHOWN], figure.sql)
