@@ -6,9 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.doors.cli.completion import run_ids
-from flows.doors.cli.options import Json, flags_of, takes
-from flows.doors.cli.texts import text
+from flows.doors.cli.options import Json, RunHere, flags_of, takes
 from flows.views.streams import put_json
 from storage.store import open_store
 
@@ -18,15 +16,7 @@ def check_run(
     expected: Annotated[
         Path, typer.Option(help="What it should measure: another run's expected.toml, or a copy.")
     ],
-    run: Annotated[
-        str | None,
-        typer.Argument(
-            help="A run's name, or the first digits of its id.",
-            show_default="the only run",
-            autocompletion=run_ids,
-            parser=text,
-        ),
-    ] = None,
+    run: RunHere = None,
     as_json: Json = False,
     **flags: Any,
 ) -> None:

@@ -5,25 +5,14 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.doors.cli.completion import run_ids
-from flows.doors.cli.options import Json, flags_of, takes
-from flows.doors.cli.texts import text
+from flows.doors.cli.options import Json, RunHere, flags_of, takes
 from flows.views.streams import put_json
 from storage.store import open_store
 
 
 @takes(flags_of("store"))
 def choose_k(
-    run_id: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[RUN]",
-            autocompletion=run_ids,
-            help="A run's name, or the first digits of its id.",
-            show_default="the only run",
-            parser=text,
-        ),
-    ] = None,
+    run: RunHere = None,
     ceilings: Annotated[
         list[float] | None,
         typer.Option(
@@ -56,10 +45,10 @@ def choose_k(
     from tasks.results.analyses.k_curve import CEILINGS, chosen_ks
 
     store = open_store(resolve(flags, os.environ).settings.store)
-    found = find_run(store, run_id)
+    found = find_run(store, run)
     with reading(store.local(CATALOG_FILE)) as catalog:
-        run = catalog.run(found.run_id)
-        analysis = chosen_ks(catalog, run, ceilings=ceilings or CEILINGS, budget=budget)
+        row = catalog.run(found.run_id)
+        analysis = chosen_ks(catalog, row, ceilings=ceilings or CEILINGS, budget=budget)
     if as_json:
         put_json({"run_id": found.run_id, **asdict(analysis)})
     else:

@@ -6,19 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.doors.cli.completion import run_ids
-from flows.doors.cli.options import Json, flags_of, takes
+from flows.doors.cli.options import Json, NamedRun, flags_of, takes
 from flows.doors.cli.texts import text
 from flows.views.streams import put_json, say
 from storage.labels import Label, as_name, as_word
 from storage.store import Store, open_store
 
-Run = Annotated[
-    str,
-    typer.Argument(
-        help="A run's name, or the first digits of its id.", autocompletion=run_ids, parser=text
-    ),
-]
 Tags = Annotated[list[str], typer.Argument(help="One or several words.", parser=text)]
 
 
@@ -54,7 +47,7 @@ def runs_ls(
 
 @takes(flags_of("store"))
 def runs_name(
-    run: Run,
+    run: NamedRun,
     new: Annotated[str, typer.Argument(help="No other run's name.", parser=text)],
     as_json: Json = False,
     **flags: Any,
@@ -68,20 +61,20 @@ def runs_name(
 
 
 @takes(flags_of("store"))
-def runs_unname(run: Run, as_json: Json = False, **flags: Any) -> None:
+def runs_unname(run: NamedRun, as_json: Json = False, **flags: Any) -> None:
     """Take a run's name away."""
     _relabel(flags, run, lambda label: label.renamed(None), as_json=as_json)
 
 
 @takes(flags_of("store"))
-def runs_tag(run: Run, tags: Tags, as_json: Json = False, **flags: Any) -> None:
+def runs_tag(run: NamedRun, tags: Tags, as_json: Json = False, **flags: Any) -> None:
     """Give a run tags, beside those that it has."""
     words = [_checked(tag, as_word) for tag in tags]
     _relabel(flags, run, lambda label: label.tagged(words), as_json=as_json)
 
 
 @takes(flags_of("store"))
-def runs_untag(run: Run, tags: Tags, as_json: Json = False, **flags: Any) -> None:
+def runs_untag(run: NamedRun, tags: Tags, as_json: Json = False, **flags: Any) -> None:
     """Take tags away from a run."""
     words = [_checked(tag, as_word) for tag in tags]
     _relabel(flags, run, lambda label: label.untagged(words), as_json=as_json)

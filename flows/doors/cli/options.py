@@ -17,17 +17,20 @@ from flows.settings import Settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
-OneRun = Annotated[
-    str | None,
-    typer.Option(
-        "--run",
-        autocompletion=run_ids,
-        help="A run's name, or the first digits of its id.",
-        show_default="the only run",
-        parser=text,
-    ),
-]
-"""A finished run of the store."""
+_RUN: dict[str, Any] = {
+    "help": "A run's name, or the first digits of its id.",
+    "autocompletion": run_ids,
+    "parser": text,
+}
+"""How a finished run of the store is called."""
+
+OneRun = Annotated[str | None, typer.Option("--run", show_default="the only run", **_RUN)]
+
+RunHere = Annotated[str | None, typer.Argument(show_default="the only run", **_RUN)]
+"""The same without a word before it."""
+
+NamedRun = Annotated[str, typer.Argument(**_RUN)]
+"""A run that must be said."""
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -40,7 +43,7 @@ def takes(*options: list[Parameter]) -> Callable[[Command], Command]:
         parameters = [one for one in own if one.kind is not Parameter.VAR_KEYWORD]
         parameters = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in parameters]
         parameters += [one for group in options for one in group]
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by inspect
         command.__annotations__ = {one.name: one.annotation for one in parameters}
         return command
 
@@ -96,7 +99,7 @@ def _typed(annotation: Any) -> Any:
         types = [_typed(one) for one in get_args(annotation) if one is not type(None)]
         return types[0] if len(types) == 1 else str  # a number or a word: told apart later
     if get_origin(annotation) is tuple:
-        return list[_typed(get_args(annotation)[0])]  # type: ignore[misc]
+        return list[_typed(get_args(annotation)[0])]  # type: ignore[misc]  # made at run time
     return str if annotation is ByteSize else annotation
 
 

@@ -5,25 +5,13 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.doors.cli.completion import run_ids
-from flows.doors.cli.options import Json, flags_of, takes
-from flows.doors.cli.texts import text
+from flows.doors.cli.options import Json, RunHere, flags_of, takes
 from flows.views.streams import put, put_json
-
-Run = Annotated[
-    str | None,
-    typer.Argument(
-        help="A run's name, or the first digits of its id.",
-        autocompletion=run_ids,
-        show_default="the only run",
-        parser=text,
-    ),
-]
 
 
 @takes(flags_of("store", "data_root"))
 def report(
-    run: Run = None,
+    run: RunHere = None,
     pictures: Annotated[
         int | None,
         typer.Option(min=0, help="Larger pictures beside the page, at most.", show_default="20000"),
