@@ -70,11 +70,13 @@ class OpenCatalog:
             )
         return found[0]
 
-    def statements(self, text: str) -> list[str]:
-        """The statements that a text holds, in their order. Raises PreflightError when one cannot
-        be understood."""
-        with self._failing(text):
-            return [one.query for one in self.connection.extract_statements(text)]
+    def statements(self, text: str) -> Iterator[str]:
+        """The statements that a text holds, one after the other. Raises PreflightError at one that
+        cannot be understood, after those before it."""
+        for part in _parts(text):
+            with self._failing(part):
+                found = [one.query for one in self.connection.extract_statements(part)]
+            yield from found
 
     def save(self, sql: str, file: Path, limit: int | None = None) -> None:
         """A statement's rows as Parquet, whole or not at all: numbers, dates, times and blobs as
@@ -229,6 +231,18 @@ def told_apart(names: Sequence[str]) -> list[str]:
             free = f"{name}_{number}"
         apart.append(free)
     return apart
+
+
+def _parts(text: str) -> Iterator[str]:
+    """Of a text, each as far as a semicolon that is part of no text, name or comment."""
+    import duckdb
+
+    content, begin = text.encode(), 0  # DuckDB counts bytes
+    for start, kind in duckdb.tokenize(text):
+        if kind != duckdb.token_type.comment and content[start:][:1] == b";":
+            yield content[begin : start + 1].decode().strip()
+            begin = start + 1
+    yield content[begin:].decode().strip()
 
 
 def _open_ended(statement: str) -> str:

@@ -59,8 +59,8 @@ class Source:
 
 
 _WHERE = (
-    "read from the store's Parquet: `cir-pipeline sql` finds it; another client opens the catalog "
-    "in the store's folder, or says SET file_search_path = 'STORE'"
+    "Read from the store's Parquet: `cir-pipeline sql` finds it; another client opens the catalog "
+    "in the store's folder, or says SET file_search_path = 'STORE'."
 )
 
 EMBEDDING_VIEWS = (
@@ -68,13 +68,13 @@ EMBEDDING_VIEWS = (
         "image_embeddings",
         "image_id",
         {"embeddings": "gallery", "encode": "embeddings"},
-        f"Embeddings of the images that stage 1's scores were made of, {_WHERE}.",
+        f"Embeddings of the images that stage 1's scores were made of. {_WHERE}",
     ),
     EmbeddingView(
         "query_embeddings",
         "query_id",
         {"embeddings": "queries", "fuse": "queries"},
-        f"Embeddings of the queries that stage 1's scores were made of, {_WHERE}.",
+        f"Embeddings of the queries that stage 1's scores were made of. {_WHERE}",
     ),
 )
 

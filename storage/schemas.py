@@ -90,8 +90,8 @@ COVERAGE_ASKED = column(
 )
 
 CALIBRATION = table(
-    "Labelled queries that the thresholds of an adaptive K are calibrated with: the run's own, or "
-    "those of the run that runs.k_calibrated_by names.",
+    "Labelled queries that the thresholds of an adaptive K are calibrated with. They are the run's "
+    "own, or those of the run that runs.k_calibrated_by names.",
     QUERY_ID,
     column("fold", INTEGER, "0 or 1: the half of its gallery's labelled queries"),
     column(
@@ -162,7 +162,7 @@ GALLERIES = table(
 )
 
 COSTS = table(
-    "What the making of each artifact that a run is made of took, as its sittings recorded it, "
+    "What the making of each artifact that a run is made of took. Its sittings recorded it, "
     "whichever run it was made for. Where a sitting was not recorded, or in part, numbers are too "
     "small (recorded < 1); of artifacts without any record they are NULL.",
     column("stage", TEXT, "encode and fuse share one pass, and are told their shares of its time"),
@@ -240,7 +240,7 @@ PROBES = table(
 )
 
 DROPPED_PAIRS = table(
-    "Scores of a random sample of images that stage 1 dropped (cir-pipeline analyse); stage 1 has "
+    "Scores of a random sample of images that stage 1 dropped (cir-pipeline analyse). Stage 1 has "
     "none where a file chose the candidates.",
     *(QUERY_ID, IMAGE_ID, STAGE1_SCORE.with_nullable(True), STAGE2_SCORE),
 )

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 from cir_core.errors import CirError, UsageError
 from flows.views.answers import print_answer
+from flows.views.schema import print_columns, print_tables
 from flows.views.streams import put, say
 from storage.answers import OpenCatalog, is_ended
-from storage.descriptions import columns_sql, tables_sql
 
 HELP = """\
 A statement ends with a semicolon, and may have several lines.
@@ -81,9 +81,10 @@ class Shell:
             for line in HELP.splitlines():
                 put(line)
         elif name == ".tables":
-            self._answer(tables_sql())
+            print_tables(self._catalog, self._form, self._limit)
         elif name == ".schema":
-            self._answer(columns_sql(self._catalog, rest.strip().rstrip(";") or None))
+            named = rest.strip().rstrip(";") or None
+            print_columns(self._catalog, named, self._form, self._limit)
         else:
             raise UsageError("there is no such command", item=text, remedy=".help lists them")
 

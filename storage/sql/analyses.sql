@@ -44,8 +44,8 @@ JOIN questions a ON a.run_id = q.run_id AND a.reference_id = q.reference_id AND 
 LEFT JOIN copied c ON c.run_id = q.run_id AND c.query_id = q.query_id
 LEFT JOIN probes p ON p.run_id = q.run_id AND p.query_id = q.query_id;
 
--- The scored images of labelled queries by kind: targets; kept, the other candidates (hard
--- negatives); and of an analysed run dropped, a sample of what stage 1 has not kept.
+-- The scored images of labelled queries by kind. That is target; kept, the other candidates (hard
+-- negatives); or, of an analysed run, dropped: a sample of what stage 1 has not kept.
 CREATE VIEW pair_kinds AS
 SELECT f.run_id, f.query_id, q.category, f.image_id,
        CASE WHEN list_contains(q.targets, f.image_id) THEN 'target' ELSE 'kept' END AS kind,
@@ -57,8 +57,8 @@ SELECT d.run_id, d.query_id, q.category, d.image_id, 'dropped', d.stage1_score, 
 FROM dropped_pairs d JOIN queries q USING (run_id, query_id)
 WHERE NOT list_contains(q.targets, d.image_id);
 
--- Per query whose target is a candidate: the share of its negatives, of each kind, that its target
--- scores higher than; equal counts one half (the area under the query's ROC curve).
+-- How often a query's target scores higher than its negatives, of each kind. Of queries whose target
+-- is a candidate; equal counts one half (the area under the query's ROC curve).
 CREATE VIEW separation AS
 SELECT t.run_id, t.query_id, t.category, n.kind AS negatives,
        avg(CASE WHEN t.stage1_score > n.stage1_score THEN 1.0
@@ -72,8 +72,8 @@ FROM pair_kinds t JOIN pair_kinds n USING (run_id, query_id)
 WHERE t.kind = 'target' AND n.kind <> 'target'
 GROUP BY ALL;
 
--- How far the stages agree about each query's candidates: Pearson's correlation of their scores and
--- Spearman's of their orders; NULL of a single candidate, or where all score the same.
+-- How far the stages agree about each query's candidates. Told by Pearson's correlation of their
+-- scores and Spearman's of their orders; NULL of a single candidate, or where all score the same.
 CREATE VIEW stage_agreement AS
 WITH ordered AS (
     SELECT run_id, query_id, stage1_score::DOUBLE AS score1, stage2_score::DOUBLE AS score2,
@@ -89,9 +89,9 @@ SELECT run_id, query_id, count(*) AS candidates,
             THEN corr(stage1_rank, stage2_rank) END AS spearman
 FROM ordered GROUP BY ALL;
 
--- Of each usable image of a gallery: of how many queries it is among the first 10 (of stage 1, of the
--- run's last order), the first, and the first though no target. A hub is among the first 10 more
--- often than the mean of its gallery's images and two standard deviations.
+-- Of how many queries each usable image of a gallery is among the first. Counted are the first 10 (of
+-- stage 1, of the run's last order), the first, and the first though no target. A hub is among the
+-- first 10 more often than the mean of its gallery's images and two standard deviations.
 CREATE VIEW occurrences AS
 WITH counted AS (
     SELECT f.run_id, g.gallery, f.image_id,

@@ -1,10 +1,10 @@
--- Recall@k, and its ceiling, had stage 1 kept k_candidates a query of those that it kept: for every
--- such K up to the run's (above 99, those of two significant digits, and the run's own). Nothing is
--- scored again: of K candidates, a target that stage 1 has at place s ranks s if s > K, and else one
--- more than the candidates that stage 1 has among its first K and the final order before the target.
--- So it is among the first k for the K of one interval, and each K counts the intervals that hold it.
--- Recall is NULL where nothing was re-ranked, and where the order itself depends on K (a late fusion
--- of standardised scores). pairs are what is scored, of labelled queries and others.
+-- Recall@k and its ceiling, had stage 1 kept fewer candidates. There is every K up to the run's (above
+-- 99, those of two significant digits, and the run's own). Nothing is scored again: of K candidates, a
+-- target that stage 1 has at place s ranks s if s > K, and else one more than the candidates that
+-- stage 1 has among its first K and the final order before the target. So it is among the first k for
+-- the K of one interval, and each K counts the intervals that hold it. Recall is NULL where nothing was
+-- re-ranked, and where the order itself depends on K (a late fusion of standardised scores). pairs are
+-- what is scored, of labelled queries and others.
 CREATE VIEW k_curve AS
 WITH targets AS (
     SELECT q.run_id, q.category, q.query_id, q.image_id, t.stage1_rank,

@@ -1,4 +1,4 @@
--- Scores that several candidates of a query share, in one stage: their order is the gallery's, which
+-- Scores that several candidates of a query share, in one stage. Their order is the gallery's, which
 -- means nothing. Copies of one picture always tie; other pictures do where numbers are too coarse.
 CREATE VIEW tied_scores AS
 WITH scored AS (
@@ -40,8 +40,8 @@ COMMENT ON COLUMN tied_scores.images IS 'in their order';
 COMMENT ON COLUMN tied_scores.pictures IS 'how many of the images differ; 1: all are copies';
 COMMENT ON COLUMN tied_scores.targets IS 'how many of the images count as answers';
 
--- Ties of each run, and what its MRR (over all queries of the gallery pool) hangs on them: the least
--- and the most that another order of equal scores would give. No integrity: it stops nothing.
+-- Ties of each run, and what its MRR hangs on them. That is over all queries of the gallery pool, with
+-- the least and the most that another order of equal scores would give. No integrity: it stops nothing.
 CREATE VIEW ties AS
 WITH tied AS MATERIALIZED (FROM tied_scores),
 neighbours AS (

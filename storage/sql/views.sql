@@ -1,4 +1,4 @@
--- The members of each category's gallery; path and what follows it is NULL where the image could not
+-- The members of each category's gallery. path and what follows it is NULL where the image could not
 -- be used, see problems.
 CREATE VIEW gallery AS
 SELECT g.run_id, g.category, m.position, m.image_id, m.path, m.sha256, m.width, m.height
@@ -143,7 +143,7 @@ COMMENT ON COLUMN failures.stage1_rank IS 'of the best target; NULL: nobody rank
 COMMENT ON COLUMN failures.stage2_rank IS 'of the best target, in the final order';
 COMMENT ON COLUMN failures.reason IS 'lost in stage 1, ordered wrong, or cannot be answered';
 
--- How fast each stage was; NULL where nothing is recorded, or nothing of the kind was done.
+-- How fast each stage was. NULL where nothing is recorded, or nothing of the kind was done.
 CREATE VIEW speeds AS
 SELECT run_id, stage, seconds, images / nullif(seconds, 0) AS images_per_second,
        queries / nullif(seconds, 0) AS queries_per_second,
@@ -156,9 +156,9 @@ COMMENT ON COLUMN speeds.queries_per_second IS 'of the queries that it took';
 COMMENT ON COLUMN speeds.pairs_per_second IS 'of the pairs that it scored';
 COMMENT ON COLUMN speeds.gflop_per_second IS 'of the work by its formula';
 
--- What re-ranking gave for its work: percentage points of each measure for 10^15 floating-point
--- operations of stage 2, with the gain's interval. Only where all of its work is recorded. Where it
--- read kept image tokens, what these took is not among them: see costs.
+-- What re-ranking gave for its work, with its interval. It is told in percentage points of each
+-- measure for 10^15 floating-point operations of stage 2, and only where all of its work is recorded.
+-- Where it read kept image tokens, what these took is not among them: see costs.
 CREATE VIEW gain_per_petaflop AS
 SELECT m.run_id, m.category, m.pool, m.metric, m.k, c.gflop / 1e6 AS petaflop,
        100 * m.value / (c.gflop / 1e6) AS points, 100 * m.ci_low / (c.gflop / 1e6) AS points_low,
@@ -171,8 +171,9 @@ COMMENT ON COLUMN gain_per_petaflop.points IS 'percentage points of the metric, 
 COMMENT ON COLUMN gain_per_petaflop.points_low IS 'lower end of the 95 % interval';
 COMMENT ON COLUMN gain_per_petaflop.points_high IS 'upper end of the 95 % interval';
 
--- What a late fusion ranks by: stage 2's score plus runs.late_fusion times stage 1's, as they are or
--- standardised within a query and pool. (A subset in the main ranking's order is ranked by that.)
+-- What a late fusion ranks by. It is stage 2's score plus runs.late_fusion times stage 1's, as they
+-- are or standardised within a query and pool. (A subset in the main ranking's order is ranked by
+-- that.)
 CREATE VIEW fused_scores AS
 WITH spread AS (
     SELECT run_id, query_id, pool,

@@ -270,6 +270,9 @@ def test_a_text_is_divided_into_its_statements(opened: OpenCatalog) -> None:
         [{"';'": ";"}],
         [{"n": 1, "d": "infinity", "w": "x"}],
     ]
-    assert opened.statements(" -- nothing\n") == []
-    with pytest.raises(PreflightError, match="the query failed"):
-        opened.statements("SELECT 1; SELEC")
+    assert list(opened.statements(" -- nothing\n")) == []
+    found = opened.statements("SELECT 1; SELEC;\nSELECT 2")
+    assert next(found) == "SELECT 1;"
+    with pytest.raises(PreflightError, match="the query failed") as refused:
+        next(found)
+    assert refused.value.item == "SELEC;"

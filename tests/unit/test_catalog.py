@@ -266,6 +266,8 @@ def test_every_table_view_and_column_says_what_it_is(path: Path) -> None:
     assert len(told) > 150
     assert [(table, column) for table, column, comment in told if not comment] == []
     meant = {(table, column): comment for table, column, comment in told}
+    first = [comment.split(". ")[0] for (_, column), comment in meant.items() if column is None]
+    assert max(map(len, first)) <= 100, "a line of `sql --schema`"
     assert meant["coverage", None].startswith("Share of queries with a target among stage 1's")
     assert meant["coverage", "n"] == meant["metrics", "n"] == "queries behind it"
     assert meant["coverage", "k"] != meant["runs", "k"]

@@ -89,6 +89,24 @@ def test_its_commands_tell_what_is_there(typed: Typed) -> None:
     assert "5" not in out
 
 
+def test_what_is_there_is_drawn_in_short_and_one_of_it_whole(
+    catalog: OpenCatalog, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shell = Shell(catalog, "table", None)
+    shell.take(".tables")
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) < 160
+    (line,) = [one for one in lines if " k_curve " in one]
+    assert "had stage 1 kept fewer candidates │" in " ".join(line.split())
+    shell.take(".schema K_CURVE")
+    told, _, drawn = capsys.readouterr().out.partition("┏")
+    assert max(map(len, told.splitlines())) <= 80
+    assert told.startswith("view k_curve\nRecall@k and its ceiling")
+    assert "Nothing is scored again" in " ".join(told.split())
+    assert "pairs" in drawn
+
+
 def test_help_has_lines_on_a_terminal(typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a terminal is shown of one line has its line breaks escaped."""
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)

@@ -64,7 +64,8 @@ def sql(
     """Ask the results in SQL.
 
     With a statement it is answered. Without one, a terminal gets a shell (.help tells its
-    commands, Ctrl-D ends it), and the statements of a pipe or a file are answered in their order.
+    commands, Ctrl-D ends it), and the statements of a pipe or a file are answered in their order,
+    up to one that fails.
 
     `sql --schema` lists the tables and views of the catalog (DuckDB), `sql --schema recall` the
     columns of one, each with what it means.
@@ -84,10 +85,11 @@ def sql(
         if not schema and statement is None and sys.stdin.isatty() and sys.stdout.isatty():
             _converse(catalog, told, file, limit)
             return
-        statements = list(_statements(catalog, statement, schema=schema))
-        if file is not None and len(statements) != 1:
-            raise UsageError(f"{len(statements)} statements have no place in one file")
-        for one in statements:
+        if schema and file is None:
+            _tell_schema(catalog, statement, told, limit)
+            return
+        statements = _statements(catalog, statement, schema=schema)
+        for one in statements if file is None else _alone(statements):
             _answer(catalog, one, told, limit, file)
 
 
@@ -120,13 +122,23 @@ def _converse(catalog: "OpenCatalog", form: Form, file: Path | None, limit: int 
     Shell(catalog, form, limit).run()
 
 
+def _tell_schema(catalog: "OpenCatalog", name: str | None, form: Form, limit: int | None) -> None:
+    from flows.views.schema import print_columns, print_tables
+
+    if name is None:
+        print_tables(catalog, form, limit)
+    else:
+        print_columns(catalog, name, form, limit)
+
+
 def _statements(catalog: "OpenCatalog", statement: str | None, *, schema: bool) -> Iterator[str]:
     """What is asked for, or what stdin holds. Raises UsageError when that is nothing, or no
     text."""
-    from storage.descriptions import columns_sql, tables_sql
+    from storage.descriptions import columns_sql, find_table, tables_sql
 
     if schema:
-        yield tables_sql() if statement is None else columns_sql(catalog, statement)
+        named = None if statement is None else find_table(catalog, statement)["name"]
+        yield tables_sql() if named is None else columns_sql(named)
     elif statement is not None:
         yield statement
     else:
@@ -136,13 +148,22 @@ def _statements(catalog: "OpenCatalog", statement: str | None, *, schema: bool) 
             raise UsageError(
                 "what is piped is no text", cause=f"it is not UTF-8: {error}"
             ) from error
-        found = catalog.statements(piped)
-        if not found:
+        is_empty = True
+        for one in catalog.statements(piped):
+            is_empty = False
+            yield one
+        if is_empty:
             raise UsageError(
                 "there is no statement",
                 remedy="say one, pipe some in, or call `cir-pipeline sql` on a terminal",
             )
-        yield from found
+
+
+def _alone(statements: Iterator[str]) -> list[str]:
+    found = list(statements)
+    if len(found) > 1:
+        raise UsageError(f"{len(found)} statements have no place in one file")
+    return found
 
 
 def _answer(
