@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
+
+from storage.answers import OpenCatalog
 
 Row = Mapping[str, Any]
 
@@ -29,6 +31,18 @@ class Column:
     field: str
     heading: str
     form: Form = "text"
+
+
+class Asked(TypedDict):
+    """Of a table or a figure: its rows, and the statement that has given them."""
+
+    rows: Sequence[Row]
+    sql: str
+
+
+def asked(catalog: OpenCatalog, sql: str) -> Asked:
+    """``Numbers(title, columns, **asked(catalog, sql))``, and a figure alike. Raises as ``ask``."""
+    return {"rows": catalog.rows(sql), "sql": sql}
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ from cir_core.protocols import PROTOCOLS
 from storage.answers import OpenCatalog
 from tasks.results.analyses.analysis import (
     Analysis,
+    Asked,
     Column,
     Figure,
     Numbers,
-    Row,
+    asked,
     small_marked,
 )
 from tasks.results.analyses.wording import candidates_of
@@ -24,21 +25,20 @@ OUTCOMES = FOUND, ORDERED_WRONG, LOST, CANNOT
 def failure_split(catalog: OpenCatalog, run: Mapping[str, Any]) -> Analysis:
     """By depth over all labelled queries together, and by category at the first place."""
     depths = sorted({*PROTOCOLS[run["protocol"]].ks, 1})
-    curve_sql, first_sql = outcomes_sql(run["run_id"], depths), _by_category(run["run_id"])
-    shares, categories = catalog.rows(curve_sql), catalog.rows(first_sql)
+    categories = asked(catalog, _by_category(run["run_id"]))
     question = "Are targets lost in stage 1, or ordered wrong?"
-    if not categories:
+    if not categories["rows"]:
         missing = "The queries have no labels: nobody knows what a failure is."
         return Analysis("failure_split", question, missing=missing)
-    totals = {one: sum(row[_field(one)] for row in categories) for one in OUTCOMES}
+    totals = {one: sum(row[_field(one)] for row in categories["rows"]) for one in OUTCOMES}
     is_reranked = run["stage2_sha256"] is not None
     return Analysis(
         name="failure_split",
         question=question,
         answer=_answer(totals, candidates_of(run), is_reranked=is_reranked),
         advice=_advice(totals, candidates_of(run), is_reranked=is_reranked),
-        figures=[_figure(shares, curve_sql)],
-        numbers=[_table(categories, first_sql, totals[CANNOT] > 0)],
+        figures=[_figure(catalog, outcomes_sql(run["run_id"], depths))],
+        numbers=[_table(categories, has_unanswered=totals[CANNOT] > 0)],
     )
 
 
@@ -122,24 +122,24 @@ def _part(count: int, of: int) -> str:
     return f"{count:,} ({100 * count / of:.1f} %)" if of else f"{count:,}"
 
 
-def _figure(shares: Sequence[Row], sql: str) -> Figure:
+def _figure(catalog: OpenCatalog, sql: str) -> Figure:
     return Figure(
         kind="bars",
         x="places that count",
         y="share of queries",
-        rows=shares,
-        sql=sql,
         described="Of all labelled queries, what share has its target among the first places, "
         "misses it although it is a candidate, or lost it in stage 1.",
         is_percent=True,
         is_stacked=True,
+        **asked(catalog, sql),
     )
 
 
-def _table(categories: Sequence[Row], sql: str, has_unanswered: bool) -> Numbers:
+def _table(categories: Asked, *, has_unanswered: bool) -> Numbers:
     outcomes = OUTCOMES if has_unanswered else OUTCOMES[:-1]
     columns = [Column("category", "category"), Column("n", "queries", "count")]
     for one in outcomes:
         columns.append(Column(_field(one), "first" if one == FOUND else one, "count"))
         columns.append(Column(f"{_field(one)}_share", "%", "percent"))
-    return Numbers("At the first place, by category", columns, small_marked(categories), sql)
+    rows = small_marked(categories["rows"])
+    return Numbers("At the first place, by category", columns, rows, categories["sql"])

@@ -9,7 +9,7 @@ from cir_core.metrics.k_choice import KCurve, affordable, best, enough, macro, r
 from cir_core.metrics.recall import AVERAGE, MICRO
 from cir_core.protocols import PROTOCOLS
 from storage.answers import OpenCatalog
-from tasks.results.analyses.analysis import Analysis, Column, Figure, Numbers
+from tasks.results.analyses.analysis import Analysis, Column, Figure, Numbers, asked
 from tasks.results.analyses.wording import of_run, percent
 from tasks.results.titles import title_of
 
@@ -230,8 +230,7 @@ def _numbers(
             *(Column(f"recall_{k}", title_of("recall", k), "percent") for k in curve.recall),
             Column("pairs", "pairs", "count"),
         ],
-        catalog.rows(sql),
-        sql,
+        **asked(catalog, sql),
     )
 
 
@@ -249,11 +248,10 @@ def _figure(catalog: OpenCatalog, run: Mapping[str, Any], curve: KCurve) -> Figu
         kind="line",
         x="candidates re-ranked a query (K)",
         y="recall",
-        rows=[{name: row[name] for name in ("x", "y", "series")} for row in catalog.rows(sql)],
-        sql=sql,
         described="R@k and its ceiling, the share of targets among the candidates, over K.",
         rules=rules,
         is_percent=True,
+        **asked(catalog, sql),
     )
 
 

@@ -6,10 +6,11 @@ from typing import Any
 from storage.answers import OpenCatalog
 from tasks.results.analyses.analysis import (
     Analysis,
+    Asked,
     Column,
     Figure,
     Numbers,
-    Row,
+    asked,
     small_marked,
 )
 
@@ -26,13 +27,12 @@ def movement(catalog: OpenCatalog, run: Mapping[str, Any]) -> Analysis:
             "on from these candidates."
         )
         return Analysis(name, question, missing=missing)
-    sql = _categories_sql(run["run_id"])
-    categories = catalog.rows(sql)
-    if not categories:
+    categories = asked(catalog, _categories_sql(run["run_id"]))
+    if not categories["rows"]:
         missing = "No query has a label and its target among the candidates."
         return Analysis(name, question, missing=missing)
     totals = {
-        field: sum(row[field] for row in categories)
+        field: sum(row[field] for row in categories["rows"])
         for field in ("n", "up", "same", "down", "mended", "broken")
     }
     return Analysis(
@@ -41,7 +41,7 @@ def movement(catalog: OpenCatalog, run: Mapping[str, Any]) -> Analysis:
         answer=_answer(totals),
         advice=_advice(totals),
         figures=[_scatter(catalog, run["run_id"]), _histogram(catalog, run["run_id"])],
-        numbers=[_table(categories, sql)],
+        numbers=[_table(categories)],
     )
 
 
@@ -97,11 +97,10 @@ def _scatter(catalog: OpenCatalog, run_id: str) -> Figure:
         kind="scatter",
         x="rank in stage 1",
         y="rank after stage 2",
-        rows=catalog.rows(sql),
-        sql=sql,
         described="Each target's rank before and after re-ranking; below the diagonal it moved "
         "up. A larger point stands for more queries.",
         are_ranks=True,
+        **asked(catalog, sql),
     )
 
 
@@ -119,9 +118,8 @@ def _histogram(catalog: OpenCatalog, run_id: str) -> Figure:
         kind="bars",
         x="places moved",
         y="targets",
-        rows=catalog.rows(sql),
-        sql=sql,
         described="How many targets re-ranking moved up and down, by how many places.",
+        **asked(catalog, sql),
     )
 
 
@@ -141,7 +139,7 @@ def _bars(way: str, steps: Sequence[int]) -> list[tuple[str, str]]:
     return bars
 
 
-def _table(categories: Sequence[Row], sql: str) -> Numbers:
+def _table(categories: Asked) -> Numbers:
     columns = [
         Column("category", "category"),
         Column("n", "targets", "count"),
@@ -154,4 +152,4 @@ def _table(categories: Sequence[Row], sql: str) -> Numbers:
         Column("median2", "stage 2", "number"),
     ]
     title = "Of targets among the candidates, by category"
-    return Numbers(title, columns, small_marked(categories), sql)
+    return Numbers(title, columns, small_marked(categories["rows"]), categories["sql"])

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from storage.answers import OpenCatalog
-from tasks.results.analyses.analysis import Column, Figure, Numbers
+from tasks.results.analyses.analysis import Column, Figure, Numbers, asked
 from tasks.results.analyses.wording import of_run, percent
 from tasks.results.titles import STAGES
 
@@ -87,9 +87,8 @@ def histogram(catalog: OpenCatalog, run: Mapping[str, Any], stage: str) -> Figur
         kind="histogram",
         x=f"{STAGES[stage]}'s score",
         y="share of its kind",
-        rows=catalog.rows(sql),
-        sql=sql,
         described=f"Histograms of {STAGES[stage]}'s scores: of targets, of kept candidates (hard "
         "negatives), and of dropped images where some are scored.",
         is_percent=True,
+        **asked(catalog, sql),
     )

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from storage.answers import OpenCatalog
-from tasks.results.analyses.analysis import Analysis, Column, Figure, Numbers
+from tasks.results.analyses.analysis import Analysis, Column, Figure, Numbers, asked
 from tasks.results.analyses.failure_split import LOST
 from tasks.results.analyses.signs import NEAR, Counts, Found, found, signs_of
 from tasks.results.analyses.wording import counted, of_run, percent, sentences
@@ -123,8 +123,7 @@ def _hub_skewness(catalog: OpenCatalog, run: Mapping[str, Any]) -> Numbers:
             Column("most", "most", "count"),
             Column("hubs", "hubs", "count"),
         ],
-        rows=catalog.rows(sql),
-        sql=sql,
+        **asked(catalog, sql),
     )
 
 
@@ -143,8 +142,7 @@ def _worst_hubs(catalog: OpenCatalog, run: Mapping[str, Any]) -> Numbers:
             Column("first", "first", "count"),
             Column("wrong_first", "first, and wrong", "count"),
         ],
-        rows=catalog.rows(sql),
-        sql=sql,
+        **asked(catalog, sql),
     )
 
 
@@ -157,10 +155,9 @@ def _hubs_figure(catalog: OpenCatalog, run: Mapping[str, Any]) -> Figure:
         kind="histogram",
         x="queries that have the image among their first 10",
         y="images",
-        rows=catalog.rows(sql),
-        sql=sql,
         described="Histogram of the gallery's images by how many queries have them among their "
         "first 10; hubs are its long tail.",
+        **asked(catalog, sql),
     )
 
 

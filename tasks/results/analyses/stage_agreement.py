@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from storage.answers import OpenCatalog
-from tasks.results.analyses.analysis import Column, Numbers, Row
+from tasks.results.analyses.analysis import Column, Numbers, Row, asked
 from tasks.results.analyses.wording import of_run
 
 SHOWN = 10
@@ -53,7 +53,6 @@ def told_of_correlation(correlation: Row | None) -> str:
 
 
 def correlations(catalog: OpenCatalog, run: Mapping[str, Any]) -> Numbers:
-    sql = _correlation_sql(run)
     return Numbers(
         title="Correlation of the two stages' scores (pairs, then queries)",
         columns=[
@@ -62,8 +61,7 @@ def correlations(catalog: OpenCatalog, run: Mapping[str, Any]) -> Numbers:
             Column("pearson", "Pearson", "number"),
             Column("spearman", "Spearman", "number"),
         ],
-        rows=catalog.rows(sql),
-        sql=sql,
+        **asked(catalog, _correlation_sql(run)),
     )
 
 
@@ -85,8 +83,7 @@ def disagreements(catalog: OpenCatalog, run: Mapping[str, Any]) -> Numbers:
             Column("spearman", "Spearman of the orders", "number"),
             Column("text", "text"),
         ],
-        rows=catalog.rows(sql),
-        sql=sql,
+        **asked(catalog, sql),
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from cir_core.metrics.significance import Interval, gain_interval
 from storage.answers import OpenCatalog
-from tasks.results.analyses.analysis import Analysis, Column, Figure, Numbers, Row
+from tasks.results.analyses.analysis import Analysis, Column, Figure, Numbers, Row, asked
 from tasks.results.analyses.wording import NOT_ANALYSED, of_run, percent, points, sentences
 
 QUESTION = "What does z_t keep of the reference?"
@@ -110,11 +110,10 @@ GROUP BY ALL ORDER BY series, x"""
         kind="line",
         x="first images",
         y="queries whose reference is among them",
-        rows=catalog.rows(sql),
-        sql=sql,
         described="How often a query's reference is among the first images, when it is looked for "
         "by the query's embedding, and by what a linear map reads from that and from z_t.",
         is_percent=True,
+        **asked(catalog, sql),
     )
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tasks.results.analyses.analysis import Figure
+from tasks.results.analyses.analysis import Figure, asked
 from tasks.results.report.source import Source
 
 
@@ -30,9 +30,8 @@ def _figure(source: Source) -> Figure:
         kind="line",
         x="weight of stage 1's score",
         y="recall",
-        rows=source.rows(sql),
-        sql=sql,
         described="Recall of the queries that the weight was fitted on, over the weight.",
         rules={"chosen": source.run["late_fusion"]} if source.run["late_fusion"] else None,
         is_percent=True,
+        **asked(source.catalog, sql),
     )
