@@ -62,6 +62,16 @@ def gain_interval(groups: Groups) -> Interval:
     return _around(value, middle, margin, least=-1.0)
 
 
+def share_interval(hits: int, n: int) -> Interval:
+    """``mean_interval`` of so many hits among ``n`` queries."""
+    return mean_interval([np.repeat([1.0, 0.0], [hits, n - hits])])
+
+
+def wins_interval(wins: int, losses: int, n: int) -> Interval:
+    """``gain_interval`` of so many hits won, and lost, among ``n`` queries."""
+    return gain_interval([np.repeat([1.0, -1.0, 0.0], [wins, losses, n - wins - losses])])
+
+
 def difference_interval(one: Interval, other: Interval) -> Interval:
     """How much more the first is, of two means of different queries, by their own intervals:
     Newcombe's square-and-add form (Stat. Med. 17, 1998, 873-890, method 10). Within [-1, 1] for

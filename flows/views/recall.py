@@ -8,6 +8,7 @@ from cir_core.metrics.recall import MICRO
 from cir_core.submissions.formats import format_of
 from flows.run import Run
 from flows.views.tables import Column, Console, print_line, print_table
+from tasks.results.analyses.wording import unusable
 from tasks.results.markup.markdown import as_markdown
 from tasks.results.titles import title_of
 
@@ -117,7 +118,7 @@ def problem_lines(run: Run) -> list[str]:
     """A warning, where there is something to warn of."""
     if not run.problems:
         return []
-    return [f"WARNING: {run.problems} images or queries could not be used (table problems)"]
+    return [f"WARNING: {unusable(run.problems)} (table problems)"]
 
 
 def recall_markdown(run: Run) -> str:

@@ -209,7 +209,7 @@ def test_the_analysis_tells_the_chosen_k(catalog: Path) -> None:
     [
         ("UPDATE runs SET stage2_sha256 = NULL", "Nothing was re-ranked"),
         ("UPDATE runs SET late_fusion_scores = 'standardised'", "order itself depends on K"),
-        ("UPDATE queries SET targets = NULL, recall_targets = NULL", "no query has a label"),
+        ("UPDATE queries SET targets = NULL, recall_targets = NULL", "no labels"),
     ],
 )
 def test_the_analysis_says_what_is_not_there(
@@ -239,7 +239,7 @@ def test_the_command_tells_a_budget_and_a_ceiling(catalog: Path) -> None:
     words = ["choose-k", "--store", str(catalog.parent), "--budget", "15", "--coverage", "0.3"]
     told = CliRunner().invoke(app, words)
     assert told.exit_code == 0, told.output
-    assert "15 pairs buy K = 2." in told.stdout
+    assert "A budget of 15 pairs buys K = 2." in told.stdout
     assert "ceiling of 30 %" in told.stdout
     found = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     choices = [row["choice"] for row in found["numbers"][0]["rows"]]

@@ -182,7 +182,7 @@ def test_caveats_of_each_kind(document: dict[str, Any]) -> None:
     }
     problems = [{"item": "a", "kind": "missing", "message": "b"}]
     told = " ".join(caveats_of(run, document | {"problems": problems}))
-    for word in ("short: 2 of", "1 images or queries", "approximate", "bf16", "selection", "file"):
+    for word in ("short: 2 of", "1 image or query", "approximate", "bf16", "selection", "file"):
         assert word in told
     assert "0.5 x stage 1's (raw), the weight given" in told
 

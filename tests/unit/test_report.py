@@ -146,8 +146,10 @@ def test_the_verdict_says_gain_ceiling_and_where_failures_are(tmp_path: Path) ->
         f"{100 * second['value']:.2f} % after; {100 * (second['value'] - first['value']):+.2f} "
     )
     assert "excludes zero" in gain
-    assert "No order of the 10 candidates can reach more than 85.00 %" in reach  # (70 + 100) / 2
-    assert "Of 40 queries, 20 do not have their target among the first 5: 12 lost" in failures
+    assert "No order of the candidates can reach more than 85.00 %" in reach  # (70 + 100) / 2
+    assert (
+        "Of 40 queries, 20 (50.0 %) do not have their target among the first 5: 12 lost" in failures
+    )
     assert "8 ordered wrong. The larger part is stage 1's." in failures
     assert [tile.value for tile in made.tiles[-2:]] == ["85.00", "50.0"]
 
@@ -252,7 +254,7 @@ def test_a_problem_is_shown_with_what_can_be_seen_of_it(tmp_path: Path) -> None:
     assert found.rows[0]["shown"] == benchmark.queries[2].reference_id
     assert found.rows[0]["picture"] == "", "no file is there"
     assert found.count == 1
-    assert said.sentences[0] == ("1 images or queries could not be used.", "bad")
+    assert said.sentences[0] == ("1 image or query could not be used.", "bad")
     assert "1 that cannot be answered" in said.sentences[-1][0]
 
 

@@ -148,4 +148,4 @@ def test_the_analysis_of_constant_scores_and_of_nothing(path: Path) -> None:
     )
     assert "In stage 2 every score is the same" in analysed(path).answer
     write_catalog(path, [published("run", [asked("q", "dress", "a", 1)], [])])
-    assert analysed(path).missing == "no query has two candidates"
+    assert analysed(path).missing == "No query has two candidates."

@@ -14,7 +14,18 @@ from tasks.results.analyses.analysis import (
     asked,
     small_marked,
 )
-from tasks.results.analyses.wording import candidates_of
+from tasks.results.analyses.wording import (
+    UNLABELLED,
+    counted,
+    is_reranked,
+    more_candidates,
+    of_run,
+    part,
+    without_target,
+)
+from tasks.stages.target_ranks import NEVER
+
+QUESTION = "Are targets lost in stage 1, or ordered wrong?"
 
 FOUND, ORDERED_WRONG, LOST = "found", "ordered wrong", "lost in stage 1"
 CANNOT = "cannot be answered"
@@ -25,34 +36,29 @@ OUTCOMES = FOUND, ORDERED_WRONG, LOST, CANNOT
 def failure_split(catalog: OpenCatalog, run: Mapping[str, Any]) -> Analysis:
     """By depth over all labelled queries together, and by category at the first place."""
     depths = sorted({*PROTOCOLS[run["protocol"]].ks, 1})
-    categories = asked(catalog, _by_category(run["run_id"]))
-    question = "Are targets lost in stage 1, or ordered wrong?"
+    categories = asked(catalog, _by_category(run))
     if not categories["rows"]:
-        missing = "The queries have no labels: nobody knows what a failure is."
-        return Analysis("failure_split", question, missing=missing)
+        return Analysis("failure_split", QUESTION, missing=UNLABELLED)
     totals = {one: sum(row[_field(one)] for row in categories["rows"]) for one in OUTCOMES}
-    is_reranked = run["stage2_sha256"] is not None
     return Analysis(
         name="failure_split",
-        question=question,
-        answer=_answer(totals, candidates_of(run), is_reranked=is_reranked),
-        advice=_advice(totals, candidates_of(run), is_reranked=is_reranked),
-        figures=[_figure(catalog, outcomes_sql(run["run_id"], depths))],
+        question=QUESTION,
+        answer=_answer(run, totals),
+        advice=_advice(run, totals),
+        figures=[_figure(catalog, outcomes_sql(run, depths))],
         numbers=[_table(categories, has_unanswered=totals[CANNOT] > 0)],
     )
 
 
-def outcomes_sql(run_id: str, depths: Sequence[int]) -> str:
+def outcomes_sql(run: Mapping[str, Any], depths: Sequence[int]) -> str:
     """Shares of the outcomes when the first k places count, for each depth k: ``x`` tells it,
     ``series`` the outcome, ``y`` the share and ``n`` the queries; none that no query has."""
+    last = "stage2_rank" if is_reranked(run) else "stage1_rank"
     return (
         "WITH last AS (\n"
-        "    SELECT coalesce(f.reason, 'found') AS reason, coalesce(CASE WHEN r.stage2_sha256 IS "
-        "NULL\n"
-        "        THEN m.stage1_rank ELSE m.stage2_rank END, 2147483647) AS rank\n"
-        "    FROM rank_movement m JOIN runs r USING (run_id)\n"
-        "    LEFT JOIN failures f USING (run_id, query_id, pool)\n"
-        f"    WHERE m.run_id = '{run_id}' AND m.pool = 'gallery'\n"
+        f"    SELECT coalesce(f.reason, 'found') AS reason, coalesce(m.{last}, {NEVER}) AS rank\n"
+        "    FROM rank_movement m LEFT JOIN failures f USING (run_id, query_id, pool)\n"
+        f"    WHERE {of_run(run, 'm.')} AND m.pool = 'gallery'\n"
         ")\n"
         "SELECT 'first ' || k AS x, k,\n"
         "       CASE WHEN rank <= k THEN 'found' ELSE reason END AS series,\n"
@@ -62,7 +68,7 @@ def outcomes_sql(run_id: str, depths: Sequence[int]) -> str:
     )
 
 
-def _by_category(run_id: str) -> str:
+def _by_category(run: Mapping[str, Any]) -> str:
     counts = ",\n       ".join(
         f"count(*) FILTER (coalesce(reason, 'found') = '{one}') AS {_field(one)}"
         for one in OUTCOMES
@@ -72,7 +78,7 @@ def _by_category(run_id: str) -> str:
         f"SELECT *, {shares}\nFROM (\n"
         f"SELECT m.category, count(*) AS n,\n       {counts}\n"
         "FROM rank_movement m LEFT JOIN failures f USING (run_id, query_id, pool)\n"
-        f"WHERE m.run_id = '{run_id}' AND m.pool = 'gallery' GROUP BY m.category\n"
+        f"WHERE {of_run(run, 'm.')} AND m.pool = 'gallery' GROUP BY m.category\n"
         ") ORDER BY category"
     )
 
@@ -81,45 +87,40 @@ def _field(outcome: str) -> str:
     return outcome.replace(" ", "_")
 
 
-def _answer(totals: Mapping[str, int], candidates: str, *, is_reranked: bool) -> str:
+def _answer(run: Mapping[str, Any], totals: Mapping[str, int]) -> str:
     n = sum(totals.values())
     failed = n - totals[FOUND]
     if not failed:
-        return f"Neither: the target of every one of the {n:,} queries comes first."
-    whose = "stage 2 orders" if is_reranked else "stage 1 orders"
+        return f"Neither: of {counted(n, 'query', 'queries')}, each has its target first."
     told = (
-        f"Of {n:,} queries, {_part(failed, n)} do not have their target first: "
-        f"{whose} {_part(totals[ORDERED_WRONG], failed)} of these wrong, and stage 1 loses "
-        f"{_part(totals[LOST], failed)}, whose target is not among the {candidates}."
+        f"{without_target(failed, n)}: stage {2 if is_reranked(run) else 1} orders "
+        f"{part(totals[ORDERED_WRONG], failed)} of these wrong, and stage 1 loses "
+        f"{part(totals[LOST], failed)}, whose target is not among the candidates."
     )
     if totals[CANNOT]:
         told += f" {totals[CANNOT]:,} cannot be answered: see the problems."
     return told
 
 
-def _advice(totals: Mapping[str, int], candidates: str, *, is_reranked: bool) -> str:
-    if not is_reranked:
+def _advice(run: Mapping[str, Any], totals: Mapping[str, int]) -> str:
+    if not is_reranked(run):
         return (
             "Re-ranking can mend what is ordered wrong, and cannot bring back what is lost. "
             "`cir-pipeline run` with a stage 2 goes on from these candidates."
         )
     if totals[LOST] > totals[ORDERED_WRONG]:
         return (
-            f"Stage 1 is the place to work: more than {candidates}, or better ones, would give "
+            f"Stage 1 is the place to work: {more_candidates(run)}, or a better model, would give "
             "stage 2 what it cannot reach now."
         )
     if totals[ORDERED_WRONG] > totals[LOST]:
         return (
-            "Stage 2 is the place to work: more targets are missed among its "
-            f"{candidates} than beyond them, and a larger K would not mend these."
+            "Stage 2 is the place to work: more targets are missed among the candidates than "
+            f"beyond them, and {more_candidates(run)} would not mend these."
         )
     if totals[LOST]:
         return "Work on either stage: as many targets are lost as are ordered wrong."
     return ""
-
-
-def _part(count: int, of: int) -> str:
-    return f"{count:,} ({100 * count / of:.1f} %)" if of else f"{count:,}"
 
 
 def _figure(catalog: OpenCatalog, sql: str) -> Figure:

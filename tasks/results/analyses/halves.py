@@ -3,12 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from cir_core.metrics.significance import Interval, gain_interval, mean_interval
+from cir_core.metrics.significance import Interval, share_interval, wins_interval
 from storage.answers import OpenCatalog
 from tasks.results.analyses.analysis import Analysis, Column, Figure, Numbers, Row
-from tasks.results.analyses.wording import NOT_ANALYSED, of_run, percent, points, sentences
+from tasks.results.analyses.wording import (
+    NOT_ANALYSED,
+    UNLABELLED,
+    counted,
+    of_run,
+    percent,
+    points,
+    sentences,
+)
 from tasks.results.titles import title_of
 
 QUESTION = "Does the query need both halves?"
@@ -27,7 +33,9 @@ MOST = 0.5
 def halves(catalog: OpenCatalog, run: Mapping[str, Any]) -> Analysis:
     """Over labelled queries; those that could not be asked are misses of all."""
     rows = [_with_gap(row) for row in catalog.rows(_sql(run))]
-    if not rows or not rows[0]["asked"]:
+    if not rows:
+        return Analysis("halves", QUESTION, missing=UNLABELLED)
+    if not rows[0]["asked"]:
         return Analysis("halves", QUESTION, missing=NOT_ANALYSED)
     last = rows[-1]
     return Analysis(
@@ -67,8 +75,7 @@ FROM hits GROUP BY k ORDER BY k"""
 def _with_gap(row: Row) -> Row:
     """With the interval of what the whole query finds more than its better half."""
     better = "text" if (row["text"] or 0) > row["image"] else "image"
-    more, less = row[f"beyond_{better}"], row[f"{better}_beyond"]
-    gap = gain_interval([np.repeat([1.0, -1.0, 0.0], [more, less, row["n"] - more - less])])
+    gap = wins_interval(row[f"beyond_{better}"], row[f"{better}_beyond"], row["n"])
     return {**row, "better": better, "interval": (gap.low, gap.high)}
 
 
@@ -116,8 +123,7 @@ def _figure(run: Mapping[str, Any], row: Row) -> Figure:
 
 
 def _bar(share: float, n: int) -> dict[str, float]:
-    hits = round(share * n)
-    value, low, high = mean_interval([np.repeat([1.0, 0.0], [hits, n - hits])])
+    value, low, high = share_interval(round(share * n), n)
     return {"y": value, "low": low, "high": high}
 
 
@@ -133,7 +139,8 @@ def _answer(run: Mapping[str, Any], row: Row) -> str:
     }
     return sentences(
         f"Among the first {row['k']}, the image alone finds the target of "
-        f"{percent(row['image'])} of {row['n']:,} queries, {text}; the whole query finds "
+        f"{percent(row['image'])} of {counted(row['n'], 'query', 'queries')}, {text}; the whole "
+        "query finds "
         f"{percent(row['composed'])}{whose.get(run['first_stage'], '')}.",
         f"Only both together find {percent(row['only_both'])}.",
         f"The composition gap, over the better half ({row['better']}), is {points(_gap(row))}.",

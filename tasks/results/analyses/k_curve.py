@@ -10,7 +10,14 @@ from cir_core.metrics.recall import AVERAGE, MICRO
 from cir_core.protocols import PROTOCOLS
 from storage.answers import OpenCatalog
 from tasks.results.analyses.analysis import Analysis, Column, Figure, Numbers, asked
-from tasks.results.analyses.wording import of_run, percent
+from tasks.results.analyses.wording import (
+    UNLABELLED,
+    counted,
+    is_reranked,
+    more_candidates,
+    of_run,
+    percent,
+)
 from tasks.results.titles import title_of
 
 CEILINGS = (0.95, 0.99)
@@ -37,11 +44,9 @@ def chosen_ks(
     """As ``k_curve``, for these ceilings, fractions, and for a budget of pairs."""
     curve = read_curve(catalog, run)
     if curve is None:
-        return Analysis(
-            "k_curve", QUESTION, missing="no query has a label: there is no recall, whatever K"
-        )
+        return Analysis("k_curve", QUESTION, missing=UNLABELLED)
     if not curve.pairs[-1]:
-        return Analysis("k_curve", QUESTION, missing="no query has candidates: see the problems")
+        return Analysis("k_curve", QUESTION, missing="No query has candidates: see the problems.")
     choices = _choices(curve, ceilings, budget)
     return Analysis(
         "k_curve",
@@ -139,21 +144,21 @@ def _told_of_ceiling(curve: KCurve, ceiling: float) -> str:
         reached = percent(macro(curve.coverage)[-1])
         return f"{100 * ceiling:g} % of the targets are not reached: the ceiling is {reached}."
     return (
-        f"{100 * ceiling:g} % of the targets are among the first {curve.ks[place]} candidates "
-        f"({curve.pairs[place]:,} pairs)."
+        f"{100 * ceiling:g} % of the targets are among the candidates with K = {curve.ks[place]} "
+        f"({counted(int(curve.pairs[place]), 'pair')})."
     )
 
 
 def _told_of_budget(curve: KCurve, budget: int) -> str:
     place = affordable(curve, budget)
     if place is None:
-        return f"{budget:,} pairs do not suffice for one candidate a query: {curve.pairs[0]:,} do."
-    return f"{budget:,} pairs buy K = {curve.ks[place]}."
+        return f"One candidate a query takes {curve.pairs[0]:,} pairs, more than {budget:,}."
+    return f"A budget of {counted(budget, 'pair')} buys K = {curve.ks[place]}."
 
 
 def _told_of_order(run: Mapping[str, Any]) -> list[str]:
     """What is not told, and why."""
-    if run["stage2_sha256"] is None:
+    if not is_reranked(run):
         return ["Nothing was re-ranked: there is a ceiling, and no recall below it."]
     if run["late_fusion_scores"] == "standardised":
         return [
@@ -176,15 +181,18 @@ def _advice(curve: KCurve, run: Mapping[str, Any]) -> str:
             "gives, a run of a fixed K tells."
         )
     if not macro(curve.coverage)[last]:
-        return "No target is among the candidates: a better stage 1, or a larger K, comes first."
+        return (
+            "No target is among the candidates: a better stage 1, or "
+            f"{more_candidates(run)}, comes first."
+        )
     if place is None and curve.recall:
         return "No K is best for every recall@k: choose one for the recall that counts."
     if place is None:
         return "Re-rank, to see which K is enough; the ceiling alone says what K can cost."
     if place == last:
         return (
-            f"Try a larger K: none below {curve.ks[last]} is as good. Images stay encoded; all "
-            "pairs are scored anew."
+            f"Try {more_candidates(run)}: no K below {curve.ks[last]} is as good. Images stay "
+            "encoded; all pairs are scored anew."
         )
     return (
         f"As far as these queries tell, fewer candidates do: -k {curve.ks[place]}. Or let each "

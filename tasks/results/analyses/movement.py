@@ -13,6 +13,7 @@ from tasks.results.analyses.analysis import (
     asked,
     small_marked,
 )
+from tasks.results.analyses.wording import counted, is_reranked, of_run, part
 
 STEPS = (1, 2, 5, 10, 20, 50)
 """Places moved, up or down, at which a bar of the histogram begins."""
@@ -21,13 +22,13 @@ STEPS = (1, 2, 5, 10, 20, 50)
 def movement(catalog: OpenCatalog, run: Mapping[str, Any]) -> Analysis:
     """Of every labelled query whose best target is a candidate: its rank before and after."""
     name, question = "movement", "Where does re-ranking move the targets?"
-    if run["stage2_sha256"] is None:
+    if not is_reranked(run):
         missing = (
             "Nothing was re-ranked: `cir-pipeline run` with the same settings and a stage 2 goes "
             "on from these candidates."
         )
         return Analysis(name, question, missing=missing)
-    categories = asked(catalog, _categories_sql(run["run_id"]))
+    categories = asked(catalog, _categories_sql(run))
     if not categories["rows"]:
         missing = "No query has a label and its target among the candidates."
         return Analysis(name, question, missing=missing)
@@ -40,16 +41,16 @@ def movement(catalog: OpenCatalog, run: Mapping[str, Any]) -> Analysis:
         question=question,
         answer=_answer(totals),
         advice=_advice(totals),
-        figures=[_scatter(catalog, run["run_id"]), _histogram(catalog, run["run_id"])],
+        figures=[_scatter(catalog, run), _histogram(catalog, run)],
         numbers=[_table(categories)],
     )
 
 
-def _of_candidates(run_id: str) -> str:
-    return f"FROM rank_movement WHERE run_id = '{run_id}' AND pool = 'gallery' AND is_candidate"
+def _of_candidates(run: Mapping[str, Any]) -> str:
+    return f"FROM rank_movement WHERE {of_run(run)} AND pool = 'gallery' AND is_candidate"
 
 
-def _categories_sql(run_id: str) -> str:
+def _categories_sql(run: Mapping[str, Any]) -> str:
     return (
         "SELECT category, count(*) AS n, count(*) FILTER (places_gained > 0) AS up,\n"
         "       count(*) FILTER (places_gained = 0) AS same,\n"
@@ -57,16 +58,15 @@ def _categories_sql(run_id: str) -> str:
         "       count(*) FILTER (stage1_rank > 1 AND stage2_rank = 1) AS mended,\n"
         "       count(*) FILTER (stage1_rank = 1 AND stage2_rank > 1) AS broken,\n"
         "       median(stage1_rank) AS median1, median(stage2_rank) AS median2\n"
-        f"{_of_candidates(run_id)}\nGROUP BY category ORDER BY category"
+        f"{_of_candidates(run)}\nGROUP BY category ORDER BY category"
     )
 
 
 def _answer(totals: Mapping[str, int]) -> str:
-    n = totals["n"]
-    parts = {field: f"{totals[field]:,} ({100 * totals[field] / n:.1f} %)" for field in totals}
+    parts = {field: part(totals[field], totals["n"]) for field in ("up", "down", "same")}
     return (
-        f"Of {n:,} targets among the candidates, stage 2 moves {parts['up']} up, "
-        f"{parts['down']} down, and leaves {parts['same']} where they are. It brings "
+        f"Of {counted(totals['n'], 'target')} among the candidates, stage 2 moves {parts['up']} "
+        f"up, {parts['down']} down, and leaves {parts['same']} in place. It brings "
         f"{totals['mended']:,} to the first place, and takes {totals['broken']:,} from it."
     )
 
@@ -86,12 +86,12 @@ def _advice(totals: Mapping[str, int]) -> str:
     return ""
 
 
-def _scatter(catalog: OpenCatalog, run_id: str) -> Figure:
+def _scatter(catalog: OpenCatalog, run: Mapping[str, Any]) -> Figure:
     sql = (
         "SELECT stage1_rank AS x, stage2_rank AS y, count(*) AS n,\n"
         "       CASE sign(places_gained) WHEN 1 THEN 'moved up' WHEN 0 THEN 'stayed'\n"
         "            ELSE 'moved down' END AS series\n"
-        f"{_of_candidates(run_id)}\nGROUP BY ALL ORDER BY n DESC, x, y"
+        f"{_of_candidates(run)}\nGROUP BY ALL ORDER BY n DESC, x, y"
     )
     return Figure(
         kind="scatter",
@@ -104,14 +104,14 @@ def _scatter(catalog: OpenCatalog, run_id: str) -> Figure:
     )
 
 
-def _histogram(catalog: OpenCatalog, run_id: str) -> Figure:
+def _histogram(catalog: OpenCatalog, run: Mapping[str, Any]) -> Figure:
     bars = [*_bars("up", STEPS[::-1]), ("stayed", "places_gained = 0"), *_bars("down", STEPS)]
     cases = "\n".join(
         f"            WHEN {condition} THEN {place}" for place, (_, condition) in enumerate(bars)
     )
     sql = (
         f"SELECT ({[told for told, _ in bars]})[bar + 1] AS x, count(*) AS y\n"
-        f"FROM (SELECT CASE\n{cases}\n        END AS bar\n    {_of_candidates(run_id)})\n"
+        f"FROM (SELECT CASE\n{cases}\n        END AS bar\n    {_of_candidates(run)})\n"
         "GROUP BY bar ORDER BY bar"
     )
     return Figure(

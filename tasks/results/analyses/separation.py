@@ -22,7 +22,15 @@ from tasks.results.analyses.stage_agreement import (
     told_of_correlation,
     within_queries,
 )
-from tasks.results.analyses.wording import counted, of_run, percent, points, sentences
+from tasks.results.analyses.wording import (
+    counted,
+    is_reranked,
+    more_candidates,
+    of_run,
+    percent,
+    points,
+    sentences,
+)
 
 FEW = 0.01
 """Queries that would lose their first place: no more than a gain that few queries show."""
@@ -30,8 +38,8 @@ FEW = 0.01
 QUESTION = "Do easy and hard negatives separate?"
 
 NOTHING = (
-    "no labelled query has its target and another image among its candidates, and no query has two "
-    "candidates that both stages tell apart"
+    "No labelled query has its target and another image among its candidates, and no query has two "
+    "candidates that both stages tell apart."
 )
 
 
@@ -68,17 +76,17 @@ class _Beaten:
 
 def separation(catalog: OpenCatalog, run: Mapping[str, Any]) -> Analysis:
     """Shares are over labelled queries whose target is a candidate; correlations over all pairs."""
-    is_reranked = run["stage2_sha256"] is not None
-    stages = ("stage1", "stage2") if is_reranked else ("stage1",)
+    reranked = is_reranked(run)
+    stages = ("stage1", "stage2") if reranked else ("stage1",)
     beaten = [_beaten(rows) for rows in _by_kind(catalog, run)]
     overlaps = overlap_numbers(catalog, run, stages) if beaten else None
-    correlated = correlations(catalog, run) if is_reranked else None
+    correlated = correlations(catalog, run) if reranked else None
     correlation = None if correlated is None else within_queries(correlated)
     answer = sentences(
         _told_of_targets(beaten),
         "" if overlaps is None else told_of_overlap(overlaps),
         told_of_correlation(correlation),
-        _told_of_dropped(beaten, is_reranked=is_reranked),
+        _told_of_dropped(beaten, reranked=reranked),
     )
     if not answer:
         return Analysis("separation", QUESTION, missing=NOTHING)
@@ -86,7 +94,7 @@ def separation(catalog: OpenCatalog, run: Mapping[str, Any]) -> Analysis:
         name="separation",
         question=QUESTION,
         answer=answer,
-        advice=_advice(beaten, correlation),
+        advice=_advice(run, beaten, correlation),
         figures=[histogram(catalog, run, stage) for stage in stages] if beaten else [],
         numbers=[
             *([_beaten_numbers(run, beaten), overlaps] if overlaps else []),
@@ -154,8 +162,8 @@ def _shares(beaten: _Beaten) -> str:
     return " and ".join(told)
 
 
-def _told_of_dropped(beaten: Sequence[_Beaten], *, is_reranked: bool) -> str:
-    if not is_reranked or not beaten or any(one.negatives == "dropped" for one in beaten):
+def _told_of_dropped(beaten: Sequence[_Beaten], *, reranked: bool) -> str:
+    if not reranked or not beaten or any(one.negatives == "dropped" for one in beaten):
         return ""
     return "Of the images that stage 1 dropped none is scored: `cir-pipeline analyse` scores some."
 
@@ -181,11 +189,11 @@ def _beaten_numbers(run: Mapping[str, Any], beaten: Sequence[_Beaten]) -> Number
 # --- what to do
 
 
-def _advice(beaten: Sequence[_Beaten], correlation: Row | None) -> str:
+def _advice(run: Mapping[str, Any], beaten: Sequence[_Beaten], correlation: Row | None) -> str:
     of = {one.negatives: one for one in beaten}
     return sentences(
         _advice_on_kept(of.get("kept")),
-        _advice_on_dropped(of.get("dropped")),
+        _advice_on_dropped(run, of.get("dropped")),
         advice_on_correlation(correlation),
     )
 
@@ -210,15 +218,15 @@ def _advice_on_kept(kept: _Beaten | None) -> str:
     )
 
 
-def _advice_on_dropped(dropped: _Beaten | None) -> str:
+def _advice_on_dropped(run: Mapping[str, Any], dropped: _Beaten | None) -> str:
     if dropped is None or dropped.risk is None:
         return ""
     if dropped.risk > FEW:
         return (
-            "Easy negatives may fool stage 2: with a larger K some come before targets. Keep K, or "
-            "add stage 1's score (`--late-fusion fit`)."
+            f"Easy negatives may fool stage 2: with {more_candidates(run)} some come before "
+            "targets. Keep these candidates, or add stage 1's score (`--late-fusion fit`)."
         )
     return (
-        "Easy negatives do not fool stage 2: as far as the sample tells, a larger K (`-k`) costs "
-        "time alone."
+        f"Easy negatives do not fool stage 2: as far as the sample tells, {more_candidates(run)} "
+        "costs time alone."
     )

@@ -7,7 +7,15 @@ from storage.answers import OpenCatalog
 from tasks.results.analyses.analysis import Analysis, Column, Figure, Numbers, asked
 from tasks.results.analyses.failure_split import LOST
 from tasks.results.analyses.signs import NEAR, Counts, Found, found, signs_of
-from tasks.results.analyses.wording import counted, of_run, percent, sentences
+from tasks.results.analyses.wording import (
+    UNLABELLED,
+    counted,
+    is_reranked,
+    of_run,
+    percent,
+    sentences,
+    without_target,
+)
 from tasks.stages.target_ranks import NEVER
 
 QUESTION = "Why do queries fail, and what helps?"
@@ -20,7 +28,7 @@ def signatures(catalog: OpenCatalog, run: Mapping[str, Any]) -> Analysis:
     """Signs overlap: a query may bear several."""
     (counts,) = catalog.rows(counts_sql(run))
     if not counts["labelled"]:
-        return Analysis("signatures", QUESTION, missing="no query has a label")
+        return Analysis("signatures", QUESTION, missing=UNLABELLED)
     signs = found(run, counts)
     return Analysis(
         name="signatures",
@@ -62,7 +70,7 @@ ORDER BY queries DESC"""
 def counts_sql(run: Mapping[str, Any]) -> str:
     """One row: how many labelled queries there are, how many failed, and how many bear each sign;
     and what is told beside."""
-    last = "stage1_rank" if run["stage2_sha256"] is None else "stage2_rank"
+    last = "stage2_rank" if is_reranked(run) else "stage1_rank"
     return f"""\
 WITH signs AS (
   SELECT m.stage1_rank, m.{last} AS rank, m.is_candidate,
@@ -167,12 +175,11 @@ def _hubs_figure(catalog: OpenCatalog, run: Mapping[str, Any]) -> Figure:
 def _answer(counts: Counts, signs: Sequence[Found]) -> str:
     failed, labelled = counts["failed"], counts["labelled"]
     if not failed:
-        return f"None fails: the first answer to each of {labelled:,} labelled queries is right."
+        return f"None fails: of {counted(labelled, 'query', 'queries')}, each has its target first."
     told = [f"{sign.name} {percent(sign.share)}" for sign in signs if sign.queries]
     unanswered = failed - counts["lost"] - counts["misplaced"]
     return sentences(
-        f"Of {counted(labelled, 'labelled query', 'labelled queries')}, {failed:,} "
-        f"({percent(failed / labelled)}) do not have their target first.",
+        f"{without_target(failed, labelled)}.",
         f"By sign, of all: {', '.join(told)}." if told else "",
         f"{unanswered:,} cannot be answered: see the problems." if unanswered else "",
     )

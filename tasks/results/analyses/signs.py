@@ -4,11 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from cir_core.metrics.significance import gain_interval
+from cir_core.metrics.significance import wins_interval
 from tasks.results.analyses.analysis import Row
-from tasks.results.analyses.wording import counted
+from tasks.results.analyses.wording import counted, is_reranked
 
 NEAR = 5
 """A target up to this rank is nearly first."""
@@ -74,15 +72,12 @@ def found(run: Mapping[str, Any], counts: Counts) -> list[Found]:
 
 def signs_of(run: Mapping[str, Any]) -> Sequence[Sign]:
     """Those that a run can bear: of stage 1 alone, none of two stages."""
-    is_reranked = run["stage2_sha256"] is not None
-    return [sign for sign in SIGNS if is_reranked or sign.told is not _stages_disagree]
+    return [sign for sign in SIGNS if is_reranked(run) or sign.told is not _stages_disagree]
 
 
 def _low_coverage(run: Mapping[str, Any], counts: Counts) -> Told:
     lost, near, k = counts["lost"], counts["lost_by_little"], run["k"]
-    rule = f"the target is not among the K = {k} candidates, though the query could be answered"
     if run["coverage_asked"] is not None:
-        rule = "the target is not among its candidates, though the query could be answered"
         advice = f"Ask for more than {run['coverage_asked']:g}: a higher `--coverage`."
     elif run["first_stage"] == "candidates":
         advice = "Hand over more candidates a query, or those of a better first stage."
@@ -95,7 +90,7 @@ def _low_coverage(run: Mapping[str, Any], counts: Counts) -> Told:
         )
     median = counts["lost_rank"]
     return Told(
-        rule=rule,
+        rule="the target is not among the candidates, though the query could be answered",
         numbers="" if median is None else f"stage 1 ranks half of them {median:,} or better",
         advice=advice,
     )
@@ -104,7 +99,7 @@ def _low_coverage(run: Mapping[str, Any], counts: Counts) -> Told:
 def _poor_order(run: Mapping[str, Any], counts: Counts) -> Told:
     near = f"{counts['nearly_first']:,} of them at rank {NEAR} or better"
     rule = "the target is a candidate, and not first in the end"
-    if run["stage2_sha256"] is None:
+    if not is_reranked(run):
         return Told(rule, near, "Re-rank: run a stage 2.")
     return Told(
         rule,
@@ -117,8 +112,7 @@ def _poor_order(run: Mapping[str, Any], counts: Counts) -> Told:
 
 def _stages_disagree(run: Mapping[str, Any], counts: Counts) -> Told:
     lost, won, agreement = counts["unseated"], counts["found"], counts["agreement"]
-    neither = counts["labelled"] - won - lost
-    gain = gain_interval([np.repeat([1.0, -1.0, 0.0], [won, lost, neither])])
+    gain = wins_interval(won, lost, counts["labelled"])
     if gain.high < 0:
         advice = (
             "Stage 2 unseats more right answers than it finds: the two models may be no pair. "
@@ -157,7 +151,9 @@ def _reference_first(run: Mapping[str, Any], counts: Counts) -> Told:
 
 def _hubs(run: Mapping[str, Any], counts: Counts) -> Told:
     most = counts["hub_most"]
-    told = f", the largest among the first 10 of {most:,} queries" if most else ""
+    told = (
+        f", the largest among the first 10 of {counted(most, 'query', 'queries')}" if most else ""
+    )
     return Told(
         rule="the first answer is wrong, and an image that is among the first 10 of unusually many "
         "queries (its gallery's mean and two standard deviations)",

@@ -3,18 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from cir_core.metrics.significance import (
     Interval,
     difference_interval,
-    gain_interval,
-    mean_interval,
+    share_interval,
+    wins_interval,
 )
 from storage.answers import OpenCatalog
 from tasks.results.analyses.analysis import Analysis, Column, Figure, Numbers, Row
-from tasks.results.analyses.wording import counted, of_run, percent, points
+from tasks.results.analyses.wording import UNLABELLED, counted, is_reranked, of_run, percent, points
 from tasks.results.titles import title_of
+
+QUESTION = "Which kinds of queries are answered well, and which are not?"
 
 SMALL = 100
 """Queries, below which a slice is marked: a recall of one half is known to 10 points at best."""
@@ -47,14 +47,10 @@ def slices(catalog: OpenCatalog, run: Mapping[str, Any]) -> Analysis:
     tables = {k: _rows(catalog, run, k) for k in KS}
     first = tables[KS[0]]
     if not first:
-        return Analysis(
-            name="slices",
-            question="Which kinds of queries are answered well, and which are not?",
-            missing="no query has a label",
-        )
+        return Analysis("slices", QUESTION, missing=UNLABELLED)
     return Analysis(
         name="slices",
-        question="Which kinds of queries are answered well, and which are not?",
+        question=QUESTION,
         answer=_answer(first),
         advice=_advice(first),
         figures=[_figure(run, first)],
@@ -63,7 +59,7 @@ def slices(catalog: OpenCatalog, run: Mapping[str, Any]) -> Analysis:
 
 
 def _sql(run: Mapping[str, Any], k: int) -> str:
-    last = "stage1" if run["stage2_sha256"] is None else "stage2"
+    last = "stage2" if is_reranked(run) else "stage1"
     return f"""\
 WITH slices AS (
 {SLICES}
@@ -87,34 +83,29 @@ def _rows(catalog: OpenCatalog, run: Mapping[str, Any], k: int) -> list[Row]:
     if not rows:
         return []
     whole = rows[0]
-    is_reranked = run["stage2_sha256"] is not None
-    return [_with_intervals(row, whole, is_reranked=is_reranked) for row in rows]
+    return [_with_intervals(row, whole, reranked=is_reranked(run)) for row in rows]
 
 
-def _with_intervals(row: Row, whole: Row, *, is_reranked: bool) -> Row:
-    n, won, lost = row["n"], row["won"], row["lost"]
-    gain = gain_interval([np.repeat([1.0, -1.0, 0.0], [won, lost, n - won - lost])])
-    recall, others = _recall(row), _recall(row, whole)
+def _with_intervals(row: Row, whole: Row, *, reranked: bool) -> Row:
+    gain = wins_interval(row["won"], row["lost"], row["n"])
+    hits, others = _hits(row), whole["n"] - row["n"]
+    recall = share_interval(hits, row["n"])
+    beside = share_interval(_hits(whole) - hits, others) if others else None
     return {
         **row,
-        "gain": row["gain"] if is_reranked else None,
-        "interval": (gain.low, gain.high) if is_reranked else None,
+        "gain": row["gain"] if reranked else None,
+        "interval": (gain.low, gain.high) if reranked else None,
         "low": recall.low,
         "high": recall.high,
-        "differs": None if others is None else difference_interval(recall, others),
+        "differs": None if beside is None else difference_interval(recall, beside),
     }
 
 
-def _recall(row: Row, whole: Row | None = None) -> Any:
-    """Of a slice; or of the queries of the whole that are not in it, None where there are none."""
-    hits, n = round(row["last"] * row["n"]), row["n"]
-    if whole is not None:
-        hits, n = round(whole["last"] * whole["n"]) - hits, whole["n"] - n
-    return mean_interval([np.repeat([1.0, 0.0], [hits, n - hits])]) if n else None
+def _hits(row: Row) -> int:
+    return round(row["last"] * row["n"])
 
 
 def _numbers(run: Mapping[str, Any], k: int, rows: Sequence[Row]) -> Numbers:
-    is_reranked = run["stage2_sha256"] is not None
     last = [
         Column("last", "stage 2", "percent"),
         Column("gain", "gain", "gain"),
@@ -127,7 +118,7 @@ def _numbers(run: Mapping[str, Any], k: int, rows: Sequence[Row]) -> Numbers:
             Column("slice", "queries"),
             Column("n", "n", "count"),
             Column("stage1", "stage 1", "percent"),
-            *(last if is_reranked else []),
+            *(last if is_reranked(run) else []),
         ],
         rows=rows,
         sql=_sql(run, k),
@@ -156,14 +147,14 @@ def _answer(rows: Sequence[Row]) -> str:
         for row in sorted(others, key=lambda row: row["last"])
         if row["differs"] and _is_apart(row["differs"])
     ]
-    begin = f"R@1 is {percent(whole['last'])} over {whole['n']:,} queries. "
+    begin = f"R@1 is {percent(whole['last'])} over {counted(whole['n'], 'query', 'queries')}. "
     if not told:
         return begin + "No kind of query differs from all others beyond its interval."
     return (
         begin
         + "Against all others, these differ beyond a 95 % interval, the worst first: "
         + "; ".join(told)
-        + f". ({len(others)} kinds are compared: one in twenty differs by chance.)"
+        + f". (Of {counted(len(others), 'kind')}, one in twenty differs by chance.)"
     )
 
 

@@ -26,7 +26,7 @@ def ties(catalog: OpenCatalog, run: Mapping[str, Any]) -> Analysis:
     )
     rows = catalog.rows(sql)
     if not any(row["neighbours"] for row in rows):
-        return Analysis("ties", QUESTION, missing="no query has two candidates")
+        return Analysis("ties", QUESTION, missing="No query has two candidates.")
     coarse = catalog.rows(_coarse_sql(run))
     return Analysis(
         name="ties",

@@ -6,9 +6,11 @@ from typing import Any
 from cir_core.conformal import NO_GUARANTEE
 from cir_core.metrics.significance import Interval
 
+UNLABELLED = "The queries have no labels: there is nothing to measure."
+
 NOT_ANALYSED = (
-    "this run's queries were asked nothing beside it: `cir-pipeline analyse`, with the options of "
-    "the run, does that"
+    "This run's queries were asked nothing beside it: `cir-pipeline analyse`, with the options of "
+    "the run, does that."
 )
 """What lacks for an analysis that needs the models."""
 
@@ -16,6 +18,11 @@ NOT_ANALYSED = (
 def percent(fraction: float) -> str:
     """Of 0.1234: 12.3 %."""
     return f"{100 * fraction:.1f} %"
+
+
+def part(count: int, of: int) -> str:
+    """Of 1 and 8: "1 (12.5 %)"."""
+    return f"{count:,} ({percent(count / of)})"
 
 
 def points(interval: Interval) -> str:
@@ -29,10 +36,42 @@ def counted(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def without_target(queries: int, of: int, place: str = "first") -> str:
+    """How many have it elsewhere: the beginning of a sentence."""
+    have = "does not have its" if queries == 1 else "do not have their"
+    return f"Of {counted(of, 'query', 'queries')}, {part(queries, of)} {have} target {place}"
+
+
+def unusable(problems: int) -> str:
+    return f"{counted(problems, 'image or query', 'images or queries')} could not be used"
+
+
+def short_gallery(run: Mapping[str, Any]) -> str:
+    """Of one that misses some of its images."""
+    missing = run["gallery_missing"]
+    members = counted(run["gallery_images"] + missing, "image")
+    return f"The gallery is short: {missing:,} of {members} could not be used"
+
+
 def candidates_of(run: Mapping[str, Any]) -> str:
-    """How many a query has: "50 candidates", or, where K is adaptive, "up to 31 candidates"."""
-    most = "up to " if run["coverage_asked"] is not None else ""
+    """How many a query has: "K = 50 candidates", fewer in a smaller gallery; or, where K is
+    adaptive, "up to 31 candidates"."""
+    most = "K = " if run["coverage_asked"] is None else "up to "
     return f"{most}{counted(run['k'], 'candidate')}"
+
+
+def more_candidates(run: Mapping[str, Any]) -> str:
+    """What gives its queries more of them."""
+    if run["coverage_asked"] is not None:
+        return "a higher `--coverage`"
+    if run["first_stage"] == "candidates":
+        return "a file with more candidates"
+    return "a larger K (`-k`)"
+
+
+def is_reranked(run: Mapping[str, Any]) -> bool:
+    """Whether a row of ``runs`` is of both stages."""
+    return run["stage2_sha256"] is not None
 
 
 def has_no_guarantee(run: Mapping[str, Any]) -> bool:

@@ -3,12 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from cir_core.metrics.significance import Interval, gain_interval
+from cir_core.metrics.significance import Interval, wins_interval
 from storage.answers import OpenCatalog
 from tasks.results.analyses.analysis import Analysis, Column, Figure, Numbers, Row, asked
-from tasks.results.analyses.wording import NOT_ANALYSED, of_run, percent, points, sentences
+from tasks.results.analyses.wording import (
+    NOT_ANALYSED,
+    counted,
+    of_run,
+    percent,
+    points,
+    sentences,
+)
 
 QUESTION = "What does z_t keep of the reference?"
 
@@ -44,7 +49,7 @@ def z_t(catalog: OpenCatalog, run: Mapping[str, Any]) -> Analysis:
         question=QUESTION,
         answer=sentences(
             _told(found),
-            _told_of_z_t(of_z_t, gain) if found else f"{NOT_ANALYSED.capitalize()}.",
+            _told_of_z_t(of_z_t, gain) if found else NOT_ANALYSED,
             _told_of_variants(variants),
         ),
         advice=_advice(of_z_t, gain),
@@ -125,18 +130,18 @@ def _gain(catalog: OpenCatalog, run: Mapping[str, Any]) -> Interval:
         "  count(*) FILTER (reference_rank_z_t > 1 AND reference_rank_mapped = 1) AS less\n"
         f"FROM probes WHERE {of_run(run)} AND reference_rank_z_t IS NOT NULL"
     )
-    n, more, less = row["n"], row["more"], row["less"]
-    return gain_interval([np.repeat([1.0, -1.0, 0.0], [more, less, n - more - less])])
+    return wins_interval(row["more"], row["less"], row["n"])
 
 
 def _told(rows: Sequence[Row]) -> str:
     if not rows:
         return ""
     told = [f"{percent(row['first'])} from {row['probe']}" for row in rows]
+    queries = counted(rows[0]["n"], "query", "queries")
     return (
-        f"A query's reference is found again as the first of its gallery, of {rows[0]['n']:,} "
-        f"queries: {'; '.join(told)} (by chance {percent(rows[0]['chance'])}). Mapped: by a linear "
-        "map that was fitted on the queries of other references."
+        f"A query's reference is found again as the first of its gallery, of {queries}: "
+        f"{'; '.join(told)} (by chance {percent(rows[0]['chance'])}). Mapped: by a "
+        "linear map that was fitted on the queries of other references."
     )
 
 
@@ -199,8 +204,7 @@ FROM hits GROUP BY ALL ORDER BY recall DESC, run_id"""
 
 
 def _compared(row: Row) -> Row:
-    won, lost, n = row["won"], row["lost"], row["n"]
-    gain = gain_interval([np.repeat([1.0, -1.0, 0.0], [won, lost, n - won - lost])])
+    gain = wins_interval(row["won"], row["lost"], row["n"])
     return {**row, "interval": (gain.low, gain.high)}
 
 

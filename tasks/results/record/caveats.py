@@ -3,7 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tasks.results.analyses.wording import has_no_guarantee
+from tasks.results.analyses.wording import (
+    has_no_guarantee,
+    is_reranked,
+    short_gallery,
+    unusable,
+)
 
 Row = Mapping[str, Any]
 
@@ -22,16 +27,10 @@ def _of_data(run: Row, tables: Mapping[str, Sequence[Row]]) -> Iterator[str]:
     if not tables["metrics"]:
         yield "The queries have no labels: rankings were made, and nothing is measured."
     if run["gallery_missing"]:
-        whole = run["gallery_images"] + run["gallery_missing"]
-        yield (
-            f"The gallery is short: {run['gallery_missing']:,} of {whole:,} images could not be "
-            "used. Recall in a smaller gallery is too high."
-        )
+        yield f"{short_gallery(run)}. Recall in a smaller gallery is too high."
     if tables["problems"]:
-        yield (
-            f"{len(tables['problems']):,} images or queries could not be used (the table "
-            "problems); such queries count as misses."
-        )
+        told = unusable(len(tables["problems"]))
+        yield f"{told} (the table problems); such queries count as misses."
     if run["dataset"] == "demo":
         yield "The images are drawn: the numbers say nothing about photos."
     if run["split"] in TRAINED:
@@ -39,7 +38,7 @@ def _of_data(run: Row, tables: Mapping[str, Sequence[Row]]) -> Iterator[str]:
 
 
 def _of_method(run: Row) -> Iterator[str]:
-    if run["stage2_sha256"] is None:
+    if not is_reranked(run):
         yield "Nothing was re-ranked: every number is stage 1's."
     if run["vector_index"] == APPROXIMATE:
         yield "The index is approximate (ivf): a target may be missed that an exact search finds."

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from json import dumps
 from typing import Any
 
-from tasks.results.analyses.wording import adaptive_words, candidates_of
+from tasks.results.analyses.wording import adaptive_words, candidates_of, counted, is_reranked
 from tasks.results.markup.markdown import as_markdown
 from tasks.results.markup.visible import visible
 from tasks.results.record.numbers import averaged
@@ -62,9 +62,10 @@ def _title(document: Document) -> Iterator[str]:
     yield ""
     yield (
         f"Composed image retrieval on {as_markdown(run['dataset'])}, split {run['split']}: "
-        f"{run['queries']:,} queries, {run['gallery_images']:,} gallery images, "
+        f"{counted(run['queries'], 'query', 'queries')}, "
+        f"{counted(run['gallery_images'], 'gallery image')}, "
         f"{candidates_of(run)} a query{adaptive_words(run)}"
-        + (", re-ranked." if run["stage2_sha256"] else "; nothing was re-ranked.")
+        + (", re-ranked." if is_reranked(run) else "; nothing was re-ranked.")
     )
     yield ""
     yield f"Run `{run['run_id']}`, made {run['created_at']} UTC."
@@ -228,7 +229,7 @@ def _name(document: Document) -> str:
 
 
 def _last_stage(document: Document) -> str:
-    return "stage2" if document["run"]["stage2_sha256"] else "stage1"
+    return "stage2" if is_reranked(document["run"]) else "stage1"
 
 
 def _measure(row: Row) -> str:

@@ -11,6 +11,7 @@ from cir_core.metrics.recall import AVERAGE, CIRR_AVERAGE_K
 from cir_core.metrics.significance import Interval, gain_interval
 from tasks.results.report.source import Source
 from tasks.results.titles import CIRR_AVERAGE, title_of
+from tasks.stages.target_ranks import NEVER
 
 
 @dataclass(frozen=True)
@@ -70,13 +71,13 @@ def _interval(row: Mapping[str, Any]) -> Interval:
 
 def _cirr_gains_sql(source: Source) -> str:
     """The average's gain of each query: metrics have the average of either stage alone."""
-    gain = (
-        "((coalesce({pool}.stage2_rank, 2147483647) <= {k})::INTEGER "
-        "- (coalesce({pool}.stage1_rank, 2147483647) <= {k})::INTEGER)"
-    )
+    hits = {
+        stage: f"(coalesce(g.{stage}_rank, {NEVER}) <= {CIRR_AVERAGE_K})::INTEGER "
+        f"+ (coalesce(s.{stage}_rank, {NEVER}) <= 1)::INTEGER"
+        for stage in ("stage1", "stage2")
+    }
     return (
-        f"SELECT ({gain.format(pool='g', k=CIRR_AVERAGE_K)}\n"
-        f"        + {gain.format(pool='s', k=1)}) / 2 AS gain\n"
+        f"SELECT ({hits['stage2']}\n        - ({hits['stage1']})) / 2 AS gain\n"
         "FROM rank_movement g JOIN rank_movement s USING (run_id, query_id)\n"
         f"WHERE {source.of_run} AND g.pool = 'gallery' AND s.pool = 'subset'"
     )
@@ -88,7 +89,7 @@ def _ceiling_sql(source: Source, metric: str, k: int) -> str | None:
     if metric == "cirr_average" and source.protocol.subset != "scored":
         return None
     most = k or CIRR_AVERAGE_K
-    of_query = f"(is_candidate OR coalesce(stage1_rank, 2147483647) <= {most})::DOUBLE"
+    of_query = f"(is_candidate OR coalesce(stage1_rank, {NEVER}) <= {most})::DOUBLE"
     tables, pool = "rank_movement q", " AND q.pool = 'gallery'"
     if metric == "map":
         of_query = f"least(coalesce(t.reached, 0), {k}) / least(len(q.targets), {k})"

@@ -141,7 +141,7 @@ const QueryCards = (() => {
     const [first, then] = [columns.rank1[query], columns.rank2?.[query]];
     const before = `The target is ${rank(first)} in stage 1`;
     if (columns.candidate[query] === false)
-      return `${before}, beyond the ${QueryData.k} candidates: lost.`;
+      return `${before}, beyond the candidates: lost.`;
     if (!QueryData.reranked) return `${before}.`;
     const { words } = movement(first, then);
     return `${before}, ${rank(then)} after stage 2: ${words}.`;
@@ -156,7 +156,7 @@ const QueryCards = (() => {
   }
 
   function question(query) {
-    const kind = [QueryData.categories[columns.category[query]], `${columns.words[query]} words`];
+    const kind = [QueryData.categories[columns.category[query]], columns.words[query] === 1 ? "1 word" : `${columns.words[query]} words`];
     if (columns.negation[query]) kind.push("a negation");
     const targets = columns.targets[query] ?? [];
     const reference = columns.reference[query];

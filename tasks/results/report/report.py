@@ -12,6 +12,12 @@ from storage.answers import reading
 from storage.catalog import CATALOG_FILE
 from storage.products import Product
 from tasks.results.album import MOST_FILES, PICTURE_BYTES
+from tasks.results.analyses.wording import (
+    adaptive_words,
+    candidates_of,
+    counted,
+    has_no_guarantee,
+)
 from tasks.results.record.files import RECORD_FILES, known_command, record_of
 from tasks.results.record.files import VERSION as RECORD
 from tasks.results.report.analyses import analyses
@@ -118,6 +124,9 @@ def _page(source: Source) -> str:
         "made_with": source.evaluated.made_with(),
         "chart_data": chart_data,
         "figure_numbers": figure_numbers,
+        "candidates": f"{candidates_of(source.run)} per query{adaptive_words(source.run)}",
+        "no_guarantee": has_no_guarantee(source.run),
+        "counted": counted,
         "told": told,
         "stages": STAGES,
         "title_of": title_of,

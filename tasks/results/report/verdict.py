@@ -6,7 +6,14 @@ from typing import Any, Literal
 
 from cir_core.metrics.significance import Interval
 from tasks.results.analyses.failure_split import CANNOT, FOUND, LOST, ORDERED_WRONG, outcomes_sql
-from tasks.results.analyses.wording import candidates_of
+from tasks.results.analyses.wording import (
+    UNLABELLED,
+    candidates_of,
+    counted,
+    short_gallery,
+    unusable,
+    without_target,
+)
 from tasks.results.report.headline import Headline, headline
 from tasks.results.report.source import Source
 
@@ -42,13 +49,9 @@ def verdict(source: Source) -> Verdict:
     troubles, best = _troubles(source.run), headline(source)
     if best is None:
         return Verdict([*troubles, (_unlabelled(source), "")])
-    sql = outcomes_sql(source.evaluated.run_id, [best.depth])
+    sql = outcomes_sql(source.run, [best.depth])
     outcomes = {row["series"]: row["n"] for row in source.rows(sql)}
-    sentences = [
-        _gain(best),
-        _reach(best, candidates_of(source.run)),
-        _failures(best.depth, outcomes),
-    ]
+    sentences = [_gain(best), _reach(best), _failures(best.depth, outcomes)]
     return Verdict(
         sentences=[*troubles, *(one for one in sentences if one[0])],
         tiles=_tiles(best, outcomes, candidates_of(source.run)),
@@ -58,27 +61,17 @@ def verdict(source: Source) -> Verdict:
 
 def _unlabelled(source: Source) -> str:
     run = source.run
-    ranked = (
-        f"of each, {candidates_of(run)} were re-ranked"
-        if source.is_reranked
-        else f"stage 1 alone chose {candidates_of(run)} for each, and nothing was re-ranked"
-    )
-    return (
-        "The queries have no labels: there is nothing to measure. "
-        f"{run['queries']:,} queries were asked of {run['images']:,} images; {ranked}."
-    )
+    asked = f"{counted(run['queries'], 'query', 'queries')}, {counted(run['images'], 'image')}"
+    ranked = "re-ranked" if source.is_reranked else "nothing was re-ranked"
+    return f"{UNLABELLED} {asked}, {candidates_of(run)} a query; {ranked}."
 
 
 def _troubles(run: Mapping[str, Any]) -> list[Sentence]:
     told: list[Sentence] = []
     if run["problems"]:
-        told.append((f"{run['problems']:,} images or queries could not be used.", "bad"))
+        told.append((f"{unusable(run['problems'])}.", "bad"))
     if run["gallery_missing"]:
-        members = run["gallery_images"] + run["gallery_missing"]
-        short = (
-            f"The gallery is short: {run['gallery_missing']:,} of {members:,} images were not "
-            "searched, so these numbers do not compare with others."
-        )
+        short = f"{short_gallery(run)}, so these numbers do not compare with others."
         told.append((short, "bad"))
     return told
 
@@ -101,13 +94,13 @@ def _gain(best: Headline) -> Sentence:
     return told, tone
 
 
-def _reach(best: Headline, candidates: str) -> Sentence:
+def _reach(best: Headline) -> Sentence:
     """What the candidates allow, and how much of the way there re-ranking goes."""
     if best.ceiling is None:
         return "", ""
     first = best.stage1.value
     room = best.ceiling - first
-    limit = f"No order of the {candidates} can reach more than {_percent(best.ceiling)} %"
+    limit = f"No order of the candidates can reach more than {_percent(best.ceiling)} %"
     if room < LEAST_ROOM:
         return f"{limit}, which stage 1 already has: there is nothing to gain.", ""
     if best.stage2 is None:
@@ -126,12 +119,9 @@ def _failures(depth: int, outcomes: Mapping[str, int]) -> Sentence:
     n, place = sum(outcomes.values()), _place(depth)
     missed = n - outcomes.get(FOUND, 0)
     if not missed:
-        return f"The target of every one of the {n:,} queries is {place}.", ""
+        return f"Of {counted(n, 'query', 'queries')}, each has its target {place}.", ""
     lost, wrong = outcomes.get(LOST, 0), outcomes.get(ORDERED_WRONG, 0)
-    told = (
-        f"Of {n:,} queries, {missed:,} do not have their target {place}: "
-        f"{lost:,} lost in stage 1, {wrong:,} ordered wrong"
-    )
+    told = f"{without_target(missed, n, place)}: {lost:,} lost in stage 1, {wrong:,} ordered wrong"
     cannot = outcomes.get(CANNOT, 0)
     if cannot:
         told += f", and {cannot:,} that cannot be answered"
