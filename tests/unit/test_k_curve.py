@@ -201,6 +201,7 @@ def test_the_analysis_tells_the_chosen_k(catalog: Path) -> None:
     _, evaluated = query(catalog, sql)
     assert {k: chosen["this run"][f"recall_{k}"] for k, _ in evaluated} == dict(evaluated)
     assert "subset's recall does not depend on K" in found.answer
+    assert "`cir-pipeline plan -k K`" in found.advice
     assert {row["series"] for row in found.figures[0].rows} >= {"R@1", "R@50", "ceiling"}
 
 

@@ -26,6 +26,12 @@ CEILINGS = (0.95, 0.99)
 STEPS = ("1", "2", "3", "5", "7")
 """First digits of the K that are told of the whole range, with zeros after them."""
 
+FORECAST = (
+    "What another K takes in FLOPs and time, `cir-pipeline plan -k K` tells, with the options of "
+    "the run."
+)
+"""Neither grows with the pairs alone: a query is begun once, and an image is seen once."""
+
 QUESTION = "How many candidates are worth re-ranking?"
 
 
@@ -144,7 +150,7 @@ def _told_of_ceiling(curve: KCurve, ceiling: float) -> str:
         reached = percent(macro(curve.coverage)[-1])
         return f"{100 * ceiling:g} % of the targets are not reached: the ceiling is {reached}."
     return (
-        f"{100 * ceiling:g} % of the targets are among the candidates with K = {curve.ks[place]} "
+        f"With K = {curve.ks[place]}, {100 * ceiling:g} % of the targets are among the candidates "
         f"({counted(int(curve.pairs[place]), 'pair')})."
     )
 
@@ -192,11 +198,11 @@ def _advice(curve: KCurve, run: Mapping[str, Any]) -> str:
     if place == last:
         return (
             f"Try {more_candidates(run)}: no K below {curve.ks[last]} is as good. Images stay "
-            "encoded; all pairs are scored anew."
+            f"encoded; all pairs are scored anew. {FORECAST}"
         )
     return (
         f"As far as these queries tell, fewer candidates do: -k {curve.ks[place]}. Or let each "
-        "query have as many as it needs: -k auto."
+        f"query have as many as it needs: -k auto. {FORECAST}"
     )
 
 
