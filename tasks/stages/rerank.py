@@ -87,7 +87,7 @@ class Rerank(OverPictures[Scored]):
     def inputs(self) -> Mapping[str, str]:
         fused = {} if self.fused is None else {"fuse": self.fused.fingerprint}
         return {
-            "retrieve": self.candidates.fingerprint,
+            self.candidates.stage: self.candidates.fingerprint,
             "ingest": self.ingested.fingerprint,
             "model": self.model,
             **fused,

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,12 @@ def test_a_stage_holds_what_it_declares(fiq: Bench, copy: Path, kind: type[Stage
     for part in stage.made.holds:
         assert stage.made.read(part).num_columns
     assert standing_of(stage).is_done
+    views = [getattr(stage, field.name) for field in fields(stage)]
+    stages = {one.fingerprint: one.stage for one in views if isinstance(one, View)}
+    made_of = {role: name for role, name in stage.identity.inputs.items() if name in stages}
+    assert made_of == {stages[name]: name for name in made_of.values()}, (
+        "under another role it is no source, and what is made of it not made again with it"
+    )
 
 
 @pytest.mark.parametrize("kind", MADE, ids=lambda kind: kind.__name__)
