@@ -52,7 +52,7 @@ def choosing_of(
         assert inputs.assurance is not None, "it goes with an adaptive K"
         elsewhere = None
         if inputs.calibrate is not None:
-            handed = None if vectors is None else (vectors.gallery.ids, vectors.gallery.matrix)
+            handed = None if vectors is None else vectors.gallery
             asked = Asking(ingested, encode.model, fuse.text_weight, handed)
             elsewhere = find_elsewhere(inputs.calibrate, asked, goes_on=inputs.no_guarantee)
         require_enough(ingested, inputs.assurance, elsewhere)

@@ -14,10 +14,11 @@ from cir_core.search.exact import ExactIndex
 from storage import schemas
 from storage.views import Encoded, Ingested
 from tasks.stages.choosing import within
-from tasks.stages.elsewhere import Elsewhere, matching
+from tasks.stages.elsewhere import Elsewhere
 from tasks.stages.gallery import categories_by_gallery, searched_galleries
-from tasks.stages.searching import Search, Vectors, searches, vectors_of
+from tasks.stages.searching import Search, searches
 from tasks.stages.target_ranks import counted
+from tasks.stages.vectors import Vectors, vectors_of
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def calibrating_from(
     """By another run's; telling what is assured raises as ``Elsewhere.words``."""
     there = elsewhere.run.ingested
     retrieved = elsewhere.run.candidates
-    galleries = matching(ingested, there, elsewhere.run)
+    galleries = elsewhere.galleries
     usable = searched_galleries(ingested, encoded)
     theirs = searched_galleries(there, retrieved.encoded)
 

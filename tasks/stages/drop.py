@@ -22,8 +22,9 @@ from storage.views import Dropped, Embedded, Retrieved
 from tasks.machine import Machine
 from tasks.shards import part_name
 from tasks.stages.choosing import IMAGES, Choosing
-from tasks.stages.searching import Search, Vectors, searches, vectors_of
+from tasks.stages.searching import Search, searches
 from tasks.stages.stage import ReadyPart, Work
+from tasks.stages.vectors import Vectors, vectors_of
 
 SEED = 20230526
 

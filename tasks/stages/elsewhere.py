@@ -4,6 +4,7 @@ assure there holds here."""
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -15,10 +16,11 @@ from cir_core.errors import PreflightError
 from cir_core.metrics.galleries import SearchedGallery
 from cir_core.protocols import Protocol
 from storage.runs import read_as_ours
-from storage.tables import rows_of, vectors_of
+from storage.tables import rows_of
 from storage.views import Evaluated, Ingested
 from tasks.stages.gallery import searched_galleries
 from tasks.stages.target_ranks import labelled
+from tasks.stages.vectors import Vectors, read_vectors
 
 DIGITS = 16
 """Of a sha256, told to people."""
@@ -27,30 +29,33 @@ OWN = "stage 1's own"
 
 
 class Difference(NamedTuple):
-    """In what two runs differ, and how."""
+    """In what two runs differ, and how: of one gallery here alone, or of all that is asked."""
 
     what: str
     there: str
     here: str
+    gallery: str | None = None
 
 
 @dataclass(frozen=True)
 class Asking:
     """How a run's queries are asked: with a gap of one run, the same gap of the other means the
-    same only where these agree. ``embeddings`` are the images' that were handed over, with their
-    ids; None where stage 1's own are searched."""
+    same only where these agree. ``embeddings`` are the images' that were handed over; None where
+    stage 1's own are searched."""
 
     ingested: Ingested
     stage1: str
     text_weight: float | None
-    embeddings: tuple[pa.ChunkedArray, np.ndarray] | None
+    embeddings: Vectors | None
 
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """``differing`` is what takes the guarantee away; with ``goes_on`` there need be none."""
+    """``galleries`` are the run's, by the names of those here that they calibrate; ``differing`` is
+    what takes the guarantee away, and with ``goes_on`` there need be none."""
 
     run: Evaluated
+    galleries: Mapping[str, str]
     differing: tuple[Difference, ...]
     goes_on: bool
 
@@ -64,7 +69,8 @@ class Elsewhere:
         """What is assured of a gallery, or that nothing is, and why. Only now it is known which
         images could be decoded: raises PreflightError where they are others there than here, unless
         it ``goes_on``."""
-        differing = dict.fromkeys((*self.differing, *_of_gallery(there, here)))
+        known = (one for one in self.differing if one.gallery in (None, here.category))
+        differing = dict.fromkeys((*known, *_of_gallery(there, here)))
         if not differing:
             return assurance.words
         if not self.goes_on:
@@ -75,10 +81,9 @@ class Elsewhere:
 
 def asking_of(run: Evaluated) -> Asking:
     """Of a finished run. Raises StoreCorrupt where it is not whole."""
-    retrieved, embeddings = run.candidates, None
-    if retrieved.embedded is not None:
-        table = retrieved.embedded.read("gallery")
-        embeddings = table["image_id"], vectors_of(table["embedding"])
+    retrieved = run.candidates
+    embedded = retrieved.embedded
+    embeddings = None if embedded is None else read_vectors(embedded, "gallery", "image_id")
     weight, model = retrieved.fused.text_weight, retrieved.encoded.digest("model")
     return Asking(run.ingested, model, weight, embeddings)
 
@@ -94,20 +99,24 @@ def find_elsewhere(run: Evaluated, asked: Asking, *, goes_on: bool) -> Elsewhere
         run.require_current()
         calibrating = asking_of(run)
         there, here = calibrating.ingested, asked.ingested
+        theirs, ours = (searched_galleries(one, None) for one in (there, here))
+        galleries = _matching(theirs, ours, run)
+        of_galleries = (_of_gallery(theirs[galleries[name]], one) for name, one in ours.items())
         differing = (
             *in_asking(calibrating, asked),
-            *_of_galleries(there, here, matching(here, there, run)),
-            *_of_queries(there, here),
+            *chain.from_iterable(of_galleries),
+            *in_queries(there, here),
         )
     if differing and not goes_on:
         raise _refused(run, differing)
-    return Elsewhere(run, differing, goes_on)
+    return Elsewhere(run, galleries, differing, goes_on)
 
 
-def matching(here: Ingested, there: Ingested, run: Evaluated) -> dict[str, str]:
+def _matching(
+    theirs: Mapping[str, SearchedGallery], ours: Mapping[str, SearchedGallery], run: Evaluated
+) -> dict[str, str]:
     """Which gallery there calibrates each one here: the one with the same images, else the one with
     the same name. Raises PreflightError where there is neither."""
-    ours, theirs = (searched_galleries(one, None) for one in (here, there))
     by_content = {one.sha256: name for name, one in theirs.items()}
     found = {name: by_content.get(one.sha256, name) for name, one in ours.items()}
     strange = [name for name in ours if found[name] not in theirs]
@@ -150,23 +159,17 @@ def in_asking(there: Asking, here: Asking) -> Iterator[Difference]:
         yield Difference("protocol", *(one.name for one in protocols))
 
 
-def _of_galleries(
-    there: Ingested, here: Ingested, matched: Mapping[str, str]
-) -> Iterator[Difference]:
-    theirs, ours = (searched_galleries(one, None) for one in (there, here))
-    for name, one in ours.items():
-        yield from _of_gallery(theirs[matched[name]], one)
-
-
 def _of_gallery(there: SearchedGallery, here: SearchedGallery) -> Iterator[Difference]:
     if there.sha256 != here.sha256:
-        yield Difference(f"gallery {here.category}", *(_gallery(one) for one in (there, here)))
+        told = _gallery(there), _gallery(here)
+        yield Difference(f"gallery {here.category}", *told, here.category)
 
 
-def _of_queries(there: Ingested, here: Ingested) -> Iterator[Difference]:
-    """Queries are the same with the same reference and texts, whatever their ids."""
-    calibrating = {*_questions(labelled(there))}
-    asked = _questions(here.read("queries"))
+def in_queries(there: Ingested, here: Ingested) -> Iterator[Difference]:
+    """Whether queries that are asked here calibrate there. They are the same with the same texts
+    and the same reference, byte by byte, whatever they and it are called."""
+    calibrating = {*_questions(there, labelled(there))}
+    asked = _questions(here, here.read("queries"))
     again = sum(one in calibrating for one in asked)
     if again:
         yield Difference(
@@ -176,9 +179,14 @@ def _of_queries(there: Ingested, here: Ingested) -> Iterator[Difference]:
         )
 
 
-def _questions(queries: pa.Table) -> list[tuple[str, ...]]:
-    columns = ("reference_id", "text", "other_text")
-    return list(zip(*(queries[name].to_pylist() for name in columns), strict=True))
+def _questions(ingested: Ingested, queries: pa.Table) -> list[tuple[str, ...]]:
+    """Of those that can be asked: the sha256 of the reference, and the texts."""
+    images = ingested.read("images", ["image_id", "sha256"])
+    rows = rows_of(queries["reference_id"], images["image_id"])
+    queries = queries.filter(pa.array(rows >= 0))
+    references = images["sha256"].take(pa.array(rows[rows >= 0]))
+    columns = (references, queries["text"], queries["other_text"])
+    return list(zip(*(column.to_pylist() for column in columns), strict=True))
 
 
 def _how(protocol: Protocol) -> tuple[object, ...]:
@@ -194,9 +202,8 @@ def _embeddings(asking: Asking, images: pa.Array | pa.ChunkedArray) -> str:
     """The sha256 of these images' vectors, as far as there are any."""
     if asking.embeddings is None:
         return OWN
-    ids, matrix = asking.embeddings
-    rows = rows_of(images, ids)
-    known = np.ascontiguousarray(matrix[rows[rows >= 0]], dtype="<f4")
+    rows = rows_of(images, asking.embeddings.ids)
+    known = np.ascontiguousarray(asking.embeddings.matrix[rows[rows >= 0]], dtype="<f4")
     return f"from files ({hashlib.sha256(known.data).hexdigest()[:DIGITS]})"
 
 

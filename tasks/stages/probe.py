@@ -37,9 +37,10 @@ from tasks.stages.probing import (
     text_vectors,
 )
 from tasks.stages.questions import read_questions
-from tasks.stages.searching import Search, Vectors, searches, vectors_of
+from tasks.stages.searching import Search, searches
 from tasks.stages.stage import ReadyPart, Stage, Work
 from tasks.stages.target_ranks import counted
+from tasks.stages.vectors import Vectors, vectors_of
 
 SEARCHES = 7
 """Ranks by six kinds of vectors, and neighbours of targets, each as long as a search at most."""

@@ -19,7 +19,8 @@ from storage.tables import rows_of
 from storage.views import Fused
 from tasks.feed.pictures import Distinct
 from tasks.stages.questions import Questions
-from tasks.stages.searching import Search, Vectors
+from tasks.stages.searching import Search
+from tasks.stages.vectors import Vectors
 
 NEVER = np.iinfo(np.int32).max
 """In place of a rank, where there is none."""

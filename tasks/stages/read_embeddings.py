@@ -21,6 +21,7 @@ from storage.sources.embeddings import FILES, VectorRows, read_embeddings
 from storage.tables import rows_of, vector_column
 from storage.views import Embedded, Ingested
 from tasks.stages.stage import ReadyPart, Stage
+from tasks.stages.vectors import Vectors
 
 REMEDY = (
     "scale each vector, v / np.linalg.norm(v), and complete the files: every image of the "
@@ -29,16 +30,9 @@ REMEDY = (
 
 
 @dataclass(frozen=True)
-class Vectors:
-    """One vector, of unit length, for each of the ids, which are in the split's order."""
-
-    ids: pa.ChunkedArray
-    matrix: np.ndarray
-
-
-@dataclass(frozen=True)
 class HandedVectors:
-    """Of the galleries' images, and of the queries; ``notes`` tell what is not used."""
+    """One of unit length for each of the galleries' images, and of the queries, in the split's
+    order; ``notes`` tell what is not used."""
 
     gallery: Vectors
     queries: Vectors

@@ -16,8 +16,9 @@ from storage.views import Embedded
 from tasks.machine import Machine
 from tasks.shards import part_name
 from tasks.stages.choosing import Choosing
-from tasks.stages.searching import Search, Vectors, searches, vectors_of
+from tasks.stages.searching import Search, searches
 from tasks.stages.stage import ReadyPart, Work
+from tasks.stages.vectors import Vectors, vectors_of
 
 SECONDS_PER_GALLERY = 0.05
 """Two parts are committed for each; categories that share one count once."""

@@ -18,8 +18,9 @@ from tasks.machine import Machine
 from tasks.shards import part_name
 from tasks.stages.choosing import Choosing
 from tasks.stages.halves import thresholds_of
-from tasks.stages.searching import Vectors, searches, vectors_of
+from tasks.stages.searching import searches
 from tasks.stages.stage import ReadyPart, Work
+from tasks.stages.vectors import Vectors, vectors_of
 
 _log = logging.getLogger(__name__)
 

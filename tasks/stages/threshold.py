@@ -18,12 +18,12 @@ from storage.views import Embedded, Encoded, Fused, Ingested, Thresholds
 from tasks.machine import Machine
 from tasks.shards import part_name
 from tasks.stages.calibrating import Calibrating, asked_of, calibrating_from, calibrating_itself
-from tasks.stages.elsewhere import Elsewhere, matching
+from tasks.stages.elsewhere import Elsewhere
 from tasks.stages.gallery import categories_by_gallery
 from tasks.stages.halves import folds_of
-from tasks.stages.searching import vectors_of
 from tasks.stages.stage import ReadyPart, Stage, Work
 from tasks.stages.target_ranks import labelled
+from tasks.stages.vectors import vectors_of
 
 
 @dataclass(frozen=True)
@@ -119,11 +119,9 @@ def require_enough(
     or, where that calibrates, elsewhere: hours before these are encoded."""
     queries = ingested.read("queries")
     source = ingested if elsewhere is None else elsewhere.run.ingested
-    galleries = {name: name for name in categories_by_gallery(ingested)}
-    if elsewhere is not None:
-        galleries = matching(ingested, source, elsewhere.run)
     known = labelled(source)
-    for name, theirs in galleries.items():
+    for name in categories_by_gallery(ingested):
+        theirs = name if elsewhere is None else elsewhere.galleries[name]
         asking = _asking(asked_of(ingested, queries, name), elsewhere)
         folds = np.array(folds_of(asked_of(source, known, theirs)), dtype=int)
         for _, calibrating in _groups(asking, folds):

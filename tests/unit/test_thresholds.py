@@ -11,16 +11,18 @@ import pytest
 from cir_core.conformal import Assurance, fold_of
 from cir_core.errors import PreflightError
 from cir_core.metrics.galleries import SearchedGallery
+from cir_core.types import Benchmark, ImageId
 from storage import schemas
 from storage.identities import Identity
 from storage.store import LocalStore
 from storage.tables import vector_column
 from storage.views import Encoded, Evaluated, Fused, Ingested, View
-from tasks.stages.elsewhere import Asking, Difference, Elsewhere, in_asking
+from tasks.stages.elsewhere import Asking, Difference, Elsewhere, in_asking, in_queries
 from tasks.stages.halves import thresholds_of
 from tasks.stages.retrieve_within import RetrieveWithin
 from tasks.stages.threshold import Threshold, require_enough
-from tests.support.made_runs import made
+from tasks.stages.vectors import Vectors
+from tests.support.made_runs import cirr_benchmark, made, write_run
 
 IMAGES, LABELLED, SILENT, WIDTH = 40, 60, 5, 8
 GALLERIES = ("other", 0.5), ("own", 0.25)
@@ -181,9 +183,9 @@ def test_queries_are_asked_alike_or_it_is_told_in_what_they_are_not(tmp_path: Pa
     shop = Shop(tmp_path, lost=0)
     names = pa.chunked_array([[f"i{row}" for row in range(IMAGES)]])
     turned = pa.chunked_array([names.to_pylist()[::-1]])
-    mine = Asking(shop.ingested, "a" * 64, None, (names, shop.images))
-    assert not [*in_asking(replace(mine, embeddings=(turned, shop.images[::-1])), mine)]
-    other = Asking(shop.ingested, "b" * 64, 0.25, (names, shop.images * 2))
+    mine = Asking(shop.ingested, "a" * 64, None, Vectors(names, shop.images))
+    assert not [*in_asking(replace(mine, embeddings=Vectors(turned, shop.images[::-1])), mine)]
+    other = Asking(shop.ingested, "b" * 64, 0.25, Vectors(names, shop.images * 2))
     told = {one.what: (one.there, one.here) for one in in_asking(other, mine)}
     assert told["stage 1"] == ("b" * 16, "a" * 16)
     assert told["text weight"] == ("0.25", "the model's")
@@ -198,10 +200,40 @@ def test_images_that_could_not_be_decoded_there_take_the_guarantee_away(tmp_path
     """What is not known before images are encoded."""
     run = Evaluated(LocalStore(tmp_path), "0" * 32)
     there, here = (SearchedGallery("own", images, 0, f"{images}") for images in (4, 5))
-    strict = Elsewhere(run, (), goes_on=False)
+    strict = Elsewhere(run, {"own": "own"}, (), goes_on=False)
     assert strict.words(Assurance(0.8), there=here, here=here) == Assurance(0.8).words
     with pytest.raises(PreflightError, match="not guaranteed here") as refused:
         strict.words(Assurance(0.8), there=there, here=here)
     assert refused.value.cause == "gallery own: 4 (4 images) there, 5 (5 images) here"
     told = replace(strict, goes_on=True).words(Assurance(0.8), there=there, here=here)
     assert told == "no guarantee: run 000000000000 differs in gallery own"
+
+
+def test_a_gallery_that_differs_takes_the_guarantee_of_its_own_queries(tmp_path: Path) -> None:
+    run = Evaluated(LocalStore(tmp_path), "0" * 32)
+    strange = Difference("gallery other", "4 images", "5 images", gallery="other")
+    found = Elsewhere(run, {"own": "own", "other": "other"}, (strange,), goes_on=True)
+    own, other = (SearchedGallery(name, 5, 0, name) for name in ("own", "other"))
+    assert found.words(Assurance(0.8), there=own, here=own) == Assurance(0.8).words
+    told = found.words(Assurance(0.8), there=other, here=other)
+    assert told == "no guarantee: run 000000000000 differs in gallery other"
+
+
+def ingested(folder: Path, benchmark: Benchmark) -> Ingested:
+    """Of a run that nobody encoded."""
+    about: dict[str, Any] = {"protocol": "cirr-removed-subset-scored", "k": 2}
+    about["annotations"] = repr(benchmark)
+    run = write_run(folder, benchmark, stage1={}, stage2=None, **about)
+    return Evaluated(LocalStore(folder), run).ingested
+
+
+def test_queries_of_copies_are_the_same_whatever_they_are_called(tmp_path: Path) -> None:
+    """Made-up images have the sums of their places in the alphabet."""
+    labelled, named = cirr_benchmark(6, 4), cirr_benchmark(6, 3, labelled=False)
+    renamed = [replace(one, reference_id=ImageId(f"x{one.reference_id}")) for one in named.queries]
+    longer = replace(renamed[0], text="another 0, and longer")
+    images = tuple(ImageId(f"x{one}") for one in named.galleries["cirr"])
+    others = replace(named, galleries={"cirr": images}, queries=(longer, *renamed[1:]))
+    there, here = (ingested(tmp_path, one) for one in (labelled, others))
+    (found,) = in_queries(there, here)
+    assert found.here == "2 of 3 are among them, and would calibrate themselves"
