@@ -15,6 +15,10 @@ TRAINED ?= .train
 OTHER_PROCESSOR := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE \
     OPENBLAS_CORETYPE=Nehalem OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE
 
+# The tests start some hundred interpreters. Where an image of a container forbids Python to keep what
+# it has compiled, each would compile torch and Prefect again: a third of what it takes to start.
+unexport PYTHONDONTWRITEBYTECODE
+
 # by two processes; the slow modules begin first, as they are sorted by name
 PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
