@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import shutil
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from storage.catalog import query
 from tasks.models.opening import open_stage1, open_stage2
 from tests.support.small_benchmarks import Bench, Finished, Pair
-from tests.support.workshop import Workshop, small_workshop
+from tests.support.workshop import Workshop
 
 PRIOR = 9.5
 ROWS = (
@@ -68,14 +67,13 @@ def test_catalog_report_and_identity_tell_the_prior(
 
 
 def test_training_writes_the_prior_in_units_of_the_cosine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pretrained: Workshop,
 ) -> None:
     """A recipe counts in stage 1's logits: its cosines over its temperature."""
-    workshop: Workshop = small_workshop(tmp_path, monkeypatch)
-    base = workshop.train("pretrain")
-    file = tmp_path / "prior.toml"
+    base = pretrained.folder / "pretrain" / "best"
+    file = pretrained.folder / "prior.toml"
     file.write_text('preset = "demo"\n[stage2]\nprior = 0.5\nepochs = 1\n')
-    stage2 = workshop.train("stage2", recipe=str(file), stage1=base)
+    stage2 = pretrained.train("stage2", recipe=str(file), stage1=base)
     temperature = open_stage1(base).temperature.item()
     assert open_stage2(stage2).config.prior == pytest.approx(0.5 / temperature)
     assert "prior: 0.5" in (stage2 / "README.md").read_text()

@@ -91,10 +91,9 @@ def kill() -> None:
     raise Killed
 
 
-def test_the_trained_pair_runs(workshop: Workshop) -> None:
-    workshop.train("pretrain")
-    stage1, stage2 = workshop.train("stage1"), workshop.train("stage2")
-    store = workshop.folder / "store"
+def test_the_trained_pair_runs(trained: Workshop) -> None:
+    stage1, stage2 = (trained.folder / stage / "best" for stage in ("stage1", "stage2"))
+    store = trained.folder / "store"
     run = run_pipeline(
         Settings(store=store, stage1=stage1, stage2=stage2, k=4, device="cpu"), InProcess()
     )
@@ -104,51 +103,46 @@ def test_the_trained_pair_runs(workshop: Workshop) -> None:
         assert word in card
 
 
-def test_validation_is_a_run_of_the_pipeline_that_sql_can_ask(workshop: Workshop) -> None:
-    workshop.train("pretrain")
-    workshop.train("stage1")
-    workshop.train("stage2")
-    told = [line for line in workshop.journal("stage2") if "validation" in line]
+def test_validation_is_a_run_of_the_pipeline_that_sql_can_ask(trained: Workshop) -> None:
+    told = [line for line in trained.journal("stage2") if "validation" in line]
     assert len(told) == 2  # epochs
     _, rows = query(
-        workshop.folder / "stage2" / "validation" / "cir.duckdb",
+        trained.folder / "stage2" / "validation" / "cir.duckdb",
         "SELECT DISTINCT value FROM metrics WHERE category = 'average' AND metric = 'recall' "
         "AND stage = 'stage2' AND k = 1",
     )
     assert {line["validation"]["recall@1"] for line in told} == {value for (value,) in rows}
-    assert list((workshop.folder / "stage2" / "tensorboard").iterdir())
+    assert list((trained.folder / "stage2" / "tensorboard").iterdir())
 
 
 def test_the_best_checkpoint_is_the_one_that_selection_liked_most(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+    pretrained: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workshop.train("pretrain")
     judge_by(monkeypatch, [0.5, 0.2])
-    workshop.train("stage1")
-    best, last = (workshop.folder / "stage1" / name / "README.md" for name in ("best", "last"))
+    pretrained.train("stage1")
+    best, last = (pretrained.folder / "stage1" / name / "README.md" for name in ("best", "last"))
     assert "recall@1: 0.5000" in best.read_text()
     assert "recall@1: 0.2000" in last.read_text()
     assert model_sha256(best.parent) != model_sha256(last.parent)
 
 
 def test_a_training_that_selection_likes_less_and_less_stops_and_says_so(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    pretrained: Workshop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Killed between its two bad validations, it remembers the first; asked again, it does nothing;
     with more patience it goes on to the end."""
-    workshop.train("pretrain")
     judge_by(monkeypatch, [0.3, 0.5, 0.45, 0.35, 0.6, 0.55])
     patient = {"epochs": 5, "patience": 2}
     with monkeypatch.context() as context:
         change_recipe(context, stage1=patient)
         with monkeypatch.context() as killing:
-            interrupt_after(killing, 3 * steps_an_epoch(workshop) + 1, kill)
+            interrupt_after(killing, 3 * steps_an_epoch(pretrained) + 1, kill)
             with pytest.raises(Killed):
-                workshop.train("stage1")
-        best = workshop.train("stage1")
-        stopped = workshop.journal("stage1")[-1]
+                pretrained.train("stage1")
+        best = pretrained.train("stage1")
+        stopped = pretrained.journal("stage1")[-1]
         assert stopped == {
-            "step": 4 * steps_an_epoch(workshop),
+            "step": 4 * steps_an_epoch(pretrained),
             "stopped": "no better selection recall@1 in 2 validations",
         }
         assert "selection recall@1 has fallen from 50.0 to 35.0 %" in caplog.text
@@ -156,14 +150,14 @@ def test_a_training_that_selection_likes_less_and_less_stops_and_says_so(
         for name in ("best", "last"):
             assert "Stopped early" in (best.parent / name / "README.md").read_text()
         written = (best.parent / "state.pt").read_bytes()
-        workshop.train("stage1")
+        pretrained.train("stage1")
         assert (best.parent / "state.pt").read_bytes() == written
     change_recipe(monkeypatch, stage1=patient | {"patience": None})
-    workshop.train("stage1")
+    pretrained.train("stage1")
     assert "recall@1: 0.6000" in (best / "README.md").read_text()
     told = [
         line["validation"]["recall@1"]
-        for line in workshop.journal("stage1")
+        for line in pretrained.journal("stage1")
         if "validation" in line
     ]
     assert told == [0.3, 0.5, 0.45, 0.35, 0.6]
@@ -174,51 +168,45 @@ def steps_an_epoch(workshop: Workshop) -> int:
 
 
 def test_the_best_is_measured_in_the_end_on_what_did_not_choose_it(
-    workshop: Workshop, caplog: pytest.LogCaptureFixture
+    pretrained: Workshop, caplog: pytest.LogCaptureFixture
 ) -> None:
-    workshop.train("pretrain")
     with caplog.at_level(logging.INFO):
-        best = workshop.train("stage1", validate_on="val")
+        best = pretrained.train("stage1", validate_on="val")
     assert "the best model on val: recall@1" in caplog.text
     assert (
         "On val, which neither trained nor chose it: recall@1" in (best / "README.md").read_text()
     )
     with pytest.raises(UsageError, match="cannot start") as caught:
-        workshop.train("stage1", validate_on="monday.csv")
+        pretrained.train("stage1", validate_on="monday.csv")
     assert "monday.csv is no split" in caught.value.cause
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "stage1", "stage2"])
 def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, stage: str
+    trained: Workshop, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
-    for earlier in ("pretrain", "stage1", "stage2"):
-        undisturbed = workshop.train(earlier)
-        if earlier == stage:
-            break
     with monkeypatch.context() as context:
         interrupt_after(context, 3, kill)
         with pytest.raises(Killed):
-            workshop.train(stage, "again")
-    assert not (workshop.folder / "again" / "last").exists()
-    again = workshop.train(stage, "again")
-    assert model_sha256(again) == model_sha256(undisturbed)
-    assert workshop.journal("again")[-1]["step"] == workshop.journal(stage)[-1]["step"]
+            trained.train(stage, "again")
+    assert not (trained.folder / "again" / "last").exists()
+    again = trained.train(stage, "again")
+    assert model_sha256(again) == model_sha256(trained.folder / stage / "best")
+    assert trained.journal("again")[-1]["step"] == trained.journal(stage)[-1]["step"]
 
 
 def test_ctrl_c_lets_the_step_finish_and_saves(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+    pretrained: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training_run, "SAVE_SECONDS", 10_000)
-    workshop.train("pretrain", "undisturbed")
     with monkeypatch.context() as context, handling(signal.default_int_handler):
         interrupt_after(context, 2, lambda: signal.raise_signal(signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
-            workshop.train("pretrain")
-    state = torch.load(workshop.folder / "pretrain" / "state.pt", weights_only=True)
+            pretrained.train("pretrain", "again")
+    state = torch.load(pretrained.folder / "again" / "state.pt", weights_only=True)
     assert state["step"] == 2
-    resumed = workshop.train("pretrain")
-    assert model_sha256(resumed) == model_sha256(workshop.folder / "undisturbed" / "best")
+    resumed = pretrained.train("pretrain", "again")
+    assert model_sha256(resumed) == model_sha256(pretrained.folder / "pretrain" / "best")
 
 
 def test_what_a_training_cost_is_kept_over_its_runs(
@@ -243,13 +231,13 @@ def test_what_a_training_cost_is_kept_over_its_runs(
     assert f"{done.spent.steps:.0f} s of steps" in (best / "README.md").read_text()
 
 
-def test_a_state_of_a_version_that_kept_no_time_is_gone_on_from(workshop: Workshop) -> None:
-    file = workshop.train("pretrain").parent / "state.pt"
+def test_a_state_of_a_version_that_kept_no_time_is_gone_on_from(pretrained: Workshop) -> None:
+    file = pretrained.folder / "pretrain" / "state.pt"
     state = torch.load(file, weights_only=True)
     del state["spent"]
     torch.save(state, file)
     (file.parent / "training.json").unlink()
-    workshop.train("pretrain")
+    pretrained.train("pretrain")
     assert Ledger.read(file.parent) == Ledger(
         sha256(state["key"].encode()).hexdigest(),
         state["step"],
@@ -261,11 +249,11 @@ def test_a_state_of_a_version_that_kept_no_time_is_gone_on_from(workshop: Worksh
 
 
 @pytest.mark.parametrize("kept", [0, 200])
-def test_a_damaged_state_is_told_with_what_to_do(workshop: Workshop, kept: int) -> None:
-    state = workshop.train("pretrain").parent / "state.pt"
+def test_a_damaged_state_is_told_with_what_to_do(pretrained: Workshop, kept: int) -> None:
+    state = pretrained.folder / "pretrain" / "state.pt"
     state.write_bytes(state.read_bytes()[:kept])
     with pytest.raises(CheckpointRefused, match="delete it to start anew"):
-        workshop.train("pretrain")
+        pretrained.train("pretrain")
 
 
 def test_an_ignored_ctrl_c_stays_ignored(
@@ -288,32 +276,30 @@ def handling(handler: Any) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def test_a_finished_training_has_nothing_to_do(workshop: Workshop) -> None:
-    model = workshop.train("pretrain")
+def test_a_finished_training_has_nothing_to_do(pretrained: Workshop) -> None:
+    model = pretrained.folder / "pretrain" / "best"
     written = (model / "model.safetensors").stat().st_mtime_ns
-    assert workshop.train("pretrain") == model
+    assert pretrained.train("pretrain") == model
     assert (model / "model.safetensors").stat().st_mtime_ns == written
 
 
-def test_image_tokens_are_kept_once_for_both_stages(workshop: Workshop) -> None:
+def test_image_tokens_are_kept_once_for_both_stages(trained: Workshop) -> None:
     """And in each training's own store, once for all validations."""
-    workshop.train("pretrain")
-    workshop.train("stage1")
-    kept = kept_tokens(workshop.folder / "store")
-    assert len(kept) == 1
-    workshop.train("stage2")
-    assert kept_tokens(workshop.folder / "store") == kept
-    assert len(kept_tokens(workshop.folder / "stage2" / "validation")) == 1
+    (kept,) = kept_tokens(trained.folder / "store")
+    assert finished(kept) < finished(trained.folder / "stage1" / "best" / "model.safetensors")
+    assert len(kept_tokens(trained.folder / "stage2" / "validation")) == 1
 
 
-def kept_tokens(store: Path) -> dict[Path, int]:
-    """When each artifact was finished."""
-    manifests = (store / "artifacts" / "tokens").glob("*/manifest.json")
-    return {path: path.stat().st_mtime_ns for path in manifests}
+def kept_tokens(store: Path) -> list[Path]:
+    return list((store / "artifacts" / "tokens").glob("*/manifest.json"))
+
+
+def finished(path: Path) -> int:
+    return path.stat().st_mtime_ns
 
 
 def test_recomputed_features_are_the_kept_ones(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+    pretrained: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kept in fp32, tokens are those of a fresh pass up to its batch's rounding. Trained weights
     are further apart: Adam's first steps are as long for a gradient that is nearly zero."""
@@ -325,9 +311,8 @@ def test_recomputed_features_are_the_kept_ones(
         trained.append(self)
 
     monkeypatch.setattr(Stage1Training, "__init__", remembering)
-    workshop.train("pretrain")
-    workshop.train("stage1")
-    workshop.train("stage1", "fresh", features="recompute")
+    pretrained.train("stage1")
+    pretrained.train("stage1", "fresh", features="recompute")
     kept, fresh = (training.triplets for training in trained)
     assert (type(kept.image_tokens), type(fresh.image_tokens)) == (TokenCache, RecomputedTokens)
     rows = torch.cat(kept.galleries).unique()
@@ -341,51 +326,48 @@ def test_recomputed_features_are_the_kept_ones(
 
 
 def test_no_room_for_image_tokens_is_told_before_work(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+    pretrained: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workshop.train("pretrain")
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("storage.store.disk_usage", lambda _: usage)
     with pytest.raises(OutOfSpace) as caught:
-        workshop.train("stage1")
+        pretrained.train("stage1")
     assert "--features recompute" in caught.value.remedy
     assert "GiB free" in caught.value.cause
 
 
 def test_a_broken_training_image_stops_or_is_left_out(
-    workshop: Workshop, caplog: pytest.LogCaptureFixture
+    pretrained: Workshop, caplog: pytest.LogCaptureFixture
 ) -> None:
-    workshop.train("pretrain")
-    trained = trained_images(workshop)
+    trained = trained_images(pretrained)
     trained[0].write_bytes(b"<html>not found</html>")
     trained[1].write_bytes(trained[1].read_bytes()[:-60])  # its header is whole
-    root = {"data_root": workshop.folder / "store" / "data" / "demo"}
+    root = {"data_root": pretrained.folder / "store" / "data" / "demo"}
     with pytest.raises(ProblemsFound) as caught:
-        workshop.train("stage1", data=root)
+        pretrained.train("stage1", data=root)
     assert trained[0].stem in caught.value.item
     with caplog.at_level(logging.WARNING):
-        workshop.train("stage1", data=root | {"allow_missing": 5})
+        pretrained.train("stage1", data=root | {"allow_missing": 5})
     assert "left out" in caplog.text
 
 
 def test_a_text_that_is_too_long_stops_or_is_left_out(
-    workshop: Workshop, caplog: pytest.LogCaptureFixture
+    pretrained: Workshop, caplog: pytest.LogCaptureFixture
 ) -> None:
-    workshop.train("pretrain")
-    lengthened = trained_queries(workshop)[0]
-    root = workshop.folder / "store" / "data" / "demo"
+    lengthened = trained_queries(pretrained)[0]
+    root = pretrained.folder / "store" / "data" / "demo"
     lengthen(root / "captions" / f"cap.{lengthened.category}.train.json", lengthened)
-    tokens = workshop.folder / "store" / "artifacts" / "tokens"
+    tokens = pretrained.folder / "store" / "artifacts" / "tokens"
     data = {"data_root": root}
     with pytest.raises(ProblemsFound) as caught:
-        workshop.train("stage1", data=data)
+        pretrained.train("stage1", data=data)
     assert f"{lengthened.query_id}: text_too_long" in caught.value.item
     assert not tokens.exists()
     with caplog.at_level(logging.INFO):
-        workshop.train("stage1", data=data | {"allow_missing": 1})
+        pretrained.train("stage1", data=data | {"allow_missing": 1})
     assert "1 training queries are left out: their texts are longer" in caplog.text
     assert f"model reads: {lengthened.query_id}\n" in caplog.text
-    assert f"training on {len(trained_queries(workshop)) - 1} queries" in caplog.text
+    assert f"training on {len(trained_queries(pretrained)) - 1} queries" in caplog.text
 
 
 def lengthen(captions: Path, changed: Query) -> None:
@@ -400,10 +382,9 @@ def lengthen(captions: Path, changed: Query) -> None:
 
 
 def test_a_diverged_training_keeps_its_checkpoints(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+    pretrained: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second epoch breaks: the first one's checkpoint is whole and can be used."""
-    workshop.train("pretrain")
     losses, steps = Stage1Training.losses, count()
 
     def breaking(self: Stage1Training, *arguments: Any) -> dict[str, Tensor]:
@@ -413,21 +394,20 @@ def test_a_diverged_training_keeps_its_checkpoints(
 
     monkeypatch.setattr(Stage1Training, "losses", breaking)
     with pytest.raises(Diverged) as caught:
-        workshop.train("stage1")
+        pretrained.train("stage1")
     assert caught.value.exit_code == 9
     assert "lower the learning rate" in caught.value.remedy
     for name in ("best", "last"):
-        open_stage1(workshop.folder / "stage1" / name)
+        open_stage1(pretrained.folder / "stage1" / name)
 
 
-def test_broken_described_images_are_told_together(workshop: Workshop) -> None:
-    workshop.train("pretrain")
-    root = workshop.folder / "store" / "data" / "demo"
-    trained = trained_images(workshop)
+def test_broken_described_images_are_told_together(pretrained: Workshop) -> None:
+    root = pretrained.folder / "store" / "data" / "demo"
+    trained = trained_images(pretrained)
     trained[0].unlink()
     trained[3].write_bytes(b"")
     with pytest.raises(ProblemsFound, match="2 of") as caught:
-        workshop.train("pretrain", "again", data={"data_root": root})
+        pretrained.train("pretrain", "again", data={"data_root": root})
     assert f"{trained[0].stem}.jpg: missing" in caught.value.item
     assert f"images/{trained[3].name}: empty" in caught.value.item
 
@@ -444,17 +424,16 @@ def test_a_vocabulary_larger_than_the_model_is_told_with_its_size(
     assert "vocabulary_size = 30524" in caught.value.remedy
 
 
-def test_an_image_without_a_catalogue_entry_is_told(workshop: Workshop) -> None:
-    workshop.train("pretrain")
-    root = workshop.folder / "store" / "data" / "demo"
+def test_an_image_without_a_catalogue_entry_is_told(pretrained: Workshop) -> None:
+    root = pretrained.folder / "store" / "data" / "demo"
     file = root / "descriptions" / "catalogue.train.jsonl"
-    lines, lost = file.read_text().splitlines(), trained_images(workshop)[0].stem
+    lines, lost = file.read_text().splitlines(), trained_images(pretrained)[0].stem
     file.write_text("\n".join(line for line in lines if lost not in line))
     with pytest.raises(AnnotationError, match="1 fault") as caught:
-        workshop.train("pretrain", "again", data={"data_root": root})
+        pretrained.train("pretrain", "again", data={"data_root": root})
     assert caught.value.item == f"'{lost}' is described and has no entry"
     file.unlink()  # a catalogue is optional
-    workshop.train("pretrain", "without", data={"data_root": root})
+    pretrained.train("pretrain", "without", data={"data_root": root})
 
 
 def test_one_training_at_a_time_writes_into_a_folder(workshop: Workshop) -> None:
@@ -467,19 +446,16 @@ def test_one_training_at_a_time_writes_into_a_folder(workshop: Workshop) -> None
 
 
 def test_a_model_of_another_kind_or_too_few_layers_is_refused(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+    trained: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workshop.train("pretrain")
-    workshop.train("stage1")
     with monkeypatch.context() as patch:
         high = presets.PRESETS["demo"].model_copy(update={"merge_from": 3})
         patch.setitem(presets.PRESETS, "demo", high)
         with pytest.raises(UsageError, match="merge_from is 3, and the base has 2 layers"):
-            workshop.train("stage2")
-    assert not (workshop.folder / "stage2").exists()
-    stage2 = workshop.train("stage2")
+            trained.train("stage2", "high")
+    assert not (trained.folder / "high").exists()
     with pytest.raises(CheckpointRefused):
-        workshop.train("stage1", "other", base=stage2)
+        trained.train("stage1", "other", base=trained.folder / "stage2" / "best")
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
@@ -503,7 +479,7 @@ OF_OTHER_RUNS: dict[str, Any] = {
 
 
 def test_what_a_file_sets_for_runs_neither_stops_a_training_nor_judges_it(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+    pretrained: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = Settings.model_validate({"split": "test", "protocol": "demo-original-removed"})
     hostile = Settings.model_validate(asked.model_dump() | OF_OTHER_RUNS)
@@ -519,9 +495,8 @@ def test_what_a_file_sets_for_runs_neither_stops_a_training_nor_judges_it(
     with pytest.raises(Killed):
         Stage2Judge(hostile, InProcess())(Path("model"))
     assert judged == [asked.model_copy(update=k | {"stage2": Path("model")})]
-    workshop.train("pretrain")
     change_recipe(monkeypatch, stage1={"epochs": 1})
-    assert workshop.train("stage1", data=OF_OTHER_RUNS, validate_on="val").is_dir()
+    assert pretrained.train("stage1", data=OF_OTHER_RUNS, validate_on="val").is_dir()
 
 
 def test_what_no_validation_measures_is_told_before_the_first_step(
