@@ -9,10 +9,12 @@ from flows.views.sparklines import sparkline, thinned
 from flows.views.streams import put
 from flows.views.tables import Column, Console, print_line, print_table
 from flows.views.values import cell
-from tasks.results.analyses.analysis import Analysis, Figure, Numbers
+from tasks.results.analyses.analysis import WORDS, Analysis, Figure, Numbers
 
 _FORMS: dict[str, Callable[[Any], str]] = {
     "text": cell,
+    "query": cell,
+    "image": cell,
     "percent": lambda value: f"{100 * value:.2f}",
     "gain": lambda value: f"{100 * value:+.2f}",
     "interval": lambda value: f"[{100 * value[0]:+.2f}, {100 * value[1]:+.2f}]",
@@ -90,7 +92,7 @@ def analyses_summary(run: Run, analyses: Sequence[Analysis]) -> dict[str, Any]:
 
 def _print_numbers(numbers: Numbers, console: Console) -> None:
     """Fractions are told in percent."""
-    columns = [Column(one.heading, right=one.form != "text") for one in numbers.columns]
+    columns = [Column(one.heading, right=one.form not in WORDS) for one in numbers.columns]
     rows = [
         [_told(row.get(one.field), one.form) for one in numbers.columns] for row in numbers.rows
     ]

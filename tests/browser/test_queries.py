@@ -39,6 +39,13 @@ FILTERS: list[tuple[str, str, str, str]] = [
     ("label", "some", "targets IS NOT NULL", "queries"),
     ("label", "none", "targets IS NULL", "queries"),
     ("label", "unasked", "query_id NOT IN (SELECT query_id FROM candidates)", "queries"),
+    (
+        "shows",
+        "dress-03",
+        "query_id IN (FROM rankings SELECT query_id WHERE pool = 'gallery' AND rank <= 10 AND "
+        "image_id = 'dress-03')",
+        "queries",
+    ),
     ("negation", "yes", "has_negation", TRAITS),
     ("negation", "no", "NOT has_negation", TRAITS),
     ("least", "6", "words >= 6", TRAITS),
@@ -165,6 +172,42 @@ def test_a_link_to_a_query_leads_there_and_back(page: Page, mixed: MadeReport) -
     assert page.locator("[name=find]").input_value() == "red"
 
 
+ODD = (
+    "moved=__proto__&sort=__proto__&answer=constructor&label=toString",
+    "least=abc&most=-1&page=2e9&descending=yes&category=nobody&negation=maybe",
+    "sort=&moved=nothing&hasOwnProperty=1&page=",
+)
+"""What no control of the page says."""
+
+
+def test_what_an_address_says_that_is_not_known_is_not_taken(
+    page: Page, opened: Opening, mixed: MadeReport
+) -> None:
+    everything = found(page)
+    for odd in ODD:
+        page.evaluate("hash => { location.hash = hash }", f"queries&{odd}")
+        expect(page.locator("[name=sort]")).to_have_value("order")
+        assert found(page) == everything, odd
+    again = opened(mixed.page, at=f"#queries&{ODD[0]}&moved=__proto__&find=red&page=999")
+    expect(again.get_by_role("status")).to_contain_text("48 queries in all")
+    assert again.locator("[name=moved]").input_value() == ""
+    assert again.locator("[name=find]").input_value() == "red"
+
+
+def test_tables_lead_to_their_queries_and_images(page: Page, mixed: MadeReport) -> None:
+    link = page.locator("#separation td a").first
+    query = link.text_content()
+    link.click()
+    expect(page.locator(f"{SHOWN} h3")).to_have_text([query or ""])
+    page.evaluate("location.hash = 'queries&shows=dress-03'")
+    count = len(found(page))
+    page.locator(f"{SHOWN} .top button[aria-label*=': dress-03,']").last.click()
+    shows = page.get_by_role("dialog").get_by_role("link", name=f"{count} queries")
+    shows.click()
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    assert page.locator("[name=shows]").input_value() == "dress-03"
+
+
 def test_an_unknown_query_is_told(page: Page, mixed: MadeReport) -> None:
     page.evaluate("location.hash = 'q=%3Cb%3Enobody'")
     expect(page.get_by_role("status")).to_contain_text("This page has no query <b>nobody")
@@ -199,7 +242,7 @@ def test_keys_are_shown_and_leave_fields_alone(page: Page, mixed: MadeReport) ->
     expect(help_).to_be_hidden()
     expect(page.locator(".page-number").first).to_have_text("Page 1 of 10")
     page.keyboard.press("/")
-    search = page.get_by_role("searchbox")
+    search = page.get_by_role("searchbox", name="Search texts and ids")
     expect(search).to_be_focused()
     page.keyboard.type("nj?/")
     expect(search).to_have_value("nj?/")

@@ -225,6 +225,9 @@ def test_the_page_has_every_section_and_asks_for_nothing(tmp_path: Path) -> None
     page = made.files[0].read_text()
     for section in ("verdict", "recall", "cost", "failure_split", "movement", "queries", "made"):
         assert f'<section id="{section}"' in page
+    contents = page.partition("<nav")[2].partition("</nav>")[0]
+    for name in re.findall(r'href="#(\w+)"', contents):
+        assert f'<section id="{name}"' in page
     scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
     policy = unescape(page.partition('Policy" content="')[2].partition('"')[0])
     digests = [hashlib.sha256(one.encode()).digest() for one in scripts]

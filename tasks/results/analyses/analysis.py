@@ -8,8 +8,11 @@ from storage.answers import OpenCatalog
 
 Row = Mapping[str, Any]
 
-Form = Literal["text", "percent", "gain", "interval", "count", "number"]
+Form = Literal["text", "query", "image", "percent", "gain", "interval", "count", "number"]
 """How a table tells a value; see ``Column``."""
+
+WORDS = "text", "query", "image"
+"""Forms of a column that holds words; in the others are numbers."""
 
 SMALL_CATEGORY = 30
 """Queries or targets below which a category's shares say little: one of them is 3 points."""
@@ -24,8 +27,8 @@ def small_marked(categories: Sequence[Row]) -> list[Row]:
 class Column:
     """Of a table: the field of its rows, its heading, and how a value is told.
 
-    ``percent`` and ``gain`` (with its sign) take fractions; ``interval`` takes a pair of fractions,
-    ``count`` a whole number, ``number`` any other.
+    ``query`` and ``image`` are ids; ``percent`` and ``gain`` (with its sign) take fractions,
+    ``interval`` a pair of fractions, ``count`` a whole number, ``number`` any other.
     """
 
     field: str

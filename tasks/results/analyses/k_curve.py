@@ -201,8 +201,8 @@ def _advice(curve: KCurve, run: Mapping[str, Any]) -> str:
             f"encoded; all pairs are scored anew. {FORECAST}"
         )
     return (
-        f"As far as these queries tell, fewer candidates do: -k {curve.ks[place]}. Or let each "
-        f"query have as many as it needs: -k auto. {FORECAST}"
+        f"As far as these queries tell, fewer candidates do: `-k {curve.ks[place]}`. Or let each "
+        f"query have as many as it needs: `-k auto`. {FORECAST}"
     )
 
 

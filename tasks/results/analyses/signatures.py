@@ -145,7 +145,7 @@ def _worst_hubs(catalog: OpenCatalog, run: Mapping[str, Any]) -> Numbers:
         title="The hubs that are most often a wrong first answer",
         columns=[
             Column("gallery", "gallery"),
-            Column("image_id", "image"),
+            Column("image_id", "image", "image"),
             Column("first_10", "among the first 10", "count"),
             Column("first", "first", "count"),
             Column("wrong_first", "first, and wrong", "count"),
@@ -191,4 +191,4 @@ def _advice(signs: Sequence[Found]) -> str:
         for sign in signs
         if sign.share >= WORTH_TELLING
     ]
-    return " ".join(told) or "No sign is borne by one query in a hundred."
+    return "\n".join(told) or "No sign is borne by one query in a hundred."

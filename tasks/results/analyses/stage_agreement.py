@@ -76,7 +76,7 @@ def disagreements(catalog: OpenCatalog, run: Mapping[str, Any]) -> Numbers:
     return Numbers(
         title="Where the stages disagree: the queries whose target stage 2 moved down most",
         columns=[
-            Column("query_id", "query"),
+            Column("query_id", "query", "query"),
             Column("stage1_rank", "rank before", "count"),
             Column("stage2_rank", "rank after", "count"),
             Column("places_lost", "places lost", "count"),

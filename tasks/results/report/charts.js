@@ -12,6 +12,7 @@
   const OTHERS = ["--series1", "--series2", "--series3", "--series4", "--series5", "--series6"];
   const DASHES = ["none", "6 3", "2 3", "8 3 2 3"]; // lines are told apart without colours, too
   const BAR = 22, PHONE = 480, WIDEST_NAME = 26, LETTER = 6.9;
+  const PAPER = {alone: 480, beside: 328, height: 0.72}; // as wide as page.css prints them
 
   const rowsOf = ({columns}) => {
     const names = Object.keys(columns);
@@ -39,13 +40,13 @@
 
   const paint = (rows) => (has(rows, "series") ? "series" : "var(--stage2)");
 
-  const rules = (figure) => {
+  const rules = (figure, place = "top") => {
     const at = Object.entries(figure.rules).map(([words, x]) => ({words, x}));
     if (!at.length) return [];
     return [
       Plot.ruleX(at, {x: "x", stroke: "currentColor", strokeDasharray: "3 3", strokeOpacity: 0.7}),
       Plot.text(at, {
-        x: "x", text: "words", frameAnchor: "top", textAnchor: "start", dx: 4, dy: 6,
+        x: "x", text: "words", frameAnchor: place, textAnchor: "start", dx: 4, dy: place === "top" ? 6 : -8,
         fill: "currentColor", stroke: "var(--paper)", strokeWidth: 4,
       }),
     ];
@@ -54,7 +55,10 @@
   const line = (figure, rows) => {
     const series = has(rows, "series") ? distinct(rows, "series") : [];
     const z = series.length ? "series" : null;
-    const marks = [Plot.ruleY([0], {strokeOpacity: 0.3}), ...rules(figure)];
+    // A line says how a height changes: from the middle up, zero is left out.
+    const heights = rows.flatMap(({y, low}) => [y, low]).filter((one) => one != null);
+    const zero = Math.min(...heights) < Math.max(...heights) / 2;
+    const marks = [...(zero ? [Plot.ruleY([0], {strokeOpacity: 0.3})] : []), ...rules(figure, "bottom")];
     if (has(rows, "low")) {
       marks.push(Plot.areaY(rows, {
         x: "x", y1: "low", y2: "high", z, fill: paint(rows), fillOpacity: 0.14,
@@ -67,7 +71,7 @@
     )));
     if (rows.length <= 60) marks.push(Plot.dot(rows, {x: "x", y: "y", fill: paint(rows), r: 2.5}));
     marks.push(Plot.tip(rows, Plot.pointerX({x: "x", y: "y", z, stroke: z})));
-    return {height: 300, marks, y: {grid: true, zero: true}, x: {}};
+    return {height: 300, marks, y: {grid: true, zero, nice: true}, x: {}};
   };
 
   const scatter = (figure, rows) => {
@@ -101,7 +105,7 @@
         }),
         Plot.ruleY([0]), ...rules(figure),
       ],
-      x: {}, y: {grid: true},
+      x: {}, y: {grid: true, nice: true},
     };
   };
 
@@ -120,7 +124,7 @@
     const count = apart ? names.length * (series.length + 0.6) : names.length;
     return {
       height: Math.max(2, count) * BAR + 60, marks, marginLeft: 14 + widest * LETTER,
-      x: {grid: true, label: told(figure), labelAnchor: "center", labelArrow: "none", percent: figure.percent},
+      x: {grid: true, nice: true, label: told(figure), labelAnchor: "center", labelArrow: "none", percent: figure.percent},
       ...(apart
         ? {fy: {...named, padding: 0.15}, y: {axis: null, domain: series}}
         : {y: named}),
@@ -129,9 +133,10 @@
 
   const KINDS = {line, scatter, histogram, bars};
 
-  const drawn = (figure, rows, width, described) => {
+  const drawn = (figure, rows, width, described, isPaper) => {
     const {marks, x, y, ...options} = KINDS[figure.kind](figure, rows);
     const upright = figure.kind !== "bars";
+    if (isPaper && upright) options.height *= PAPER.height;
     const plot = Plot.plot({
       width, marginLeft: 52, marginBottom: 46, marginTop: 22, marginRight: 16, ...options,
       style: {background: "transparent", fontSize: width < PHONE ? "11px" : "12px"},
@@ -154,14 +159,18 @@
     const rows = rowsOf(figure), place = chart.querySelector(".drawing");
     const described = chart.querySelector("figcaption").id;
     let width = 0;
-    const draw = () => {
-      const now = Math.floor(place.clientWidth);
+    const draw = (now, isPaper = false) => {
       if (!now || now === width) return; // not laid out, or nothing has changed
       width = now;
-      place.replaceChildren(...drawn(figure, rows, width, described));
+      place.replaceChildren(...drawn(figure, rows, width, described, isPaper));
     };
-    draw();
-    new ResizeObserver(draw).observe(place);
+    const fit = () => draw(Math.floor(place.clientWidth));
+    fit();
+    new ResizeObserver(fit).observe(place);
+    // Drawn anew for paper: made smaller, its words could not be read.
+    const isAlone = !chart.matches(".chart ~ .chart, :has(~ .chart)");
+    addEventListener("beforeprint", () => draw(isAlone ? PAPER.alone : PAPER.beside, true));
+    addEventListener("afterprint", fit);
   };
 
   for (const chart of document.querySelectorAll("figure.chart")) show(chart);

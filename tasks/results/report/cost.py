@@ -51,7 +51,7 @@ def _stages(source: Source) -> Numbers:
         Column("images", "images", "count"),
         Column("queries", "queries", "count"),
         Column("pairs", "pairs", "count"),
-        Column("speed", "of the last, per second", "number"),
+        Column("speed", "items per second", "number"),
         Column("gflop", "GFLOP", "number"),
         Column("gflop_per_second", "GFLOP per second", "number"),
         Column("memory", "memory, GiB", "number"),

@@ -24,6 +24,8 @@ def _number(value: float) -> str:
 
 FORMS: Mapping[str, Callable[[Any], str]] = {
     "text": str,
+    "query": str,
+    "image": str,
     "percent": lambda fraction: f"{100 * fraction:.2f}",
     "gain": lambda fraction: f"{100 * fraction:+.2f}",
     "interval": _interval,

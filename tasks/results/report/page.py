@@ -23,10 +23,10 @@ _ENVIRONMENT = jinja2.Environment(
 
 
 def with_code(text: str) -> Markup:
-    """What stands between grave accents, as code."""
-    parts = text.split("`")
+    """What stands between grave accents, as code. No line begins with a percent sign."""
+    parts = text.replace(" %", "\N{NO-BREAK SPACE}%").split("`")
     if len(parts) % 2 == 0:  # one without its other
-        return Markup.escape(text)
+        return Markup.escape("`".join(parts))
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if place % 2 else part
         for place, part in enumerate(parts)

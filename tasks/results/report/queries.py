@@ -105,7 +105,7 @@ class Queries:
     def data(self, **told: Any) -> dict[str, Any]:
         """Columns of queries, which name images by number; a column without any value is left
         out, but for those that the script counts on."""
-        rows, numbers = self.known.rows, self._numbers
+        rows, numbers = self.known.rows, self.numbers
         category = {name: number for number, name in enumerate(self.categories)}
         columns: dict[str, list[Any]] = {
             "category": [category[row["category"]] for row in rows],
@@ -130,7 +130,7 @@ class Queries:
 
     def picture(self, image_id: str) -> str:
         """Of a sample; as ``Picture.inline``."""
-        return self.drawn[self._numbers[image_id]].inline
+        return self.drawn[self.numbers[image_id]].inline
 
     def sampled(self, group: Samples) -> Iterator[Mapping[str, Any]]:
         """Rows of a group's samples, with ``first``: by stage, the first candidates."""
@@ -140,7 +140,13 @@ class Queries:
             yield row | {"first": {stage: top[:STATIC] for stage, top in tops.items() if top}}
 
     @cached_property
-    def _numbers(self) -> dict[str, int]:
+    def ids(self) -> set[str]:
+        """Of the queries that the page has."""
+        return {row["query_id"] for row in self.known.rows}
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """Of the images that the page mentions."""
         return {image: number for number, image in enumerate(self.images)}
 
 

@@ -62,7 +62,7 @@ const QueryCards = (() => {
     const places = Math.abs(from - to);
     if (!places) return { arrow: "=", words: "the same place in both stages" };
     const [arrow, word] = from > to ? ["↑", "up"] : ["↓", "down"];
-    return { arrow: `${arrow}${places}`, words: `${word} by ${places} in stage 2` };
+    return { arrow: `${arrow}${places}`, words: `${word} by ${places}` };
   }
 
   function button(query, image, label, caption, score = null) {
@@ -143,8 +143,8 @@ const QueryCards = (() => {
     if (columns.candidate[query] === false)
       return `${before}, beyond the candidates: lost.`;
     if (!QueryData.reranked) return `${before}.`;
-    const { words } = movement(first, then);
-    return `${before}, ${rank(then)} after stage 2: ${words}.`;
+    if (first === then) return `The target is ${rank(first)} in both stages.`;
+    return `${before}, ${rank(then)} in stage 2: ${movement(first, then).words}.`;
   }
 
   /* Where the target is by one half of the query. */
@@ -203,6 +203,16 @@ const QueryCards = (() => {
       one.classList.toggle("same", is);
   }
 
+  /* Where else the image is an answer. */
+  function showing(image) {
+    const count = QueryData.showing(image);
+    if (!count) return "among the first answers of no query";
+    const link = QueryData.address({ ...QueryData.DEFAULTS, shows: images[image] });
+    const made = element("a", { href: link }, `${count} ${count === 1 ? "query" : "queries"}`);
+    made.addEventListener("click", () => document.getElementById("picture-dialog").close());
+    return element("span", {}, "among the first answers of ", made);
+  }
+
   function show(query, image) {
     const dialog = document.getElementById("picture-dialog");
     const inline = QueryData.inline(image);
@@ -223,6 +233,7 @@ const QueryCards = (() => {
       .querySelector("ul")
       .replaceChildren(
         ...[...roles(query, image), ...facts(query, image)].map((told) => element("li", {}, told)),
+        element("li", {}, showing(image)),
       );
     dialog.showModal();
   }

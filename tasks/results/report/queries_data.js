@@ -12,7 +12,8 @@ const QueryData = (() => {
   let haystacks = null; // built at the first search
 
   const DEFAULTS = {
-    find: "", category: "", moved: "", answer: "", label: "", negation: "", least: "", most: "",
+    find: "", category: "", moved: "", answer: "", label: "", negation: "", shows: "", least: "",
+    most: "",
     sort: "order", descending: "", page: "1",
   };
 
@@ -33,7 +34,7 @@ const QueryData = (() => {
     spoiled: (query) => columns.rank1[query] === 1 && last[query] !== 1,
     image: (query) => columns.imageRank?.[query] === 1,
     text: (query) => columns.textRank?.[query] === 1,
-    reference: (query) => answers[query]?.[0] === columns.reference[query],
+    reference: (query) => shown(query)[0] === columns.reference[query],
   };
   const LABEL = {
     some: isLabelled,
@@ -46,6 +47,10 @@ const QueryData = (() => {
       return (query) => terms.every((term) => haystack(query).includes(term));
     },
     category: (value) => (query) => known.categories[columns.category[query]] === value,
+    shows: (value) => {
+      const image = known.images.indexOf(value);
+      return (query) => shown(query).includes(image);
+    },
     moved: (value) => MOVED[value],
     answer: (value) => ANSWER[value],
     label: (value) => LABEL[value],
@@ -61,6 +66,24 @@ const QueryData = (() => {
     length: (query) => [...columns.text[query]].length,
     id: () => 0, // what ties are parted by
   };
+
+  /* What an address may say of a choice; of the rest, anything. What is none of these is not taken. */
+  const isNumber = (value) => /^\d{1,9}$/.test(value);
+  const KNOWN = {
+    category: (value) => known.categories.includes(value),
+    moved: (value) => Object.hasOwn(MOVED, value),
+    answer: (value) => Object.hasOwn(ANSWER, value),
+    label: (value) => Object.hasOwn(LABEL, value),
+    negation: (value) => value === "yes" || value === "no",
+    sort: (value) => Object.hasOwn(SORTS, value),
+    descending: (value) => value === "1",
+    least: isNumber,
+    most: isNumber,
+    page: isNumber,
+  };
+
+  /* The query's first answers, in its last stage. */
+  const shown = (query) => answers?.[query] ?? [];
 
   const folded = (text) => text.normalize("NFKC").toLowerCase();
 
@@ -82,7 +105,7 @@ const QueryData = (() => {
   function accepted(state) {
     const tests = Object.entries(FILTERS)
       .filter(([name]) => state[name] !== "")
-      .map(([name, test]) => test(state[name]) ?? (() => true));
+      .map(([name, test]) => test(state[name]));
     return all.filter((query) => tests.every((test) => test(query)));
   }
 
@@ -93,7 +116,7 @@ const QueryData = (() => {
 
   /* Unknown values come last in both directions; ties are parted by id. */
   function sorted(queries, state) {
-    const key = SORTS[state.sort] ?? SORTS.order;
+    const key = SORTS[state.sort];
     const keys = new Map(queries.map((query) => [query, key(query) ?? null]));
     const sign = state.descending ? -1 : 1;
     return queries.sort((one, other) => {
@@ -109,7 +132,8 @@ const QueryData = (() => {
     const named = new URLSearchParams(hash.replace(/^#/, ""));
     if (!named.has("queries") && !named.has("q")) return null;
     const state = { ...DEFAULTS, q: named.get("q") };
-    for (const name of Object.keys(DEFAULTS)) if (named.has(name)) state[name] = named.get(name);
+    for (const name of Object.keys(DEFAULTS))
+      if (named.has(name) && (KNOWN[name]?.(named.get(name)) ?? true)) state[name] = named.get(name);
     return state;
   }
 
@@ -131,6 +155,7 @@ const QueryData = (() => {
     parse,
     address,
     link: (query) => `#q=${encodeURIComponent(columns.id[query])}`,
+    showing: (image) => all.filter((query) => shown(query).includes(image)).length,
     numbered: (id) => columns.id.indexOf(id),
     inline: (image) => (inlined ??= read("pictures-data"))[image],
   };

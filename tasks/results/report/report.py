@@ -12,6 +12,7 @@ from storage.answers import reading
 from storage.catalog import CATALOG_FILE
 from storage.products import Product
 from tasks.results.album import MOST_FILES, PICTURE_BYTES
+from tasks.results.analyses.analysis import WORDS
 from tasks.results.analyses.wording import (
     adaptive_words,
     candidates_of,
@@ -20,7 +21,7 @@ from tasks.results.analyses.wording import (
 )
 from tasks.results.record.files import RECORD_FILES, known_command, record_of
 from tasks.results.record.files import VERSION as RECORD
-from tasks.results.report.analyses import analyses
+from tasks.results.report.analyses import TITLES, analyses
 from tasks.results.report.charts import chart_data, figure_numbers
 from tasks.results.report.cost import cost
 from tasks.results.report.coverage import coverage
@@ -37,7 +38,7 @@ from tasks.results.report.verdict import verdict
 from tasks.results.titles import STAGES, title_of
 from tasks.stages.output import Output, content_of, folder_of
 
-VERSION = 10
+VERSION = 11
 PAGE = "index.html"
 
 PAGE_SECONDS = 2.0
@@ -130,6 +131,8 @@ def _page(source: Source) -> str:
         "told": told,
         "stages": STAGES,
         "title_of": title_of,
+        "WORDS": WORDS,
+        "titles": TITLES,
     }
     made = {name: section(source) for name, section in SECTIONS.items()}
     title = (
