@@ -132,7 +132,9 @@ def load_model(config: Any, tensors: Mapping[str, Tensor], source: str) -> Any:
     """Of any family, in eval mode. Raises as ``load_retriever``."""
     family = FAMILIES[config.kind]
     if family.loads is None:
-        return load_strictly(family.model(config), tensors, source)
+        with shapes_alone():  # weights that nobody reads need not be drawn
+            model = family.model(config)
+        return load_strictly(model, tensors, source)
     require_finite_weights(tensors, source)
     return family.loads(config, tensors, source)
 
