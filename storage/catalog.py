@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,8 +78,9 @@ def catalog_product(path: Path) -> Product:
     return Product(path.parent, path.name, version, (path.name,))
 
 
-def write_catalog(path: Path, runs: Sequence[PublishedRun]) -> None:
-    """Build the whole catalog beside ``path`` and swap it in: open readers keep the old file.
+def write_catalog(path: Path, runs: Iterable[PublishedRun]) -> None:
+    """Build the whole catalog beside ``path`` and swap it in: open readers keep the old file. Of
+    ``runs``, which are asked for one by one, none is kept in memory.
 
     Raises BrokenRuns, and changes nothing, when a view ``integrity_*`` is not empty. Raises
     StoreBusy when a shell has unsaved changes in the old file: swapping would leave a new file that
@@ -165,10 +166,10 @@ def _insert(connection: "DuckDBPyConnection", run: PublishedRun) -> None:
         _insert_table(connection, name, with_run)
 
 
-def _insert_table(connection: "DuckDBPyConnection", name: str, rows: pa.Table) -> None:
-    connection.register("incoming", rows)
+def _insert_table(connection: "DuckDBPyConnection", name: str, incoming: pa.Table) -> None:
+    """DuckDB finds the rows by the name of the variable; of registered ones, it would let go at the
+    end of the transaction alone."""
     connection.execute(f'INSERT INTO "{name}" BY NAME SELECT * FROM incoming')
-    connection.unregister("incoming")
 
 
 def _require_integrity(connection: "DuckDBPyConnection", path: Path) -> None:

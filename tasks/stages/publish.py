@@ -1,7 +1,7 @@
 """Every evaluated run of the store into ``cir.duckdb``."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,17 +70,17 @@ class Publish(Output):
         return catalog_product(self.evaluated.store.local(CATALOG_FILE))
 
     def write(self) -> Mapping[str, str]:
-        path = self.evaluated.store.local(CATALOG_FILE)
-        runs = dict(_readable_runs(self.evaluated))
+        needed = self.evaluated
+        needed.require_current()
+        runs = finished(needed.store)
+        warn_of(left_out(needed.store))
         try:
-            write_catalog(path, [run for run, _ in runs.values()])
+            return _write(runs, needed)
         except BrokenRuns as error:
-            if self.evaluated.run_id in error.faults:
+            if needed.run_id in error.faults:
                 raise
             _log.warning("left out of the catalog: %s", error)
-            runs = {name: run for name, run in runs.items() if name not in error.faults}
-            write_catalog(path, [run for run, _ in runs.values()])
-        return {name: content for name, (_, content) in runs.items()}
+            return _write([run for run in runs if run.run_id not in error.faults], needed)
 
     @staticmethod
     def effort(forecast: Forecast) -> Effort:
@@ -93,21 +93,34 @@ class Publish(Output):
         return CATALOG_COPIES * CATALOG_PAIR_BYTES * counts.pairs
 
 
-def _readable_runs(evaluated: Evaluated) -> Iterator[tuple[str, tuple[PublishedRun, str]]]:
-    """Each run's id, its tables, and the content that they are read from."""
-    evaluated.require_current()
-    store = evaluated.store
-    warn_of(left_out(store))
-    for run in finished(store):
-        try:
-            with read_as_ours(run):
-                published = _read_run(run)
-            yield run.run_id, (published, content_of(run))
-        except StoreCorrupt as error:
-            if run == evaluated:
-                raise
-            told = error.in_a_line
-            _log.warning("run %s is left out of the catalog: %s", run.fingerprint, told)
+def _write(runs: Sequence[Evaluated], needed: Evaluated) -> Mapping[str, str]:
+    """The catalog of those of the runs that can be read; gives each one's content. One run's tables
+    are in memory at a time."""
+    contents: dict[str, str] = {}
+
+    def readable() -> Iterator[PublishedRun]:
+        for run in runs:
+            found = _read(run, is_needed=run == needed)
+            if found is not None:
+                published, contents[run.run_id] = found
+                yield published
+
+    write_catalog(needed.store.local(CATALOG_FILE), readable())
+    return contents
+
+
+def _read(run: Evaluated, *, is_needed: bool) -> tuple[PublishedRun, str] | None:
+    """A run's tables, and the content that they are read from; None, with a warning, of another run
+    than the needed one that cannot be read."""
+    try:
+        with read_as_ours(run):
+            published = _read_run(run)
+        return published, content_of(run)
+    except StoreCorrupt as error:
+        if is_needed:
+            raise
+        _log.warning("run %s is left out of the catalog: %s", run.fingerprint, error.in_a_line)
+        return None
 
 
 def _read_run(evaluated: Evaluated) -> PublishedRun:

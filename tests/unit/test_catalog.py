@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
@@ -238,6 +240,21 @@ def test_a_run_is_named_by_the_start_of_its_evaluation() -> None:
 
 
 # --- the file
+
+
+def test_the_tables_of_one_run_are_in_memory_at_a_time(path: Path) -> None:
+    """And not all that were written until the file is whole."""
+    held = []
+
+    def each() -> Iterator[PublishedRun]:
+        for number in range(4):
+            held.append(pa.total_allocated_bytes())
+            yield two_categories(f"run {number}")
+
+    write_catalog(path, each())
+    assert held[1] > held[0]
+    assert held[1:] == [held[1]] * 3
+    assert len(runs(path)) == 4
 
 
 def test_an_older_client_can_open_the_file(path: Path) -> None:
