@@ -9,8 +9,8 @@ from typing import Any
 import jinja2
 
 from flows.ablation.table import Recall, Table, TableRow
-from tasks.results.markup.latex import as_latex
-from tasks.results.markup.markdown import as_markdown
+from tasks.results.markup.latex import NEEDS, as_latex, tabular
+from tasks.results.markup.markdown import as_markdown, markdown_table
 from tasks.results.titles import RECALLS, title_of
 
 PAGE = "index.html"
@@ -88,45 +88,13 @@ def summary(table: Table) -> dict[str, Any]:
 
 
 def _markdown(table: Table, rows: Sequence[Sequence[str]]) -> str:
-    heads = headings(table)
-    lines = [
-        _markdown_line(map(as_markdown, heads)),
-        _markdown_line("---" if place == 0 else "---:" for place in range(len(heads))),
-        *(_markdown_line(map(as_markdown, row)) for row in rows),
-    ]
-    notes = [as_markdown(text) for text in captions(table)]
-    return "\n".join([*lines, "", *notes, ""])
-
-
-def _markdown_line(texts: Any) -> str:
-    return f"| {' | '.join(texts)} |"
+    lines = markdown_table(headings(table), rows, left=1)
+    return "\n".join([*lines, "", *map(as_markdown, captions(table)), ""])
 
 
 def _latex(table: Table, rows: Sequence[Sequence[str]]) -> str:
-    heads = headings(table)
-    lines = [
-        "% needs \\usepackage{booktabs,textcomp} and \\usepackage[T1]{fontenc}",
-        *(f"% {as_latex(text)}" for text in captions(table)),
-        f"\\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}",
-        "\\toprule",
-        *(_latex_line(row) for row in [heads]),
-        "\\midrule",
-        *map(_latex_line, rows),
-        "\\bottomrule",
-        "\\end{tabular}",
-    ]
-    return "\n".join([*lines, ""])
-
-
-SIGNS = {"±": "$\\pm$", "Δ": "$\\Delta$", "{-}": "$-$", NONE: "--"}
-
-
-def _latex_line(texts: Sequence[str]) -> str:
-    """A row's name is set as it is; our own cells have signs of mathematics."""
-    name, *others = map(as_latex, texts)
-    for sign, command in SIGNS.items():
-        others = [text.replace(sign, command) for text in others]
-    return f"{' & '.join([name, *others])} \\\\"
+    told = (f"% {as_latex(text)}" for text in captions(table))
+    return "\n".join([NEEDS, *told, *tabular(headings(table), rows, left=1), ""])
 
 
 def _page(table: Table, rows: Sequence[Sequence[str]], title: str) -> str:

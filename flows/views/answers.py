@@ -10,7 +10,7 @@ from flows.views.tables import Column, open_console, print_table
 from flows.views.values import cell, csv_cell, csv_line, json_text
 from storage.answers import Answer, told_apart
 from storage.atomic import commit
-from tasks.results.markup.markdown import as_markdown
+from tasks.results.markup.markdown import markdown_table
 from tasks.results.markup.visible import visible
 
 TABLE_ROWS = 1000
@@ -74,14 +74,8 @@ def markdown_lines(answer: Answer, limit: int | None) -> Iterator[str]:
     text, and control characters are escapes."""
     if not answer.columns:
         return
-    yield _markdown_row(answer.columns)
-    yield "|" + " --- |" * len(answer.columns) + "\n"
-    for row in islice(answer.rows, limit):
-        yield _markdown_row(map(csv_cell, row))
-
-
-def _markdown_row(cells: "Iterator[str] | list[str] | map[str]") -> str:
-    return "| " + " | ".join(map(as_markdown, cells)) + " |\n"
+    rows = (map(csv_cell, row) for row in islice(answer.rows, limit))
+    yield from (f"{line}\n" for line in markdown_table(answer.columns, rows))
 
 
 LINES: Mapping[str, Callable[[Answer, int | None], Iterator[str]]] = {

@@ -9,7 +9,7 @@ from cir_core.submissions.formats import format_of
 from flows.run import Run
 from flows.views.tables import Column, Console, print_line, print_table
 from tasks.results.analyses.wording import unusable
-from tasks.results.markup.markdown import as_markdown
+from tasks.results.markup.markdown import as_markdown, markdown_table
 from tasks.results.titles import title_of
 
 HEADER = ["category", "metric", "stage 1", "stage 2", "gain [95 %]"]
@@ -124,15 +124,9 @@ def problem_lines(run: Run) -> list[str]:
 def recall_markdown(run: Run) -> str:
     """The table for Prefect's artifact page."""
     lines = [f"**{as_markdown(_protocol(run))}**", ""]
-    header = header_of(run)
-    lines += [_markdown_row(header), "|" + " --- |" * len(header)]
-    lines += [_markdown_row(row) for row in recall_rows(run)]
+    lines += markdown_table(header_of(run), recall_rows(run))
     told = [f"- {as_markdown(line)}" for line in gallery_lines(run)]
     return "\n".join([*lines, "", *told])
-
-
-def _markdown_row(cells: list[str]) -> str:
-    return "| " + " | ".join(map(as_markdown, cells)) + " |"
 
 
 def _metrics(run: Run) -> dict[tuple[str, str, int], dict[str, dict[str, Any]]]:

@@ -1,11 +1,11 @@
 """A run's numbers as a table of LaTeX, with what they are of in its caption."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cir_core.metrics.recall import AVERAGE, GAIN, MICRO
 from storage.views import Evaluated
-from tasks.results.markup.latex import as_latex
+from tasks.results.markup.latex import NEEDS, as_latex, latex_row
 from tasks.results.titles import STAGES, title_of
 
 Row = Mapping[str, Any]
@@ -14,8 +14,6 @@ Rows = Sequence[Row]
 LATEX_FILE = "recall.tex"
 
 SHA256_DIGITS = 12
-
-NEEDS = r"% needs \usepackage{booktabs,textcomp} and \usepackage[T1]{fontenc}"
 
 
 def latex_table(evaluated: Evaluated) -> str:
@@ -56,7 +54,7 @@ def _tabular(rows: Rows, categories: Sequence[str]) -> Iterator[str]:
     yield f"\\begin{{tabular}}{{llr{'r' * len(measures)}}}"
     yield r"\toprule"
     heads = ["category", "", "queries", *(title_of(metric, k) for _, metric, k in measures)]
-    yield _line(map(as_latex, heads))
+    yield latex_row(map(as_latex, heads))
     for category in (*categories, AVERAGE):
         if category not in counts:
             continue
@@ -69,7 +67,7 @@ def _tabular(rows: Rows, categories: Sequence[str]) -> Iterator[str]:
                 _cell(found.get((category, stage, one)), with_interval=with_interval)
                 for one in measures
             )
-            yield _line([as_latex(names[0]), STAGES[stage], names[1], *cells])
+            yield latex_row([as_latex(names[0]), STAGES[stage], names[1], *cells])
     yield r"\bottomrule"
     yield r"\end{tabular}"
 
@@ -85,7 +83,3 @@ def _cell(row: Row | None, *, with_interval: bool) -> str:
     sign = "+" if row["stage"] == GAIN else ""
     value, low, high = (f"{100 * row[name]:{sign}.2f}" for name in ("value", "ci_low", "ci_high"))
     return f"${value}$ [${low}$, ${high}$]" if with_interval else f"${value}$"
-
-
-def _line(cells: Iterable[str]) -> str:
-    return " & ".join(cells) + r" \\"

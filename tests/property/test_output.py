@@ -88,3 +88,8 @@ def test_columns_are_told_apart(names: list[str]) -> None:
 @given(TEXTS)
 def test_markdown_and_html_are_inert(text: str) -> None:
     assert not set("|<>`*_[]\n\x1b") & set(as_markdown(text))
+
+
+def test_an_address_is_no_link() -> None:
+    told = "see https&#58;//a.example or www&#46;a.example: R@10"
+    assert as_markdown("see https://a.example or www.a.example: R@10") == told

@@ -1,19 +1,16 @@
 """A comparison as Markdown, as LaTeX, and for programs."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from tasks.results.compare.answers import Answers
-from tasks.results.compare.cells import INFINITE, NONE, TextTable, Told
+from tasks.results.compare.cells import Told
 from tasks.results.compare.comparable import Differing
 from tasks.results.compare.comparison import Comparison, Difference, PairOfRuns
-from tasks.results.markup.latex import as_latex
-from tasks.results.markup.markdown import as_markdown
-
-SIGNS = {"{-}": "$-$", NONE: "--", INFINITE: "$\\infty$"}
-"""Of our own cells of numbers, in LaTeX."""
+from tasks.results.markup.latex import NEEDS, as_latex, tabular
+from tasks.results.markup.markdown import as_markdown, markdown_table
 
 
 def markdown(told: Told) -> str:
@@ -22,48 +19,23 @@ def markdown(told: Told) -> str:
     lines += [f"- **{as_markdown(text)}**" for text in told.warnings]
     lines += [""] * bool(told.warnings)
     for table in told.tables:
-        lines += [as_markdown(table.title), "", *_markdown_table(table), ""]
+        lines += [
+            as_markdown(table.title),
+            "",
+            *markdown_table(table.headings, table.rows, left=table.left),
+            "",
+        ]
     return "\n".join([*lines, *(f"- {as_markdown(text)}" for text in told.notes), ""])
-
-
-def _markdown_table(table: TextTable) -> Iterable[str]:
-    yield _markdown_line(map(as_markdown, table.headings))
-    yield _markdown_line(
-        "---" if place < table.left else "---:" for place in range(len(table.headings))
-    )
-    for row in table.rows:
-        yield _markdown_line(map(as_markdown, row))
-
-
-def _markdown_line(texts: Iterable[str]) -> str:
-    return f"| {' | '.join(texts)} |"
 
 
 def latex(told: Told) -> str:
     """Tables under each other; all else as comments before them."""
-    lines = ["% needs \\usepackage{booktabs,textcomp} and \\usepackage[T1]{fontenc}"]
+    lines = [NEEDS]
     lines += [f"% {as_latex(text)}" for text in (told.heading, *told.warnings, *told.notes)]
     for table in told.tables:
-        numbers = len(table.headings) - table.left
-        lines += [
-            f"% {as_latex(table.title)}",
-            f"\\begin{{tabular}}{{{'l' * table.left}{'r' * numbers}}}",
-            "\\toprule",
-            _latex_line(table.headings, len(table.headings)),
-            "\\midrule",
-            *(_latex_line(row, table.left) for row in table.rows),
-            "\\bottomrule",
-            "\\end{tabular}",
-        ]
+        lines += [f"% {as_latex(table.title)}"]
+        lines += tabular(table.headings, table.rows, left=table.left)
     return "\n".join([*lines, ""])
-
-
-def _latex_line(texts: Sequence[str], left: int) -> str:
-    """Words are set as they are; numbers have signs of mathematics."""
-    words, numbers = map(as_latex, texts[:left]), [as_latex(text) for text in texts[left:]]
-    for sign, command in SIGNS.items():
-        numbers = [text.replace(sign, command) for text in numbers]
-    return f"{' & '.join([*words, *numbers])} \\\\"
 
 
 def summary(

@@ -7,7 +7,7 @@ from json import dumps
 from typing import Any
 
 from tasks.results.analyses.wording import adaptive_words, candidates_of, counted, is_reranked
-from tasks.results.markup.markdown import as_markdown
+from tasks.results.markup.markdown import as_markdown, markdown_table
 from tasks.results.markup.visible import visible
 from tasks.results.record.numbers import averaged
 from tasks.results.titles import STAGES, title_of
@@ -216,10 +216,7 @@ def _count(value: float | None, at_least: str, form: str) -> str:
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
-    yield f"| {' | '.join(heads)} |"
-    yield f"|{' --- |' * len(heads)}"
-    for row in rows:
-        yield f"| {' | '.join(as_markdown(str(cell)) for cell in row)} |"
+    yield from markdown_table(heads, (map(str, row) for row in rows))
     yield ""
 
 
