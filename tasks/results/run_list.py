@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from cir_core.errors import StoreCorrupt
-from cir_core.metrics.recall import AVERAGE
 from storage.runs import finished, left_out, read_as_ours, warn_of
 from storage.store import Store
 from storage.views import Evaluated
+from tasks.results.record.numbers import averaged
 
 _log = logging.getLogger(__name__)
 
@@ -85,5 +85,4 @@ def _headline(run: Evaluated) -> Headline | None:
         for row in run.read("metrics").to_pylist()
         if (row["metric"], row["k"], row["stage"]) == (metric, k, stage)
     ]
-    averages = [row for row in rows if row["category"] == AVERAGE] or rows
-    return Headline(metric, k, stage, averages[0]["value"]) if averages else None
+    return Headline(metric, k, stage, averaged(rows)[0]["value"]) if rows else None

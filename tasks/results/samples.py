@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from storage.answers import OpenCatalog
+from tasks.results.analyses.wording import is_reranked, of_run
 
 EACH = 4
 """Queries of a group that are samples."""
@@ -23,12 +24,12 @@ class Group:
     view: str = "rank_movement"
     samples: int = EACH
 
-    def sql(self, run_id: str) -> str:
+    def sql(self, run: Mapping[str, Any]) -> str:
         """The statement that chooses the group's samples."""
         pool = "" if self.view == "queries" else " AND pool = 'gallery'"
         return (
             "SELECT query_id, category, reference_id, text, targets\n"
-            f"FROM {self.view} WHERE run_id = '{run_id}'{pool} AND {self.where}\n"
+            f"FROM {self.view} WHERE {of_run(run)}{pool} AND {self.where}\n"
             f"ORDER BY {self.order}query_id LIMIT {self.samples}"
         )
 
@@ -90,11 +91,11 @@ class Samples:
     query_ids: Sequence[str]
 
 
-def samples(catalog: OpenCatalog, run: Mapping[str, Any], *, reranked: bool) -> list[Samples]:
+def samples(catalog: OpenCatalog, run: Mapping[str, Any]) -> list[Samples]:
     """Of a run's row of ``runs``: the groups that have any query."""
     found = []
-    for group in RERANKED if reranked else STAGE1:
-        sql = group.sql(run["run_id"])
+    for group in RERANKED if is_reranked(run) else STAGE1:
+        sql = group.sql(run)
         ids = [row["query_id"] for row in catalog.rows(sql)]
         if ids:
             found.append(Samples(group, sql, ids))

@@ -52,7 +52,8 @@ def _measures(protocol: Protocol) -> list[Measure]:
 class Answers:
     """Of one run, by one stage's order. ``queries`` are those with targets among the compared ones,
     in order; ``ranks`` those of the targets that count, ``target_ranks.NEVER`` where a target has
-    none. ``order`` has the gallery's candidates of all compared queries, with their ``rank``."""
+    none. ``order`` has the gallery's candidates of all compared queries, with their ``rank``.
+    ``labelled`` of the run's queries have targets, compared or not."""
 
     run: Evaluated
     stage: Stage
@@ -61,6 +62,7 @@ class Answers:
     ranks: Int[np.ndarray, " query"]
     values: Mapping[Measure, Float[np.ndarray, " query"]]
     order: pa.Table
+    labelled: int
 
     @cached_property
     def candidates(self) -> frozenset[str]:
@@ -93,14 +95,16 @@ def answers_of(
     rankings = last_order(run.candidates, run.ranked if run.is_reranked else None)
     targets, protocol = run.candidates.read("targets"), run.ingested.protocol
     chosen = pa.array(queries, pa.string())
-    asked = _only(asked_of(run.ingested), chosen)
+    every = asked_of(run.ingested)
+    asked = _only(every, chosen)
     ranks = ranks_by_pool(protocol, asked, targets, rankings) if asked.num_rows else {}
     values = {one: _values(one, ranks, stage) for one in measures if one.metric != "map" and ranks}
     deep = [one for one in measures if one.metric == "map"]
     if deep and ranks:
-        every = getattr(all_target_ranks(asked, targets, rankings), stage)
+        found = getattr(all_target_ranks(asked, targets, rankings), stage)
         values |= {
-            one: np.array([average_precision(found, one.k) for found in every]) for one in deep
+            one: np.array([average_precision(of_query, one.k) for of_query in found])
+            for one in deep
         }
     none = np.zeros(0, dtype=np.int64)
     return Answers(
@@ -111,6 +115,7 @@ def answers_of(
         ranks=getattr(ranks["gallery"], stage) if ranks else none,
         values={one: values[one] for one in measures if one in values},
         order=_order(_only(rankings, chosen), stage),
+        labelled=every.num_rows,
     )
 
 

@@ -68,22 +68,26 @@ def _heading(comparison: Comparison, differing: Sequence[Differing]) -> str:
     of = NONE if "split" in apart else f"{source.setting('dataset')} {source.setting('split')}"
     protocol = "different protocols" if "protocol" in apart else f"protocol {source.protocol.name}"
     shared = " that all runs share" if differing else ""
-    return f"{of}, {protocol}, {comparison.labelled:,} labelled queries{shared}"
+    return f"{of}, {protocol}, {_labelled(comparison)}{shared}"
+
+
+def _labelled(comparison: Comparison) -> str:
+    return counted(comparison.labelled, "labelled query", "labelled queries")
 
 
 def _warnings(comparison: Comparison, differing: Sequence[Differing], worded: int) -> Iterator[str]:
     if differing:
         yield (
             f"NOT THE SAME: the runs differ in {', '.join(one.what for one in differing)}. "
-            "Compared are the "
-            f"{comparison.labelled:,} labelled queries that all runs share; which run is better is "
-            "not told by numbers of different tasks"
+            f"This compares the {_labelled(comparison)} that all runs share; which run is better "
+            "is not told by numbers of different tasks"
         )
         for one in differing:
             values = "; ".join(f"{run}: {value}" for run, value in one.values.items())
             yield f"{one.what}: {values}"
     if worded:
-        yield f"{worded:,} of the shared queries are worded differently in some run"
+        told = counted(worded, "shared query", "shared queries")
+        yield f"worded differently in some run: {told}"
     if not comparison.standings:
         yield "the queries have no labels: nothing is measured, orders alone are compared"
     stages = {each.stage for each in comparison.answers}
@@ -93,7 +97,8 @@ def _warnings(comparison: Comparison, differing: Sequence[Differing], worded: in
     drawn = any(one.rounds for pair in comparison.pairs for one in pair.differences)
     if drawn and floor > LEVEL:
         yield (
-            f"{comparison.asked.rounds:,} rounds are too few for {comparison.tests:,} tests: "
+            f"{comparison.asked.rounds:,} rounds are too few for "
+            f"{counted(comparison.tests, 'test')}: "
             "those that are drawn cannot fall below 5 %; raise --rounds"
         )
 
@@ -102,10 +107,9 @@ def _values(comparison: Comparison) -> TextTable:
     headings = ["run", "name", "order", "K", "queries"]
     rows = []
     for place, each in enumerate(comparison.answers):
-        run, ingested = each.run, each.run.ingested
-        labels = ingested.read("queries", ["targets"])["targets"]
+        run = each.run
         head = [run.run_id, run.label.name or "", STAGES[each.stage]]
-        head += [str(run.setting("k")), f"{len(labels) - labels.null_count:,}"]
+        head += [str(run.setting("k")), f"{each.labelled:,}"]
         cells = []
         for one in comparison.standings:
             sign = BEST if place == one.best else TIED if place in one.tied else " "

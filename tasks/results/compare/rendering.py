@@ -71,7 +71,6 @@ def summary(
 
 def _run(each: Answers) -> dict[str, Any]:
     run, label = each.run, each.run.label
-    labels = run.ingested.read("queries", ["targets"])["targets"]
     return {
         "run_id": run.run_id,
         "name": label.name,
@@ -81,7 +80,7 @@ def _run(each: Answers) -> dict[str, Any]:
         "dataset": run.ingested.setting("dataset"),
         "split": run.ingested.setting("split"),
         "protocol": run.ingested.protocol.name,
-        "labelled": len(labels) - labels.null_count,
+        "labelled": each.labelled,
     }
 
 

@@ -11,6 +11,7 @@ from cir_core.protocols import PROTOCOLS
 from cir_core.published import published_rows
 from storage.answers import OpenCatalog
 from storage.views import Evaluated, View
+from tasks.results.analyses.wording import of_run
 from tasks.results.record.caveats import caveats_of
 from tasks.results.record.facts import facts_of
 from tasks.stages.costs import lineage
@@ -40,10 +41,10 @@ def document(
 ) -> dict[str, Any]:
     """The file's content, from the catalog and the manifests; ``command`` is what makes the run
     again, ``report`` the version of the page. Raises as ``facts_of``."""
-    of_run = f"run_id = '{evaluated.run_id}'"
     run = catalog.run(evaluated.run_id)
+    where = f"WHERE {of_run(run)} ORDER BY"
     tables = {
-        name: catalog.rows(f"SELECT * EXCLUDE (run_id) FROM {name} WHERE {of_run} ORDER BY {order}")
+        name: catalog.rows(f"SELECT * EXCLUDE (run_id) FROM {name} {where} {order}")
         for name, order in TABLES.items()
     }
     artifacts = lineage(evaluated)

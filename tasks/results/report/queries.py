@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from tasks.results.album import SUMS, Album, Picture
+from tasks.results.album import SUMS, Picture
 from tasks.results.report.query_rows import MOST_BYTES, QueryRows, query_rows
 from tasks.results.report.source import Source
 from tasks.results.samples import Samples, samples
@@ -152,15 +152,14 @@ class Queries:
 
 def queries(source: Source) -> Queries:
     """Of a run; writes the folder with the larger pictures, too, or removes one of nothing."""
-    groups = samples(source.catalog, source.run, reranked=source.is_reranked)
+    groups = samples(source.catalog, source.run)
     first = list(dict.fromkeys(chain.from_iterable(group.query_ids for group in groups)))
     known = query_rows(source, first, most=MOST_BYTES)
     images = _by_use(known.rows, set(first))
-    album = Album(source.evaluated.ingested.read("images"), source.root)
     drawn: list[Picture] = []
 
     def draw(folder: Path) -> None:
-        drawn.extend(album.pictures(images, folder, files=source.pictures))
+        drawn.extend(source.album.pictures(images, folder, files=source.pictures))
 
     source.evaluated.store.put_folder(f"{folder_of(source.evaluated)}/{PICTURES}", draw)
     return Queries(groups, known, images, drawn)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.results.album import Album
 from tasks.results.report.source import Source
 
 PROBLEMS_SHOWN = 50
@@ -53,6 +52,5 @@ def problems(source: Source) -> Problems:
 
 
 def _with_pictures(source: Source, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    album = Album(source.evaluated.ingested.read("images"), source.root)
-    pictures = album.pictures([row["shown"] for row in rows], Path(), files=0)
+    pictures = source.album.pictures([row["shown"] for row in rows], Path(), files=0)
     return [{**row, "picture": one.inline} for row, one in zip(rows, pictures, strict=True)]

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from cir_core.protocols import PROTOCOLS, Protocol
 from storage.answers import OpenCatalog
 from storage.views import Evaluated
-from tasks.results.album import MOST_FILES
+from tasks.results.album import MOST_FILES, Album
+from tasks.results.analyses.wording import of_run
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,12 @@ class Source:
     @property
     def of_run(self) -> str:
         """The condition that a row is this run's."""
-        return f"run_id = '{self.evaluated.run_id}'"
+        return of_run(self.run)
+
+    @cached_property
+    def album(self) -> Album:
+        """Of the run's images."""
+        return Album(self.evaluated.ingested.read("images"), self.root)
 
     def rows(self, sql: str) -> list[dict[str, Any]]:
         return self.catalog.rows(sql)
