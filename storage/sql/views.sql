@@ -117,6 +117,12 @@ GROUP BY ALL;
 COMMENT ON COLUMN coverage.k IS 'candidates per query: some, and the run''s own';
 COMMENT ON COLUMN coverage.coverage IS 'a fraction';
 
+-- The problems of queries, by their kinds. The item of every other problem is an image, which may be
+-- called as some query is.
+CREATE VIEW query_problems AS
+SELECT run_id, item AS query_id, kind, message FROM problems
+WHERE kind IN ('reference_unusable', 'target_unusable', 'target_not_in_gallery', 'text_too_long');
+
 -- Every labelled query whose target is not first in the run's last order, and why.
 CREATE VIEW failures AS
 SELECT m.run_id, m.query_id, m.category, m.pool, m.reference_id, m.text, m.targets,
@@ -124,7 +130,7 @@ SELECT m.run_id, m.query_id, m.category, m.pool, m.reference_id, m.text, m.targe
        CASE WHEN m.is_candidate THEN 'ordered wrong'
             -- A target that a file of candidates lacks has no rank, and no problem.
             WHEN m.stage1_rank IS NULL AND (r.first_stage <> 'candidates' OR EXISTS (
-                FROM problems p WHERE p.run_id = m.run_id AND p.item = m.query_id
+                FROM query_problems p WHERE p.run_id = m.run_id AND p.query_id = m.query_id
             )) THEN 'cannot be answered' -- see the table problems
             ELSE 'lost in stage 1' END AS reason
 FROM rank_movement m

@@ -54,11 +54,20 @@ def story(catalog: OpenCatalog, run_id: str, name: str, shown: int = SHOWN) -> S
     query_id = _meant(catalog, of_run, name)
     of_query = f"{of_run} AND query_id = {literal(query_id)}"
     (query,) = catalog.rows(f"SELECT * FROM queries WHERE {of_query}")
-    items = ", ".join(map(literal, [query_id, query["reference_id"]]))
-    problems = catalog.rows(f"SELECT * FROM problems WHERE {of_run} AND item IN ({items})")
+    problems = _problems(catalog, of_run, query)
     names = catalog.rows(f"SELECT DISTINCT pool FROM candidates WHERE {of_query} ORDER BY pool")
     pools = [_pool(catalog, of_query, query, row["pool"], shown) for row in names]
     return Story(run, query, problems, pools)
+
+
+def _problems(catalog: OpenCatalog, of_run: str, query: Row) -> Sequence[Row]:
+    """The query's own, then its reference's, which may be called as some query is."""
+    is_query = "kind IN (SELECT kind FROM query_problems)"
+    of_query, of_image = (literal(query[name]) for name in ("query_id", "reference_id"))
+    return catalog.rows(
+        f"SELECT * FROM problems WHERE {of_run}\n"
+        f"AND item = if({is_query}, {of_query}, {of_image}) ORDER BY {is_query} DESC, kind"
+    )
 
 
 def _meant(catalog: OpenCatalog, of_run: str, name: str) -> str:

@@ -208,6 +208,8 @@ def test_a_lost_image_is_one_problem_however_many_queries_name_it(
         ("query-00001", "target_unusable"),
         ("query-00002", "reference_unusable"),
     ]
+    of_queries = "SELECT query_id, kind FROM query_problems"
+    assert query(tmp_path / "s" / CATALOG_FILE, of_queries)[1] == found[1:]
 
 
 def test_a_text_that_is_too_long_is_a_problem_of_its_query_alone(
@@ -229,7 +231,7 @@ def test_a_text_that_is_too_long_is_a_problem_of_its_query_alone(
     assert "query-00002" in caplog.text
     assert not (store / "artifacts" / "encode").exists()
     run(fiq, folder, store, allow_missing=2)
-    found = query(store / CATALOG_FILE, "SELECT item, kind FROM problems ORDER BY item")[1]
+    found = query(store / CATALOG_FILE, "SELECT query_id, kind FROM query_problems ORDER BY ALL")[1]
     assert found == [("query-00000", "text_too_long"), ("query-00003", "text_too_long")]
     asked = query(store / CATALOG_FILE, "SELECT DISTINCT query_id FROM rankings ORDER BY ALL")[1]
     assert asked == [("query-00001",), ("query-00002",)]

@@ -1,6 +1,7 @@
 """The report's page: what is inlined and what its policy allows, and what it says of a run."""
 
 import base64
+import dataclasses
 import hashlib
 import json
 import re
@@ -10,11 +11,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pytest
 
 from cir_core.errors import UsageError
-from cir_core.types import Benchmark
+from cir_core.types import Benchmark, QueryId
 from flows.remake import remake_report
 from flows.settings import Settings
 from storage.answers import reading
@@ -33,6 +35,7 @@ from tasks.results.report.page import ROOM, Page, with_code
 from tasks.results.report.searched import problems
 from tasks.results.report.source import Source
 from tasks.results.report.verdict import Verdict, verdict
+from tasks.results.story import story
 from tasks.stages.output import make_output
 from tasks.stages.publish import Publish
 from tests.support.made_runs import circo_benchmark, cirr_benchmark, random_scores, write_run
@@ -259,6 +262,40 @@ def test_a_problem_is_shown_with_what_can_be_seen_of_it(tmp_path: Path) -> None:
     assert found.count == 1
     assert said.sentences[0] == ("1 image or query could not be used.", "bad")
     assert "1 that cannot be answered" in said.sentences[-1][0]
+
+
+def test_a_problem_of_an_image_is_no_querys_that_is_called_alike(tmp_path: Path) -> None:
+    """The first query is called as its target is; the image is unreadable, and another query too
+    long. The first has candidates, none of them its target."""
+    benchmark = cirr_benchmark(20, 4)
+    first = benchmark.queries[0]
+    alike = QueryId(first.targets[0])
+    queries = (dataclasses.replace(first, query_id=alike), *benchmark.queries[1:])
+    benchmark = dataclasses.replace(benchmark, queries=queries)
+    scores = random_scores(benchmark, np.random.default_rng(0), 100)
+    protocol = "cirr-removed-subset-scored"
+    write_run(tmp_path, benchmark, protocol=protocol, k=5, stage1=scores, stage2=scores)
+    (run,) = finished(LocalStore(tmp_path))
+    make_output(Publish(run))
+    with duckdb.connect(str(tmp_path / CATALOG_FILE)) as connection:
+        rows = [(alike, "unreadable"), (queries[1].query_id, "text_too_long")]
+        for item, kind in rows:
+            connection.execute(
+                "INSERT INTO problems VALUES (?, ?, ?, 'told')", [run.run_id, item, kind]
+            )
+    with reading(tmp_path / CATALOG_FILE) as catalog:
+        (row,) = catalog.rows("SELECT * FROM runs")
+        found = problems(Source(run, row, catalog, tmp_path)).rows
+        assert [(one["item"], one["query_id"]) for one in found] == [
+            (queries[1].query_id, queries[1].query_id),
+            (alike, None),
+        ]
+        assert [one["shown"] for one in found] == [queries[1].reference_id, alike]
+        for query in queries:
+            told = story(catalog, run.run_id, query.query_id).problems
+            wanted = [query.query_id] * (query == queries[1])
+            wanted += [alike] * (query.reference_id == first.targets[0])
+            assert [one["item"] for one in told] == wanted
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,12 @@ def problems(source: Source) -> Problems:
         "GROUP BY kind ORDER BY n DESC, kind"
     )
     sql = (
-        "SELECT p.item, p.kind, p.message, q.text, coalesce(q.reference_id, p.item) AS shown\n"
-        "FROM problems p LEFT JOIN queries q ON q.run_id = p.run_id AND q.query_id = p.item\n"
+        "SELECT p.item, p.kind, p.message, q.query_id, q.text,\n"
+        "       coalesce(q.reference_id, p.item) AS shown\n"
+        "FROM problems p\n"
+        "LEFT JOIN (SELECT DISTINCT run_id, query_id, kind FROM query_problems) asked\n"
+        "  ON asked.run_id = p.run_id AND asked.query_id = p.item AND asked.kind = p.kind\n"
+        "LEFT JOIN queries q ON q.run_id = asked.run_id AND q.query_id = asked.query_id\n"
         f"WHERE p.{source.of_run} ORDER BY p.kind, p.item LIMIT {PROBLEMS_SHOWN}"
     )
     rows = source.rows(sql)
