@@ -1,18 +1,20 @@
 """Naming and tagging a run that is there."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from storage.labels import Label, write_label
 from storage.runs import find_run, require_free
 from storage.store import Store
 from storage.views import Evaluated
+from tasks.results.report.report import Report
 from tasks.stages.output import make_output
 from tasks.stages.publish import Publish
 
 
 def relabel(store: Store, called: str | None, change: Callable[[Label], Label]) -> Evaluated:
     """Give the run that is ``called`` so another label, and the catalog what it says. The run's
-    page has it when the run is repeated.
+    page, whose pictures need the images, keeps the label that it has: see ``page_from_before``.
 
     Raises what ``find_run`` raises, UsageError when another run has the name, StoreBusy when the
     store is held.
@@ -26,3 +28,9 @@ def relabel(store: Store, called: str | None, change: Callable[[Label], Label]) 
             write_label(store, run.run_id, label)
         make_output(Publish(run))
     return run
+
+
+def page_from_before(run: Evaluated) -> bool:
+    """Whether the run has a page that says something else of it than the store does now."""
+    report = Report(run, Path())
+    return report.files[0].exists() and not report.is_done

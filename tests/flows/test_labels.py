@@ -12,6 +12,9 @@ from flows.doors.cli import main
 from flows.views.runs import run_summary
 from storage.catalog import query
 from storage.labels import Label
+from storage.runs import finished
+from storage.store import LocalStore
+from tasks.results.relabel import page_from_before
 from tests.support.small_benchmarks import Finished
 
 
@@ -62,8 +65,11 @@ def test_the_terminal_names_tags_and_lists_runs(
         return told.out
 
     run_id, name = copied.run.run_id, 'a "<b>"'
+    (run,) = finished(LocalStore(copied.store))
+    assert not page_from_before(run)
     assert json.loads(call("runs", "name", run_id[:4], name))["name"] == name
     assert published(copied.store) == [(run_id, name, None)]
+    assert page_from_before(run)
     assert json.loads(call("runs", "tag", name, "b", "a"))["tags"] == ["a", "b"]
     assert json.loads(call("runs", "untag", name, "b", "c"))["tags"] == ["a"]
     (listed,) = json.loads(call("runs", "ls"))

@@ -54,7 +54,7 @@ def runs_name(
 ) -> None:
     """Give a run a name, in place of the one that it has.
 
-    The catalog has it at once; the run's page when the run is repeated.
+    The catalog has it at once, the run's page when `report` makes it anew or the run is repeated.
     """
     name = _checked(new, as_name)
     _relabel(flags, run, lambda label: label.renamed(name), as_json=as_json)
@@ -83,7 +83,7 @@ def runs_untag(run: NamedRun, tags: Tags, as_json: Json = False, **flags: Any) -
 def _relabel(
     flags: dict[str, Any], called: str, change: Callable[[Label], Label], *, as_json: bool
 ) -> None:
-    from tasks.results.relabel import relabel
+    from tasks.results.relabel import page_from_before, relabel
 
     run = relabel(_store(flags), called, change)
     label = run.label
@@ -92,6 +92,8 @@ def _relabel(
         return
     name = "none" if label.name is None else repr(label.name)
     say(f"run {run.run_id}: name {name}, tags {', '.join(map(repr, label.tags)) or 'none'}")
+    if page_from_before(run):
+        say(f"its page has the label from before: `cir-pipeline report {run.run_id}` makes it anew")
 
 
 def _checked(word: str, check: Callable[[str], str]) -> str:
