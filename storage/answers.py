@@ -89,7 +89,9 @@ class OpenCatalog:
         with self._failing(sql):
             asked = _asked(self.connection, sql)
             if asked.relation is None:
-                raise UsageError("the statement has no rows to write", item=sql)
+                raise UsageError(
+                    "the statement has no rows to write", item=sql, remedy="leave out --out"
+                )
             names = map(quoted, told_apart(asked.relation.columns))
             casts = zip(asked.casts(IN_PARQUET), names, strict=True)
             rows = asked.cast([f"{cast} AS {name}" for cast, name in casts])
@@ -104,25 +106,12 @@ class OpenCatalog:
             if mentions_embeddings(sql):
                 offer_embeddings(self.connection, self.path.parent)
             yield
-        except duckdb.PermissionException as error:
-            raise PreflightError(
-                "the query failed",
-                item=sql,
-                cause=str(error),
-                remedy="`cir-pipeline sql --allow-files` reads and writes files",
-            ) from error
-        except duckdb.CatalogException as error:
-            raise PreflightError(
-                "the query failed",
-                item=sql,
-                cause=str(error),
-                remedy="`cir-pipeline sql --schema` tells what there is; of a catalog that an "
-                f"older version wrote, {REBUILD}",
-            ) from error
         except duckdb.Error as error:
             if "Corrupt database file" in str(error):
                 raise _damaged(self.path, error) from error
-            raise PreflightError("the query failed", item=sql, cause=str(error)) from error
+            raise PreflightError(
+                "the query failed", item=sql, cause=str(error), remedy=_remedy_of(error)
+            ) from error
         except RuntimeError as error:  # in place of what a signal's handler has raised
             if "Query interrupted" in str(error):
                 raise KeyboardInterrupt from error
@@ -203,6 +192,18 @@ def _answer(connection: "DuckDBPyConnection", sql: str) -> Answer:
     return Answer(columns, _streamed(connection.execute(plain)))
 
 
+def _remedy_of(error: Exception) -> str:
+    """The next thing to try after DuckDB's refusal; empty where its own words say all."""
+    import duckdb
+
+    if isinstance(error, duckdb.PermissionException):
+        return "`cir-pipeline sql --allow-files` reads and writes files"
+    names = "`cir-pipeline sql --schema` tells tables and views, --schema NAME the columns of one"
+    if isinstance(error, duckdb.CatalogException | duckdb.BinderException):
+        return f"{names}; of a catalog that an older version wrote, {REBUILD}"
+    return names if isinstance(error, duckdb.ParserException) else ""
+
+
 def _write_parquet(file: Path, rows: pa.RecordBatchReader) -> None:
     import pyarrow.parquet as pq
 
@@ -262,7 +263,9 @@ def _open_ended(statement: str) -> str:
 def _open(path: Path) -> "DuckDBPyConnection":
     if not path.is_file():
         raise PreflightError(
-            "there is no catalog yet", item=str(path), remedy="run `cir-pipeline run` first"
+            "there is no catalog yet",
+            item=str(path),
+            remedy="run `cir-pipeline run` first, or name another folder with --store",
         )
     import duckdb
 

@@ -19,8 +19,8 @@ def relabel(store: Store, called: str | None, change: Callable[[Label], Label]) 
     Raises what ``find_run`` raises, UsageError when another run has the name, StoreBusy when the
     store is held.
     """
+    run = find_run(store, called)
     with store.lease():
-        run = find_run(store, called)
         label = change(run.label)
         if label.name is not None:
             require_free(run, label.name)

@@ -4,15 +4,17 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from cir_core.errors import UsageError
+from cir_core.errors import StoreBusy, UsageError
 from flows.doors.cli import main
+from flows.published import reading_run
 from flows.views.runs import run_summary
 from storage.catalog import query
 from storage.labels import Label
-from storage.runs import finished
+from storage.runs import find_run, finished
 from storage.store import LocalStore
 from tasks.results.relabel import page_from_before
 from tests.support.small_benchmarks import Finished
@@ -49,6 +51,27 @@ def test_a_taken_name_is_refused_before_any_work(copied: Finished) -> None:
         copied.bench.run(copied.store, k=4, run_name="baseline")
     assert copied.run.run_id in caught.value.item
     assert sorted(copied.store.rglob("*")) == before
+
+
+def test_a_catalog_that_is_gone_or_lacks_the_run_is_made_anew_to_be_read(
+    copied: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = find_run(LocalStore(copied.store), None)
+    (copied.store / "cir.duckdb").unlink()
+    with reading_run(run) as catalog:
+        assert catalog.run(run.run_id)["k"] == 6
+    written = (copied.store / "cir.duckdb").stat().st_mtime_ns
+    with reading_run(run) as catalog:
+        assert catalog.run(run.run_id)["k"] == 6
+    assert (copied.store / "cir.duckdb").stat().st_mtime_ns == written
+    (copied.store / "cir.duckdb.sha256").unlink()
+
+    def held(_: LocalStore) -> NoReturn:
+        raise StoreBusy("held")
+
+    monkeypatch.setattr(LocalStore, "lease", held)
+    with reading_run(run) as catalog:
+        assert catalog.run(run.run_id)["k"] == 6
 
 
 def test_the_terminal_names_tags_and_lists_runs(

@@ -37,16 +37,14 @@ def choose_k(
     from dataclasses import asdict
 
     from flows.origins import resolve
+    from flows.published import reading_run
     from flows.views.analyses import print_analysis
     from flows.views.tables import open_console
-    from storage.answers import reading
-    from storage.catalog import CATALOG_FILE
     from storage.runs import find_run
     from tasks.results.analyses.k_curve import CEILINGS, chosen_ks
 
-    store = open_store(resolve(flags, os.environ).settings.store)
-    found = find_run(store, run)
-    with reading(store.local(CATALOG_FILE)) as catalog:
+    found = find_run(open_store(resolve(flags, os.environ).settings.store), run)
+    with reading_run(found) as catalog:
         row = catalog.run(found.run_id)
         analysis = chosen_ks(catalog, row, ceilings=ceilings or CEILINGS, budget=budget)
     if as_json:

@@ -38,17 +38,15 @@ def show(
     --data-root.
     """
     from flows.origins import resolve
+    from flows.published import reading_run
     from flows.views.story import print_story, story_summary
     from flows.views.tables import open_console
-    from storage.answers import reading
-    from storage.catalog import CATALOG_FILE
     from storage.runs import find_run
     from tasks.results.story import story
 
     settings = resolve(flags, os.environ).settings
-    store = open_store(settings.store)
-    run = find_run(store, run_id)
-    with reading(store.local(CATALOG_FILE)) as catalog:
+    run = find_run(open_store(settings.store), run_id)
+    with reading_run(run) as catalog:
         told = story(catalog, run.run_id, query_id, top)
     if as_json:
         put_json(story_summary(told))

@@ -146,7 +146,9 @@ def _statements(catalog: "OpenCatalog", statement: str | None, *, schema: bool) 
             piped = sys.stdin.buffer.read().decode()
         except UnicodeDecodeError as error:
             raise UsageError(
-                "what is piped is no text", cause=f"it is not UTF-8: {error}"
+                "what is piped is no text",
+                cause=f"it is not UTF-8: {error}",
+                remedy="write it in UTF-8",
             ) from error
         is_empty = True
         for one in catalog.statements(piped):
@@ -162,7 +164,9 @@ def _statements(catalog: "OpenCatalog", statement: str | None, *, schema: bool) 
 def _alone(statements: Iterator[str]) -> list[str]:
     found = list(statements)
     if len(found) > 1:
-        raise UsageError(f"{len(found)} statements have no place in one file")
+        raise UsageError(
+            f"{len(found)} statements have no place in one file", remedy="ask one at a time"
+        )
     return found
 
 

@@ -136,7 +136,10 @@ def read_expected(path: Path) -> Expected:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(
-            "a file of expected numbers cannot be read", item=str(path), cause=str(error)
+            "a file of expected numbers cannot be read",
+            item=str(path),
+            cause=str(error),
+            remedy="name the expected.toml beside a run's page, or a copy of it",
         ) from error
     try:
         expected = Expected.model_validate(content)
