@@ -14,7 +14,7 @@ from cir_core.search.exact import ExactIndex
 from storage import schemas
 from storage.views import Encoded, Ingested
 from tasks.stages.choosing import within
-from tasks.stages.elsewhere import Elsewhere
+from tasks.stages.elsewhere import Elsewhere, read_to_calibrate
 from tasks.stages.gallery import categories_by_gallery, searched_galleries
 from tasks.stages.searching import Search, searches
 from tasks.stages.target_ranks import counted
@@ -67,18 +67,19 @@ def calibrating_itself(
 def calibrating_from(
     elsewhere: Elsewhere, ingested: Ingested, encoded: Encoded, assurance: Assurance
 ) -> Calibrating:
-    """By another run's; telling what is assured raises as ``Elsewhere.words``."""
-    there = elsewhere.run.ingested
-    retrieved = elsewhere.run.candidates
-    galleries = elsewhere.galleries
+    """By another run's; telling what is assured raises as ``Elsewhere.words``. Raises StoreCorrupt
+    as ``read_to_calibrate``."""
+    there, retrieved = elsewhere.run.ingested, elsewhere.run.candidates
+    with read_to_calibrate(elsewhere.run):
+        vectors = vectors_of(retrieved.encoded, retrieved.fused, retrieved.embedded)
+        theirs = searched_galleries(there, retrieved.encoded)
     usable = searched_galleries(ingested, encoded)
-    theirs = searched_galleries(there, retrieved.encoded)
 
     def guarantee(name: str) -> str:
-        return elsewhere.words(assurance, here=usable[name], there=theirs[galleries[name]])
+        mine = theirs[elsewhere.galleries[name]]
+        return elsewhere.words(assurance, here=usable[name], there=mine)
 
-    vectors = vectors_of(retrieved.encoded, retrieved.fused, retrieved.embedded)
-    return Calibrating(there, *vectors, galleries, guarantee)
+    return Calibrating(there, *vectors, elsewhere.galleries, guarantee)
 
 
 def asked_of(ingested: Ingested, queries: pa.Table, gallery: str) -> pa.Table:

@@ -3,6 +3,7 @@ assure there holds here."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cir_core.conformal import NO_GUARANTEE, Assurance
-from cir_core.errors import PreflightError
+from cir_core.errors import PreflightError, StoreCorrupt
 from cir_core.metrics.galleries import SearchedGallery
 from cir_core.protocols import Protocol
 from storage.runs import read_as_ours
@@ -93,11 +94,12 @@ def find_elsewhere(run: Evaluated, asked: Asking, *, goes_on: bool) -> Elsewhere
 
     Raises PreflightError where they are asked otherwise, of another gallery, or are some of the
     very queries, unless it ``goes_on`` without guarantee; and, in any case, where a gallery has
-    none to calibrate with. Raises StoreCorrupt where the run is not whole.
+    none to calibrate with. Raises StoreCorrupt as ``read_to_calibrate``.
     """
-    with read_as_ours(run):
+    with read_to_calibrate(run):
         run.require_current()
         calibrating = asking_of(run)
+        run.candidates.fused.read("queries", ["query_id"])  # its bytes, hours before they are used
         there, here = calibrating.ingested, asked.ingested
         theirs, ours = (searched_galleries(one, None) for one in (there, here))
         galleries = _matching(theirs, ours, run)
@@ -110,6 +112,23 @@ def find_elsewhere(run: Evaluated, asked: Asking, *, goes_on: bool) -> Elsewhere
     if differing and not goes_on:
         raise _refused(run, differing)
     return Elsewhere(run, galleries, differing, goes_on)
+
+
+@contextmanager
+def read_to_calibrate(run: Evaluated) -> Iterator[None]:
+    """Raises StoreCorrupt where a run that calibrates is not whole: another command than the one
+    that met it makes it so again."""
+    try:
+        with read_as_ours(run):
+            yield
+    except StoreCorrupt as error:
+        raise StoreCorrupt(
+            "the run that calibrates is not whole",
+            item=_called(run),
+            cause=error.in_a_line,
+            remedy="repeat that run's command, which makes again what is damaged, or --calibrate "
+            "with another run",
+        ) from error
 
 
 def _matching(
@@ -132,14 +151,18 @@ def _matching(
 
 
 def _refused(run: Evaluated, differing: tuple[Difference, ...]) -> PreflightError:
-    label = run.label.name
     return PreflightError(
         "what another run's queries calibrate is not guaranteed here",
-        item=f"run {run.run_id}" + (f" {label!r}" if label else ""),
+        item=_called(run),
         cause="\n".join(f"{one.what}: {one.there} there, {one.here} here" for one in differing),
         remedy="--calibrate with a run that was asked alike, of the same gallery (`cir-pipeline "
         "runs ls`), or go on without guarantee: --no-guarantee",
     )
+
+
+def _called(run: Evaluated) -> str:
+    label = run.label.name
+    return f"run {run.run_id}" + (f" {label!r}" if label else "")
 
 
 def in_asking(there: Asking, here: Asking) -> Iterator[Difference]:

@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from rich.console import Console
 
 from cir_core.conformal import Assurance, threshold
-from cir_core.errors import PreflightError, UsageError
+from cir_core.errors import PreflightError, StoreCorrupt, UsageError
 from cir_core.protocols import PROTOCOLS
 from flows.plan import make_plan
 from flows.run import Run
@@ -209,3 +209,24 @@ def test_too_few_labelled_queries_elsewhere_are_told_before_any_picture(labelled
     with pytest.raises(PreflightError, match="7 labelled queries are too few") as refused:
         labelled.bench.run(labelled.store, **asked)
     assert f"they are all that run {labelled.run.run_id} has" in refused.value.cause
+
+
+@pytest.mark.parametrize("stage", ["retrieve", "fuse"])
+def test_a_run_that_is_not_whole_calibrates_nothing_and_is_named(
+    labelled: Finished, tmp_path: Path, stage: str
+) -> None:
+    """It is to be repeated, and not the command that met it; told before anything is made."""
+    store, run = tmp_path / "store", labelled.run
+    shutil.copytree(labelled.store, store)
+    folder = store / "artifacts" / stage / run.artifacts[stage].fingerprint
+    if stage == "fuse":
+        next(folder.glob("queries*")).write_bytes(b"damaged")
+    else:
+        shutil.rmtree(folder)
+    with pytest.raises(StoreCorrupt, match="the run that calibrates is not whole") as refused:
+        labelled.bench.run(store, **{**ASKED, "coverage": 0.45}, calibrate="labelled")
+    assert refused.value.item == f"run {run.run_id} 'labelled'"
+    assert str(folder) in refused.value.cause
+    assert "repeat that run's command" in refused.value.remedy
+    fused = len([*(store / "artifacts/fuse").glob("*/manifest.json")])
+    assert fused == len([*(labelled.store / "artifacts/fuse").glob("*/manifest.json")])
