@@ -1,6 +1,6 @@
 """How z_t lies in the store: of each text its token features, row-major little-endian float32."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ def unpack(
 ) -> Float[np.ndarray, "token width"]:
     """The states at these rows, text after text, each of so many tokens; the only copy that is
     made. Of no rows, and where nothing was packed, the width is 0."""
-    views = [np.frombuffer(packed[row].as_buffer(), dtype="<f4") for row in rows]
+    views = [*_views(packed, rows)]
     width = len(views[0]) // lengths[0] if views else 0
     states = np.empty((sum(lengths), width), dtype=np.float32)
     start = 0
@@ -25,3 +25,15 @@ def unpack(
         states[start : start + length] = view.reshape(length, width)
         start += length
     return states
+
+
+def means(packed: pa.ChunkedArray, lengths: Sequence[int]) -> Float[np.ndarray, "text width"]:
+    """Of all texts, which have so many tokens, the mean of their states, in fp64; all states are
+    never copied. Widths as of ``unpack``."""
+    each = zip(_views(packed, range(len(packed))), lengths, strict=True)
+    found = [view.reshape(length, -1).mean(axis=0, dtype=np.float64) for view, length in each]
+    return np.array(found) if found else np.empty((0, 0))
+
+
+def _views(packed: pa.ChunkedArray, rows: Iterable[int]) -> Iterator[np.ndarray]:
+    return (np.frombuffer(packed[row].as_buffer(), dtype="<f4") for row in rows)

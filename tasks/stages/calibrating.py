@@ -15,7 +15,7 @@ from storage import schemas
 from storage.views import Encoded, Ingested
 from tasks.stages.choosing import within
 from tasks.stages.elsewhere import Elsewhere, read_to_calibrate
-from tasks.stages.gallery import categories_by_gallery, searched_galleries
+from tasks.stages.gallery import categories_by_gallery, searched_galleries, shards_by_gallery
 from tasks.stages.searching import Search, searches
 from tasks.stages.target_ranks import counted
 from tasks.stages.vectors import Vectors, vectors_of
@@ -44,9 +44,9 @@ class Calibrating:
 
     def each(self, names: Sequence[str]) -> Iterator[Calibrated]:
         """Of the galleries that are asked under these names, one after the other."""
-        places = list(categories_by_gallery(self.ingested))
-        shards = [f"{places.index(self.galleries[name]):05d}" for name in names]
-        every = searches(self.ingested, self.images, self.asked, shards)
+        shards = shards_by_gallery(self.ingested)
+        theirs = [shards[self.galleries[name]] for name in names]
+        every = searches(self.ingested, self.images, self.asked, theirs)
         queries, protocol = self.ingested.read("queries"), self.ingested.protocol
         for name, search in zip(names, every, strict=True):
             guarantee = self.guarantee(name)
@@ -69,8 +69,8 @@ def calibrating_from(
 ) -> Calibrating:
     """By another run's; telling what is assured raises as ``Elsewhere.words``. Raises StoreCorrupt
     as ``read_to_calibrate``."""
-    there, retrieved = elsewhere.run.ingested, elsewhere.run.candidates
     with read_to_calibrate(elsewhere.run):
+        there, retrieved = elsewhere.run.ingested, elsewhere.run.candidates
         vectors = vectors_of(retrieved.encoded, retrieved.fused, retrieved.embedded)
         theirs = searched_galleries(there, retrieved.encoded)
     usable = searched_galleries(ingested, encoded)

@@ -14,7 +14,7 @@ from cir_core.search.candidates import Candidates
 from storage import schemas
 from storage.tables import rows_of, taken
 from storage.views import Encoded, Fused, Ingested, Retrieved
-from tasks.stages.gallery import categories_by_gallery
+from tasks.stages.gallery import shards_by_gallery
 from tasks.stages.stage import Stage
 
 POOLS = "gallery", "subset"
@@ -28,8 +28,8 @@ pairs a query beside the run's K. Every query's target is compared with them."""
 
 @dataclass(frozen=True)
 class Choosing(Stage[Retrieved]):
-    """Parts candidates-<number> and targets-<number>, one of each per gallery, since its own name
-    may be no file's. Queries whose reference could not be encoded have no candidates."""
+    """Parts candidates-<number> and targets-<number>, one of each per gallery. Queries whose
+    reference could not be encoded have no candidates."""
 
     ingested: Ingested
     encoded: Encoded
@@ -46,7 +46,7 @@ class Choosing(Stage[Retrieved]):
         }
 
     def shards(self) -> Sequence[str]:
-        return [f"{number:05d}" for number in range(len(categories_by_gallery(self.ingested)))]
+        return list(shards_by_gallery(self.ingested).values())
 
     @staticmethod
     def disk(counts: Counts, widths: Widths) -> int:

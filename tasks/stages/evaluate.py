@@ -27,8 +27,8 @@ from tasks.stages.gallery import categories_by_gallery, searched_galleries
 from tasks.stages.stage import ReadyPart, Stage
 from tasks.stages.target_ranks import (
     all_target_ranks,
-    asked_of,
     counted,
+    labelled_by_id,
     last_order,
     target_ranks,
 )
@@ -65,7 +65,7 @@ class Evaluate(Stage[Evaluated]):
         protocol, galleries = self.ingested.protocol, _galleries(self.ingested, self.encoded)
         targets = self.candidates.read("targets")
         rankings = last_order(self.candidates, self.ranked)
-        queries = asked_of(self.ingested)
+        queries = labelled_by_id(self.ingested)
         metrics = _metrics(protocol, self.k, queries, targets, rankings)
         if self.ranked is None:
             metrics = [metric for metric in metrics if metric.stage == "stage1"]

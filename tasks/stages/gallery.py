@@ -39,6 +39,11 @@ def categories_by_gallery(ingested: Ingested) -> dict[str, list[str]]:
     return grouped
 
 
+def shards_by_gallery(ingested: Ingested) -> dict[str, str]:
+    """Of stages that work gallery by gallery: its number, since its own name may be no file's."""
+    return {name: f"{number:05d}" for number, name in enumerate(categories_by_gallery(ingested))}
+
+
 def largest_gallery(ingested: Ingested) -> int:
     """Images of the largest gallery, usable or not; 1 at least."""
     counts = ingested.read("gallery")["gallery"].value_counts()

@@ -26,7 +26,7 @@ from storage.views import (
 from tasks.feed.pictures import distinct_pictures
 from tasks.machine import Machine
 from tasks.models.opening import open_retriever
-from tasks.stages.gallery import categories_by_gallery
+from tasks.stages.gallery import shards_by_gallery
 from tasks.stages.probing import (
     mean_states,
     read_references,
@@ -147,8 +147,8 @@ class Probe(Stage[Probed]):
             )
 
     def _searches(self, images: Vectors, asked: Vectors) -> Iterator[Search]:
-        shards = [str(number) for number in range(len(categories_by_gallery(self.ingested)))]
-        return searches(self.ingested, images, asked, shards)
+        shards = shards_by_gallery(self.ingested).values()
+        return searches(self.ingested, images, asked, [*shards])
 
     def _counted(self, search: Search) -> Search:
         """With the targets that count for recall."""

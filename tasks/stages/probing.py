@@ -15,6 +15,7 @@ from cir_core.search.candidates import NONE_REMOVED
 from cir_core.search.exact import ExactIndex
 from cir_core.search.ranks import places_of
 from cir_core.search.scores import pair_scores
+from storage import z_t
 from storage.tables import rows_of
 from storage.views import Fused
 from tasks.feed.pictures import Distinct
@@ -56,17 +57,9 @@ def mean_states(fused: Fused) -> Vectors | None:
     """z_t of each query, averaged over its tokens (and both ways of asking); None where stage 1 has
     none."""
     table = fused.read("queries", ["query_id", "length", "z_t"])
-    packed, lengths = table["z_t"], table["length"].to_pylist()
-    if not lengths or not len(packed[0].as_buffer()):
+    means = z_t.means(table["z_t"], table["length"].to_pylist())
+    if not means.size:
         return None
-    means = np.array(
-        [
-            np.frombuffer(packed[row].as_buffer(), dtype="<f4")
-            .reshape(length, -1)
-            .mean(axis=0, dtype=np.float64)
-            for row, length in enumerate(lengths)
-        ]
-    )
     ids = pa.chunked_array([table["query_id"].unique()])
     of_row = rows_of(table["query_id"], ids)
     summed = np.zeros((len(ids), means.shape[1]))

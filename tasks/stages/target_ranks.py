@@ -21,7 +21,7 @@ def labelled(ingested: Ingested) -> pa.Table:
     return queries.filter(pc.is_valid(queries["targets"]))
 
 
-def asked_of(ingested: Ingested) -> pa.Table:
+def labelled_by_id(ingested: Ingested) -> pa.Table:
     """``labelled`` in the order of their ids."""
     return labelled(ingested).sort_by("query_id")
 
@@ -39,7 +39,7 @@ def labelled_ranks(evaluated: Evaluated) -> tuple[list[str], dict[Pool, TargetRa
     """The labelled queries of a run that was re-ranked by id, in order, and where it ranks their
     targets, by pool: what its recall is counted from. No subset where the protocol has none."""
     ingested = evaluated.ingested
-    protocol, queries = ingested.protocol, asked_of(ingested)
+    protocol, queries = ingested.protocol, labelled_by_id(ingested)
     targets = evaluated.candidates.read("targets")
     rankings = evaluated.ranked.read("rankings")
     return queries["query_id"].to_pylist(), ranks_by_pool(protocol, queries, targets, rankings)

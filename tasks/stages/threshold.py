@@ -19,7 +19,7 @@ from tasks.machine import Machine
 from tasks.shards import part_name
 from tasks.stages.calibrating import Calibrating, asked_of, calibrating_from, calibrating_itself
 from tasks.stages.elsewhere import Elsewhere
-from tasks.stages.gallery import categories_by_gallery
+from tasks.stages.gallery import categories_by_gallery, shards_by_gallery
 from tasks.stages.halves import folds_of
 from tasks.stages.stage import ReadyPart, Stage, Work
 from tasks.stages.target_ranks import labelled
@@ -66,7 +66,7 @@ class Threshold(Stage[Thresholds]):
         }
 
     def shards(self) -> Sequence[str]:
-        return [f"{number:05d}" for number in range(len(categories_by_gallery(self.ingested)))]
+        return list(shards_by_gallery(self.ingested).values())
 
     @contextmanager
     def open(self, machine: Machine) -> Iterator[Work]:
@@ -98,8 +98,8 @@ class Threshold(Stage[Thresholds]):
         self, calibrating: Calibrating, shards: Sequence[str]
     ) -> Iterator[ReadyPart]:
         view, queries = self.made, self.ingested.read("queries")
-        every = list(categories_by_gallery(self.ingested))
-        names = [every[int(shard)] for shard in shards]
+        name_of = {shard: name for name, shard in shards_by_gallery(self.ingested).items()}
+        names = [name_of[shard] for shard in shards]
         for shard, name, one in zip(shards, names, calibrating.each(names), strict=True):
             asking = _asking(asked_of(self.ingested, queries, name), self.elsewhere)
             gaps, folds = (one.calibration[column].to_numpy() for column in ("gap", "fold"))

@@ -100,8 +100,14 @@ def test_what_is_packed_of_z_t_comes_back(lengths: list[int]) -> None:
     found = z_t.unpack(packed, rows, lengths)
     assert np.array_equal(found, np.concatenate(states) if states else np.empty((0, 0)))
     assert found.dtype == np.float32
+    means = z_t.means(packed, [*lengths, 9])
+    assert np.array_equal(
+        means[:-1], [one.mean(axis=0, dtype=float) for one in states] or means[:-1]
+    )
+    assert np.array_equal(means[-1], np.ones(4))
 
 
 def test_a_model_without_z_t_packs_nothing() -> None:
     packed = pa.chunked_array([[z_t.pack(np.empty((0, 0))), z_t.pack(np.empty((3, 0)))]])
     assert z_t.unpack(packed, [0, 1], [2, 3]).shape == (5, 0)
+    assert z_t.means(packed, [2, 3]).shape == (2, 0)

@@ -18,7 +18,7 @@ from cir_core.submissions.formats import Stage
 from cir_core.types import Pool
 from storage.views import Evaluated
 from tasks.results.titles import title_of
-from tasks.stages.target_ranks import all_target_ranks, asked_of, last_order, ranks_by_pool
+from tasks.stages.target_ranks import all_target_ranks, labelled_by_id, last_order, ranks_by_pool
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def answers_of(
     rankings = last_order(run.candidates, run.ranked if run.is_reranked else None)
     targets, protocol = run.candidates.read("targets"), run.ingested.protocol
     chosen = pa.array(queries, pa.string())
-    every = asked_of(run.ingested)
+    every = labelled_by_id(run.ingested)
     asked = _only(every, chosen)
     ranks = ranks_by_pool(protocol, asked, targets, rankings) if asked.num_rows else {}
     values = {one: _values(one, ranks, stage) for one in measures if one.metric != "map" and ranks}
