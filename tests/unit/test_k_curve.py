@@ -210,6 +210,7 @@ def test_the_analysis_tells_the_chosen_k(catalog: Path) -> None:
     [
         ("UPDATE runs SET stage2_sha256 = NULL", "Nothing was re-ranked"),
         ("UPDATE runs SET late_fusion_scores = 'standardised'", "order itself depends on K"),
+        ("UPDATE runs SET late_fusion_scores = 'standardised'", "`--late-fusion-scores raw`"),
         ("UPDATE queries SET targets = NULL, recall_targets = NULL", "no labels"),
     ],
 )
@@ -221,7 +222,7 @@ def test_the_analysis_says_what_is_not_there(
     with duckdb.connect(str(copy)) as connection:
         connection.execute(change)
     found = analysed(copy)
-    assert told in f"{found.answer}{found.missing}"
+    assert told in f"{found.answer}{found.advice}{found.missing}"
 
 
 def test_an_adaptive_run_is_not_told_to_take_a_fixed_k(catalog: Path, tmp_path: Path) -> None:

@@ -5,19 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from cir_core.metrics.k_choice import KCurve, affordable, best, enough, macro, reaching
+from cir_core.metrics.k_choice import KCurve, affordable, best, enough, reaching
 from cir_core.metrics.recall import AVERAGE, MICRO
-from cir_core.protocols import PROTOCOLS
 from storage.answers import OpenCatalog
 from tasks.results.analyses.analysis import Analysis, Column, Figure, Numbers, asked
-from tasks.results.analyses.wording import (
-    UNLABELLED,
-    counted,
-    is_reranked,
-    more_candidates,
-    of_run,
-    percent,
-)
+from tasks.results.analyses.k_words import advice, answer
+from tasks.results.analyses.wording import UNLABELLED, of_run
 from tasks.results.titles import title_of
 
 CEILINGS = (0.95, 0.99)
@@ -25,12 +18,6 @@ CEILINGS = (0.95, 0.99)
 
 STEPS = ("1", "2", "3", "5", "7")
 """First digits of the K that are told of the whole range, with zeros after them."""
-
-FORECAST = (
-    "What another K takes in FLOPs and time, `cir-pipeline plan -k K` tells, with the options of "
-    "the run."
-)
-"""Neither grows with the pairs alone: a query is begun once, and an image is seen once."""
 
 QUESTION = "How many candidates are worth re-ranking?"
 
@@ -57,16 +44,8 @@ def chosen_ks(
     return Analysis(
         "k_curve",
         QUESTION,
-        answer=" ".join(
-            [
-                *_told_of_adaptive(run),
-                *_answers(curve),
-                *(_told_of_ceiling(curve, one) for one in ceilings),
-            ]
-            + ([] if budget is None else [_told_of_budget(curve, budget)])
-            + _told_of_order(run)
-        ),
-        advice=_advice(curve, run),
+        answer=answer(curve, run, ceilings, budget),
+        advice=advice(curve, run),
         figures=[_figure(catalog, run, curve)],
         numbers=[
             _numbers(catalog, run, curve, "Chosen K", choices),
@@ -114,96 +93,6 @@ def _choices(curve: KCurve, ceilings: Sequence[float], budget: int | None) -> li
         chosen[f"within {budget:,} pairs"] = affordable(curve, budget)
     chosen["this run"] = len(curve.ks) - 1
     return [(name, place) for name, place in chosen.items() if place is not None]
-
-
-def _told_of_adaptive(run: Mapping[str, Any]) -> list[str]:
-    """What a K means where queries have fewer candidates than that."""
-    if run["coverage_asked"] is None:
-        return []
-    return [
-        "K is adaptive: here it is the most that a query has of its own candidates, so that a run "
-        "of a fixed K scores more pairs."
-    ]
-
-
-def _answers(curve: KCurve) -> list[str]:
-    place, last = enough(curve), len(curve.ks) - 1
-    if place is None:
-        return []
-    share = curve.pairs[place] / curve.pairs[last]
-    told = [
-        f"K = {curve.ks[place]} is the smallest with which every recall@k is within the 95 % "
-        f"interval of its best over all K up to {curve.ks[last]}: {curve.pairs[place]:,} pairs, "
-        f"{percent(share)} of this run's."
-    ]
-    highest = [
-        f"{title_of('recall', k)} {percent(macro(of_k)[best(curve, k)])} at K = "
-        f"{curve.ks[best(curve, k)]} ({percent(macro(of_k)[last])} at {curve.ks[last]})"
-        for k, of_k in curve.recall.items()
-    ]
-    return [*told, f"Highest are {', '.join(highest)}."]
-
-
-def _told_of_ceiling(curve: KCurve, ceiling: float) -> str:
-    place = reaching(curve, ceiling)
-    if place is None:
-        reached = percent(macro(curve.coverage)[-1])
-        return f"{100 * ceiling:g} % of the targets are not reached: the ceiling is {reached}."
-    return (
-        f"With K = {curve.ks[place]}, {100 * ceiling:g} % of the targets are among the candidates "
-        f"({counted(int(curve.pairs[place]), 'pair')})."
-    )
-
-
-def _told_of_budget(curve: KCurve, budget: int) -> str:
-    place = affordable(curve, budget)
-    if place is None:
-        return f"One candidate a query takes {curve.pairs[0]:,} pairs, more than {budget:,}."
-    return f"A budget of {counted(budget, 'pair')} buys K = {curve.ks[place]}."
-
-
-def _told_of_order(run: Mapping[str, Any]) -> list[str]:
-    """What is not told, and why."""
-    if not is_reranked(run):
-        return ["Nothing was re-ranked: there is a ceiling, and no recall below it."]
-    if run["late_fusion_scores"] == "standardised":
-        return [
-            "Recall is not told for other K: this run's late fusion standardises scores over a "
-            "query's candidates, so the order itself depends on K."
-        ]
-    told = {
-        "none": [],
-        "scored": ["The subset's recall does not depend on K: its members are scored in any case."],
-        "main_order": ["The subset's recall is not told for other K: it follows the main order."],
-    }
-    return told[PROTOCOLS[run["protocol"]].subset] if run["protocol"] in PROTOCOLS else []
-
-
-def _advice(curve: KCurve, run: Mapping[str, Any]) -> str:
-    place, last = enough(curve), len(curve.ks) - 1
-    if curve.recall and run["coverage_asked"] is not None:
-        return (
-            "How many candidates queries have is set by `--coverage`: try others. What a fixed K "
-            "gives, a run of a fixed K tells."
-        )
-    if not macro(curve.coverage)[last]:
-        return (
-            "No target is among the candidates: a better stage 1, or "
-            f"{more_candidates(run)}, comes first."
-        )
-    if place is None and curve.recall:
-        return "No K is best for every recall@k: choose one for the recall that counts."
-    if place is None:
-        return "Re-rank, to see which K is enough; the ceiling alone says what K can cost."
-    if place == last:
-        return (
-            f"Try {more_candidates(run)}: no K below {curve.ks[last]} is as good. Images stay "
-            f"encoded; all pairs are scored anew. {FORECAST}"
-        )
-    return (
-        f"As far as these queries tell, fewer candidates do: `-k {curve.ks[place]}`. Or let each "
-        f"query have as many as it needs: `-k auto`. {FORECAST}"
-    )
 
 
 # --- what is shown

@@ -43,6 +43,7 @@ def without_target(queries: int, of: int, place: str = "first") -> str:
 
 
 def unusable(problems: int) -> str:
+    """Of a run's problems, at least one."""
     return f"{counted(problems, 'image or query', 'images or queries')} could not be used"
 
 
