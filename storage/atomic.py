@@ -22,9 +22,15 @@ def commit(path: Path, write: Callable[[Path], None]) -> str:
 
     Returns the sha256 of the bytes. Whatever stops this before the rename leaves ``path`` as it
     was, and nothing half-written stays behind. Raises OutOfSpace when the disk is full, in bytes
-    or in files, and PreflightError when the folder cannot be made.
+    or in files, and PreflightError when the folder cannot be made or written, or ``path`` is one.
     """
     make_folder(path.parent)
+    if path.is_dir():
+        raise PreflightError(
+            "a folder has the place of a file",
+            item=str(path),
+            remedy="name another file, or free this name",
+        )
     remove_leftovers(path.parent, path.name)
     temporary = _temporary(path)
     try:
@@ -98,7 +104,7 @@ def _started(process: int) -> int | None:
 
 def make_folder(path: Path) -> None:
     """Raises OutOfSpace when the disk is full, and PreflightError when there is no folder and none
-    can be made."""
+    can be made, or it cannot be written."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -110,6 +116,12 @@ def make_folder(path: Path) -> None:
             cause=str(error),
             remedy="name another folder, or free this name",
         ) from error
+    if not os.access(path, os.W_OK | os.X_OK):  # before work, and whatever the writer would raise
+        raise PreflightError(
+            "a folder cannot be written",
+            item=str(path),
+            remedy="name another folder, or give the current user write permission",
+        )
 
 
 def existing_part(folder: Path) -> Path:

@@ -165,6 +165,19 @@ def test_a_file_in_the_place_of_a_folder_is_told(tmp_path: Path) -> None:
     assert (tmp_path / "taken").is_file()
 
 
+def test_a_folder_that_cannot_be_written_or_has_a_files_place_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    with pytest.raises(PreflightError, match="a folder has the place of a file"):
+        commit_text(tmp_path / "a", "text")
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write anywhere
+    with pytest.raises(PreflightError, match="a folder cannot be written") as refused:
+        commit_text(tmp_path / "b", "text")
+    assert refused.value.item == str(tmp_path)
+    assert [one.name for one in tmp_path.iterdir()] == ["a"]
+
+
 @pytest.mark.parametrize("name", ["a", "[b]"])
 def test_a_killed_writers_leftover_goes_though_its_process_id_is_another_ones_now(
     tmp_path: Path, name: str
