@@ -38,8 +38,8 @@ CATALOG_FILE = "cir.duckdb"
 VERSION_DIGITS = 16
 
 CONTENTS_VERSION = 1
-"""Of what a run's rows are read from and how: raised when ``tasks.stages.publish`` fills the same
-tables with something else, so that older catalogs are built anew."""
+"""Of what a run's rows are read from and how: raised when ``tasks.stages.run_tables`` fills the
+same tables with something else, so that older catalogs are built anew."""
 
 
 @dataclass(frozen=True)
