@@ -3,20 +3,23 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib import resources
 from typing import Any
-
-import jinja2
 
 from flows.ablation.table import Recall, Table, TableRow
 from tasks.results.markup.latex import NEEDS, as_latex, tabular
 from tasks.results.markup.markdown import as_markdown, markdown_table
+from tasks.results.report.page import Page
 from tasks.results.titles import RECALLS, title_of
 
 PAGE = "index.html"
 FILES = (PAGE, "table.md", "table.tex", "table.json")
 
 NONE = "\N{EN DASH}"
+
+STYLES = "page.css", "ablation.css"
+
+RECALLS_FROM = 3
+"""The first of a row's cells that holds a recall; each has its gain beside it."""
 
 READING = (
     "Recall in %, macro averages over categories; of several seeds the mean, ± its standard "
@@ -98,20 +101,32 @@ def _latex(table: Table, rows: Sequence[Sequence[str]]) -> str:
 
 
 def _page(table: Table, rows: Sequence[Sequence[str]], title: str) -> str:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    text = (resources.files("flows.ablation") / "page.html.j2").read_text(encoding="utf-8")
+    """A gain stands below its recall: a column for each would be too wide for a screen."""
+    facts, *reading = captions(table)
+    heads, first, last = headings(table), RECALLS_FROM, RECALLS_FROM + 2 * len(table.measures)
     content: Mapping[str, Any] = {
         "title": title,
-        "headings": headings(table),
+        "facts": facts,
+        "headings": heads[:first] + heads[first:last:2] + heads[last:],
+        "gain": heads[first + 1],
         "rows": [
-            {"cells": row, "runs": one.runs, "models": one.models}
+            {
+                "named": row[:first],
+                "recalls": zip(row[first:last:2], row[first + 1 : last : 2], strict=True),
+                "costs": row[last:],
+                "runs": one.runs,
+                "models": one.models,
+            }
             for row, one in zip(rows, table.rows, strict=True)
         ],
-        "captions": captions(table),
+        "reading": reading,
     }
-    return environment.from_string(text).render(content)
+    return Page().render(
+        "ablation.html.j2",
+        content,
+        title=f"cir-pipeline: ablation {title}",
+        styles=STYLES,
+    )
 
 
 def _recall(one: Recall) -> str:

@@ -189,7 +189,7 @@ def _hits(store: Path, run: str, k: int) -> list[np.ndarray]:
 
 def _require_told(table: Any, files: tuple[Path, ...]) -> None:
     page, markdown, latex, summary = (file.read_text(encoding="utf-8") for file in files)
-    assert "default-src 'none'" in page
+    assert "default-src &#39;none&#39;" in page
     assert "paper&#39;s | &lt;b&gt; &amp; 100 %" in page
     assert "| paper's &#124; &#60;b&#62; &#38; 100 % | 4 | fp32 |" in markdown
     assert r"paper\textquotesingle{}s \textbar{} \textless{}b\textgreater{} \& 100 \% & 4" in latex

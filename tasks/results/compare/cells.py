@@ -1,7 +1,7 @@
 """A comparison as tables of texts, without any markup."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cir_core.metrics.bootstrap import FEW
@@ -10,7 +10,7 @@ from cir_core.metrics.multiplicity import LEVEL
 from tasks.results.analyses.wording import counted
 from tasks.results.compare.answers import Answers
 from tasks.results.compare.comparable import Differing
-from tasks.results.compare.comparison import Comparison, Difference, PairOfRuns
+from tasks.results.compare.comparison import Comparison, Difference, PairOfRuns, Standing
 from tasks.results.titles import STAGES
 
 NONE, INFINITE = "\N{EN DASH}", "\N{INFINITY}"
@@ -59,6 +59,32 @@ def told(
         [*_warnings(comparison, differing, worded)],
         tables,
         [*_notes(comparison, len(pairs))],
+    )
+
+
+def verdict(comparison: Comparison) -> Iterator[str]:
+    """In sentences: by each measure the best run, and those that no test tells from it; together
+    the measures that tell no run from the best. Nothing without labels."""
+    everyone = frozenset(range(len(comparison.answers)))
+    alike = [one for one in comparison.standings if one.tied | {one.best} == everyone]
+    for one in comparison.standings:
+        if one not in alike:
+            yield _standing(comparison, one)
+    if alike:
+        measures = ", ".join(one.measure.title for one in alike)
+        yield f"No test tells any run from the best by {measures}: that does not make them equal."
+
+
+def _standing(comparison: Comparison, one: Standing) -> str:
+    def names(places: Iterable[int]) -> str:
+        return ", ".join(f"“{called(comparison.answers[place])}”" for place in sorted(places))
+
+    tied = one.tied - {one.best}
+    behind = {*range(len(comparison.answers))} - tied - {one.best}
+    return (
+        f"By {one.measure.title}, {names([one.best])} is the best, "
+        f"{100 * one.values[one.best].value:.2f}\N{NO-BREAK SPACE}%, and tests tell it from "
+        f"{names(behind)}" + f", but not from {names(tied)}" * bool(tied) + "."
     )
 
 

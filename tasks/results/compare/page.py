@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tasks.results.album import Album
 from tasks.results.compare.answers import Answers
-from tasks.results.compare.cells import Told, called
+from tasks.results.compare.cells import Told, called, verdict
 from tasks.results.compare.comparison import Comparison
 from tasks.results.compare.examples import OF_A_PAIR, OF_MANY, Example, differ_most
 from tasks.results.report.page import Page
@@ -16,11 +16,13 @@ STYLES = "page.css", "compare.css"
 
 @dataclass(frozen=True)
 class Group:
-    """Queries that the run called ``better`` answers better than ``worse``."""
+    """Queries that the run called ``better`` answers better than ``worse``; ``names`` and ``runs``,
+    their ids, are in the order of the comparison."""
 
     better: str
     worse: str
     names: tuple[str, str]
+    runs: tuple[str, str]
     examples: Sequence[Example]
 
 
@@ -32,6 +34,7 @@ def render(
     groups = _groups(comparison) if comparison.standings else []
     content = {
         "told": told,
+        "verdict": [*verdict(comparison)],
         "groups": groups,
         "pictures": _pictures(comparison.answers[0], groups, root),
         "runs": [(called(each), each.run.run_id) for each in comparison.answers],
@@ -52,7 +55,7 @@ def _groups(comparison: Comparison) -> list[Group]:
         names = called(first), called(other)
         ways = differ_most(first, other, queries, each_way)
         groups += [
-            Group(*better, names, examples)
+            Group(*better, names, (first.run.run_id, other.run.run_id), examples)
             for better, examples in zip((names, names[::-1]), ways, strict=True)
             if examples
         ]
