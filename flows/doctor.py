@@ -21,7 +21,7 @@ from flows.graph import STAGES
 from flows.origins import Resolved
 from flows.own import complete, open_dataset
 from flows.settings import Settings, demo_root, shipped_model
-from flows.views.tables import Cell, Column, Console, print_line, print_table
+from flows.views.tables import Cell, Column, Console, print_line, print_lines, print_table
 from storage.lock import is_writable
 from storage.store import open_store
 from tasks.doctor.dataset import check_dataset
@@ -171,7 +171,8 @@ def _cells(finding: Finding) -> list[Cell]:
 
 
 def _print_details(finding: Finding, console: Console) -> None:
-    title = f"\n{finding.part}: {finding.check}: {_told(finding.found)}"
+    title = f"{finding.part}: {finding.check}: {_told(finding.found)}"
+    print_line(console, "")
     print_line(console, title, STYLES[finding.state])
     for example in finding.examples:
         print_line(console, f"  {example}")
@@ -179,7 +180,7 @@ def _print_details(finding: Finding, console: Console) -> None:
         print_line(console, f"  ... and {finding.found - len(finding.examples):,} more")
     if finding.remedy:
         told = finding.remedy.replace("\n", "\n    ")
-        print_line(console, f"  what to do: {told}")
+        print_lines(console, f"  what to do: {told}")
 
 
 def _told(value: int | str | None) -> str:

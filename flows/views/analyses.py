@@ -7,7 +7,7 @@ from typing import Any
 from flows.run import Run
 from flows.views.sparklines import sparkline, thinned
 from flows.views.streams import put
-from flows.views.tables import Column, Console, print_line, print_table
+from flows.views.tables import Column, Console, print_line, print_lines, print_table
 from flows.views.values import cell
 from tasks.results.analyses.analysis import WORDS, Analysis, Figure, Numbers
 
@@ -38,7 +38,7 @@ def print_analysis(analysis: Analysis, console: Console) -> None:
     print_line(console, analysis.question, "bold")
     for text in (analysis.answer, analysis.advice, analysis.missing):
         if text:
-            print_line(console, text)
+            print_lines(console, text)
     for figure in analysis.figures:
         for line in figure_lines(figure, console.encoding):
             print_line(console, line)

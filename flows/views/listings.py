@@ -5,7 +5,7 @@ from textwrap import fill
 
 from cir_core.datasets.registry import Dataset
 from cir_core.protocols import Protocol
-from flows.views.tables import Console, print_line
+from flows.views.tables import Console, print_line, print_lines
 from tasks.results.titles import title_of
 
 INDENT = "  "
@@ -15,9 +15,9 @@ def print_protocols(protocols: Iterable[Protocol], console: Console) -> None:
     """A paragraph per protocol, its name to copy on a line of its own."""
     for one in protocols:
         print_line(console, one.name, "bold")
-        print_line(console, _paragraph(console, "", one.description))
-        print_line(console, _paragraph(console, "measures  ", _measures(one)))
-        print_line(console, _paragraph(console, "published by  ", one.source) + "\n")
+        print_lines(console, _paragraph(console, "", one.description))
+        print_lines(console, _paragraph(console, "measures  ", _measures(one)))
+        print_lines(console, _paragraph(console, "published by  ", one.source) + "\n")
 
 
 def _paragraph(console: Console, title: str, text: str) -> str:
@@ -50,10 +50,10 @@ def print_datasets(datasets: Iterable[Dataset], console: Console) -> None:
     for dataset in datasets:
         about = dataset.about
         print_line(console, f"{dataset.name}: {about.title}", "bold")
-        print_line(console, f"licence  {about.licence}\nsource   {about.source_url}")
+        print_lines(console, f"licence  {about.licence}\nsource   {about.source_url}")
         print_line(console, f"K        {dataset.k} candidates per query by default")
-        print_line(console, f"expected below --data-root\n{_indented(about.layout)}")
-        print_line(console, f"images   {about.images}\n")
+        print_lines(console, f"expected below --data-root\n{_indented(about.layout)}")
+        print_lines(console, f"images   {about.images}\n")
 
 
 def _indented(text: str) -> str:

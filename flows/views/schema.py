@@ -4,7 +4,7 @@ from textwrap import fill
 
 from flows.views.answers import print_answer
 from flows.views.streams import say
-from flows.views.tables import open_console, print_line
+from flows.views.tables import open_console, print_line, print_lines
 from storage.answers import OpenCatalog
 from storage.descriptions import columns_sql, find_table, tables_sql
 
@@ -26,6 +26,6 @@ def print_columns(catalog: OpenCatalog, name: str | None, form: str, limit: int 
         console = open_console()
         print_line(console, f"{table['kind']} {table['name']}", "bold")
         if table["about"]:
-            print_line(console, fill(table["about"], console.width))
+            print_lines(console, fill(table["about"], console.width))
     with catalog.ask(columns_sql(None if table is None else table["name"])) as answer:
         print_answer(answer, form, limit)

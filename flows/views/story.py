@@ -48,24 +48,23 @@ def print_story(told: Story, console: Console) -> None:
     }
     for heading, line in lines.items():
         if line:
-            print_line(console, f"{heading:<11}{_in_a_line(line)}")
+            print_line(console, f"{heading:<11}{line}")
     for problem in told.problems:
-        what = _in_a_line(f"{problem['item']}: {problem['kind']}, {problem['message']}")
+        what = f"{problem['item']}: {problem['kind']}, {problem['message']}"
         print_line(console, f"problem    {what}", "bold red")
     if not told.pools:
         print_line(console, "It has no candidates.")
     for pool in told.pools:
         print_line(console, "")
         print_line(console, _verdict(pool, reranked=bool(pool.after)))
+        if pool.failed is not None:
+            answered = pool.failed["answered"] or "nothing"
+            print_line(console, f"{pool.failed['reason']}: {answered} is first")
         _print_candidates(pool, console)
 
 
-def _in_a_line(text: str) -> str:
-    return text.replace("\n", "\\n")
-
-
 def _verdict(pool: PoolStory, *, reranked: bool) -> str:
-    """Where the best target stands and, if it is not first, why."""
+    """Where the best target stands."""
     where, placed = POOLS[pool.pool], pool.placed
     if placed is None:
         return f"{pool.candidates} candidates {where}"
@@ -78,9 +77,6 @@ def _verdict(pool: PoolStory, *, reranked: bool) -> str:
         told += (
             f"; it scores {abs(margin):.4g} {'more' if margin > 0 else 'less'} than the best other"
         )
-    if pool.failed is not None:
-        answered = _in_a_line(pool.failed["answered"] or "nothing")
-        told += f"\n{pool.failed['reason']}: {answered} is first"
     return told
 
 

@@ -12,7 +12,16 @@ from rich.text import Text
 from flows.views.streams import write
 from tasks.results.markup.visible import visible
 
-__all__ = ["Cell", "Column", "Console", "open_console", "print_line", "print_table", "print_texts"]
+__all__ = [
+    "Cell",
+    "Column",
+    "Console",
+    "open_console",
+    "print_line",
+    "print_lines",
+    "print_table",
+    "print_texts",
+]
 
 NARROWEST = 8
 """Characters a column is folded to, at least: below, a table is read more easily when the terminal
@@ -83,10 +92,16 @@ def print_table(
 
 
 def print_line(console: Console, text: str, style: str = "") -> None:
-    """A line, or several; a terminal wraps what is too long."""
+    """A line, whose line breaks are escapes: they are data's. A terminal wraps what is too long."""
     page = _page(console, console.width)
-    page.print(_text(console, (text, style), kept="\n"), soft_wrap=True)
+    page.print(_text(console, (text, style)), soft_wrap=True)
     _put(page, console)
+
+
+def print_lines(console: Console, text: str) -> None:
+    """A text of ours, with its line breaks."""
+    for line in text.split("\n"):
+        print_line(console, line)
 
 
 def print_texts(console: Console, lines: Iterable[Text]) -> None:
@@ -135,9 +150,9 @@ def _put(page: Console, console: Console) -> None:
     write(page.file.getvalue(), console.file)
 
 
-def _text(console: Console, cell: Cell, kept: str = "") -> Text:
+def _text(console: Console, cell: Cell) -> Text:
     text, style = cell if isinstance(cell, tuple) else (cell, "")
-    return Text(visible(text, kept=kept, encoding=console.encoding), style)
+    return Text(visible(text, encoding=console.encoding), style)
 
 
 def _fits(needed: Sequence[int], columns: Sequence[Column], width: int) -> bool:

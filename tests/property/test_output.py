@@ -49,6 +49,7 @@ def test_every_cell_and_heading_is_there_in_full(texts: list[str], encoding: str
     lines = told.split("\n")
     for text in texts:
         assert sum(visible(text, encoding=encoding) in line for line in lines) >= 2
+    assert lines[-2:] == [visible(texts[0], encoding=encoding), ""], "a line is one"
     assert all(one == "\n" or one.isprintable() or visible(one) == one for one in told)
 
 
