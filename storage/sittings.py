@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from json import dumps
 
 from pydantic import TypeAdapter, ValidationError
@@ -81,11 +82,16 @@ def sittings_of(artifact: Artifact) -> list[Sitting]:
 
 def _read(artifact: Artifact, name: str) -> Sitting | None:
     try:
-        return TypeAdapter(Sitting).validate_json(artifact.store.read_text(name))
+        return _parser().validate_json(artifact.store.read_text(name))
     except (FileNotFoundError, ValueError) as error:
         told = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         _log.warning("what a stage took is not known: %s: %s", artifact.store.local(name), told)
         return None
+
+
+@cache  # made in a millisecond, as long as a dozen files take
+def _parser() -> TypeAdapter[Sitting]:
+    return TypeAdapter(Sitting)
 
 
 def _folder(artifact: Artifact) -> str:
