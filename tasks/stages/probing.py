@@ -31,8 +31,11 @@ NEVER = np.iinfo(np.int32).max
 
 
 @torch.inference_mode()
-def text_vectors(model: ReadsTexts, questions: Questions, batch: int) -> Vectors:
-    """Of each query by its text alone; of one that is asked both ways the mean, of unit length."""
+def text_vectors(model: ReadsTexts, questions: Questions, batch: int) -> Vectors | None:
+    """Of each query by its text alone; of one that is asked both ways the mean, of unit length.
+    None where nothing is asked."""
+    if not len(questions):
+        return None
     texts = sorted(
         {tuple(ids) for ways in questions.texts for ids in ways}, key=lambda ids: (len(ids), ids)
     )

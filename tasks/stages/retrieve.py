@@ -74,7 +74,7 @@ class Retrieve(Choosing):
     ) -> Iterator[ReadyPart]:
         view, removes_reference = self.made, self.ingested.protocol.removes_reference
         for shard, work in zip(shards, searches(self.ingested, images, asked, shards), strict=True):
-            most = len(work.images) - removes_reference
+            most = max(0, len(work.images) - removes_reference)
             if self.k > most and not self.takes_all:
                 name = work.name
                 _log.warning("K=%d is larger than the gallery %s: %d images", self.k, name, most)

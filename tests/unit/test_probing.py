@@ -11,6 +11,8 @@ from cir_core.retrievers.weighted import WeightedSum
 from cir_core.search.candidates import NONE_REMOVED
 from cir_core.search.ranks import places_of
 from cir_core.search.scores import Gallery, pair_scores
+from tasks.stages.probing import text_vectors
+from tasks.stages.questions import Questions
 from tests.support.tiny_models import tiny_stage1
 from tests.support.tiny_towers import tiny_clip, tiny_inversion, tiny_siglip
 
@@ -130,6 +132,12 @@ def test_a_text_alone_is_the_texts_part_of_a_query(model: WeightedSum) -> None:
     with torch.inference_mode():
         whole = model.weighed(1.0).ask(ids, states).embeddings
         assert torch.allclose(model.embed_texts(ids), whole, atol=1e-12)
+
+
+def test_of_nothing_that_is_asked_there_is_no_text() -> None:
+    """As where no reference could be used."""
+    nothing = Questions(np.empty(0, dtype=np.int64), [], [], [], {})
+    assert text_vectors(tiny_clip(), nothing, 4) is None
 
 
 def test_a_textual_inversion_has_no_text_alone() -> None:

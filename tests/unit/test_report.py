@@ -29,7 +29,7 @@ from tasks.results.analyses.failure_split import failure_split
 from tasks.results.analyses.k_curve import k_curve
 from tasks.results.analyses.signatures import signatures
 from tasks.results.report.charts import chart_data, figure_numbers
-from tasks.results.report.cost import duration
+from tasks.results.report.cost import duration, words_of
 from tasks.results.report.forms import NONE, told
 from tasks.results.report.page import ROOM, Page, with_code
 from tasks.results.report.searched import problems
@@ -296,6 +296,13 @@ def test_a_problem_of_an_image_is_no_querys_that_is_called_alike(tmp_path: Path)
             wanted = [query.query_id] * (query == queries[1])
             wanted += [alike] * (query.reference_id == first.targets[0])
             assert [one["item"] for one in told] == wanted
+
+
+def test_of_a_run_that_had_nothing_to_score_no_speed_is_told() -> None:
+    row = {"stage": "rerank", "seconds": 0.5, "memory": 1.0, "machine": "CPU", "recorded": 1.0}
+    (told,) = words_of([{**row, "pairs": None, "speed": None}])
+    assert told.startswith("What this run is made of took 0.5 s")
+    assert words_of([{**row, "pairs": 7, "speed": 14.0}])[1].startswith("Stage 2 scored 7 pairs")
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ class Cost:
 
 def cost(source: Source) -> Cost:
     stages, gains = _stages(source), _gains(source)
-    return Cost([*_told(stages.rows), *_told_of_gain(source, gains)], stages, gains)
+    return Cost([*words_of(stages.rows), *_told_of_gain(source, gains)], stages, gains)
 
 
 def _stages(source: Source) -> Numbers:
@@ -89,7 +89,9 @@ def _gains(source: Source) -> Numbers | None:
     return Numbers(title, columns, rows, sql) if rows else None
 
 
-def _told(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def words_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a run's stages took: nothing where no time is known, nor of a stage 2 that had nothing
+    to score."""
     timed = [row for row in rows if row["seconds"] is not None]
     if not timed:
         return []
@@ -102,7 +104,7 @@ def _told(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     told += [
         f"Stage 2 scored {row['pairs']:,} pairs, {row['speed']:,.0f} a second, on {row['machine']}."
         for row in timed
-        if row["stage"] == "rerank"
+        if row["stage"] == "rerank" and row["pairs"]
     ]
     partial = [row["stage"] for row in rows if row["recorded"] < 1]
     if partial:
