@@ -50,6 +50,27 @@ def test_the_page_is_accessible_and_fits_its_screen(page: Page, tmp_path: Path) 
     assert violations(page) == [], "on a desk, in light"
 
 
+def test_keys_lead_past_the_contents(opened: Opening, mixed: MadeReport) -> None:
+    page = opened(mixed.page, viewport=SIZES[1])
+    skip = page.get_by_role("link", name="Skip to the report")
+    page.keyboard.press("Tab")
+    expect(skip).to_be_focused()
+    assert skip.bounding_box()["height"] > 20  # type: ignore[index]  # it has one: it is shown
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('main') !== null")
+
+
+def test_charts_are_drawn_for_the_paper_and_then_for_the_screen(page: Page) -> None:
+    drawn = page.locator("figure.chart svg[role=img]").first
+    before = drawn.get_attribute("width")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert drawn.get_attribute("width") in ("328", "480")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert drawn.get_attribute("width") == before
+
+
 def test_the_page_prints(page: Page) -> None:
     assert page.pdf(format="A4").startswith(b"%PDF-")
     page.emulate_media(media="print")

@@ -31,7 +31,8 @@
 
   const colours = (rows) => {
     if (!has(rows, "series")) return {};
-    const domain = distinct(rows, "series");
+    const meant = Object.keys(MEANT); // in this order; what has no meaning of its own comes before
+    const domain = distinct(rows, "series").sort((a, b) => meant.indexOf(a) - meant.indexOf(b));
     let next = 0;
     const range = domain.map((name) =>
       `var(${MEANT[name] ?? OTHERS[next++ % OTHERS.length]})`);
