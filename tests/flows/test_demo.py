@@ -19,6 +19,7 @@ from flows.settings import shipped_model
 from flows.views.values import cell
 from storage.catalog import query
 from tasks.models.opening import open_reranker, open_retriever
+from tests.support.documents import blocks
 
 ROOT = Path(__file__).parents[2]
 README, COOKBOOK = ROOT / "README.md", ROOT / "docs" / "sql.md"
@@ -148,6 +149,15 @@ def test_the_cookbook_shows_what_its_queries_print(
                 assert int(told) == pytest.approx(value, abs=5)
             else:
                 assert told == str(value)
+
+
+def test_what_other_documents_ask_is_answered(demo: DemoRun) -> None:
+    others = [one for one in COOKBOOK.parent.glob("*.md") if one != COOKBOOK]
+    asked = [block.code for one in others for block in blocks(one.read_text("utf-8"))
+             if block.language == "sql"]  # fmt: skip
+    assert len(asked) >= 4
+    for sql in asked:
+        assert query(demo.store / "cir.duckdb", sql)[0], sql
 
 
 def test_the_readme_shows_the_recall_table_that_the_demo_prints(demo: DemoRun) -> None:
