@@ -206,6 +206,19 @@ def test_a_plan_counts_the_pairs_that_there_will_be(
     assert "pairs are counted as 100 candidates a query" in capsys.readouterr().out
 
 
+def test_a_late_fusion_orders_each_querys_own_candidates(adaptive: Finished) -> None:
+    asked: dict[str, Any] = {**ASKED, "late_fusion": 0.7, "until": "evaluate"}
+    plan = make_plan(adaptive.bench.settings(adaptive.store, **asked), started=0.0)
+    left = [one.stage for one in plan.stages if one.state != "done"]
+    run = adaptive.bench.run(adaptive.store, **asked)
+    assert list(run.made) == left == ["rank", "evaluate"]
+    ranked, own = (one.evaluated.ranked.read("rankings") for one in (run, adaptive.run))
+    assert plan.stages[-2].effort.pairs == ranked.num_rows
+    pairs = [("query_id", "ascending"), ("image_id", "ascending")]
+    assert ranked.sort_by(pairs)["image_id"] == own.sort_by(pairs)["image_id"]
+    assert ranked.sort_by(pairs)["rank"] != own.sort_by(pairs)["rank"]
+
+
 def test_embeddings_from_files_are_searched_alike(adaptive: Finished, tmp_path: Path) -> None:
     inputs = resolve_inputs(adaptive.bench.settings(adaptive.store))
     models = check_models(inputs, InProcess()).view
