@@ -17,7 +17,8 @@ from flows.graph import Filtering, Graph, fit_of, graph_of
 from flows.inputs import Inputs, resolve_inputs
 from flows.labelling import give_label, require_name
 from flows.settings import Settings
-from storage.views import Evaluated, Fitted, Ingested, Made, Pair, View
+from storage.view import Made, View
+from storage.views import Evaluated, Fitted, Ingested, Pair
 from tasks.models.opening import read_reranker_config, read_retriever_config
 from tasks.results.report.report import Report
 from tasks.results.takeaway import Takeaway

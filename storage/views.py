@@ -1,9 +1,7 @@
-"""What stages hand on: references to artifacts, typed by their stage, so that swapping two of them
-is an error of types; and what can be asked of each."""
+"""What stages hand on: references to artifacts, typed by their stage, and what can be asked of
+each."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,73 +11,11 @@ from cir_core.conformal import NO_GUARANTEE
 from cir_core.protocols import PROTOCOLS, Protocol
 from cir_core.types import FirstStage, Scale
 from storage import schemas
-from storage.artifacts import Artifact
-from storage.identities import Identity
 from storage.labels import Label, read_label
-from storage.store import Store
-
-Parts = Mapping[str, pa.Schema]
-"""Kinds of parts, in the order in which the manifest tells them: the columns of each; none where
-parts are arrays."""
+from storage.view import Parts, View
 
 ADAPTIVE = "auto"
 """In place of K, where it is a query's own."""
-
-Viewed = TypeVar("Viewed", bound="View")
-
-
-class View(Artifact):
-    """An artifact of the class's stage, there already or to be made; ``holds`` are its parts.
-
-    Two are equal when they name the same artifact of one store.
-    """
-
-    stage: str
-    holds: ClassVar[Parts] = {}
-
-    def __init__(
-        self, store: Store, fingerprint: str, *, inputs: Mapping[str, str] | None = None
-    ) -> None:
-        super().__init__(store, type(self).stage, fingerprint, inputs=inputs)
-
-    @classmethod
-    def named(cls, store: Store, identity: Identity) -> Self:
-        """The artifact of this identity, whether or not it is there."""
-        return cls(store, identity.fingerprint, inputs=identity.inputs)
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.folder == other.folder
-
-    def __hash__(self) -> int:
-        return hash(self.folder)
-
-    def write(self, part: str, content: pa.Table | np.ndarray) -> None:
-        """Commit one part of a kind that the view holds. Raises StoreCorrupt for other columns than
-        are declared."""
-        if isinstance(content, np.ndarray):
-            self.write_array(part, content)
-            return
-        declared = self.holds[part.partition("-")[0]]
-        schemas.require(content.schema, declared, str(self._parts.local(part)))
-        self.write_part(part, content)
-
-    def read(self, kind: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """As ``Artifact.read``; raises StoreCorrupt for other columns than are declared, too."""
-        table, declared = super().read(kind, columns), self.holds[kind]
-        asked = declared if columns is None else [declared.field(name) for name in columns]
-        schemas.require(table.schema, pa.schema(asked), str(self.folder))
-        return table
-
-    def setting(self, name: str) -> Any:
-        """One of the settings that name it. Raises StoreCorrupt when it is not whole."""
-        return self.identity()["settings"][name]
-
-    def digest(self, role: str) -> str:
-        """The input of that role: a fingerprint, or a sha256. Raises as ``setting``."""
-        return str(self.identity()["inputs"][role])
-
-    def _made_of(self, view: type[Viewed]) -> Viewed:
-        return view(self.store, self.digest(view.stage))
 
 
 class Ingested(View):
@@ -184,12 +120,12 @@ class Retrieved(View):
     @property
     def embedded(self) -> Embedded | None:
         """What was searched in place of stage 1's own embeddings. Raises as ``setting``."""
-        return self._made_of(Embedded) if self.first_stage == Embedded.stage else None
+        return self.made_of(Embedded) if self.first_stage == Embedded.stage else None
 
     @property
     def thresholds(self) -> Thresholds | None:
         """Where K is adaptive. Raises as ``setting``."""
-        return self._made_of(Thresholds) if Thresholds.stage in self.identity()["inputs"] else None
+        return self.made_of(Thresholds) if Thresholds.stage in self.identity()["inputs"] else None
 
     def ks(self) -> np.ndarray:
         """How many candidates each query has, CIRR's subset aside; of those that have any."""
@@ -202,11 +138,11 @@ class Retrieved(View):
 
     @property
     def encoded(self) -> Encoded:
-        return self._made_of(Encoded)
+        return self.made_of(Encoded)
 
     @property
     def fused(self) -> Fused:
-        return self._made_of(Fused)
+        return self.made_of(Fused)
 
 
 class Scored(View):
@@ -247,12 +183,12 @@ class Ranked(View):
 
     @property
     def scored(self) -> Scored:
-        return self._made_of(Scored)
+        return self.made_of(Scored)
 
     @property
     def fitted(self) -> Fitted | None:
         """Of the late fusion, if its weight was fitted."""
-        return self._made_of(Fitted) if Fitted.stage in self.identity()["inputs"] else None
+        return self.made_of(Fitted) if Fitted.stage in self.identity()["inputs"] else None
 
     @property
     def late_fusion(self) -> tuple[float, Scale] | None:
@@ -282,11 +218,11 @@ class Evaluated(View):
 
     @property
     def ingested(self) -> Ingested:
-        return self._made_of(Ingested)
+        return self.made_of(Ingested)
 
     @property
     def candidates(self) -> Retrieved:
-        return self._made_of(Retrieved)
+        return self.made_of(Retrieved)
 
     @property
     def deepest(self) -> int:
@@ -302,7 +238,7 @@ class Evaluated(View):
     @property
     def ranked(self) -> Ranked:
         """Raises LookupError where nothing was re-ranked."""
-        return self._made_of(Ranked)
+        return self.made_of(Ranked)
 
 
 class Dropped(Retrieved):
@@ -328,14 +264,6 @@ class Pair(View):
     """Two models, or a stage 1 alone, that were checked; its inputs name their bytes."""
 
     stage = "pair"
-
-
-@dataclass(frozen=True)
-class Made(Generic[Viewed]):
-    """What a task hands on, and whether it was there already."""
-
-    view: Viewed
-    reused: bool
 
 
 RUN_ID_DIGITS = 12

@@ -21,7 +21,7 @@ from cir_core.memory import recent_peak
 from cir_core.planning.effort import Effort, together
 from storage.manifests import versions
 from storage.sittings import Sitting, record
-from storage.views import View
+from storage.view import View
 from tasks.child import peak_of_children
 from tasks.machine import Machine
 

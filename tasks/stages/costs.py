@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from storage import schemas
 from storage.sittings import Sitting, sittings_of
-from storage.views import Evaluated, KeptTokens, View
+from storage.view import View
+from storage.views import Evaluated, KeptTokens
 
 GIGA = 10**9
 

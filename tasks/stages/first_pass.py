@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, Protocol
 from cir_core.layers.preprocess import Preprocess
 from cir_core.planning.effort import Effort, together
 from cir_core.ports import Retriever
-from storage.views import KeptTokens, Viewed
+from storage.view import Viewed
+from storage.views import KeptTokens
 from tasks.feed.image_tokens import Pictures, Seen
 from tasks.feed.token_cache import see_images
 from tasks.machine import Machine

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from storage.views import Ingested, Viewed
+from storage.view import Viewed
+from storage.views import Ingested
 from tasks.feed.pictures import distinct_pictures
 from tasks.shards import rows_in, shards_of
 from tasks.stages.stage import Stage

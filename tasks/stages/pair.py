@@ -8,7 +8,8 @@ from cir_core.families import require_pair, reranker_config, retriever_config
 from storage.identities import Identity
 from storage.models.folders import read_identity
 from storage.store import Store
-from storage.views import Made, Pair
+from storage.view import Made
+from storage.views import Pair
 from tasks.models.opening import open_reranker, open_retriever
 
 VERSION = 2

@@ -19,7 +19,7 @@ from cir_core.planning.effort import Effort, Forecast
 from cir_core.ports import Widths
 from storage.identities import Identity
 from storage.store import Store
-from storage.views import View, Viewed
+from storage.view import View, Viewed
 from tasks.machine import Machine
 from tasks.shards import WHOLE, place_of, shares_left
 from tasks.stages.chronicle import Chronicle, Committed, Peak

@@ -19,7 +19,8 @@ from flows.views.values import json_text
 from storage.catalog import query
 from storage.runs import probes_of
 from storage.tables import vectors_of
-from storage.views import Encoded, Evaluated, Probed, View
+from storage.view import View
+from storage.views import Encoded, Evaluated, Probed
 from tasks.machine import Machine
 from tasks.results.analyses.every import ANALYSES, analyse
 from tasks.stages.drop import Drop

@@ -15,7 +15,7 @@ from flows.graph import STAGES, Declared, Graph, fit_of, graph_of, name_of
 from flows.inputs import resolve_inputs
 from flows.run import check_models, ingest_split
 from flows.settings import Settings
-from storage.views import View
+from storage.view import View
 from tasks.machine import Machine
 from tasks.planning.standing import standing_of
 from tasks.shards import place_of

@@ -12,7 +12,8 @@ from cir_core.late_fusion import WEIGHTS
 from cir_core.protocols import PROTOCOLS
 from storage.identities import Identity
 from storage.store import LocalStore
-from storage.views import Ingested, Retrieved, Scored, View
+from storage.view import View
+from storage.views import Ingested, Retrieved, Scored
 from tasks.stages.fit import Fit
 
 CATEGORIES = ("shirt", "dress")

@@ -14,7 +14,7 @@ from cir_core.errors import StoreCorrupt
 from storage import schemas, tables
 from storage.atomic import sha256_of
 from storage.tables import read_table, rows_of, taken, vector_column, vectors_of, write_table
-from storage.views import View
+from storage.view import View
 
 HOSTILE = ["it's", 'a "quoted" one', "two\nlines", "tab\there", "👗 e\u0301", "", "00012", "a,b;c"]
 WIDTH = 3

@@ -16,7 +16,8 @@ from storage import schemas
 from storage.identities import Identity
 from storage.store import LocalStore
 from storage.tables import vector_column
-from storage.views import Encoded, Evaluated, Fused, Ingested, View
+from storage.view import View
+from storage.views import Encoded, Evaluated, Fused, Ingested
 from tasks.stages.elsewhere import Asking, Difference, Elsewhere, in_asking, in_queries
 from tasks.stages.halves import thresholds_of
 from tasks.stages.retrieve_within import RetrieveWithin

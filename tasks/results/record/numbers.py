@@ -10,7 +10,8 @@ from cir_core.metrics.recall import AVERAGE
 from cir_core.protocols import PROTOCOLS
 from cir_core.published import published_rows
 from storage.answers import OpenCatalog
-from storage.views import Evaluated, View
+from storage.view import View
+from storage.views import Evaluated
 from tasks.results.analyses.wording import of_run
 from tasks.results.record.caveats import caveats_of
 from tasks.results.record.facts import facts_of

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from storage.views import View
+from storage.view import View
 from tasks.results.report.source import Source
 from tasks.stages.costs import lineage
 

@@ -1,0 +1,82 @@
+"""An artifact with its type: what is handed on, so that swapping two is an error of types."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from storage import schemas
+from storage.artifacts import Artifact
+from storage.identities import Identity
+from storage.store import Store
+
+Parts = Mapping[str, pa.Schema]
+"""Kinds of parts, in the order in which the manifest tells them: the columns of each; none where
+parts are arrays."""
+
+Viewed = TypeVar("Viewed", bound="View")
+
+
+class View(Artifact):
+    """An artifact of the class's stage, there already or to be made; ``holds`` are its parts.
+
+    Two are equal when they name the same artifact of one store.
+    """
+
+    stage: str
+    holds: ClassVar[Parts] = {}
+
+    def __init__(
+        self, store: Store, fingerprint: str, *, inputs: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(store, type(self).stage, fingerprint, inputs=inputs)
+
+    @classmethod
+    def named(cls, store: Store, identity: Identity) -> Self:
+        """The artifact of this identity, whether or not it is there."""
+        return cls(store, identity.fingerprint, inputs=identity.inputs)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.folder == other.folder
+
+    def __hash__(self) -> int:
+        return hash(self.folder)
+
+    def write(self, part: str, content: pa.Table | np.ndarray) -> None:
+        """Commit one part of a kind that the view holds. Raises StoreCorrupt for other columns than
+        are declared."""
+        if isinstance(content, np.ndarray):
+            self.write_array(part, content)
+            return
+        declared = self.holds[part.partition("-")[0]]
+        schemas.require(content.schema, declared, str(self._parts.local(part)))
+        self.write_part(part, content)
+
+    def read(self, kind: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """As ``Artifact.read``; raises StoreCorrupt for other columns than are declared, too."""
+        table, declared = super().read(kind, columns), self.holds[kind]
+        asked = declared if columns is None else [declared.field(name) for name in columns]
+        schemas.require(table.schema, pa.schema(asked), str(self.folder))
+        return table
+
+    def setting(self, name: str) -> Any:
+        """One of the settings that name it. Raises StoreCorrupt when it is not whole."""
+        return self.identity()["settings"][name]
+
+    def digest(self, role: str) -> str:
+        """The input of that role: a fingerprint, or a sha256. Raises as ``setting``."""
+        return str(self.identity()["inputs"][role])
+
+    def made_of(self, view: type[Viewed]) -> Viewed:
+        """The input of that type. Raises as ``setting``."""
+        return view(self.store, self.digest(view.stage))
+
+
+@dataclass(frozen=True)
+class Made(Generic[Viewed]):
+    """What a task hands on, and whether it was there already."""
+
+    view: Viewed
+    reused: bool
