@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from flows.ablation.table import Recall, Table, TableRow
+from tasks.results.analyses.wording import counted, gallery_told, with_interval
 from tasks.results.markup.latex import NEEDS, as_latex, tabular
 from tasks.results.markup.markdown import as_markdown, markdown_table
 from tasks.results.report.page import Page
@@ -47,7 +48,10 @@ def cells(table: Table, row: TableRow) -> list[str]:
     recalls = [
         text
         for one in row.recall.values()
-        for text in (_recall(one), NONE if is_first else _gain(one))
+        for text in (
+            _recall(one),
+            NONE if is_first else with_interval(one.gain, one.gain_low, one.gain_high),
+        )
     ]
     k = NONE if row.k is None else str(row.k)
     return [row.name, k, row.precision or NONE, *recalls, *_scoring(row), _training(row)]
@@ -55,16 +59,12 @@ def cells(table: Table, row: TableRow) -> list[str]:
 
 def captions(table: Table) -> list[str]:
     """What the numbers are of, and how to read them."""
-    images = ", ".join(
-        f"{category} {one['images']:,} images"
-        + (f" ({one['missing']} missing)" if one["missing"] else "")
-        + f", {one['sha256'][:12]}"
-        for category, one in table.galleries.items()
-    )
+    galleries = "; ".join(f"{name} {gallery_told(one)}" for name, one in table.galleries.items())
     seeds = sorted({seed for row in table.rows for seed in row.seeds})
     threads = sorted({row.scoring.threads for row in table.rows if row.scoring})
-    told = f"{table.dataset} {table.split}, protocol {table.protocol}, {table.queries:,} queries; "
-    told += f"galleries: {images}; seeds {', '.join(map(str, seeds)) or NONE}; "
+    told = f"{table.dataset} {table.split}, protocol {table.protocol}, "
+    told += f"{counted(table.queries, 'query', 'queries')}; galleries: {galleries}; "
+    told += f"seeds {', '.join(map(str, seeds)) or NONE}; "
     told += f"threads of scoring: {', '.join(map(str, threads)) or NONE}."
     return [told, *READING]
 
@@ -132,10 +132,6 @@ def _page(table: Table, rows: Sequence[Sequence[str]], title: str) -> str:
 def _recall(one: Recall) -> str:
     spread = "" if one.spread is None else f" ± {100 * one.spread:.2f}"
     return f"{100 * one.value:.2f}{spread}"
-
-
-def _gain(one: Recall) -> str:
-    return f"{100 * one.gain:+.2f} [{100 * one.gain_low:+.2f}, {100 * one.gain_high:+.2f}]"
 
 
 def _scoring(row: TableRow) -> list[str]:

@@ -8,7 +8,7 @@ from cir_core.metrics.recall import MICRO
 from cir_core.submissions.formats import format_of
 from flows.run import Run
 from flows.views.tables import Column, Console, print_line, print_table
-from tasks.results.analyses.wording import unusable
+from tasks.results.analyses.wording import unusable, with_interval
 from tasks.results.markup.markdown import as_markdown, markdown_table
 from tasks.results.titles import title_of
 
@@ -158,8 +158,7 @@ def _cell(metric: dict[str, Any] | None, stage: str) -> str:
         return ""
     if stage != "gain":
         return _percent(metric["value"])
-    value, low, high = (100 * metric[name] for name in ("value", "ci_low", "ci_high"))
-    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
+    return with_interval(metric["value"], metric["ci_low"], metric["ci_high"])
 
 
 def _percent(value: float) -> str:

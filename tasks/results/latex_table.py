@@ -5,6 +5,7 @@ from typing import Any
 
 from cir_core.metrics.recall import AVERAGE, GAIN, MICRO
 from storage.views import Evaluated
+from tasks.results.analyses.wording import gallery_told
 from tasks.results.markup.latex import NEEDS, as_latex, latex_row
 from tasks.results.titles import STAGES, title_of
 
@@ -12,8 +13,6 @@ Row = Mapping[str, Any]
 Rows = Sequence[Row]
 
 LATEX_FILE = "recall.tex"
-
-SHA256_DIGITS = 12
 
 
 def latex_table(evaluated: Evaluated) -> str:
@@ -37,12 +36,7 @@ def _caption(evaluated: Evaluated, rows: Rows, galleries: Rows) -> Iterator[str]
         yield f"In %, {of} with its 95 % interval, over all labelled queries."
     else:
         yield "The queries have no labels: nothing is measured."
-    told = (
-        f"{one['category']} {one['images']:,} images"
-        + (f", SHORT of {one['missing']:,}" if one["missing"] else "")
-        + f", sha256 {one['sha256'][:SHA256_DIGITS]}"
-        for one in galleries
-    )
+    told = (f"{one['category']} {gallery_told(one)}" for one in galleries)
     yield f"Galleries: {'; '.join(told)}. Run {evaluated.run_id}."
 
 

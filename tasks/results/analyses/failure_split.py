@@ -56,12 +56,12 @@ def outcomes_sql(run: Mapping[str, Any], depths: Sequence[int]) -> str:
     last = "stage2_rank" if is_reranked(run) else "stage1_rank"
     return (
         "WITH last AS (\n"
-        f"    SELECT coalesce(f.reason, 'found') AS reason, coalesce(m.{last}, {NEVER}) AS rank\n"
+        f"    SELECT coalesce(f.reason, '{FOUND}') AS reason, coalesce(m.{last}, {NEVER}) AS rank\n"
         "    FROM rank_movement m LEFT JOIN failures f USING (run_id, query_id, pool)\n"
         f"    WHERE {of_run(run, 'm.')} AND m.pool = 'gallery'\n"
         ")\n"
         "SELECT 'first ' || k AS x, k,\n"
-        "       CASE WHEN rank <= k THEN 'found' ELSE reason END AS series,\n"
+        f"       CASE WHEN rank <= k THEN '{FOUND}' ELSE reason END AS series,\n"
         "       count(*) / sum(count(*)) OVER (PARTITION BY k) AS y, count(*) AS n\n"
         f"FROM last CROSS JOIN (SELECT unnest({list(depths)}) AS k)\n"
         f"GROUP BY k, series ORDER BY k, list_position({list(OUTCOMES)}, series)"
@@ -70,7 +70,7 @@ def outcomes_sql(run: Mapping[str, Any], depths: Sequence[int]) -> str:
 
 def _by_category(run: Mapping[str, Any]) -> str:
     counts = ",\n       ".join(
-        f"count(*) FILTER (coalesce(reason, 'found') = '{one}') AS {_field(one)}"
+        f"count(*) FILTER (coalesce(reason, '{FOUND}') = '{one}') AS {_field(one)}"
         for one in OUTCOMES
     )
     shares = ", ".join(f"{_field(one)} / n AS {_field(one)}_share" for one in OUTCOMES)

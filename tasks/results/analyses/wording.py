@@ -6,6 +6,9 @@ from typing import Any
 from cir_core.conformal import NO_GUARANTEE
 from cir_core.metrics.significance import Interval
 
+SHA256_DIGITS = 16
+"""By which a hash is told."""
+
 UNLABELLED = "The queries have no labels: there is nothing to measure."
 
 NOT_ANALYSED = (
@@ -31,6 +34,11 @@ def points(interval: Interval) -> str:
     return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
 
 
+def with_interval(value: float, low: float, high: float) -> str:
+    """A difference of fractions, in points, for a table: "+1.39 [+0.54, +2.31]"."""
+    return f"{100 * value:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
+
+
 def counted(number: int, one: str, many: str = "") -> str:
     """Of 1 and 2 queries: "1 query" and "2 queries"."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
@@ -45,6 +53,12 @@ def without_target(queries: int, of: int, place: str = "first") -> str:
 def unusable(problems: int) -> str:
     """Of a run's problems, at least one."""
     return f"{counted(problems, 'image or query', 'images or queries')} could not be used"
+
+
+def gallery_told(row: Mapping[str, Any]) -> str:
+    """Of a row of ``galleries``: how large it is, and the first digits of its hash."""
+    short = f", SHORT of {row['missing']:,}" if row["missing"] else ""
+    return f"{counted(row['images'], 'image')}{short}, sha256 {row['sha256'][:SHA256_DIGITS]}"
 
 
 def short_gallery(run: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cir_core.metrics.bootstrap import FEW
 from cir_core.metrics.effects import Outcome
 from cir_core.metrics.multiplicity import LEVEL
-from tasks.results.analyses.wording import counted
+from tasks.results.analyses.wording import counted, with_interval
 from tasks.results.compare.answers import Answers
 from tasks.results.compare.comparable import Differing
 from tasks.results.compare.comparison import Comparison, Difference, PairOfRuns, Standing
@@ -177,9 +177,8 @@ def _of(comparison: Comparison, pair: PairOfRuns) -> list[str]:
 
 
 def _difference(one: Difference) -> list[str]:
-    value, low, high = (100 * number for number in one.interval)
     return [
-        f"{value:+.2f} [{low:+.2f}, {high:+.2f}]",
+        with_interval(*one.interval),
         _p(one.p),
         _p(one.p_holm),
         *(f"{count:,}" for count in one.outcome),

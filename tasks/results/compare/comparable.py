@@ -9,9 +9,7 @@ import pyarrow as pa
 from cir_core.errors import PreflightError, UsageError
 from storage.manifests import digest
 from storage.views import Evaluated
-
-DIGITS = 16
-"""Of a digest, where it is told."""
+from tasks.results.analyses.wording import SHA256_DIGITS, gallery_told
 
 ASKED = ("query_id", "category", "reference_id", "text", "targets", "subset", "other_text")
 """Columns of a query that make it the same question with the same answer."""
@@ -85,16 +83,14 @@ def _facts(run: Evaluated) -> dict[str, str]:
     source = run.ingested
     queries = source.read("queries").sort_by("query_id")
     galleries = {
-        f"gallery of {row['category']}": f"{row['images']:,} images"
-        + (f", {row['missing']:,} missing" if row["missing"] else "")
-        + f", {row['sha256'][:DIGITS]}"
+        f"gallery of {row['category']}": gallery_told(row)
         for row in run.read("galleries").to_pylist()
     }
     return {
         "protocol": source.protocol.name,
         "split": f"{source.setting('dataset')} {source.setting('split')}",
         **galleries,
-        "queries": f"{queries.num_rows:,}, {digest(_rows(queries, ASKED))[:DIGITS]}",
+        "queries": f"{queries.num_rows:,}, {digest(_rows(queries, ASKED))[:SHA256_DIGITS]}",
     }
 
 
