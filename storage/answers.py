@@ -15,6 +15,7 @@ from storage.atomic import commit
 from storage.embedding_views import mentions_embeddings, offer_embeddings
 from storage.exact_types import IN_PARQUET, IN_PYTHON, told_as
 from storage.quoting import literal, quoted
+from storage.statements import open_ended, parts_of
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
@@ -73,7 +74,7 @@ class OpenCatalog:
     def statements(self, text: str) -> Iterator[str]:
         """The statements that a text holds, one after the other. Raises PreflightError at one that
         cannot be understood, after those before it."""
-        for part in _parts(text):
+        for part in parts_of(text):
             with self._failing(part):
                 found = [one.query for one in self.connection.extract_statements(part)]
             yield from found
@@ -162,7 +163,7 @@ class _Asked:
         return self.connection.sql(self.cast_select(columns))
 
     def cast_select(self, columns: Sequence[str]) -> str:
-        return f"SELECT {', '.join(columns)} FROM (\n{_open_ended(self.query)}\n)"
+        return f"SELECT {', '.join(columns)} FROM (\n{open_ended(self.query)}\n)"
 
 
 def _asked(connection: "DuckDBPyConnection", sql: str) -> _Asked:
@@ -217,11 +218,6 @@ def _streamed(connection: "DuckDBPyConnection") -> Iterator[tuple[Any, ...]]:
         yield from rows
 
 
-def is_ended(text: str) -> bool:
-    """Whether a semicolon ends it, which is part of no text, name or comment."""
-    return _open_ended(text) != text
-
-
 def told_apart(names: Sequence[str]) -> list[str]:
     """Each name once: one that occurred before gets the first free suffix, ``_1`` and on."""
     taken, apart = set(names), list[str]()
@@ -232,32 +228,6 @@ def told_apart(names: Sequence[str]) -> list[str]:
             free = f"{name}_{number}"
         apart.append(free)
     return apart
-
-
-def _parts(text: str) -> Iterator[str]:
-    """Of a text, each as far as a semicolon that is part of no text, name or comment."""
-    import duckdb
-
-    content, begin = text.encode(), 0  # DuckDB counts bytes
-    for start, kind in duckdb.tokenize(text):
-        if kind != duckdb.token_type.comment and content[start:][:1] == b";":
-            yield content[begin : start + 1].decode().strip()
-            begin = start + 1
-    yield content[begin:].decode().strip()
-
-
-def _open_ended(statement: str) -> str:
-    """Without the semicolons at its end, and what follows them, so that it can stand in
-    parentheses."""
-    import duckdb
-
-    text = statement.encode()  # DuckDB counts bytes
-    end = len(text)
-    for start, kind in reversed(duckdb.tokenize(statement)):
-        if kind != duckdb.token_type.comment and text[start:][:1] != b";":
-            break
-        end = start if text[start:][:1] == b";" else end
-    return text[:end].decode()
 
 
 def _open(path: Path) -> "DuckDBPyConnection":

@@ -8,7 +8,8 @@ from cir_core.errors import CirError, UsageError
 from flows.views.answers import print_answer
 from flows.views.schema import print_columns, print_tables
 from flows.views.streams import put, say
-from storage.answers import OpenCatalog, is_ended
+from storage.answers import OpenCatalog
+from storage.statements import is_ended
 
 HELP = """\
 A statement ends with a semicolon, and may have several lines.

@@ -15,7 +15,8 @@ import pytest
 from cir_core.errors import PreflightError
 from flows.views.answers import print_answer, save_answer
 from flows.views.values import cell
-from storage.answers import OpenCatalog, ask, is_ended, reading
+from storage.answers import OpenCatalog, ask, reading
+from storage.statements import is_ended
 
 TOLD = {
     "NULL": None,
