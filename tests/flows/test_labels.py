@@ -11,12 +11,15 @@ import pytest
 from cir_core.errors import StoreBusy, UsageError
 from flows.doors.cli import main
 from flows.published import reading_run
+from flows.views.run_list import print_runs
 from flows.views.runs import run_summary
+from flows.views.tables import Console
 from storage.catalog import query
 from storage.labels import Label
 from storage.runs import find_run, finished
 from storage.store import LocalStore
 from tasks.results.relabel import page_from_before
+from tasks.results.run_list import list_runs
 from tests.support.small_benchmarks import Finished
 
 
@@ -101,7 +104,20 @@ def test_the_terminal_names_tags_and_lists_runs(
         copied.store / "cir.duckdb",
         "SELECT stage2 FROM recall WHERE category = 'average' AND k = 10 AND pool = 'gallery'",
     )
-    told = {"metric": "recall", "k": 10, "stage": "stage2", "value": pytest.approx(recall[1][0][0])}
-    assert listed["headline"] == told
+    headline = {
+        "metric": "recall",
+        "k": 10,
+        "stage": "stage2",
+        "value": pytest.approx(recall[1][0][0]),
+    }
+    assert listed["headline"] == headline
     call("runs", "unname", name)
     assert published(copied.store) == [(run_id, None, ["a"])]
+    print_runs(list_runs(LocalStore(copied.store)), Console())
+    told = capsys.readouterr().out
+    assert [one in told for one in (run_id, "tags", "name", "stage 1")] == [
+        True,
+        True,
+        False,
+        False,
+    ]

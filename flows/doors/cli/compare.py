@@ -63,7 +63,7 @@ def compare(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder to write into.", show_default="STORE/reports/compare-..."),
+        typer.Option(help="Folder to write into.", show_default="one in STORE/reports"),
     ] = None,
     as_json: Json = False,
     **flags: Any,
