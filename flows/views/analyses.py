@@ -1,6 +1,6 @@
 """What analyses say, on the terminal."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,17 +10,10 @@ from flows.views.streams import put
 from flows.views.tables import Column, Console, print_line, print_lines, print_table
 from flows.views.values import cell
 from tasks.results.analyses.analysis import WORDS, Analysis, Figure, Numbers
+from tasks.results.report.forms import FORMS
 
-_FORMS: dict[str, Callable[[Any], str]] = {
-    "text": cell,
-    "query": cell,
-    "image": cell,
-    "percent": lambda value: f"{100 * value:.2f}",
-    "gain": lambda value: f"{100 * value:+.2f}",
-    "interval": lambda value: f"[{100 * value[0]:+.2f}, {100 * value[1]:+.2f}]",
-    "count": lambda value: f"{value:,}",
-    "number": cell,
-}
+_FORMS = {**FORMS, **dict.fromkeys((*WORDS, "number"), cell)}
+"""As the report has them, but for what tables of SQL have, too."""
 
 BARS = 40
 """Of a line or a histogram, at most: what stands beside them fits in 80 columns."""

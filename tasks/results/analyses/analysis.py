@@ -28,7 +28,7 @@ class Column:
     """Of a table: the field of its rows, its heading, and how a value is told.
 
     ``query`` and ``image`` are ids; ``percent`` and ``gain`` (with its sign) take fractions,
-    ``interval`` a pair of fractions, ``count`` a whole number, ``number`` any other.
+    ``interval`` a pair of them, a gain's; ``count`` a whole number, ``number`` any other.
     """
 
     field: str

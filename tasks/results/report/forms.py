@@ -15,7 +15,7 @@ def told(value: Any, form: str) -> str:
 
 
 def _interval(pair: tuple[float, float]) -> str:
-    return f"[{100 * pair[0]:.2f}, {100 * pair[1]:.2f}]"
+    return f"[{100 * pair[0]:+.2f}, {100 * pair[1]:+.2f}]"
 
 
 def _number(value: float) -> str:
