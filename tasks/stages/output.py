@@ -60,10 +60,16 @@ class Output(ABC):
 
 def content_of(evaluated: Evaluated) -> str:
     """A digest of all that outputs tell of a run: its evaluation's content, and that of its label
-    and of its probes if it has them. Raises as ``Artifact.content``."""
+    and of its probes if it has them. Raises as ``Artifact.content``, and asks as ``probes_of``: the
+    caller holds the store."""
     probed = probes_of(evaluated)
-    told = [evaluated.label.text, "" if probed is None else probed.content]
-    told = [text for text in told if text]
+    return labelled_content(evaluated, *([] if probed is None else [probed.content]))
+
+
+def labelled_content(evaluated: Evaluated, *others: str) -> str:
+    """The same without probes, but with others' contents. It writes nothing."""
+    label = evaluated.label.text
+    told = [*([label] if label else []), *others]
     return digest([evaluated.content, *told]) if told else evaluated.content
 
 

@@ -24,6 +24,7 @@ from storage.views import Encoded, Evaluated, Probed
 from tasks.machine import Machine
 from tasks.results.analyses.every import ANALYSES, analyse
 from tasks.stages.drop import Drop
+from tasks.stages.output import content_of, labelled_content
 from tasks.stages.probe import Probe
 from tasks.stages.read_embeddings import ReadEmbeddings
 from tasks.stages.stage import make, make_here
@@ -90,6 +91,12 @@ def test_probes_are_kept_until_they_are_gone(
 def test_probes_of_other_runs_are_not_this_ones(analysed: Run) -> None:
     assert isinstance(probes_of(analysed.evaluated), Probed)
     assert probes_of(Evaluated(analysed.evaluated.store, "0" * 32)) is None
+
+
+def test_outputs_tell_of_probes_and_comparisons_do_not(fiq_run: Finished, analysed: Run) -> None:
+    without = content_of(fiq_run.run.evaluated)
+    assert content_of(analysed.evaluated) != without
+    assert labelled_content(analysed.evaluated) == without
 
 
 def test_a_plan_tells_what_is_asked_beside(

@@ -24,7 +24,7 @@ from tasks.results.compare.comparable import (
 )
 from tasks.results.compare.comparison import Asked, Comparison, compared
 from tasks.results.compare.page import render
-from tasks.stages.output import content_of
+from tasks.stages.output import labelled_content
 
 VERSION = 1
 PAGE = "index.html"
@@ -88,7 +88,7 @@ def compare(
         "comparison.tex": rendering.latex(brief),
         "comparison.json": json.dumps(summary, indent=1, allow_nan=False) + "\n",
     }
-    key = digest([VERSION, [content_of(run) for run in runs], stage, anyway, asdict(asked)])
+    key = digest([VERSION, [labelled_content(run) for run in runs], stage, anyway, asdict(asked)])
     folder = folder or store.local(f"reports/compare-{key[:DIGITS]}")
     for name in FILES:
         commit_text(folder / name, texts[name])
