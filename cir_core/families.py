@@ -39,8 +39,10 @@ PUBLISHED_RETRIEVER: RetrieverConfig = PUBLISHED
 class Family:
     """The classes of one kind: a config whose fields are ``config.json``'s, a model made of it,
     whose tensors are the weights, and what makes of that the ``Retriever`` of stage 1, or the
-    ``Reranker`` of stage 2. One whose tensors have names of others' ``loads`` them itself, and
-    ``checks`` shapes by names as a file has them; both raise CheckpointRefused."""
+    ``Reranker`` of stage 2. It is built without numbers and takes those of its weights: what else
+    it has, such as buffers that are not saved, is computed where it is used. One whose tensors have
+    names of others' ``loads`` them itself, and ``checks`` shapes by names as a file has them; both
+    raise CheckpointRefused."""
 
     stage: int
     config: type[BaseModel]
@@ -134,7 +136,9 @@ def load_model(config: Any, tensors: Mapping[str, Tensor], source: str) -> Any:
     if family.loads is None:
         with shapes_alone():  # weights that nobody reads need not be drawn
             model = family.model(config)
-        return load_strictly(model, tensors, source)
+        loaded = load_strictly(model, tensors, source)
+        assert not any(one.is_meta for one in loaded.buffers()), "computed where it is used"
+        return loaded
     require_finite_weights(tensors, source)
     return family.loads(config, tensors, source)
 
