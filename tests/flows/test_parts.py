@@ -1,5 +1,8 @@
 """Where much is asked of few pictures, a shard has parts: what a kill loses is bounded, and no
-result depends on how it is cut."""
+result depends on how it is cut.
+
+Runs end with the order of candidates, which all that follows is made of.
+"""
 
 import shutil
 from pathlib import Path
@@ -51,7 +54,7 @@ class Killed(Exception):
 
 
 def run(settings: Settings) -> Run:
-    return run_pipeline(settings, InProcess())
+    return run_pipeline(settings.model_copy(update={"until": "rerank"}), InProcess())
 
 
 def parts_of(settings: Settings, stage: str) -> dict[str, bytes]:

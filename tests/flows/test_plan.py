@@ -189,13 +189,22 @@ def test_what_differs_is_told(fiq_run: Finished) -> None:
 SHARD = 7
 
 
-@pytest.fixture
-def sharded(fiq: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Those of a finished run in four shards."""
-    monkeypatch.setattr("tasks.shards.PICTURES", SHARD)
-    settings = fiq.settings(tmp_path, tokens="cache")
-    run_pipeline(settings, InProcess())
+@pytest.fixture(scope="module")
+def in_shards(fiq: Bench, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Those of a finished run in four shards. Read only."""
+    settings = fiq.settings(tmp_path_factory.mktemp("shards") / "store", tokens="cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tasks.shards.PICTURES", SHARD)
+        run_pipeline(settings, InProcess())
     return settings
+
+
+@pytest.fixture
+def sharded(in_shards: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The same, with a store to be changed."""
+    monkeypatch.setattr("tasks.shards.PICTURES", SHARD)
+    shutil.copytree(in_shards.store, tmp_path, dirs_exist_ok=True)
+    return changed(in_shards, store=tmp_path)
 
 
 def lose(store: Path, pattern: str) -> None:
