@@ -6,11 +6,11 @@ from dataclasses import asdict
 from typing import Any
 
 from flows.ablation.table import Recall, Table, TableRow
-from tasks.results.analyses.wording import counted, gallery_told, with_interval
 from tasks.results.markup.latex import NEEDS, as_latex, tabular
 from tasks.results.markup.markdown import as_markdown, markdown_table
 from tasks.results.report.page import Page
 from tasks.results.titles import RECALLS, title_of
+from tasks.results.wording import counted, gallery_told, with_interval
 
 PAGE = "index.html"
 FILES = (PAGE, "table.md", "table.tex", "table.json")

@@ -8,9 +8,9 @@ from cir_core.metrics.recall import MICRO
 from cir_core.submissions.formats import format_of
 from flows.run import Run
 from flows.views.tables import Column, Console, print_line, print_table
-from tasks.results.analyses.wording import unusable, with_interval
 from tasks.results.markup.markdown import as_markdown, markdown_table
 from tasks.results.titles import title_of
+from tasks.results.wording import unusable, with_interval
 
 HEADER = ["category", "metric", "stage 1", "stage 2", "gain [95 %]"]
 

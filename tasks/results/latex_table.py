@@ -5,9 +5,9 @@ from typing import Any
 
 from cir_core.metrics.recall import AVERAGE, GAIN, MICRO
 from storage.views import Evaluated
-from tasks.results.analyses.wording import gallery_told
 from tasks.results.markup.latex import NEEDS, as_latex, latex_row
 from tasks.results.titles import STAGES, title_of
+from tasks.results.wording import gallery_told
 
 Row = Mapping[str, Any]
 Rows = Sequence[Row]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from storage.answers import OpenCatalog
-from tasks.results.analyses.wording import is_reranked, of_run
+from tasks.results.wording import is_reranked, of_run
 
 EACH = 4
 """Queries of a group that are samples."""

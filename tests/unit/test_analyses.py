@@ -18,8 +18,8 @@ from tasks.results.analyses.separation import separation
 from tasks.results.analyses.signatures import signatures
 from tasks.results.analyses.signs import found
 from tasks.results.analyses.slices import slices
-from tasks.results.analyses.wording import percent
 from tasks.results.analyses.z_t import PROBES, z_t
+from tasks.results.wording import percent
 from tests.support.random_catalog import Made, random_run, write_made
 
 TWO = random_run(1)

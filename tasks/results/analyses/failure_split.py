@@ -14,7 +14,7 @@ from tasks.results.analyses.analysis import (
     asked,
     small_marked,
 )
-from tasks.results.analyses.wording import (
+from tasks.results.wording import (
     UNLABELLED,
     counted,
     is_reranked,

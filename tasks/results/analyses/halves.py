@@ -6,7 +6,8 @@ from typing import Any
 from cir_core.metrics.significance import Interval, share_interval, wins_interval
 from storage.answers import OpenCatalog
 from tasks.results.analyses.analysis import Analysis, Column, Figure, Numbers, Row
-from tasks.results.analyses.wording import (
+from tasks.results.titles import title_of
+from tasks.results.wording import (
     NOT_ANALYSED,
     UNLABELLED,
     counted,
@@ -15,7 +16,6 @@ from tasks.results.analyses.wording import (
     points,
     sentences,
 )
-from tasks.results.titles import title_of
 
 QUESTION = "Does the query need both halves?"
 

@@ -10,8 +10,8 @@ from cir_core.metrics.recall import AVERAGE, MICRO
 from storage.answers import OpenCatalog
 from tasks.results.analyses.analysis import Analysis, Column, Figure, Numbers, asked
 from tasks.results.analyses.k_words import advice, answer
-from tasks.results.analyses.wording import UNLABELLED, of_run
 from tasks.results.titles import title_of
+from tasks.results.wording import UNLABELLED, of_run
 
 CEILINGS = (0.95, 0.99)
 """Of which it is told how many candidates they take."""

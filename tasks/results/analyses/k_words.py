@@ -5,14 +5,14 @@ from typing import Any
 
 from cir_core.metrics.k_choice import KCurve, affordable, best, enough, macro, reaching
 from cir_core.protocols import PROTOCOLS
-from tasks.results.analyses.wording import (
+from tasks.results.titles import title_of
+from tasks.results.wording import (
     counted,
     is_reranked,
     more_candidates,
     percent,
     sentences,
 )
-from tasks.results.titles import title_of
 
 FORECAST = (
     "What another K takes in FLOPs and time, `cir-pipeline plan -k K` tells, with the options of "

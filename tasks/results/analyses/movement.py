@@ -13,7 +13,7 @@ from tasks.results.analyses.analysis import (
     asked,
     small_marked,
 )
-from tasks.results.analyses.wording import counted, is_reranked, of_run, part
+from tasks.results.wording import counted, is_reranked, of_run, part
 
 STEPS = (1, 2, 5, 10, 20, 50)
 """Places moved, up or down, at which a bar of the histogram begins."""

@@ -5,8 +5,8 @@ from typing import Any
 
 from storage.answers import OpenCatalog
 from tasks.results.analyses.analysis import Column, Figure, Numbers, asked
-from tasks.results.analyses.wording import of_run, percent
 from tasks.results.titles import STAGES
+from tasks.results.wording import of_run, percent
 
 BINS = 40
 """Over the scores of targets and kept candidates; dropped images beyond are in the first and the

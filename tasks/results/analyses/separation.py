@@ -22,7 +22,7 @@ from tasks.results.analyses.stage_agreement import (
     told_of_correlation,
     within_queries,
 )
-from tasks.results.analyses.wording import (
+from tasks.results.wording import (
     counted,
     is_reranked,
     more_candidates,

@@ -7,7 +7,7 @@ from storage.answers import OpenCatalog
 from tasks.results.analyses.analysis import Analysis, Column, Figure, Numbers, asked
 from tasks.results.analyses.failure_split import LOST
 from tasks.results.analyses.signs import NEAR, Counts, Found, found, signs_of
-from tasks.results.analyses.wording import (
+from tasks.results.wording import (
     UNLABELLED,
     counted,
     is_reranked,

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from cir_core.metrics.significance import wins_interval
 from tasks.results.analyses.analysis import Row
-from tasks.results.analyses.wording import counted, is_reranked
+from tasks.results.wording import counted, is_reranked
 
 NEAR = 5
 """A target up to this rank is nearly first."""

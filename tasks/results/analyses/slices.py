@@ -11,8 +11,8 @@ from cir_core.metrics.significance import (
 )
 from storage.answers import OpenCatalog
 from tasks.results.analyses.analysis import Analysis, Column, Figure, Numbers, Row
-from tasks.results.analyses.wording import UNLABELLED, counted, is_reranked, of_run, percent, points
 from tasks.results.titles import title_of
+from tasks.results.wording import UNLABELLED, counted, is_reranked, of_run, percent, points
 
 QUESTION = "Which kinds of queries are answered well, and which are not?"
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from storage.answers import OpenCatalog
 from tasks.results.analyses.analysis import Column, Numbers, Row, asked
-from tasks.results.analyses.wording import of_run
+from tasks.results.wording import of_run
 
 SHOWN = 10
 """Queries whose orders differ most."""

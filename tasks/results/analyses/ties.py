@@ -5,8 +5,8 @@ from typing import Any
 
 from storage.answers import OpenCatalog
 from tasks.results.analyses.analysis import Analysis, Column, Numbers, Row
-from tasks.results.analyses.wording import counted, of_run, percent, sentences
 from tasks.results.titles import STAGES
+from tasks.results.wording import counted, of_run, percent, sentences
 
 QUESTION = "Do scores tie, and does a number hang on it?"
 

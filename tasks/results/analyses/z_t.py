@@ -6,7 +6,7 @@ from typing import Any
 from cir_core.metrics.significance import Interval, wins_interval
 from storage.answers import OpenCatalog
 from tasks.results.analyses.analysis import Analysis, Column, Figure, Numbers, Row, asked
-from tasks.results.analyses.wording import (
+from tasks.results.wording import (
     NOT_ANALYSED,
     counted,
     of_run,

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from cir_core.metrics.bootstrap import FEW
 from cir_core.metrics.effects import Outcome
 from cir_core.metrics.multiplicity import LEVEL
-from tasks.results.analyses.wording import counted, with_interval
 from tasks.results.compare.answers import Answers
 from tasks.results.compare.comparable import Differing
 from tasks.results.compare.comparison import Comparison, Difference, PairOfRuns, Standing
 from tasks.results.titles import STAGES
+from tasks.results.wording import counted, with_interval
 
 NONE, INFINITE = "\N{EN DASH}", "\N{INFINITY}"
 BEST, TIED = "*", "="

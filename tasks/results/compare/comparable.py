@@ -9,7 +9,7 @@ import pyarrow as pa
 from cir_core.errors import PreflightError, UsageError
 from storage.manifests import digest
 from storage.views import Evaluated
-from tasks.results.analyses.wording import SHA256_DIGITS, gallery_told
+from tasks.results.wording import SHA256_DIGITS, gallery_told
 
 ASKED = ("query_id", "category", "reference_id", "text", "targets", "subset", "other_text")
 """Columns of a query that make it the same question with the same answer."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tasks.results.analyses.wording import (
+from tasks.results.wording import (
     has_no_guarantee,
     is_reranked,
     short_gallery,

@@ -12,9 +12,9 @@ from cir_core.published import published_rows
 from storage.answers import OpenCatalog
 from storage.view import View
 from storage.views import Evaluated
-from tasks.results.analyses.wording import of_run
 from tasks.results.record.caveats import caveats_of
 from tasks.results.record.facts import facts_of
+from tasks.results.wording import of_run
 from tasks.stages.costs import lineage
 
 SCHEMA_FILE = "metrics.schema.json"

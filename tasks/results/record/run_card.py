@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from json import dumps
 from typing import Any
 
-from tasks.results.analyses.wording import adaptive_words, candidates_of, counted, is_reranked
 from tasks.results.markup.markdown import as_markdown, markdown_table
 from tasks.results.markup.visible import visible
 from tasks.results.record.numbers import averaged
 from tasks.results.titles import STAGES, title_of
+from tasks.results.wording import adaptive_words, candidates_of, counted, is_reranked
 
 Row = Mapping[str, Any]
 Document = Mapping[str, Any]

@@ -13,12 +13,6 @@ from storage.catalog import CATALOG_FILE
 from storage.products import Product
 from tasks.results.album import MOST_FILES, PICTURE_BYTES
 from tasks.results.analyses.analysis import WORDS
-from tasks.results.analyses.wording import (
-    adaptive_words,
-    candidates_of,
-    counted,
-    has_no_guarantee,
-)
 from tasks.results.record.files import RECORD_FILES, known_command, record_of
 from tasks.results.record.files import VERSION as RECORD
 from tasks.results.report.analyses import TITLES, analyses
@@ -36,6 +30,12 @@ from tasks.results.report.settings import settings
 from tasks.results.report.source import Source
 from tasks.results.report.verdict import verdict
 from tasks.results.titles import STAGES, title_of
+from tasks.results.wording import (
+    adaptive_words,
+    candidates_of,
+    counted,
+    has_no_guarantee,
+)
 from tasks.stages.output import Output, content_of, folder_of
 
 VERSION = 11

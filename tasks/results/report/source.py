@@ -10,7 +10,7 @@ from cir_core.protocols import PROTOCOLS, Protocol
 from storage.answers import OpenCatalog
 from storage.views import Evaluated
 from tasks.results.album import MOST_FILES, Album
-from tasks.results.analyses.wording import of_run
+from tasks.results.wording import of_run
 
 
 @dataclass(frozen=True)

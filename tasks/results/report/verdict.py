@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 from cir_core.metrics.significance import Interval
 from tasks.results.analyses.failure_split import CANNOT, FOUND, LOST, ORDERED_WRONG, outcomes_sql
-from tasks.results.analyses.wording import (
+from tasks.results.report.headline import Headline, headline
+from tasks.results.report.source import Source
+from tasks.results.wording import (
     UNLABELLED,
     candidates_of,
     counted,
@@ -14,8 +16,6 @@ from tasks.results.analyses.wording import (
     unusable,
     without_target,
 )
-from tasks.results.report.headline import Headline, headline
-from tasks.results.report.source import Source
 
 Tone = Literal["", "good", "bad"]
 Sentence = tuple[str, Tone]

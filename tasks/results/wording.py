@@ -1,4 +1,4 @@
-"""How the analyses tell numbers in a sentence."""
+"""How results are told in a sentence, or a cell of a table."""
 
 from collections.abc import Mapping
 from typing import Any
