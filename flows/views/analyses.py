@@ -15,9 +15,6 @@ from tasks.results.report.forms import FORMS
 _FORMS = {**FORMS, **dict.fromkeys((*WORDS, "number"), cell)}
 """As the report has them, but for what tables of SQL have, too."""
 
-BARS = 40
-"""Of a line or a histogram, at most: what stands beside them fits in 80 columns."""
-
 LEAST = 3
 """Points: two are told by their numbers."""
 
@@ -58,7 +55,7 @@ def figure_lines(figure: Figure, encoding: str) -> list[str]:
     told = _FORMS["percent" if figure.is_percent else "number"]
     lines = [f"{figure.y} by {figure.x}, {cell(first)} to {cell(last)}"]
     for name, heights in drawn.items():
-        bars = sparkline(thinned(heights, BARS), least=least, encoding=encoding)
+        bars = sparkline(thinned(heights), least=least, encoding=encoding)
         lines.append(f"  {name:{width}} {told(heights[0])} {bars} {told(heights[-1])}")
     return lines
 

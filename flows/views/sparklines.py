@@ -9,6 +9,9 @@ ASCII = ".:-=+*#@"
 """For encodings that lack the blocks: the ink grows as the bars do."""
 GAP = " "
 
+MOST = 40
+"""Of a row: what stands beside it fits in 80 columns."""
+
 
 def sparkline(
     values: Iterable[float | None], *, least: float | None = None, encoding: str = "utf-8"
@@ -31,7 +34,7 @@ def sparkline(
     return "".join(GAP if one is None else signs[_level(one - low, spread)] for one in heights)
 
 
-def thinned(values: Sequence[float], most: int) -> list[float]:
+def thinned(values: Sequence[float], most: int = MOST) -> list[float]:
     """At most so many means, of neighbours in equal numbers as nearly as can be."""
     cells = min(most, len(values))
     bounds = [place * len(values) // cells for place in range(cells + 1)] if cells else [0]

@@ -1,9 +1,7 @@
-"""One query's story, on the terminal and for programs."""
+"""One query's story, on the terminal."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from itertools import zip_longest
-from typing import Any
 
 from flows.views.tables import Cell, Column, Console, print_line, print_table
 from storage.views import ADAPTIVE
@@ -12,11 +10,6 @@ from tasks.results.story import PoolStory, Row, Story
 TARGET = "bold green"
 
 POOLS = {"gallery": "in the gallery", "subset": "in the subset"}
-
-
-def story_summary(told: Story) -> dict[str, Any]:
-    """All of it."""
-    return asdict(told)
 
 
 def pictured(told: Story) -> dict[str, str]:

@@ -9,9 +9,6 @@ from flows.views.streams import say
 from tasks.training.journal import read_journal
 from tasks.training.ledger import Ledger
 
-BARS = 40
-"""At most: what is said beside them fits in 80 columns."""
-
 
 def training_summary(folder: Path) -> dict[str, Any]:
     """All of a training's folder, for programs: its models, how far it came and what that cost
@@ -36,12 +33,12 @@ def say_training(folder: Path) -> None:
     lines, encoding = read_journal(folder), sys.stderr.encoding
     losses = [line["loss"] for line in lines if "loss" in line]
     if len(losses) > 1:
-        bars = sparkline(thinned(losses, BARS), encoding=encoding)
+        bars = sparkline(thinned(losses), encoding=encoding)
         say(f"loss {losses[0]:.3g} {bars} {losses[-1]:.3g} at step {lines[-1]['step']:,}")
     validations = [line["validation"] for line in lines if "validation" in line]
     if len(validations) > 1:
         for name in (name for name in validations[0] if name.startswith("recall")):
             values = [100 * one[name] for one in validations if name in one]
-            bars = sparkline(thinned(values, BARS), encoding=encoding)
+            bars = sparkline(thinned(values), encoding=encoding)
             told = f"{values[0]:.1f} {bars} {values[-1]:.1f} %, best {max(values):.1f}"
             say(f"selection {name} {told}")

@@ -17,11 +17,11 @@ import pytest
 
 from cir_core.errors import UsageError
 from cir_core.types import Benchmark, QueryId
+from flows.published import require_root
 from flows.remake import remake_report
-from flows.settings import Settings
 from storage.answers import reading
 from storage.catalog import CATALOG_FILE
-from storage.runs import finished
+from storage.runs import find_run, finished
 from storage.store import LocalStore
 from storage.views import Evaluated
 from tasks.results.analyses.analysis import Figure
@@ -221,11 +221,11 @@ def test_the_page_has_every_section_and_asks_for_nothing(tmp_path: Path) -> None
     stage1, stage2 = (random_scores(benchmark, rng, 1000) for _ in range(2))
     protocol = "cirr-removed-subset-scored"
     write_run(tmp_path, benchmark, protocol=protocol, k=10, stage1=stage1, stage2=stage2)
-    settings = Settings(store=tmp_path)
-    with pytest.raises(UsageError, match="needs --data-root"):
-        remake_report(settings, None, pictures=0)
-    made = remake_report(settings.model_copy(update={"data_root": tmp_path}), None, pictures=0)
-    page = made.files[0].read_text()
+    run = find_run(LocalStore(tmp_path), None)
+    with pytest.raises(UsageError, match="need --data-root"):
+        require_root(run, {})
+    made = remake_report(run, require_root(run, {"data_root": tmp_path}), pictures=0)
+    page = made[0].read_text()
     for section in ("verdict", "recall", "cost", "failure_split", "movement", "queries", "made"):
         assert f'<section id="{section}"' in page
     contents = page.partition("<nav")[2].partition("</nav>")[0]

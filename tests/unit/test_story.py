@@ -3,7 +3,7 @@
 import base64
 import io
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from rich.console import Console
 
 from cir_core.errors import PreflightError, UsageError
 from flows.views.half_blocks import half_blocks, print_pictures
-from flows.views.story import pictured, print_story, story_summary
+from flows.views.story import pictured, print_story
 from flows.views.streams import put_json
 from storage.answers import reading
 from storage.catalog import PublishedRun, write_catalog
@@ -97,7 +97,7 @@ def test_what_is_hostile_is_inert(path: Path, capsys: pytest.CaptureFixture[str]
     assert "\x1b" not in text
     assert "\u202e" not in text
     assert "it's \\x1b[31m<b>" in text
-    put_json(story_summary(found))
+    put_json(asdict(found))
     assert json.loads(capsys.readouterr().out)["query"]["text"] == name
 
 

@@ -11,7 +11,7 @@ from flows.doors.cli.completion import run_ids
 from flows.doors.cli.options import Json, flags_of, takes
 from flows.doors.cli.texts import text
 from flows.views.streams import expect_utf8, put, put_json, say, write
-from storage.store import Store, open_store
+from storage.store import open_store
 
 Format = Literal["table", "markdown", "latex", "json"]
 
@@ -78,6 +78,7 @@ def compare(
     Refuses runs of another protocol, split or gallery, or of other queries.
     """
     from flows.origins import resolve
+    from flows.published import root_of
     from flows.settings import in_home
     from tasks.results.compare.compare import compare as compare_task
     from tasks.results.compare.comparison import Asked
@@ -90,7 +91,7 @@ def compare(
         stage=stage,
         anyway=anyway,
         asked=Asked(rounds or Asked.rounds, persistence or Asked.persistence),
-        root_of=lambda dataset: _root_of(dataset, flags, store),
+        root_of=lambda dataset: root_of(dataset, flags),
         folder=None if out is None else in_home(out),
     )
     form = "json" if as_json else format_
@@ -121,16 +122,3 @@ def _print(made: Any) -> None:
     for note in made.told.notes:
         print_line(console, note)
     put(f"page: {made.files[0]}")
-
-
-def _root_of(dataset: str, flags: dict[str, Any], store: Store) -> Path | None:
-    """Where the pictures of a run's dataset lie, as far as the settings say."""
-    from cir_core.datasets.registry import DATASETS
-    from flows.origins import resolve
-    from flows.settings import demo_root
-
-    name = dataset if dataset in DATASETS else "own"
-    root = resolve({**flags, "dataset": name}, os.environ).settings.data_root
-    if root is None and name == "demo":
-        return demo_root(Path(str(store)))
-    return root

@@ -7,6 +7,7 @@ import typer
 
 from flows.doors.cli.options import Json, RunHere, flags_of, takes
 from flows.views.streams import put, put_json
+from storage.store import open_store
 
 
 @takes(flags_of("store", "data_root"))
@@ -29,14 +30,17 @@ def report(
     """
     from cir_core.errors import UsageError
     from flows.origins import resolve
+    from flows.published import require_root
     from flows.remake import remake_report
+    from storage.runs import find_run
     from tasks.results.album import MOST_FILES
 
     if all_pictures and pictures is not None:
         raise UsageError("--all-pictures is no number", remedy="leave out it, or --pictures")
     most = None if all_pictures else MOST_FILES if pictures is None else pictures
-    made = remake_report(resolve(flags, os.environ).settings, run, pictures=most)
+    found = find_run(open_store(resolve(flags, os.environ).settings.store), run)
+    files = remake_report(found, require_root(found, flags), pictures=most)
     if as_json:
-        put_json({"run_id": made.run_id, "files": [str(file) for file in made.files]})
+        put_json({"run_id": found.run_id, "files": [str(file) for file in files]})
     else:
-        put(str(made.files[0]))
+        put(str(files[0]))

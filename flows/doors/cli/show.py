@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,6 @@ from flows.views.streams import put_json, say
 from storage.store import open_store
 
 if TYPE_CHECKING:
-    from flows.settings import Settings
     from storage.views import Evaluated
     from tasks.results.story import Story
 
@@ -37,30 +37,30 @@ def show(
     --pictures draws its reference, its target and the answer on a terminal, from the images below
     --data-root.
     """
+    from dataclasses import asdict
+
     from flows.origins import resolve
     from flows.published import reading_run
-    from flows.views.story import print_story, story_summary
+    from flows.views.story import print_story
     from flows.views.tables import open_console
     from storage.runs import find_run
     from tasks.results.story import story
 
-    settings = resolve(flags, os.environ).settings
-    run = find_run(open_store(settings.store), run_id)
+    run = find_run(open_store(resolve(flags, os.environ).settings.store), run_id)
     with reading_run(run) as catalog:
         told = story(catalog, run.run_id, query_id, top)
     if as_json:
-        put_json(story_summary(told))
+        put_json(asdict(told))
     else:
         print_story(told, open_console())
         if pictures:
-            _draw(settings, run, told)
+            _draw(run, told, flags)
 
 
-def _draw(settings: "Settings", run: "Evaluated", told: "Story") -> None:
+def _draw(run: "Evaluated", told: "Story", flags: Mapping[str, Any]) -> None:
     from tempfile import TemporaryDirectory
 
-    from cir_core.errors import UsageError
-    from flows.settings import demo_root
+    from flows.published import require_root
     from flows.views.half_blocks import print_pictures
     from flows.views.story import pictured
     from flows.views.tables import open_console
@@ -69,14 +69,7 @@ def _draw(settings: "Settings", run: "Evaluated", told: "Story") -> None:
     if not sys.stdout.isatty():
         say("no terminal: no pictures")
         return
-    if settings.data_root is None and told.run["dataset"] != "demo":
-        raise UsageError(
-            "pictures need --data-root",
-            item=f"run {run.run_id}",
-            cause="they are made from the images, which the store does not hold",
-            remedy="pass the folder that the run read them from",
-        )
-    album = Album(run.ingested.read("images"), settings.data_root or demo_root(settings.store))
+    album = Album(run.ingested.read("images"), require_root(run, flags))
     images = pictured(told)
     with TemporaryDirectory() as folder:
         drawn = album.pictures(list(images.values()), Path(folder), files=0)
