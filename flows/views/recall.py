@@ -83,8 +83,11 @@ def adaptive_rows(run: Run) -> list[dict[str, Any]]:
 
 def adaptive_lines(run: Run) -> list[str]:
     """How many candidates there are, where K is adaptive, and what that assures."""
-    rows, ks = adaptive_rows(run), run.evaluated.candidates.ks()
-    if not rows or not len(ks):
+    rows = adaptive_rows(run)
+    if not rows:
+        return []
+    ks = run.evaluated.candidates.ks()  # reads all candidates
+    if not len(ks):
         return []
     calibrated = sorted({row["n"] for row in rows})
     told = " to ".join(f"{n:,}" for n in dict.fromkeys((calibrated[0], calibrated[-1])))
