@@ -1,5 +1,6 @@
 """The catalog: views worked out by hand, and a file that is whole whoever has it open."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -244,6 +245,7 @@ def test_a_run_is_named_by_the_start_of_its_evaluation() -> None:
 
 def test_the_tables_of_one_run_are_in_memory_at_a_time(path: Path) -> None:
     """And not all that were written until the file is whole."""
+    gc.collect()  # tables of earlier tests, which might go meanwhile
     held = []
 
     def each() -> Iterator[PublishedRun]:
