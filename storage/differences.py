@@ -30,11 +30,15 @@ def _differing(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]
     return [name for name in {**wanted, **there} if wanted.get(name) != there.get(name)]
 
 
+def _word(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
 def _told(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
     """Settings with both values; inputs by their role alone, since their digests tell nobody."""
     settings, others = wanted["settings"], there["settings"]
     told = [
-        f"{name} {settings.get(name)}, not {others.get(name)}"
+        f"{name} {_word(settings.get(name))}, not {_word(others.get(name))}"
         for name in _differing(settings, others)
     ]
     told += [f"another {name}" for name in _differing(wanted["inputs"], there["inputs"])]
