@@ -41,10 +41,12 @@ def test_the_page_is_accessible_and_fits_its_screen(page: Page, tmp_path: Path) 
             page.emulate_media(color_scheme=scheme)
             page.screenshot(path=tmp_path / f"{size['width']}-{scheme}.png")
         assert not is_too_wide(page)
+    page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
     page.locator(f"{CARDS} .top button").first.click()
     expect(page.get_by_role("dialog")).to_be_visible()
     assert violations(page) == [], "on a phone, in the dark, beneath a larger picture"
     page.keyboard.press("Escape")
+    page.evaluate("for (const one of document.querySelectorAll('details')) one.open = false")
     page.set_viewport_size(SIZES[0])
     page.emulate_media(color_scheme="light")
     assert violations(page) == [], "on a desk, in light"

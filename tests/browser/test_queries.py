@@ -211,6 +211,7 @@ def test_tables_lead_to_their_queries_and_images(page: Page, mixed: MadeReport) 
 def test_an_unknown_query_is_told(page: Page, mixed: MadeReport) -> None:
     page.evaluate("location.hash = 'q=%3Cb%3Enobody'")
     expect(page.get_by_role("status")).to_contain_text("This page has no query <b>nobody")
+    expect(page.get_by_role("button", name="Next")).to_have_count(0)
     page.get_by_role("link", name="All queries").click()
     expect(page.locator(SHOWN)).to_have_count(5)
 
@@ -250,7 +251,7 @@ def test_keys_are_shown_and_leave_fields_alone(page: Page, mixed: MadeReport) ->
     search.fill("")
     search.blur()
     page.get_by_role("button", name="Keys").click()
-    page.get_by_label("on", exact=True).uncheck()
+    page.get_by_label("use these keys").uncheck()
     page.keyboard.press("Escape")
     page.keyboard.press("n")
     expect(page.locator(".page-number").first).to_have_text("Page 1 of 10")
@@ -258,6 +259,7 @@ def test_keys_are_shown_and_leave_fields_alone(page: Page, mixed: MadeReport) ->
 
 def test_a_picture_opens_larger_and_gives_the_focus_back(page: Page, mixed: MadeReport) -> None:
     go_to_query(page, "dress-q07")
+    page.mouse.move(0, 0)
     (row,) = mixed.rows(
         "SELECT image_id, stage1_rank, rank, round(stage1_score, 4) AS one, "
         "round(stage2_score, 4) AS two FROM rankings "

@@ -11,7 +11,8 @@
   };
   const OTHERS = ["--series1", "--series2", "--series3", "--series4", "--series5", "--series6"];
   const DASHES = ["none", "6 3", "2 3", "8 3 2 3"]; // lines are told apart without colours, too
-  const BAR = 22, PHONE = 480, WIDEST_NAME = 26, LETTER = 6.9;
+  const BAR = 22, PHONE = 480, LETTER = 6.9;
+  const WIDEST_NAME = {phone: 24, desk: 40}; // letters
   const PAPER = {alone: 480, beside: 328, height: 0.72}; // as wide as page.css prints them
 
   const rowsOf = ({columns}) => {
@@ -22,9 +23,9 @@
   };
   const distinct = (rows, field) => [...new Set(rows.map((row) => row[field]))];
   const has = (rows, field) => rows.some((row) => row[field] != null);
-  const clipped = (name) => {
+  const clipped = (name, most) => {
     const letters = Array.from(String(name));
-    return letters.length > WIDEST_NAME ? letters.slice(0, WIDEST_NAME - 1).join("") + "…" : name;
+    return letters.length > most ? letters.slice(0, most - 1).join("") + "…" : name;
   };
 
   const told = ({labels, percent}) => (percent ? `${labels.y} (%)` : labels.y);
@@ -110,13 +111,14 @@
     };
   };
 
-  const bars = (figure, rows) => {
+  const bars = (figure, rows, width) => {
+    const short = (name) => clipped(name, width < PHONE ? WIDEST_NAME.phone : WIDEST_NAME.desk);
     const names = distinct(rows, "x"), fill = paint(rows);
     const series = has(rows, "series") ? distinct(rows, "series") : [];
     const apart = series.length > 1 && !figure.stacked;
     const place = apart ? {fy: "x", y: "series"} : {y: "x"};
-    const widest = Math.max(...names.map((name) => String(clipped(name)).length));
-    const named = {domain: names, label: null, tickFormat: clipped};
+    const widest = Math.max(...names.map((name) => String(short(name)).length));
+    const named = {domain: names, label: null, tickFormat: short};
     const marks = [Plot.barX(rows, {...place, x: "y", fill, fillOpacity: 0.85, tip: true})];
     if (has(rows, "low")) {
       marks.push(Plot.ruleY(rows, {...place, x1: "low", x2: "high", strokeWidth: 1.5}));
@@ -135,7 +137,7 @@
   const KINDS = {line, scatter, histogram, bars};
 
   const drawn = (figure, rows, width, described, isPaper) => {
-    const {marks, x, y, ...options} = KINDS[figure.kind](figure, rows);
+    const {marks, x, y, ...options} = KINDS[figure.kind](figure, rows, width);
     const upright = figure.kind !== "bars";
     if (isPaper && upright) options.height *= PAPER.height;
     const plot = Plot.plot({

@@ -101,7 +101,7 @@
     state = named.q === null ? named : { ...state, q: named.q };
     fill();
     look();
-    browser.scrollIntoView({ block: "start" });
+    (state.q === null ? form : status).scrollIntoView({ block: "start" });
     if (state.q !== null) focus(results.firstElementChild);
   }
 
