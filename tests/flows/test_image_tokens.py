@@ -83,7 +83,7 @@ def no_picture(*_: Any) -> bytes:
 
 
 def test_worker_processes_change_no_byte_and_no_name(fiq_run: Finished, tmp_path: Path) -> None:
-    run = fiq_run.bench.run(tmp_path, workers=2)
+    run = fiq_run.bench.run(tmp_path, workers=2, until="evaluate")
     assert run.run_id == fiq_run.run.run_id
     assert parts(tmp_path) == parts(fiq_run.store)
 
@@ -115,7 +115,7 @@ def test_auto_keeps_nothing_and_recompute_does_not_look(
 ) -> None:
     assert kept(fiq_run.store) == []  # made by the default, auto
     shutil.copytree(fiq_run.store, tmp_path / "store")
-    fiq_run.bench.run(tmp_path / "store", k=4, tokens="cache")
+    fiq_run.bench.run(tmp_path / "store", k=4, tokens="cache", until="evaluate")
     assert len(kept(tmp_path / "store")) == 1
     monkeypatch.setattr("tasks.feed.decode.read_image", no_picture)
     with pytest.raises(ImageProblem, match="opened again"):
@@ -186,6 +186,7 @@ def test_a_killed_worker_loses_only_the_shard_in_flight(
     files = tmp_path.glob("artifacts/*/*/*-0000004-0000008.parquet")
     whole = {path: path.stat().st_mtime_ns for path in files}
     assert {path.parents[1].name for path in whole} == {"encode", "fuse"}
-    assert fiq_run.bench.run(tmp_path, workers=1).run_id == fiq_run.run.run_id
+    again = fiq_run.bench.run(tmp_path, workers=1, until="evaluate")
+    assert again.run_id == fiq_run.run.run_id
     assert {path: path.stat().st_mtime_ns for path in whole} == whole
     assert_same_numbers(fiq_run.bench.pair, tmp_path, fiq_run.store)

@@ -1,5 +1,6 @@
 """One store, several protocols: what they share is made once, what they change is theirs."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,14 @@ from tests.support.small_benchmarks import (
     Finished,
     rounding_of,
     write_circo,
-    write_cirr,
-    write_fashion_iq,
-    write_pair,
 )
 
 
 @pytest.fixture(scope="module")
-def benches(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bench]:
-    folder = tmp_path_factory.mktemp("protocols")
-    pair = write_pair(folder)
-    write_fashion_iq(folder / "fiq")
-    write_cirr(folder / "cirr")
-    write_circo(folder / "circo")
-    return {
-        "fiq": Bench("fiq", folder / "fiq", pair, ("dress", "toptee")),
-        "cirr": Bench("cirr", folder / "cirr", pair),
-        "circo": Bench("circo", folder / "circo", pair),
-    }
+def benches(fiq: Bench, cirr: Bench, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bench]:
+    folder = tmp_path_factory.mktemp("circo")
+    write_circo(folder)
+    return {"fiq": fiq, "cirr": cirr, "circo": Bench("circo", folder, fiq.pair)}
 
 
 def rows(store: Path, sql: str) -> list[dict[str, Any]]:
@@ -38,10 +29,8 @@ def rows(store: Path, sql: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def fiq_store(benches: dict[str, Bench], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    store = tmp_path_factory.mktemp("store") / "s"
-    benches["fiq"].run(store)
-    return store
+def fiq_store(fiq_run: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(fiq_run.store, tmp_path_factory.mktemp("store") / "s"))
 
 
 def test_gallery_and_reference_protocols_share_the_encoding_and_the_fused_queries(
