@@ -89,6 +89,7 @@ def test_charts_are_told_by_column_and_leave_out_what_is_no_number() -> None:
     [
         (0.12345, "percent", "12.35"),
         (-0.001, "gain", "-0.10"),
+        (-1e-9, "gain", "+0.00"),
         ((-0.1, 0.2), "interval", "[-10.00, +20.00]"),
         (1234, "count", "1,234"),
         (1234567.8, "number", "1,234,568"),

@@ -15,7 +15,12 @@ def told(value: Any, form: str) -> str:
 
 
 def _interval(pair: tuple[float, float]) -> str:
-    return f"[{100 * pair[0]:+.2f}, {100 * pair[1]:+.2f}]"
+    return f"[{_signed(100 * pair[0])}, {_signed(100 * pair[1])}]"
+
+
+def _signed(value: float) -> str:
+    """What rounds to nothing is no loss."""
+    return f"{round(value, 2) + 0.0:+.2f}"
 
 
 def _number(value: float) -> str:
@@ -27,7 +32,7 @@ FORMS: Mapping[str, Callable[[Any], str]] = {
     "query": str,
     "image": str,
     "percent": lambda fraction: f"{100 * fraction:.2f}",
-    "gain": lambda fraction: f"{100 * fraction:+.2f}",
+    "gain": lambda fraction: _signed(100 * fraction),
     "interval": _interval,
     "count": lambda value: f"{value:,.0f}",
     "number": _number,
