@@ -26,7 +26,7 @@ from tasks.results.compare.comparison import Asked, Comparison, compared
 from tasks.results.compare.page import render
 from tasks.stages.output import labelled_content
 
-VERSION = 1
+VERSION = 2
 PAGE = "index.html"
 FILES = (PAGE, "comparison.md", "comparison.tex", "comparison.json")
 DIGITS = 12
