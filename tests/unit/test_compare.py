@@ -186,6 +186,8 @@ def test_all_pairs_of_several_runs_are_tested_and_corrected_together(store: Path
     assert brief == {runs[1].run_id, runs[2].run_id}
     assert len(result.summary["pairs"]) == 3
     assert "Shown are pairs with the first run" in result.told.notes[-1]
+    for name in ("index.html", "comparison.md", "comparison.tex"):
+        assert "that does not make them equal" in result.texts[name]
 
 
 def test_the_verdict_names_the_best_what_is_tied_with_it_and_what_is_not(store: Path) -> None:
@@ -257,6 +259,7 @@ def test_runs_that_differ_are_refused_or_share_some_queries(store: Path, what: s
     )
     assert result.comparison.labelled == shared
     assert not result.summary["comparable"]
+    assert not result.told.verdict, "of different tasks no run is the best"
     for name, text in result.texts.items():
         if name != "comparison.json":
             assert "NOT THE SAME: the runs differ in " in text, name

@@ -113,6 +113,8 @@ def _print(made: Any) -> None:
     print_line(console, made.told.heading, "bold")
     for warning in made.told.warnings:
         print_line(console, f"WARNING: {warning}", "bold")
+    for sentence in made.told.verdict:
+        print_line(console, sentence)
     for table in made.told.tables:
         columns = [
             Column(name, right=place >= table.left) for place, name in enumerate(table.headings)

@@ -31,10 +31,12 @@ class TextTable:
 
 @dataclass(frozen=True)
 class Told:
-    """All that is said of a comparison: a heading, warnings, tables, and how to read them."""
+    """All that is said of a comparison: a heading, warnings, a verdict, tables, and how to read
+    them. There is no verdict on runs that are not of the same task."""
 
     heading: str
     warnings: Sequence[str]
+    verdict: Sequence[str]
     tables: Sequence[TextTable]
     notes: Sequence[str]
 
@@ -57,6 +59,7 @@ def told(
     return Told(
         _heading(comparison, differing),
         [*_warnings(comparison, differing, worded)],
+        [] if differing else [*verdict(comparison)],
         tables,
         [*_notes(comparison, len(pairs))],
     )

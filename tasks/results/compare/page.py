@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tasks.results.album import Album
 from tasks.results.compare.answers import Answers
-from tasks.results.compare.cells import Told, called, verdict
+from tasks.results.compare.cells import Told, called
 from tasks.results.compare.comparison import Comparison
 from tasks.results.compare.examples import OF_A_PAIR, OF_MANY, Example, differ_most
 from tasks.results.report.page import Page
@@ -34,7 +34,6 @@ def render(
     groups = _groups(comparison) if comparison.standings else []
     content = {
         "told": told,
-        "verdict": [*verdict(comparison)],
         "groups": groups,
         "pictures": _pictures(comparison.answers[0], groups, root),
         "runs": [(called(each), each.run.run_id) for each in comparison.answers],

@@ -18,6 +18,7 @@ def markdown(told: Told) -> str:
     lines = [f"**{as_markdown(told.heading)}**", ""]
     lines += [f"- **{as_markdown(text)}**" for text in told.warnings]
     lines += [""] * bool(told.warnings)
+    lines += [line for text in told.verdict for line in (as_markdown(text), "")]
     for table in told.tables:
         lines += [
             as_markdown(table.title),
@@ -31,7 +32,8 @@ def markdown(told: Told) -> str:
 def latex(told: Told) -> str:
     """Tables under each other; all else as comments before them."""
     lines = [NEEDS]
-    lines += [f"% {as_latex(text)}" for text in (told.heading, *told.warnings, *told.notes)]
+    comments = told.heading, *told.warnings, *told.verdict, *told.notes
+    lines += [f"% {as_latex(text)}" for text in comments]
     for table in told.tables:
         lines += [f"% {as_latex(table.title)}"]
         lines += tabular(table.headings, table.rows, left=table.left)
