@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flows.run import Run
 from flows.views.sparklines import sparkline, thinned
 from flows.views.streams import put
 from flows.views.tables import Column, Console, print_line, print_lines, print_table
 from flows.views.values import cell
 from tasks.results.analyses.analysis import WORDS, Analysis, Figure, Numbers
 from tasks.results.report.forms import FORMS
+
+if TYPE_CHECKING:
+    from flows.run import Run  # imports torch: seconds, where a finished run is asked
 
 _FORMS = {**FORMS, **dict.fromkeys((*WORDS, "number"), cell)}
 """As the report has them, but for what tables of SQL have, too."""
@@ -60,7 +62,7 @@ def figure_lines(figure: Figure, encoding: str) -> list[str]:
     return lines
 
 
-def print_analyses(run: Run, analyses: Sequence[Analysis], console: Console) -> None:
+def print_analyses(run: "Run", analyses: Sequence[Analysis], console: Console) -> None:
     """All of a run's, and where its files are."""
     for analysis in analyses:
         print_analysis(analysis, console)
@@ -69,7 +71,7 @@ def print_analyses(run: Run, analyses: Sequence[Analysis], console: Console) -> 
     put(f"report:  {run.report}")
 
 
-def analyses_summary(run: Run, analyses: Sequence[Analysis]) -> dict[str, Any]:
+def analyses_summary(run: "Run", analyses: Sequence[Analysis]) -> dict[str, Any]:
     """For programs: each with its figures and numbers, and the SQL that gives them anew."""
     return {
         "run_id": run.run_id,

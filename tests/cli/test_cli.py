@@ -137,6 +137,15 @@ def test_help_imports_nothing_heavy() -> None:
     assert ended.stderr == "[]\n"
 
 
+def test_analyses_of_a_finished_run_are_told_without_torch() -> None:
+    """``choose-k`` needs no model: torch would be most of its time."""
+    program = (
+        "import sys, flows.published, flows.views.analyses, tasks.results.analyses.k_curve\n"
+        "sys.exit('torch' in sys.modules)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
