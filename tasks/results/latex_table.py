@@ -11,6 +11,8 @@ from tasks.results.wording import gallery_told
 
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
+Measure = tuple[str, str, int]
+"""Pool, metric, k."""
 
 LATEX_FILE = "recall.tex"
 
@@ -30,7 +32,9 @@ def latex_table(evaluated: Evaluated) -> str:
 def _caption(evaluated: Evaluated, rows: Rows, galleries: Rows) -> Iterator[str]:
     source, protocol = evaluated.ingested, evaluated.ingested.protocol
     yield f"{source.setting('dataset')} {source.setting('split')}, protocol {protocol.name}:"
-    yield f"{protocol.description}. K = {evaluated.setting('k')}."
+    thresholds = evaluated.candidates.thresholds
+    assured = "" if thresholds is None else f" ({thresholds.guarantee})"
+    yield f"{protocol.description}. K = {evaluated.setting('k')}{assured}."
     if rows:
         of = "the gain" if evaluated.is_reranked else "stage 1"
         yield f"In %, {of} with its 95 % interval, over all labelled queries."
@@ -41,32 +45,33 @@ def _caption(evaluated: Evaluated, rows: Rows, galleries: Rows) -> Iterator[str]
 
 
 def _tabular(rows: Rows, categories: Sequence[str]) -> Iterator[str]:
-    measures = list(dict.fromkeys(_measure(row) for row in rows))
-    found = {(row["category"], row["stage"], _measure(row)): row for row in rows}
-    stages = [stage for stage in STAGES if any(row["stage"] == stage for row in rows)]
-    counts = {row["category"]: row["n"] for row in rows}
-    yield f"\\begin{{tabular}}{{llr{'r' * len(measures)}}}"
+    """A row for each measure: side by side, intervals are wider than a page."""
+    found: dict[tuple[str, Measure], dict[str, Row]] = {}
+    for row in rows:
+        found.setdefault((row["category"], _measure(row)), {})[row["stage"]] = row
+    stages = [stage for stage in STAGES if any(stage in one for one in found.values())]
+    heads = ["category", "measure", "queries", *(STAGES[stage] for stage in stages)]
+    yield f"\\begin{{tabular}}{{llr{'r' * len(stages)}}}"
     yield r"\toprule"
-    heads = ["category", "", "queries", *(title_of(metric, k) for _, metric, k in measures)]
-    yield latex_row(map(as_latex, heads))
+    yield latex_row(map(as_latex, [*heads[:-1], f"{heads[-1]} [95 %]"]))
     for category in (*categories, AVERAGE):
-        if category not in counts:
-            continue
-        yield r"\midrule"
-        for stage in stages:
-            is_first = stage == stages[0]
-            names = [category, str(counts[category])] if is_first else ["", ""]
-            with_interval = stage == stages[-1] and (stage == GAIN or len(stages) == 1)
+        of_category = [one for one in found if one[0] == category]
+        if of_category:
+            yield r"\midrule"
+        for one in of_category:
+            is_first = one == of_category[0]
+            queries = next(iter(found[one].values()))["n"]
+            names = (category, title_of(*one[1][1:]), str(queries))
+            told = names if is_first else ("", *names[1:2], "")
             cells = (
-                _cell(found.get((category, stage, one)), with_interval=with_interval)
-                for one in measures
+                _cell(found[one].get(stage), with_interval=stage == stages[-1]) for stage in stages
             )
-            yield latex_row([as_latex(names[0]), STAGES[stage], names[1], *cells])
+            yield latex_row([*map(as_latex, told), *cells])
     yield r"\bottomrule"
     yield r"\end{tabular}"
 
 
-def _measure(row: Row) -> tuple[str, str, int]:
+def _measure(row: Row) -> Measure:
     return row["pool"], row["metric"], row["k"]
 
 

@@ -19,6 +19,7 @@ from flows.plan import make_plan
 from flows.run import Run
 from flows.views.runs import print_run, run_summary
 from storage.catalog import query
+from tasks.results.latex_table import latex_table
 from tasks.results.record.numbers import schema_text
 from tests.support.small_benchmarks import Bench, Finished, Pair, write_circo
 
@@ -98,6 +99,9 @@ def test_a_split_without_labels_says_whose_labels_and_what_is_assured(
     print_run(silent, Console(markup=False, highlight=False, width=200))
     told = capsys.readouterr().out
     assert f"for queries like the 7 labelled ones of run {by} that calibrate it" in told
+    assert r"K = auto (P(target among candidates) \textgreater{}= 0.5)" in latex_table(
+        silent.evaluated
+    )
     folder = silent.report.parent
     card = (folder / "run-card.md").read_text(encoding="utf-8")
     assert f"adaptive K, coverage 0.5 asked, calibrated by run {by})" in card

@@ -33,7 +33,8 @@ def test_cells_are_the_runs_numbers_with_the_gains_interval(
         cells = {bare(cell) for row in rows for cell in row} | {""}
         told = recall_rows(finished.run)
         assert {one for _, _, *stages in told for one in stages} <= cells
-        assert {measure for _, measure, *_ in told} <= {bare(one) for one in rows[0]}
+        assert {measure for _, measure, *_ in told} <= {bare(row[1]) for row in rows}
+        assert len(rows[0]) == 6, "a page is no wider, whatever is measured"
 
 
 def test_the_caption_says_what_the_numbers_are_of(fiq_run: Finished) -> None:
