@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from cir_core.conformal import NO_GUARANTEE
+from cir_core.datasets.registry import DATASETS
 from cir_core.metrics.significance import Interval
+from cir_core.protocols import PROTOCOLS
 
 SHA256_DIGITS = 16
 """By which a hash is told."""
@@ -82,6 +84,15 @@ def more_candidates(run: Mapping[str, Any]) -> str:
     if run["first_stage"] == "candidates":
         return "a file with more candidates"
     return "a larger K (`-k`)"
+
+
+def late_fusion(run: Mapping[str, Any]) -> str:
+    """The option that adds stage 1's score to stage 2's: fitted, where the run's data have queries
+    of their own to fit on and its own first stage asks them; else with a weight."""
+    about = DATASETS[PROTOCOLS[run["protocol"]].dataset].about
+    if run["first_stage"] == "stage1" and "train" in about.counts:
+        return "`--late-fusion fit`"
+    return "`--late-fusion` with a weight, which is fitted on other queries than these"
 
 
 def is_reranked(run: Mapping[str, Any]) -> bool:

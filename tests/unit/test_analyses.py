@@ -19,7 +19,7 @@ from tasks.results.analyses.signatures import signatures
 from tasks.results.analyses.signs import found
 from tasks.results.analyses.slices import slices
 from tasks.results.analyses.z_t import PROBES, z_t
-from tasks.results.wording import percent
+from tasks.results.wording import late_fusion, percent
 from tests.support.random_catalog import Made, random_run, write_made
 
 TWO = random_run(1)
@@ -472,3 +472,20 @@ def test_sql_gives_the_numbers_anew(catalog: OpenCatalog) -> None:
                 assert {one: mine[one] for one in shared} == pytest.approx(
                     {one: theirs[one] for one in shared}
                 )
+
+
+@pytest.mark.parametrize(
+    ("protocol", "first_stage", "fits"),
+    [
+        ("demo-original-kept", "stage1", True),
+        ("fiq-original-kept", "embeddings", False),
+        ("fiq-original-kept", "candidates", False),
+        ("circo-kept-concept", "stage1", False),
+        ("own-kept", "stage1", False),
+    ],
+)
+def test_a_fit_is_advised_where_it_is_not_refused(
+    protocol: str, first_stage: str, fits: bool
+) -> None:
+    run = {"protocol": protocol, "first_stage": first_stage}
+    assert ("`--late-fusion fit`" in late_fusion(run)) == fits

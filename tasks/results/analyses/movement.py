@@ -13,7 +13,7 @@ from tasks.results.analyses.analysis import (
     asked,
     small_marked,
 )
-from tasks.results.wording import counted, is_reranked, of_run, part
+from tasks.results.wording import counted, is_reranked, late_fusion, of_run, part
 
 STEPS = (1, 2, 5, 10, 20, 50)
 """Places moved, up or down, at which a bar of the histogram begins."""
@@ -40,7 +40,7 @@ def movement(catalog: OpenCatalog, run: Mapping[str, Any]) -> Analysis:
         name=name,
         question=question,
         answer=_answer(totals),
-        advice=_advice(totals),
+        advice=_advice(run, totals),
         figures=[_scatter(catalog, run), _histogram(catalog, run)],
         numbers=[_table(categories)],
     )
@@ -71,17 +71,17 @@ def _answer(totals: Mapping[str, int]) -> str:
     )
 
 
-def _advice(totals: Mapping[str, int]) -> str:
+def _advice(run: Mapping[str, Any], totals: Mapping[str, int]) -> str:
     if totals["broken"] > totals["mended"]:
         return (
             "Stage 2 breaks more first places than it makes: is it the model for this stage 1, "
-            "and trained for such queries? A late fusion (`--late-fusion fit`) keeps more of "
-            "stage 1's order."
+            "and trained for such queries? A late fusion "
+            f"({late_fusion(run)}) keeps more of stage 1's order."
         )
     if 2 * totals["broken"] > totals["mended"] > 0:
         return (
             "What stage 2 takes from the first place is a large part of what it brings there: a "
-            "late fusion (`--late-fusion fit`) may keep both."
+            f"late fusion ({late_fusion(run)}) may keep both."
         )
     return ""
 

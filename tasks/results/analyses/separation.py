@@ -25,6 +25,7 @@ from tasks.results.analyses.stage_agreement import (
 from tasks.results.wording import (
     counted,
     is_reranked,
+    late_fusion,
     more_candidates,
     of_run,
     percent,
@@ -192,13 +193,13 @@ def _beaten_numbers(run: Mapping[str, Any], beaten: Sequence[_Beaten]) -> Number
 def _advice(run: Mapping[str, Any], beaten: Sequence[_Beaten], correlation: Row | None) -> str:
     of = {one.negatives: one for one in beaten}
     return sentences(
-        _advice_on_kept(of.get("kept")),
+        _advice_on_kept(run, of.get("kept")),
         _advice_on_dropped(run, of.get("dropped")),
-        advice_on_correlation(correlation),
+        advice_on_correlation(run, correlation),
     )
 
 
-def _advice_on_kept(kept: _Beaten | None) -> str:
+def _advice_on_kept(run: Mapping[str, Any], kept: _Beaten | None) -> str:
     if kept is None or kept.gain is None:
         return ""
     if kept.gain.low > 0:
@@ -209,7 +210,7 @@ def _advice_on_kept(kept: _Beaten | None) -> str:
         return (
             "Stage 2 tells targets from hard negatives worse than stage 1 does: train it on stage "
             "1's own candidates, check that the two models are a pair, or add stage 1's score "
-            "(`--late-fusion fit`)."
+            f"({late_fusion(run)})."
         )
     told = counted(kept.queries, "query", "queries")
     return (
@@ -224,7 +225,8 @@ def _advice_on_dropped(run: Mapping[str, Any], dropped: _Beaten | None) -> str:
     if dropped.risk > FEW:
         return (
             f"Easy negatives may fool stage 2: with {more_candidates(run)} some come before "
-            "targets. Keep these candidates, or add stage 1's score (`--late-fusion fit`)."
+            "targets. Keep these candidates, or add stage 1's score "
+            f"({late_fusion(run)})."
         )
     return (
         f"Easy negatives do not fool stage 2: as far as the sample tells, {more_candidates(run)} "

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from cir_core.metrics.significance import wins_interval
 from tasks.results.analyses.analysis import Row
-from tasks.results.wording import counted, is_reranked
+from tasks.results.wording import counted, is_reranked, late_fusion
 
 NEAR = 5
 """A target up to this rank is nearly first."""
@@ -117,7 +117,7 @@ def _stages_disagree(run: Mapping[str, Any], counts: Counts) -> Told:
         advice = (
             "Stage 2 unseats more right answers than it finds: the two models may be no pair. "
             "Check that stage 2 was trained after this stage 1, and add stage 1's score "
-            "(`--late-fusion fit`)."
+            f"({late_fusion(run)})."
         )
     elif gain.low > 0:
         advice = "Re-ranking pays: it finds more right answers than it unseats."
@@ -128,7 +128,7 @@ def _stages_disagree(run: Mapping[str, Any], counts: Counts) -> Told:
     if agreement is not None and agreement <= DISCORD and gain.high >= 0:
         advice += (
             " The orders hardly agree: a late fusion may keep the best of both "
-            "(`--late-fusion fit`)."
+            f"({late_fusion(run)})."
         )
     told = "" if agreement is None else f"; median Spearman of the orders {agreement:.2f}"
     return Told(

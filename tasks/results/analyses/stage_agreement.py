@@ -5,7 +5,7 @@ from typing import Any
 
 from storage.answers import OpenCatalog
 from tasks.results.analyses.analysis import Column, Numbers, Row, asked
-from tasks.results.wording import of_run
+from tasks.results.wording import late_fusion, of_run
 
 SHOWN = 10
 """Queries whose orders differ most."""
@@ -87,7 +87,7 @@ def disagreements(catalog: OpenCatalog, run: Mapping[str, Any]) -> Numbers:
     )
 
 
-def advice_on_correlation(correlation: Row | None) -> str:
+def advice_on_correlation(run: Mapping[str, Any], correlation: Row | None) -> str:
     if correlation is None or correlation["spearman"] is None:
         return ""
     if correlation["spearman"] >= MUCH:
@@ -95,6 +95,6 @@ def advice_on_correlation(correlation: Row | None) -> str:
     if correlation["spearman"] <= LITTLE:
         return (
             "The stages judge by different things; a late fusion of both scores may beat either "
-            "(`--late-fusion fit`)."
+            f"({late_fusion(run)})."
         )
     return ""
