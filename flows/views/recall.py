@@ -49,7 +49,8 @@ def print_recall(run: Run, console: Console) -> None:
     rows = recall_rows(run)
     if not rows:
         print_line(console, "The queries have no labels: rankings are made, nothing is measured.")
-        print_line(console, f"export them: {_export_command(run)}")
+        if not run.ranked:
+            print_line(console, f"export them: {_export_command(run)}")
     else:
         header = header_of(run)
         columns = [Column(name, right=name not in ("category", "metric")) for name in header]
@@ -96,7 +97,7 @@ def adaptive_lines(run: Run) -> list[str]:
     by, guarantee = thresholds.calibrated_by, thresholds.guarantee or ""
     whose = f"labelled ones of {f'run {by}' if by else 'the same gallery'} that calibrate it"
     if guarantee.startswith(NO_GUARANTEE):
-        assured = f"NOT ASSURED, {guarantee}; {told} {whose}"
+        assured = f"NOT ASSURED, {guarantee}; by the {told} {whose}"
     else:
         assured = f"assured: {guarantee}, for queries like the {told} {whose}"
     return [

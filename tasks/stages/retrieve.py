@@ -76,8 +76,9 @@ class Retrieve(Choosing):
         for shard, work in zip(shards, searches(self.ingested, images, asked, shards), strict=True):
             most = max(0, len(work.images) - removes_reference)
             if self.k > most and not self.takes_all:
-                name = work.name
-                _log.warning("K=%d is larger than the gallery %s: %d images", self.k, name, most)
+                without = " without the reference" if removes_reference else ""
+                told = "K=%d is larger than the gallery %s: %d images%s"
+                _log.warning(told, self.k, work.name, most, without)
             removed = work.removed(removes_reference=removes_reference)
             index = open_index(work.gallery, self.index)
             found = index.search(work.asked, k=self.k, removed=removed)

@@ -657,6 +657,7 @@ def test_k_beyond_the_gallery_is_clipped_with_a_note(
         run = ended.bench.run(tmp_path / "store", k=most + 1)
     name = ended.bench.categories[0] if ended.bench.categories else "cirr"
     assert f"K={most + 1} is larger than the gallery {name}: {most} images" in caplog.text
+    assert (f"{most} images without the reference" in caplog.text) == (name == "cirr")
     ranked = rankings(tmp_path / "store", run.run_id)
     asked = rows(tmp_path / "store", "SELECT DISTINCT query_id, category FROM queries")
     categories = {row["query_id"]: row["category"] for row in asked}

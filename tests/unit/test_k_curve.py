@@ -238,10 +238,12 @@ def test_an_adaptive_run_is_not_told_to_take_a_fixed_k(catalog: Path, tmp_path: 
 
 def test_the_command_tells_a_budget_and_a_ceiling(catalog: Path) -> None:
     words = ["choose-k", "--store", str(catalog.parent), "--budget", "15", "--coverage", "0.3"]
+    words += ["--coverage", "1"]
     told = CliRunner().invoke(app, words)
     assert told.exit_code == 0, told.output
     assert "A budget of 15 pairs buys K = 2." in told.stdout
     assert "ceiling of 30 %" in told.stdout
+    assert "No K up to 5 has 100 % of the targets among the candidates" in told.stdout
     found = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     choices = [row["choice"] for row in found["numbers"][0]["rows"]]
     assert {"ceiling of 30 %", "within 15 pairs", "this run"} <= {*choices}

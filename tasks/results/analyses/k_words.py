@@ -67,7 +67,10 @@ def _told_of_ceiling(curve: KCurve, ceiling: float) -> str:
     place = reaching(curve, ceiling)
     if place is None:
         reached = percent(macro(curve.coverage)[-1])
-        return f"{100 * ceiling:g} % of the targets are not reached: the ceiling is {reached}."
+        return (
+            f"No K up to {curve.ks[-1]} has {100 * ceiling:g} % of the targets among the "
+            f"candidates: the ceiling is {reached}."
+        )
     return (
         f"With K = {curve.ks[place]}, {100 * ceiling:g} % of the targets are among the candidates "
         f"({counted(int(curve.pairs[place]), 'pair')})."

@@ -180,7 +180,7 @@ def _answer(counts: Counts, signs: Sequence[Found]) -> str:
     unanswered = failed - counts["lost"] - counts["misplaced"]
     return sentences(
         f"{without_target(failed, labelled)}.",
-        f"By sign, of all: {', '.join(told)}." if told else "",
+        f"By signature, of all: {', '.join(told)}." if told else "",
         f"{unanswered:,} cannot be answered: see the problems." if unanswered else "",
     )
 

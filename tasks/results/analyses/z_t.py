@@ -138,10 +138,11 @@ def _told(rows: Sequence[Row]) -> str:
         return ""
     told = [f"{percent(row['first'])} from {row['probe']}" for row in rows]
     queries = counted(rows[0]["n"], "query", "queries")
-    return (
+    mapped = "Mapped: by a linear map that was fitted on the queries of other references."
+    return sentences(
         f"A query's reference is found again as the first of its gallery, of {queries}: "
-        f"{'; '.join(told)} (by chance {percent(rows[0]['chance'])}). Mapped: by a "
-        "linear map that was fitted on the queries of other references."
+        f"{'; '.join(told)} (by chance {percent(rows[0]['chance'])}).",
+        mapped if len(rows) > 1 else "",
     )
 
 
