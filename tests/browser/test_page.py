@@ -160,3 +160,8 @@ def test_a_run_that_lacks_something_is_shown_for_what_it_is(
     expect(page.locator(CARDS)).to_have_count(min(5, len(benchmark.queries)))
     is_measured = any(query.targets for query in benchmark.queries)
     assert ("In percent" in page.locator("#recall").inner_text()) == is_measured
+    page.evaluate("location.hash = 'queries&sort=gained&moved=up&answer=spoiled'")
+    choices = page.locator("#query-filters select")
+    expect(choices.locator("option:checked")).to_have_count(choices.count())  # none is blank
+    page.locator("[name=find]").fill("nobody asked this")
+    expect(page.get_by_role("status")).to_contain_text("None of")

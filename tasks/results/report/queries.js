@@ -55,6 +55,8 @@
       const field = form.elements.namedItem(name);
       if (field?.type === "checkbox") field.checked = value !== "";
       else if (field) field.value = value;
+      if (field?.selectedIndex === -1) field.selectedIndex = 0; // a choice of other pages
+      if (field?.type === "select-one") state[name] = field.value;
     }
   }
 
