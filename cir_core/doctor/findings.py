@@ -50,6 +50,7 @@ def share(part: str, check: str, found: int, expected: int) -> Finding:
 
 
 def blocked(part: str, check: str, error: CirError) -> Finding:
-    """An expected failure as a finding."""
-    examples = tuple(text for text in (error.item, error.cause) if text)
+    """An expected failure as a finding; an error may tell of several items, a line each."""
+    told = (text for text in (error.item, error.cause) if text)
+    examples = tuple(line for text in told for line in text.split("\n"))
     return Finding(part, check, "blocked", error.what, examples=examples, remedy=error.remedy)

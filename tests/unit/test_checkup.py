@@ -311,8 +311,13 @@ def test_a_share_of_nothing_is_all_of_it() -> None:
     assert share("p", "c", 1, 3).percent == pytest.approx(100 / 3)
 
 
-def test_an_error_as_a_finding_keeps_its_four_lines() -> None:
-    error = AnnotationError("what", item="item", cause="cause", remedy="remedy")
+def test_an_error_as_a_finding_keeps_its_lines() -> None:
+    error = AnnotationError("what", item="item\nother", cause="cause", remedy="remedy")
     assert blocked("val", "annotations", error) == Finding(
-        "val", "annotations", "blocked", "what", examples=("item", "cause"), remedy="remedy"
+        "val",
+        "annotations",
+        "blocked",
+        "what",
+        examples=("item", "other", "cause"),
+        remedy="remedy",
     )
