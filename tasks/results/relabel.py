@@ -1,6 +1,7 @@
 """Naming and tagging a run that is there."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from storage.labels import Label, write_label
@@ -12,9 +13,17 @@ from tasks.stages.output import make_output
 from tasks.stages.publish import Publish
 
 
-def relabel(store: Store, called: str | None, change: Callable[[Label], Label]) -> Evaluated:
+@dataclass(frozen=True)
+class Relabelled:
+    """A run, and whether it has a page that says something else of it than the store does now."""
+
+    run: Evaluated
+    has_other_page: bool
+
+
+def relabel(store: Store, called: str | None, change: Callable[[Label], Label]) -> Relabelled:
     """Give the run that is ``called`` so another label, and the catalog what it says. The run's
-    page, whose pictures need the images, keeps the label that it has: see ``page_from_before``.
+    page, whose pictures need the images, keeps the label that it has.
 
     Raises what ``find_run`` raises, UsageError when another run has the name, StoreBusy when the
     store is held.
@@ -27,10 +36,5 @@ def relabel(store: Store, called: str | None, change: Callable[[Label], Label]) 
         if label != run.label:
             write_label(store, run.run_id, label)
         make_output(Publish(run))
-    return run
-
-
-def page_from_before(run: Evaluated) -> bool:
-    """Whether the run has a page that says something else of it than the store does now."""
-    report = Report(run, Path())
-    return report.files[0].exists() and not report.is_done
+        report = Report(run, Path())
+        return Relabelled(run, report.files[0].exists() and not report.is_done)

@@ -16,9 +16,9 @@ from flows.views.runs import run_summary
 from flows.views.tables import Console
 from storage.catalog import query
 from storage.labels import Label
-from storage.runs import find_run, finished
+from storage.runs import find_run
 from storage.store import LocalStore
-from tasks.results.relabel import page_from_before
+from tasks.results.relabel import relabel
 from tasks.results.run_list import list_runs
 from tests.support.small_benchmarks import Finished
 
@@ -91,11 +91,11 @@ def test_the_terminal_names_tags_and_lists_runs(
         return told.out
 
     run_id, name = copied.run.run_id, 'a "<b>"'
-    (run,) = finished(LocalStore(copied.store))
-    assert not page_from_before(run)
+    store = LocalStore(copied.store)
+    assert not relabel(store, run_id, lambda label: label).has_other_page
     assert json.loads(call("runs", "name", run_id[:4], name))["name"] == name
     assert published(copied.store) == [(run_id, name, None)]
-    assert page_from_before(run)
+    assert relabel(store, name, lambda label: label).has_other_page
     assert json.loads(call("runs", "tag", name, "b", "a"))["tags"] == ["a", "b"]
     assert json.loads(call("runs", "untag", name, "b", "c"))["tags"] == ["a"]
     (listed,) = json.loads(call("runs", "ls"))
@@ -113,7 +113,7 @@ def test_the_terminal_names_tags_and_lists_runs(
     assert listed["headline"] == headline
     call("runs", "unname", name)
     assert published(copied.store) == [(run_id, None, ["a"])]
-    print_runs(list_runs(LocalStore(copied.store)), Console())
+    print_runs(list_runs(store), Console())
     told = capsys.readouterr().out
     assert [one in told for one in (run_id, "tags", "name", "stage 1")] == [
         True,

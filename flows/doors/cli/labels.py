@@ -83,16 +83,16 @@ def runs_untag(run: NamedRun, tags: Tags, as_json: Json = False, **flags: Any) -
 def _relabel(
     flags: dict[str, Any], called: str, change: Callable[[Label], Label], *, as_json: bool
 ) -> None:
-    from tasks.results.relabel import page_from_before, relabel
+    from tasks.results.relabel import relabel
 
-    run = relabel(_store(flags), called, change)
-    label = run.label
+    made = relabel(_store(flags), called, change)
+    run, label = made.run, made.run.label
     if as_json:
         put_json({"run_id": run.run_id, "name": label.name, "tags": label.tags})
         return
     name = "none" if label.name is None else repr(label.name)
     say(f"run {run.run_id}: name {name}, tags {', '.join(map(repr, label.tags)) or 'none'}")
-    if page_from_before(run):
+    if made.has_other_page:
         say(f"its page has the label from before: `cir-pipeline report {run.run_id}` makes it anew")
 
 
