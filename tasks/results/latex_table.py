@@ -6,7 +6,7 @@ from typing import Any
 from cir_core.metrics.recall import AVERAGE, GAIN, MICRO
 from storage.views import Evaluated
 from tasks.results.markup.latex import NEEDS, as_latex, latex_row
-from tasks.results.titles import STAGES, title_of
+from tasks.results.titles import CIRR_AVERAGE, STAGES, title_of
 from tasks.results.wording import gallery_told
 
 Row = Mapping[str, Any]
@@ -38,6 +38,8 @@ def _caption(evaluated: Evaluated, rows: Rows, galleries: Rows) -> Iterator[str]
     if rows:
         of = "the gain" if evaluated.is_reranked else "stage 1"
         yield f"In %, {of} with its 95 % interval, over all labelled queries."
+        if any(row["metric"] == "cirr_average" for row in rows):
+            yield f"{title_of('cirr_average', 0)}: {CIRR_AVERAGE}."
     else:
         yield "The queries have no labels: nothing is measured."
     told = (f"{one['category']} {gallery_told(one)}" for one in galleries)

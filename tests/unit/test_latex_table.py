@@ -48,6 +48,12 @@ def test_the_caption_says_what_the_numbers_are_of(fiq_run: Finished) -> None:
     assert "K = 6" in caption
 
 
+def test_the_caption_says_what_cirrs_average_is(fiq_run: Finished, cirr_run: Finished) -> None:
+    told = as_latex("average: mean of R@5 and R_subset@1.")
+    assert told in latex_table(cirr_run.run.evaluated)
+    assert told not in latex_table(fiq_run.run.evaluated)
+
+
 def test_export_writes_it_also_of_stage_1_alone(fiq: Bench, tmp_path: Path) -> None:
     run = fiq.run(tmp_path / "store", until="retrieve")
     exported = export(LocalStore(tmp_path / "store"), "latex", folder=tmp_path / "out")
