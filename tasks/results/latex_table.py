@@ -7,7 +7,7 @@ from cir_core.metrics.recall import AVERAGE, GAIN, MICRO
 from storage.views import Evaluated
 from tasks.results.markup.latex import NEEDS, as_latex, latex_row
 from tasks.results.titles import CIRR_AVERAGE, STAGES, title_of
-from tasks.results.wording import gallery_told
+from tasks.results.wording import gallery_told, signed
 
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
@@ -81,6 +81,6 @@ def _cell(row: Row | None, *, with_interval: bool) -> str:
     """In percent, as mathematics: its minus is one."""
     if row is None:
         return ""
-    sign = "+" if row["stage"] == GAIN else ""
-    value, low, high = (f"{100 * row[name]:{sign}.2f}" for name in ("value", "ci_low", "ci_high"))
+    tell = signed if row["stage"] == GAIN else "{:.2f}".format
+    value, low, high = (tell(100 * row[name]) for name in ("value", "ci_low", "ci_high"))
     return f"${value}$ [${low}$, ${high}$]" if with_interval else f"${value}$"

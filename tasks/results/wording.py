@@ -30,15 +30,20 @@ def part(count: int, of: int) -> str:
     return f"{count:,} ({percent(count / of)})"
 
 
+def signed(value: float, digits: int = 2) -> str:
+    """With its sign and so many decimals; what rounds to nothing is no loss."""
+    return f"{round(value, digits) + 0.0:+.{digits}f}"
+
+
 def points(interval: Interval) -> str:
     """A difference of fractions, in percentage points, and where it lies."""
-    value, low, high = (100 * one for one in interval)
-    return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
+    value, low, high = (signed(100 * one, 1) for one in interval)
+    return f"{value} points [{low}, {high}]"
 
 
 def with_interval(value: float, low: float, high: float) -> str:
     """A difference of fractions, in points, for a table: "+1.39 [+0.54, +2.31]"."""
-    return f"{100 * value:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
+    return f"{signed(100 * value)} [{signed(100 * low)}, {signed(100 * high)}]"
 
 
 def counted(number: int, one: str, many: str = "") -> str:

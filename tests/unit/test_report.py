@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from cir_core.errors import UsageError
+from cir_core.metrics.significance import Interval
 from cir_core.types import Benchmark, QueryId
 from flows.published import require_root
 from flows.remake import remake_report
@@ -36,6 +37,7 @@ from tasks.results.report.searched import problems
 from tasks.results.report.source import Source
 from tasks.results.report.verdict import Verdict, verdict
 from tasks.results.story import story
+from tasks.results.wording import points, with_interval
 from tasks.stages.output import make_output
 from tasks.stages.publish import Publish
 from tests.support.made_runs import circo_benchmark, cirr_benchmark, random_scores, write_run
@@ -123,6 +125,11 @@ def scores_of_targets(benchmark: Benchmark, ranks: Mapping[str, int]) -> dict[st
             [float(places.get(one, -999)) for one in benchmark.galleries[query.category]]
         )
     return scores
+
+
+def test_a_loss_that_rounds_to_nothing_is_told_without_a_minus_everywhere() -> None:
+    assert with_interval(-1e-9, -0.01, 1e-9) == "+0.00 [-1.00, +0.00]"
+    assert points(Interval(-1e-9, -0.01, 1e-9)) == "+0.0 points [-1.0, +0.0]"
 
 
 def test_the_verdict_says_gain_ceiling_and_where_failures_are(tmp_path: Path) -> None:

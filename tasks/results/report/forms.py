@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tasks.results.wording import signed
+
 NONE = "\N{EN DASH}"
 
 EXACT_BELOW = 1000
@@ -15,12 +17,7 @@ def told(value: Any, form: str) -> str:
 
 
 def _interval(pair: tuple[float, float]) -> str:
-    return f"[{_signed(100 * pair[0])}, {_signed(100 * pair[1])}]"
-
-
-def _signed(value: float) -> str:
-    """What rounds to nothing is no loss."""
-    return f"{round(value, 2) + 0.0:+.2f}"
+    return f"[{signed(100 * pair[0])}, {signed(100 * pair[1])}]"
 
 
 def _number(value: float) -> str:
@@ -32,7 +29,7 @@ FORMS: Mapping[str, Callable[[Any], str]] = {
     "query": str,
     "image": str,
     "percent": lambda fraction: f"{100 * fraction:.2f}",
-    "gain": lambda fraction: _signed(100 * fraction),
+    "gain": lambda fraction: signed(100 * fraction),
     "interval": _interval,
     "count": lambda value: f"{value:,.0f}",
     "number": _number,

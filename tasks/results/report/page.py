@@ -10,6 +10,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from tasks.results.wording import signed
+
 ROOM = "tasks.results.report"
 FRAME = "page.html.j2"
 
@@ -33,7 +35,7 @@ def with_code(text: str) -> Markup:
     )
 
 
-_ENVIRONMENT.filters["with_code"] = with_code
+_ENVIRONMENT.filters |= {"with_code": with_code, "signed": signed}
 
 
 class Page:

@@ -13,6 +13,7 @@ from tasks.results.wording import (
     candidates_of,
     counted,
     short_gallery,
+    signed,
     unusable,
     without_target,
 )
@@ -169,7 +170,7 @@ def _percent(fraction: float) -> str:
 
 
 def _points(fraction: float) -> str:
-    return f"{100 * fraction:+.2f}"
+    return signed(100 * fraction)
 
 
 def _between(gain: Interval) -> str:
