@@ -28,9 +28,9 @@ def rows(store: Path, sql: str) -> list[dict[str, Any]]:
     return [dict(zip(columns, row, strict=True)) for row in found]
 
 
-@pytest.fixture(scope="module")
-def fiq_store(fiq_run: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(shutil.copytree(fiq_run.store, tmp_path_factory.mktemp("store") / "s"))
+@pytest.fixture
+def fiq_store(fiq_run: Finished, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(fiq_run.store, tmp_path / "s"))
 
 
 def test_gallery_and_reference_protocols_share_the_encoding_and_the_fused_queries(
