@@ -22,12 +22,13 @@ _log = logging.getLogger(__name__)
 @contextmanager
 def reading_run(run: Evaluated) -> Iterator[OpenCatalog]:
     """The store's catalog, made anew before where it is gone, another version's, or lacks the run.
-    Where that cannot be (the store is held, or read-only), it is read as it is, with a warning.
+    Where that cannot be (the store is held, or read-only), it is read as it is, with a warning; and
+    so is one to which somebody has added tables, which would be gone.
 
     Raises as ``Publish`` and ``reading``.
     """
     path = run.store.local(CATALOG_FILE)
-    if run.run_id not in catalog_product(path).sources():
+    if not catalog_product(path).names(run.run_id):
         from tasks.stages.output import make_output
         from tasks.stages.publish import Publish  # takes a second to import
 

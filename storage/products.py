@@ -27,15 +27,21 @@ class Product:
     def sources(self) -> Mapping[str, str]:
         """What the files were made of, as it was recorded; nothing when there is no receipt, it is
         another version's, or any file's bytes are not those that were written."""
-        try:
-            text = self._receipt.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            return {}
+        text = self._recorded
         sources = dict(_sources_in(text))
         with contextlib.suppress(OSError):
             if text == self._text(sources):
                 return sources
         return {}
+
+    def names(self, source: str) -> bool:
+        """Whether the files are there, and this version has recorded that they were made of the
+        source; whoever may have changed them since."""
+        are_there = all((self.folder / file).is_file() for file in self.files)
+        recorded = self._recorded
+        return (
+            are_there and recorded.startswith(self._head) and source in dict(_sources_in(recorded))
+        )
 
     def holds(self, source: str, content: str) -> bool:
         """Whether the files are this version's, as they were written, and made of this content of
@@ -51,8 +57,19 @@ class Product:
     def _receipt(self) -> Path:
         return self.folder / f"{self.name}.sha256"
 
+    @property
+    def _recorded(self) -> str:
+        try:
+            return self._receipt.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return ""
+
+    @property
+    def _head(self) -> str:
+        return f"# cir-pipeline {self.name} {self.version}\n"
+
     def _text(self, sources: Mapping[str, str]) -> str:
-        lines = [f"# cir-pipeline {self.name} {self.version}"]
+        lines = [self._head.rstrip()]
         lines += [f"{SOURCE} {name} {content}" for name, content in sources.items()]
         lines += [f"{sha256_of(self.folder / file)}  {file}" for file in self.files]
         return "\n".join([*lines, ""])

@@ -43,6 +43,15 @@ def test_a_product_holds_what_it_was_made_of_and_nothing_else(product: Product) 
     assert not product.holds("0123456789ab", "c0ffee")
 
 
+def test_a_product_names_its_sources_whoever_has_changed_it_since(product: Product) -> None:
+    (product.folder / "index.html").write_bytes(b"a note of mine")
+    assert product.names("0123456789ab")
+    assert not product.names("c0ffee")
+    assert not replace(product, version="77").names("0123456789ab")
+    (product.folder / "index.html").unlink()
+    assert not product.names("0123456789ab")
+
+
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "emptied": lambda path: path.write_bytes(b""),
     "flipped": lambda path: path.write_bytes(bytes([path.read_bytes()[0] ^ 1])),
