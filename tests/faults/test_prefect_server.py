@@ -13,7 +13,7 @@ from cir_core.errors import PreflightError
 from flows.engines import prefect_server
 from flows.engines.prefect_api import fault_of
 from flows.engines.prefect_server import LOG, start_server
-from tests.support.processes import children, is_running
+from tests.support.processes import is_running, nobody_stays
 
 QUICK = """
 import json, socket, sys, threading
@@ -51,13 +51,12 @@ def wait_until_gone(pid: int) -> None:
 def test_a_server_answers_until_it_is_stopped(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    before = children()  # a fixture's, perhaps
     monkeypatch.setattr(prefect_server, "BEGIN", QUICK)
-    server = start_server(tmp_path / "home")
-    assert fault_of(server.url) == ""
-    server.stop()
-    assert fault_of(server.url) == "Connection refused"
-    assert children() == before
+    with nobody_stays():
+        server = start_server(tmp_path / "home")
+        assert fault_of(server.url) == ""
+        server.stop()
+        assert fault_of(server.url) == "Connection refused"
     server.stop()
 
 
@@ -90,11 +89,9 @@ def test_a_server_ends_with_its_parent(tmp_path: Path, number: signal.Signals | 
 def test_a_server_that_does_not_start_is_told_in_time(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str, seconds: float, cause: str
 ) -> None:
-    before = children()
     monkeypatch.setattr(prefect_server, "BEGIN", program)
-    with pytest.raises(PreflightError) as caught:
+    with nobody_stays(), pytest.raises(PreflightError) as caught:
         start_server(tmp_path, seconds)
     assert cause in caught.value.cause
     assert caught.value.item == str(tmp_path / LOG)
     assert "--engine in-process" in caught.value.remedy
-    assert children() == before

@@ -16,7 +16,7 @@ from storage.store import LocalStore
 from tasks.machine import Machine
 from tasks.stages.chronicle import Committed
 from tasks.stages.stage import Pass, make
-from tests.support.processes import children
+from tests.support.processes import nobody_stays
 from tests.support.small_benchmarks import Bench
 from tests.support.toy_stage import BROKEN, REFUSED, Squares
 
@@ -57,10 +57,9 @@ def test_every_shard_is_made_once_and_told_and_nobody_stays(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("tasks.progress.SECONDS_BETWEEN_LINES", 0.0)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO), nobody_stays():
         assert made(squares(), machine) == [number**2 for number in range(8)]
     assert "squaring: 8 of 8 numbers" in caplog.text
-    assert children() == []
     (one,) = sittings_of(squares().made)
     assert (one.parts, one.pairs, one.flops, one.processes) == (8, 8, 80, machine.processes)
     assert one.is_first
@@ -85,10 +84,9 @@ def test_what_is_there_is_not_made_again(squares: Callable[..., Squares], machin
 def test_an_error_is_the_same_and_ends_all_work(
     squares: Callable[..., Squares], machine: Machine
 ) -> None:
-    with pytest.raises(PreflightError, match="no") as caught:
+    with nobody_stays(), pytest.raises(PreflightError, match="no") as caught:
         made(squares(ends=(REFUSED,)), machine)
     assert caught.value.item == REFUSED
-    assert children() == []
     assert made(squares(), machine) == [number**2 for number in range(8)]
 
 
@@ -119,11 +117,10 @@ def test_workers_that_always_die_are_given_up(
 ) -> None:
     monkeypatch.setattr("flows.engines.processes.ROUNDS", 2)
     stage = squares(deaths=99)
-    with pytest.raises(WorkerLost, match="again and again"):
+    with nobody_stays(), pytest.raises(WorkerLost, match="again and again"):
         made(stage, Machine(processes=2))
     assert len(list(stage.folder.iterdir())) == 2
     assert set(stage.left()) <= {"3", "5", "7"}, "what others made stays"
-    assert children() == []
 
 
 @starts_processes

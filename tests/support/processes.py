@@ -1,6 +1,8 @@
 """Which processes run, from /proc."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -13,6 +15,14 @@ def children(parent: int | None = None) -> list[int]:
     wanted = os.getpid() if parent is None else parent
     pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
     return [pid for pid in pids if _parent(pid) == wanted]
+
+
+@contextmanager
+def nobody_stays() -> Iterator[None]:
+    """Whoever is started meanwhile has ended; a fixture's processes may have been there before."""
+    before = children()
+    yield
+    assert children() == before
 
 
 def _parent(pid: int) -> int | None:

@@ -1,6 +1,8 @@
 """What a demo garment is: its attributes, their values, and how two garments differ."""
 
 from dataclasses import dataclass, fields, replace
+from itertools import compress
+from operator import attrgetter, ne
 
 import numpy as np
 
@@ -40,6 +42,10 @@ class Garment:
     print: str
 
 
+_NAMES = tuple(field.name for field in fields(Garment))
+_values = attrgetter(*_NAMES)
+
+
 def draw_garment(category: str, rng: np.random.Generator) -> Garment:
     """A garment with every attribute drawn uniformly."""
 
@@ -72,11 +78,7 @@ def change(garment: Garment, rng: np.random.Generator) -> Garment:
 
 def differences(before: Garment, after: Garment) -> list[str]:
     """Names of the attributes that differ."""
-    return [
-        field.name
-        for field in fields(Garment)
-        if getattr(before, field.name) != getattr(after, field.name)
-    ]
+    return [*compress(_NAMES, map(ne, _values(before), _values(after)))]
 
 
 def _change_one(garment: Garment, name: str, rng: np.random.Generator) -> Garment:
