@@ -71,6 +71,18 @@ class OpenCatalog:
             )
         return found[0]
 
+    @contextmanager
+    def holding(self, view: str, condition: str) -> Iterator[None]:
+        """Meanwhile a view's rows for which the condition holds are kept, and are all that
+        statements find in it: for several about the same rows, which it then counts once."""
+        rows = f"SELECT * FROM {quoted(view)} WHERE {condition}"
+        with self._failing(rows):
+            self.connection.execute(f"CREATE TEMP TABLE {quoted(view)} AS {rows}")
+        try:
+            yield
+        finally:
+            self.connection.execute(f"DROP TABLE temp.{quoted(view)}")
+
     def statements(self, text: str) -> Iterator[str]:
         """The statements that a text holds, one after the other. Raises PreflightError at one that
         cannot be understood, after those before it."""

@@ -277,3 +277,15 @@ def test_a_text_is_divided_into_its_statements(opened: OpenCatalog) -> None:
     with pytest.raises(PreflightError, match="the query failed") as refused:
         next(found)
     assert refused.value.item == "SELEC;"
+
+
+def test_rows_that_are_held_are_all_that_a_view_has_meanwhile(tmp_path: Path) -> None:
+    file = tmp_path / "a.duckdb"
+    with duckdb.connect(str(file)) as connection:
+        connection.execute("CREATE VIEW numbers AS SELECT unnest([1, 2, 3]) AS n")
+    with reading(file) as catalog:
+        with catalog.holding("numbers", "n > 1"):
+            assert [row["n"] for row in catalog.rows("SELECT n FROM numbers ORDER BY n")] == [2, 3]
+        assert catalog.rows("SELECT count(*) AS n FROM numbers") == [{"n": 3}]
+        with pytest.raises(PreflightError, match="the query failed"), catalog.holding("none", "n"):
+            pass

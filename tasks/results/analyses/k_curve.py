@@ -35,6 +35,13 @@ def chosen_ks(
     budget: int | None = None,
 ) -> Analysis:
     """As ``k_curve``, for these ceilings, fractions, and for a budget of pairs."""
+    with catalog.holding("k_curve", of_run(run)):
+        return _chosen(catalog, run, ceilings, budget)
+
+
+def _chosen(
+    catalog: OpenCatalog, run: Mapping[str, Any], ceilings: Sequence[float], budget: int | None
+) -> Analysis:
     curve = read_curve(catalog, run)
     if curve is None:
         return Analysis("k_curve", QUESTION, missing=UNLABELLED)
