@@ -378,14 +378,10 @@ def _broken(path: Path) -> None:
 def test_bad_images_stop_a_run_and_are_listed(
     terminal: Terminal,
     own: Finished,
-    fiq_run: Finished,
     spoil: Callable[[Path], None],
     kind: str,
 ) -> None:
-    """Two images that no query refers to, so that each is one problem."""
-    images = own.bench.root / "images"
-    used = (own.bench.root / "captions/cap.dress.val.json").read_text()
-    spoilt = [path for path in sorted(images.glob("dress-*")) if path.stem not in used][:2]
+    spoilt = _unasked_images(own)[:2]
     assert len(spoilt) == 2
     for path in spoilt:
         spoil(path)
@@ -396,12 +392,28 @@ def test_bad_images_stop_a_run_and_are_listed(
     )  # fmt: skip
     assert not (own.store / "cir.duckdb").exists()
     assert_nothing_half_written(own.store)
-    if kind != "missing":  # once is enough: the run does not ask which kind it was
-        return
-    allowed = terminal("run", *own.bench.arguments(own.store), "--allow-missing", "2", "--json")
+
+
+def test_bad_images_of_every_kind_may_be_allowed_and_a_good_run_follows(
+    terminal: Terminal, own: Finished, fiq_run: Finished
+) -> None:
+    kinds = (_missing, _empty, _truncated, _broken)
+    for spoil, path in zip(kinds, _unasked_images(own)[: len(kinds)], strict=True):
+        spoil(path)
+    arguments = own.bench.arguments(own.store)
+    refused = terminal("run", *arguments, "--allow-missing", "3")  # the cut one is decoded later
+    assert_told(refused, 3, "4 images or queries cannot be used", "--allow-missing 4")
+    allowed = terminal("run", *arguments, "--allow-missing", "4", "--json")
     assert allowed.code == 0
-    assert json.loads(allowed.out)["problems"] == 2
+    assert json.loads(allowed.out)["problems"] == 4
     assert_a_good_run_follows(terminal, fiq_run, own.store)
+
+
+def _unasked_images(own: Finished) -> list[Path]:
+    """That no query refers to, so that each is one problem."""
+    asked = "".join(path.read_text() for path in (own.bench.root / "captions").glob("*.val.json"))
+    images = sorted((own.bench.root / "images").iterdir())
+    return [path for path in images if f'"{path.stem}"' not in asked]
 
 
 # --- checkpoints
