@@ -22,8 +22,9 @@ _log = logging.getLogger(__name__)
 @contextmanager
 def reading_run(run: Evaluated) -> Iterator[OpenCatalog]:
     """The store's catalog, made anew before where it is gone, another version's, or lacks the run.
-    Where that cannot be (the store is held, or read-only), it is read as it is, with a warning; and
-    so is one to which somebody has added tables, which would be gone.
+    Where that cannot be (the store is held, or read-only), it is read as it is, with a warning. One
+    that has the run is left alone, whoever may have changed it since: somebody's own tables would
+    be gone.
 
     Raises as ``Publish`` and ``reading``.
     """
