@@ -36,14 +36,14 @@ class Column:
     form: Form = "text"
 
 
-class Asked(TypedDict):
+class Answered(TypedDict):
     """Of a table or a figure: its rows, and the statement that has given them."""
 
     rows: Sequence[Row]
     sql: str
 
 
-def asked(catalog: OpenCatalog, sql: str) -> Asked:
+def asked(catalog: OpenCatalog, sql: str) -> Answered:
     """``Numbers(title, columns, **asked(catalog, sql))``, and a figure alike. Raises as ``ask``."""
     return {"rows": catalog.rows(sql), "sql": sql}
 

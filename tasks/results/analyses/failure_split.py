@@ -7,7 +7,7 @@ from cir_core.protocols import PROTOCOLS
 from storage.answers import OpenCatalog
 from tasks.results.analyses.analysis import (
     Analysis,
-    Asked,
+    Answered,
     Column,
     Figure,
     Numbers,
@@ -136,7 +136,7 @@ def _figure(catalog: OpenCatalog, sql: str) -> Figure:
     )
 
 
-def _table(categories: Asked, *, has_unanswered: bool) -> Numbers:
+def _table(categories: Answered, *, has_unanswered: bool) -> Numbers:
     outcomes = OUTCOMES if has_unanswered else OUTCOMES[:-1]
     columns = [Column("category", "category"), Column("n", "queries", "count")]
     for one in outcomes:

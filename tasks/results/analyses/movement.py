@@ -6,7 +6,7 @@ from typing import Any
 from storage.answers import OpenCatalog
 from tasks.results.analyses.analysis import (
     Analysis,
-    Asked,
+    Answered,
     Column,
     Figure,
     Numbers,
@@ -139,7 +139,7 @@ def _bars(way: str, steps: Sequence[int]) -> list[tuple[str, str]]:
     return bars
 
 
-def _table(categories: Asked) -> Numbers:
+def _table(categories: Answered) -> Numbers:
     columns = [
         Column("category", "category"),
         Column("n", "targets", "count"),
