@@ -6,6 +6,7 @@ of Prefect's flows, ``config show`` and ``docs/settings.md``.
 
 from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass
+from functools import cache
 from typing import Any, get_type_hints
 
 from pydantic import BaseModel
@@ -69,6 +70,7 @@ class Setting:
         return str(self.default)
 
 
+@cache
 def settings_of(model: type[BaseModel]) -> tuple[Setting, ...]:
     """All settings of a class, in its order. Raises TypeError for a field without ``About``."""
     types = get_type_hints(model, include_extras=True)

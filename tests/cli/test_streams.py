@@ -22,7 +22,7 @@ from typer.models import ParameterInfo
 
 from cir_core.errors import OutOfSpace, ProblemsFound, UsageError
 from flows.doors.cli import main
-from flows.doors.cli.app import GROUPS, PANELS
+from flows.doors.cli.app import COMMANDS
 from flows.doors.cli.texts import text
 from flows.views.streams import flushed
 from storage.catalog import CATALOG_FILE
@@ -298,10 +298,9 @@ def test_a_text_is_utf8_or_refused() -> None:
 
 
 def test_every_argument_that_is_no_path_is_read_as_a_text() -> None:
-    groups = [*PANELS.values(), *(commands for _, _, commands in GROUPS.values())]
     unread = set()
-    for command in (one for commands in groups for one in commands.values()):
-        for name, hint in get_type_hints(command, include_extras=True).items():
+    for command in COMMANDS.values():
+        for name, hint in get_type_hints(command.load(), include_extras=True).items():
             if get_origin(hint) is Annotated and str in {get_args(hint)[0], *inner(hint)}:
                 infos = [one for one in hint.__metadata__ if isinstance(one, ParameterInfo)]
                 unread |= {name for one in infos if one.parser is not text}

@@ -8,26 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
+from typer.main import get_group
 from typer.testing import CliRunner
 
-from flows.doors.cli.app import FIRST_LINE, GROUPS, PANELS, app
+from flows.doors.cli.app import COMMANDS, FIRST_LINE, GROUPS, PANELS, app
 from tests.support.documents import ROOT
 from tests.support.small_benchmarks import Finished
 
-
-def found(command: Any, *names: str) -> Iterator[tuple[str, Any]]:
-    """A command and all below it, by the words that call them."""
-    yield " ".join(names), command
-    for name, below in getattr(command, "commands", {}).items():
-        yield from found(below, *names, name)
+CALLED: dict[str, Any] = {words: one.built(words.split()[-1]) for words, one in COMMANDS.items()}
+LISTED: dict[str, Any] = dict(get_group(app).commands)
+EVERY: dict[str, Any] = CALLED | {group: LISTED[group] for group in GROUPS}
 
 
-EVERY = dict(found(typer.main.get_command(app)))
-CALLED = {words: one for words, one in EVERY.items() if not hasattr(one, "commands")}
+@pytest.mark.parametrize("words", CALLED)
+def test_a_list_of_commands_says_what_their_help_begins_with(words: str) -> None:
+    assert CALLED[words].help.split("\n\n")[0] == COMMANDS[words].told
 
 
-@pytest.mark.parametrize("words", [words for words in EVERY if words])
+@pytest.mark.parametrize("words", EVERY)
 def test_the_first_line_of_a_help_fits_in_the_list_of_commands(words: str) -> None:
     first = EVERY[words].help.split("\n\n")[0]
     assert first.endswith(".")
@@ -47,10 +45,9 @@ def test_a_command_prints_json(words: str) -> None:
 
 def test_every_command_has_its_place_in_the_help() -> None:
     longest = len("check-submission")  # beside which ``FIRST_LINE`` is what is left
-    placed = [*GROUPS, *(name for commands in PANELS.values() for name in commands)]
-    assert sorted(placed) == sorted({words.split()[0] for words in EVERY if words})
-    assert max(map(len, placed)) == longest
-    assert "Commands" not in {one.rich_help_panel for one in EVERY.values()}
+    assert sorted(LISTED) == sorted({words.split()[0] for words in EVERY})
+    assert max(map(len, LISTED)) == longest
+    assert {one.rich_help_panel for one in LISTED.values()} == PANELS.keys()
 
 
 # --- docs/json.md

@@ -1,86 +1,103 @@
 """The commands. Data goes to stdout, talk to stderr.
 
-Everything heavy is imported inside the commands, so that ``--help`` answers at once.
+A command's module is imported when it is asked for, and everything heavy inside the command, so
+that ``--help`` answers at once.
 """
 
-from collections.abc import Callable
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
-from flows.doors.cli.ablation import ablate
-from flows.doors.cli.check_run import check_run
-from flows.doors.cli.choose_k import choose_k
-from flows.doors.cli.compare import compare
-from flows.doors.cli.config import config_show
-from flows.doors.cli.data import datasets, doctor, protocols
-from flows.doors.cli.labels import runs_ls, runs_name, runs_tag, runs_unname, runs_untag
-from flows.doors.cli.models import convert, train
-from flows.doors.cli.report import report
-from flows.doors.cli.results import check_submission, export
-from flows.doors.cli.runs import analyse, plan, run, run_to
-from flows.doors.cli.show import show
-from flows.doors.cli.sql import sql
-from flows.ends import End
+from flows.doors.cli.on_demand import Command, group_of, put_on
 from flows.views.streams import prepare_logging, put
-
-_NO_STAGE_2 = "Candidates, their recall and coverage, and a report; needs no stage 2."
-
-ENDS: dict[str, tuple[End, str]] = {
-    "encode": ("encode", "Embeddings of images and queries, and where they lie."),
-    "retrieve": ("retrieve", f"Stage 1 alone, with its recall and a report.\n\n{_NO_STAGE_2}"),
-    "filter": ("retrieve", f"The same as `retrieve`: stage 1 alone.\n\n{_NO_STAGE_2}"),
-    "rerank": ("report", "The same as `run`: both stages, up to the report."),
-    "evaluate": ("evaluate", "The recall of both stages, without catalog and report."),
-}
-"""Commands that end a run elsewhere."""
-
-_ENDED = {name: run_to(until, told) for name, (until, told) in ENDS.items()}
 
 _LOOK, _CHECK = "Look at results", "Check and settings"
 
-PANELS: dict[str, dict[str, Callable[..., None]]] = {
-    "Run": {"run": run, "plan": plan, **_ENDED},
+PANELS: dict[str, dict[str, Command]] = {
+    "Run": {
+        "run": Command("runs:run", "From images to the report, making only what is missing."),
+        "plan": Command("runs:plan", "What a run would find and make, and how long it takes."),
+        "encode": Command("runs:encode", "Embeddings of images and queries, and where they lie."),
+        "retrieve": Command("runs:retrieve", "Stage 1 alone, with its recall and a report."),
+        "filter": Command("runs:filter_", "The same as `retrieve`: stage 1 alone."),
+        "rerank": Command("runs:rerank", "The same as `run`: both stages, up to the report."),
+        "evaluate": Command(
+            "runs:evaluate", "The recall of both stages, without catalog and report."
+        ),
+    },
     _LOOK: {
-        "report": report,
-        "analyse": analyse,
-        "choose-k": choose_k,
-        "compare": compare,
-        "show": show,
-        "sql": sql,
+        "report": Command("report:report", "Make a finished run's page anew."),
+        "analyse": Command(
+            "runs:analyse", "Why a run answers as it does, and what to do about it."
+        ),
+        "choose-k": Command("choose_k:choose_k", "Recall and cost for every K up to a run's."),
+        "compare": Command(
+            "compare:compare", "Whether runs differ, by how much, and on which queries."
+        ),
+        "show": Command("show:show", "One query's story: what was asked, found, and why."),
+        "sql": Command("sql:sql", "Ask the results in SQL."),
     },
     "Hand results on": {
-        "export": export,
-        "check-submission": check_submission,
-        "check-run": check_run,
+        "export": Command(
+            "results:export", "Write a run's rankings: for test servers, TREC, tables."
+        ),
+        "check-submission": Command(
+            "results:check_submission", "Whether the test server would take a file, and why not."
+        ),
+        "check-run": Command(
+            "check_run:check_run", "Whether a run measures what was expected of it."
+        ),
     },
-    "Models": {"train": train, "ablate": ablate, "convert": convert},
-    _CHECK: {"doctor": doctor, "datasets": datasets, "protocols": protocols},
+    "Models": {
+        "train": Command("models:train", "Train the base model, stage 1 or stage 2."),
+        "ablate": Command(
+            "ablation:ablate", "Train, run and compare the variants that a file declares."
+        ),
+        "convert": Command("models:convert", "Convert a published checkpoint, or back."),
+    },
+    _CHECK: {
+        "doctor": Command("data:doctor", "Whether all that a run needs is there and in order."),
+        "datasets": Command(
+            "data:datasets", "What is supported: layout, licence, how to obtain it."
+        ),
+        "protocols": Command("data:protocols", "What each recall means: the protocols by name."),
+    },
 }
-"""The commands, as the help shows them. What each does, its docstring's first paragraph, is to fit
-in one line there: ``FIRST_LINE`` characters."""
+"""The commands, as the help shows them. What each does is to fit in one line there: ``FIRST_LINE``
+characters."""
 
-RUNS: dict[str, Callable[..., None]] = {
-    "ls": runs_ls,
-    "name": runs_name,
-    "unname": runs_unname,
-    "tag": runs_tag,
-    "untag": runs_untag,
+RUNS = {
+    "ls": Command("labels:runs_ls", "The finished runs, with their headlines, last made last."),
+    "name": Command("labels:runs_name", "Give a run a name, in place of the one that it has."),
+    "unname": Command("labels:runs_unname", "Take a run's name away."),
+    "tag": Command("labels:runs_tag", "Give a run tags, beside those that it has."),
+    "untag": Command("labels:runs_untag", "Take tags away from a run."),
 }
 """The commands of ``runs``."""
 
-GROUPS: dict[str, tuple[str, str, dict[str, Callable[..., None]]]] = {
+CONFIG = {
+    "show": Command("config:config_show", "All settings, their values, and where each comes from.")
+}
+"""The command of ``config``."""
+
+GROUPS: dict[str, tuple[str, str, dict[str, Command]]] = {
     "runs": (_LOOK, "The runs of a store, and what they are called.", RUNS),
-    "config": (_CHECK, "The settings of a run, or of a training.", {"show": config_show}),
+    "config": (_CHECK, "The settings of a run, or of a training.", CONFIG),
 }
 """Commands of two words: the first one's panel and help, and the second ones."""
+
+COMMANDS = {
+    **{name: command for panel in PANELS.values() for name, command in panel.items()},
+    **{f"{group} {name}": one for group in GROUPS for name, one in GROUPS[group][2].items()},
+}
+"""All of them, by the words that call them."""
 
 FIRST_LINE = 58
 """What 80 columns leave beside the longest name of a command."""
 
 app = typer.Typer(
     name="cir-pipeline",
+    cls=group_of(COMMANDS),
     help="Composed image retrieval in two stages: filter candidates, re-rank them, report recall.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -88,25 +105,19 @@ app = typer.Typer(
 )
 
 
-def _help_of(command: Callable[..., None]) -> str:
-    """Its docstring with a line per paragraph, which the terminal breaks where it is narrow."""
-    paragraphs = (command.__doc__ or "").split("\n\n")
-    return "\n\n".join(" ".join(one.split()) for one in paragraphs)
-
-
 for panel, commands in PANELS.items():
-    for name, command in commands.items():
-        app.command(name, help=_help_of(command), rich_help_panel=panel)(command)
+    put_on(app, commands, panel)
 
 for group, (panel, told, commands) in GROUPS.items():
-    below = typer.Typer(help=told, no_args_is_help=True)
-    for name, command in commands.items():
-        below.command(name, help=_help_of(command))(command)
+    below = typer.Typer(cls=group_of(commands), help=told, no_args_is_help=True)
+    put_on(below, commands)
     app.add_typer(below, name=group, rich_help_panel=panel)
 
 
 def _tell_version(asked: bool) -> None:
     if asked:
+        from importlib.metadata import version
+
         put(version("cir-pipeline"))
         raise typer.Exit
 

@@ -34,6 +34,15 @@ def run_to(until: End, told: str) -> Callable[..., None]:
     return command
 
 
+_NO_STAGE_2 = "Candidates, their recall and coverage, and a report; needs no stage 2."
+
+encode = run_to("encode", "Embeddings of images and queries, and where they lie.")
+retrieve = run_to("retrieve", f"Stage 1 alone, with its recall and a report.\n\n{_NO_STAGE_2}")
+filter_ = run_to("retrieve", f"The same as `retrieve`: stage 1 alone.\n\n{_NO_STAGE_2}")
+rerank = run_to("report", "The same as `run`: both stages, up to the report.")
+evaluate = run_to("evaluate", "The recall of both stages, without catalog and report.")
+
+
 @takes(flags_of())
 def plan(as_json: Json = False, **flags: Any) -> None:
     """What a run would find and make, and how long it takes.
