@@ -54,6 +54,7 @@ browser:
 	    { apt-get update -qq && apt-get install -y --no-install-recommends chromium; }
 
 bench: install
+	$(BIN)/python benchmarks/machine.py
 	$(BIN)/python benchmarks/rerank.py
 	$(BIN)/python benchmarks/encoding.py
 	$(BIN)/python benchmarks/retrieval.py search
