@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from cir_core.datasets.demo.drawing import draw
-from cir_core.datasets.demo.world import SEED, DemoSplit, build_split
-from cir_core.types import Split
+from cir_core.datasets.demo.garments import CATEGORIES
+from cir_core.datasets.demo.world import SEED, annotation_files, build_split, image_ids
+from cir_core.types import ImageId, Split
 from storage.atomic import commit_text
 from storage.products import Product
 
@@ -22,11 +23,11 @@ _log = logging.getLogger(__name__)
 def render_demo(root: Path, split: Split) -> None:
     """Draw the split's pictures below ``root`` and write its annotations. Where they are this
     version's, and all of them still what was drawn, nothing is done."""
-    content = build_split(split)
-    product = _product(root, split, content)
+    product = _product(root, split)
     made_of = {"seed": str(SEED)}
     if product.sources() == made_of:
         return
+    content = build_split(split)
     _log.info("drawing %d demo pictures of split %s in %s", len(content.images), split, root)
     (root / "images").mkdir(parents=True, exist_ok=True)
     for picture in content.images:
@@ -43,10 +44,11 @@ def _written(relative: str, annotation: Any) -> str:
     return json.dumps(annotation, indent=1) + "\n"
 
 
-def _product(root: Path, split: Split, content: DemoSplit) -> Product:
-    files = [_file(picture.image_id) for picture in content.images] + [*content.annotations]
+def _product(root: Path, split: Split) -> Product:
+    pictures = [_file(one) for category in CATEGORIES for one in image_ids(split, category)]
+    files = [*pictures, *annotation_files(split)]
     return Product(root, f"demo-{split}", str(RENDERING), files)
 
 
-def _file(image_id: str) -> str:
+def _file(image_id: ImageId) -> str:
     return f"images/{image_id}.png"

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
@@ -106,19 +107,36 @@ def _fabric(garment: Garment, tone: _Tone, rng: np.random.Generator) -> Image.Im
         return Image.new("RGB", (SIDE, SIDE), colour)
     second = np.array(_toned(garment.second_colour, tone), dtype=np.uint8)
     period = rng.uniform(17, 21)
-    y, x = np.mgrid[0:SIDE, 0:SIDE] + rng.uniform(0, period, size=2)[:, None, None]
-    row, column = y % period / period, x % period / period
-    where = {
-        "striped": row < 0.45,
-        "vertical": column < 0.45,
-        "diagonal": (x + y) / math.sqrt(2) % period / period < 0.45,
-        "checked": (row < 0.5) ^ (column < 0.5),
-        "dotted": (row - 0.5) ** 2 + (column - 0.5) ** 2 < 0.1,
-    }[garment.pattern]
+    down, right = rng.uniform(0, period, size=2)
+    y, x = np.arange(SIDE)[:, None] + down, np.arange(SIDE) + right
     pixels = np.empty((SIDE, SIDE, 3), dtype=np.uint8)
     pixels[:] = colour
-    pixels[where] = second
+    pixels[_is_second(garment.pattern, x, y, period)] = second
     return Image.fromarray(pixels)
+
+
+def _is_second(
+    pattern: str,
+    x: Float[np.ndarray, " column"],
+    y: Float[np.ndarray, "row 1"],
+    period: float,
+) -> Bool[np.ndarray, "row column"]:
+    """Where the fabric has its second colour."""
+    row, column = y % period / period, x % period / period
+    match pattern:
+        case "striped":
+            where = row < 0.45
+        case "vertical":
+            where = column < 0.45
+        case "diagonal":
+            where = (x + y) / math.sqrt(2) % period / period < 0.45
+        case "checked":
+            where = (row < 0.5) ^ (column < 0.5)
+        case "dotted":
+            where = (row - 0.5) ** 2 + (column - 0.5) ** 2 < 0.1
+        case _:
+            raise ValueError(f"no drawing for the pattern {pattern!r}")
+    return np.broadcast_to(where, (SIDE, SIDE))
 
 
 def _draw_neck(

@@ -56,18 +56,15 @@ def build_split(split: Split) -> DemoSplit:
     Unlike Fashion-IQ's, the split ``test`` has targets: it confirms, once, what val has shown.
     """
     images: list[DemoImage] = []
-    annotations: dict[str, Any] = {}
+    annotations: list[Any] = []
     descriptions: list[dict[str, str]] = []
     entries: list[dict[str, str]] = []
     for number, category in enumerate(CATEGORIES):
         families = _disjoint_families(split, number)
         rng = _generator(split, number, 1)
-        ids = {
-            garment: ImageId(f"{category}-{split}-{index:05d}")
-            for index, garment in enumerate(_members(families))
-        }
+        ids = dict(zip(_members(families), image_ids(split, category), strict=True))
         queries = [q for family in families for q in _family_queries(family, split, rng)]
-        annotations[f"captions/cap.{category}.{split}.json"] = [
+        captions = [
             {
                 "target": ids[after],
                 "candidate": ids[before],
@@ -75,7 +72,7 @@ def build_split(split: Split) -> DemoSplit:
             }
             for before, after in queries
         ]
-        annotations[f"image_splits/split.{category}.{split}.json"] = list(ids.values())
+        annotations += [captions, list(ids.values())]
         for index, (garment, image_id) in enumerate(ids.items()):
             images.append(DemoImage(image_id, garment, (SEED, _SPLIT[split], number, 2, index)))
             entries.append({"image": image_id, "text": catalogue_entry(garment)})
@@ -83,9 +80,22 @@ def build_split(split: Split) -> DemoSplit:
                 {"image": image_id, "text": description(garment, rng)}
                 for _ in range(DESCRIPTIONS_PER_IMAGE)
             ]
-    annotations[f"descriptions/descriptions.{split}.jsonl"] = descriptions
-    annotations[f"descriptions/catalogue.{split}.jsonl"] = entries
-    return DemoSplit(images=tuple(images), annotations=annotations)
+    annotations += [descriptions, entries]
+    named = dict(zip(annotation_files(split), annotations, strict=True))
+    return DemoSplit(images=tuple(images), annotations=named)
+
+
+def image_ids(split: Split, category: str) -> list[ImageId]:
+    """Of all pictures, in their order."""
+    images = FAMILIES[split] * FAMILY_SIZE
+    return [ImageId(f"{category}-{split}-{index:05d}") for index in range(images)]
+
+
+def annotation_files(split: Split) -> list[str]:
+    """Relative to the data root: two a category, then two of the split."""
+    a_category = ("captions/cap.{}.{}.json", "image_splits/split.{}.{}.json")
+    named = [form.format(category, split) for category in CATEGORIES for form in a_category]
+    return [*named, *(f"descriptions/{one}.{split}.jsonl" for one in ("descriptions", "catalogue"))]
 
 
 _SPLIT: dict[Split, int] = {"train": 0, "val": 1, "test": 2}
