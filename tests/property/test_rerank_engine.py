@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cir_core.errors import NonFiniteError, PreflightError
 from cir_core.ports import FusedQueries, Scorer
-from cir_core.rerankers.dual import engine, layers
+from cir_core.rerankers.dual import engine, grouping, layers, one_by_one
 from cir_core.rerankers.dual.engine import RerankEngine
 from cir_core.rerankers.dual.model import Stage2Model
 from cir_core.rerankers.plain import ReferenceScorer
@@ -87,8 +87,10 @@ def plain(pair: Row, merge_from: int, layers: int = LAYERS) -> float:
     )
 
 
-def engine_of(scorer: Stage2Model, memory: int | None = 2**26) -> RerankEngine:
-    return RerankEngine(scorer, world().queries, device=CPU, memory=memory)
+def engine_of(
+    scorer: Stage2Model, memory: int | None = 2**26, *, grouped: bool | None = None
+) -> RerankEngine:
+    return RerankEngine(scorer, world().queries, device=CPU, memory=memory, grouped=grouped)
 
 
 def score(scorer: Scorer, pairs: list[Row]) -> list[float]:
@@ -98,14 +100,15 @@ def score(scorer: Scorer, pairs: list[Row]) -> list[float]:
     return found.tolist()
 
 
-@given(PAIRS, MERGES, MEMORY, ABSORBED)
+@given(PAIRS, MERGES, MEMORY, ABSORBED, st.booleans())
 @settings(deadline=None)
 def test_every_plan_gives_the_plain_scores(
-    pairs: list[Row], merge_from: int, memory: int, absorbed: int
+    pairs: list[Row], merge_from: int, memory: int, absorbed: int, grouped: bool
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layers, "absorbed_rows", lambda _sizes: absorbed)
-        found = score(engine_of(model(merge_from), memory), pairs)
+        for attending in (one_by_one, grouping):
+            patch.setattr(attending, "absorbed_rows", lambda _sizes: absorbed)
+        found = score(engine_of(model(merge_from), memory, grouped=grouped), pairs)
     expected = [plain(pair, merge_from) for pair in pairs]
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
 
@@ -123,8 +126,9 @@ def test_the_published_loop_gives_the_plain_scores(pairs: list[Row], merge_from:
 def test_shallow_models_give_the_plain_scores(depth: int, merge_from: int) -> None:
     """Of a single layer, the first is the last."""
     expected = [plain(pair, merge_from, depth) for pair in ALL_PAIRS]
-    found = score(engine_of(model(merge_from, depth)), ALL_PAIRS)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
+    for grouped in (False, True):
+        found = score(engine_of(model(merge_from, depth), grouped=grouped), ALL_PAIRS)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
 
 
 def test_the_plain_scores_are_the_published_ones(pair: Pair) -> None:
@@ -201,9 +205,10 @@ def test_queries_are_begun_once_where_memory_keeps_them(
     assert len(counted) == times
 
 
-def test_no_pairs_no_scores() -> None:
-    assert score(engine_of(model(1)), []) == []
-    nobody = RerankEngine(model(1), FusedQueries.of([], []), device=CPU)
+@pytest.mark.parametrize("grouped", [False, True])
+def test_no_pairs_no_scores(grouped: bool) -> None:
+    assert score(engine_of(model(1), grouped=grouped), []) == []
+    nobody = RerankEngine(model(1), FusedQueries.of([], []), device=CPU, grouped=grouped)
     assert score(nobody, []) == []
 
 

@@ -128,9 +128,10 @@ def test_engine_and_published_loop_give_the_plain_scores(
     name: str, pairs: list[tuple[int, int]], merge_from: int, memory: int
 ) -> None:
     of = model(name, merge_from)
-    engine = RerankEngine(of, asked().queries(), device=CPU, memory=memory)
     expected = [plain(name, merge_from, *pair) for pair in pairs]
-    np.testing.assert_allclose(score(engine, pairs), expected, rtol=0, atol=TOLERANCE)
+    for grouped in (False, True):
+        engine = RerankEngine(of, asked().queries(), device=CPU, memory=memory, grouped=grouped)
+        np.testing.assert_allclose(score(engine, pairs), expected, rtol=0, atol=TOLERANCE)
     reference = ReferenceScorer(of, asked().queries())
     np.testing.assert_allclose(score(reference, pairs), expected, rtol=0, atol=TOLERANCE)
 

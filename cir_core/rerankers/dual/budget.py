@@ -1,21 +1,28 @@
 """How many tokens are scored together, so that the work fits into a given memory."""
 
 import logging
+import math
 
 import torch
 
 from cir_core.errors import PreflightError
 from cir_core.memory import TOKENS_AT_ONCE, free_memory
 from cir_core.rerankers.dual.cost import Sizes, absorbed_rows
+from cir_core.rerankers.dual.grouping import MOST_PADDING
 
 _log = logging.getLogger(__name__)
+
+IMAGES_AT_ONCE = 64
+"""Of a group: one product of 37,000 rows at the published sizes; more gain nothing."""
 
 
 class Budget:
     """Memory for re-ranking: beside the weights, the image tokens and the queries as given.
 
     Without ``memory``, half of what is free now. Half of it may keep all queries' states after
-    layer 0's self-attention; the rest is for blocks of pairs.
+    layer 0's self-attention; the rest is for blocks of pairs. Where images are projected in groups,
+    those are as large as a quarter of that allows; ``text_padding`` is then how many tokens there
+    are at most to a true one.
     """
 
     def __init__(
@@ -26,15 +33,23 @@ class Budget:
         query_tokens: int,
         device: torch.device,
         dtype: torch.dtype,
+        text_padding: float | None = None,
     ) -> None:
         memory = free_memory(device) // 2 if memory is None else memory
         begun = sizes.branches * query_tokens * sizes.width * dtype.itemsize
         self.keeps_queries = begun <= memory // 2
-        left = memory - begun * self.keeps_queries - dtype.itemsize * numbers_per_image(sizes)
+        left = memory - begun * self.keeps_queries
+        self.most_images, of_images = 1, numbers_per_image(sizes)
         per_token = numbers_per_token(sizes) + sizes.branches * sizes.width * (
             not self.keeps_queries
         )
-        fitting = left // (dtype.itemsize * per_token)
+        if text_padding is not None:
+            each = of_images + numbers_per_grouped_image(sizes)
+            fitting = left // 4 // (dtype.itemsize * each)
+            self.most_images = max(1, min(fitting, IMAGES_AT_ONCE))
+            of_images = each * self.most_images
+            per_token += math.ceil(numbers_per_padded_token(sizes, text_padding))
+        fitting = (left - dtype.itemsize * of_images) // (dtype.itemsize * per_token)
         self.most_tokens = max(1, min(fitting, TOKENS_AT_ONCE[device.type]))
 
     def halve(self, tokens: int, pairs: int) -> None:
@@ -71,3 +86,18 @@ def numbers_per_image(sizes: Sizes) -> int:
     projected = 2 * looks * sizes.patches * sizes.width
     absorbed = 2 * looks * absorbed_rows(sizes) * sizes.heads * sizes.image_width
     return max(projected, absorbed)
+
+
+def numbers_per_grouped_image(sizes: Sizes) -> int:
+    """Beside these: a copy of its tokens; and where the queries are projected, which are half as
+    many then, two more copies and what they look at with."""
+    looks, rows = sizes.looks_at("candidate"), absorbed_rows(sizes) // 2
+    absorbed = 2 * looks * rows * sizes.heads * (sizes.image_width + sizes.patches)
+    return sizes.patches * sizes.image_width + absorbed
+
+
+def numbers_per_padded_token(sizes: Sizes, text_padding: float) -> float:
+    """Beside those of a packed one: in self-attention padded queries, keys, values, what is seen,
+    and that once more, joined; in looks padded queries and what is seen, twice."""
+    attention = 5 * sizes.branches * text_padding
+    return sizes.width * max(attention, 3 * sizes.looks * MOST_PADDING)

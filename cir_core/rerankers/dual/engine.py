@@ -20,6 +20,7 @@ from cir_core.ordering import require_finite
 from cir_core.ports import FusedQueries
 from cir_core.rerankers.dual.blocks import Block, plan_blocks
 from cir_core.rerankers.dual.budget import Budget
+from cir_core.rerankers.dual.grouping import Grouped, most_text_padding
 from cir_core.rerankers.dual.layers import (
     QueryContext,
     attend_others,
@@ -28,11 +29,16 @@ from cir_core.rerankers.dual.layers import (
     read_scores,
 )
 from cir_core.rerankers.dual.model import Stage2Model
-from cir_core.rerankers.dual.packing import ByImage, Texts
+from cir_core.rerankers.dual.one_by_one import ByImage, OneByOne
+from cir_core.rerankers.dual.packing import Packing
 from cir_core.rerankers.dual.weights import prepare_weights
 from cir_core.types import Precision
 
 _log = logging.getLogger(__name__)
+
+GROUPED = {"cpu": False, "cuda": True}
+"""By the type of the device, whether rows attend in padded groups: a GPU waits for calls, a CPU for
+products."""
 
 
 class Begun(NamedTuple):
@@ -49,7 +55,9 @@ class RerankEngine:
     bytes of its work (see ``Budget``); it changes time and no score. Where memory runs out all the
     same, blocks are halved from then on, and PreflightError is raised when one pair is too many.
     ``precision`` changes time and scores; the score head computes in fp32 whatever it is, since
-    coarser scores would tie. Raises UsageError for a precision that the device does not have.
+    coarser scores would tie. ``grouped`` says how rows attend (``Packing``) where not the device is
+    to say it, and changes time and last bits. Raises UsageError for a precision that the device
+    does not have.
     """
 
     def __init__(
@@ -60,9 +68,11 @@ class RerankEngine:
         device: torch.device,
         memory: int | None = None,
         precision: Precision = "fp32",
+        grouped: bool | None = None,
     ) -> None:
         require_precision(precision, device)
         self._device, self._precision, self._dtype = device, precision, DTYPES[precision]
+        grouped = GROUPED[device.type] if grouped is None else grouped
         self._queries, self._starts = queries, starts_of(queries.lengths)
         self._sizes = model.config.sizes
         self._weights = prepare_weights(model, device, self._dtype)
@@ -72,7 +82,11 @@ class RerankEngine:
             query_tokens=len(queries.token_ids),
             device=device,
             dtype=self._dtype,
+            text_padding=most_text_padding(queries.lengths) if grouped else None,
         )
+        self._packing: Packing = OneByOne(device)
+        if grouped:
+            self._packing = Grouped(device, self._dtype, self._budget.most_images)
 
     def prepare(
         self, states: Float[Tensor, "image patch image_width"]
@@ -87,6 +101,8 @@ class RerankEngine:
         query_of_pair: Int[np.ndarray, " pair"],
         image_of_pair: Int[np.ndarray, " pair"],
     ) -> Float[np.ndarray, " pair"]:
+        """All blocks are launched before the first is waited for: a GPU's memory runs out when
+        a block is launched, not when it is computed."""
         scores = np.empty(len(query_of_pair), dtype=np.float32)
         lengths = self._queries.lengths[query_of_pair]
 
@@ -95,14 +111,17 @@ class RerankEngine:
             blocks = plan_blocks(image_of_pair[pairs], lengths[pairs], most_tokens)
             return [pairs[block] for block in reversed(blocks)]
 
-        blocks = plan(np.arange(len(scores)))
+        blocks, launched = plan(np.arange(len(scores))), list[tuple[Block, Tensor]]()
         while blocks:
             pairs = blocks.pop()
             found = self._try_block(images, query_of_pair[pairs], image_of_pair[pairs])
             if found is None:  # it did not fit, and the budget is smaller now
                 blocks = plan(np.concatenate([pairs, *reversed(blocks)]))
             else:
-                scores[pairs] = found
+                launched.append((pairs, found))
+        if launched:
+            order, found_scores = zip(*launched, strict=True)
+            scores[np.concatenate(order)] = torch.cat(found_scores).cpu().numpy()
         require_finite(scores, "stage 2 scores")
         return scores
 
@@ -111,12 +130,13 @@ class RerankEngine:
         image_tokens: Float[Tensor, "image patch image_width"],
         query_of_pair: Int[np.ndarray, " pair"],
         image_of_pair: Int[np.ndarray, " pair"],
-    ) -> Float[np.ndarray, " pair"] | None:
-        """The block's scores; None when memory was too small for it, and the budget is halved."""
+    ) -> Float[Tensor, " pair"] | None:
+        """The block's scores, launched; None when memory was too small for it, and the budget
+        is halved."""
         try:
             with rounded_products(self._precision):
                 x = self._read_block(image_tokens, query_of_pair, image_of_pair)
-            return read_scores(self._weights, x).cpu().numpy()  # outside: fp32 in tf32, too
+            return read_scores(self._weights, x)  # outside: fp32 in tf32, too
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -133,29 +153,21 @@ class RerankEngine:
     ) -> Float[Tensor, "branch pair width"]:
         """What the head reads, of pairs that are sorted by the length of their texts."""
         lengths = self._queries.lengths[query_of_pair]
-        texts = Texts(lengths, self._device)
-        rows = ByImage(np.repeat(image_of_pair, lengths), self._device)
+        begun = self._begin(np.unique(query_of_pair)) if self._kept is None else self._kept
+        taken = rows_of(begun.starts[query_of_pair], lengths)
+        packed = self._packing.block(lengths, image_of_pair, taken)
         own = self._own_context(query_of_pair, lengths)
-        x = self._begun_states(query_of_pair)
+        texts, x = packed.texts, begun.states.index_select(1, packed.taken)
         for number, layer in enumerate(self._weights.layers, start=1):
             last = number == self._sizes.layers
             if number > 1:
                 x = attend_self(layer, self._sizes, x, texts, firsts_only=last)
             elif last:
                 x = x.index_select(1, texts.firsts)
-            if last:
-                rows = ByImage(image_of_pair, self._device)
-            x = attend_others(layer, self._sizes, x, texts, rows, image_tokens, own)
+            looking = packed.firsts if last else packed.tokens
+            x = attend_others(layer, self._sizes, x, texts, looking, image_tokens, own)
             x = feed_forward(layer, x)
         return x
-
-    def _begun_states(
-        self, queries: Int[np.ndarray, " pair"]
-    ) -> Float[Tensor, "branch token width"]:
-        """Each pair's own copy of its query's states, pair after pair."""
-        begun = self._begin(np.unique(queries)) if self._kept is None else self._kept
-        rows = rows_of(begun.starts[queries], self._queries.lengths[queries])
-        return begun.states.index_select(1, self._put(rows))
 
     @cached_property
     def _kept(self) -> Begun | None:
@@ -192,7 +204,7 @@ class RerankEngine:
     def _begin_block(
         self, queries: Int[np.ndarray, " some"]
     ) -> Float[Tensor, "branch token width"]:
-        texts = Texts(self._queries.lengths[queries], self._device)
+        texts = self._packing.texts(self._queries.lengths[queries])
         x, first = self._inputs(queries), self._weights.layers[0]
         return attend_self(first, self._sizes, x, texts, firsts_only=False)
 

@@ -1,9 +1,8 @@
 """The dual encoder's layers over the packed texts of many pairs: the arithmetic of the engine.
 
 ``x`` holds all branches, [branch, row, width]. Linear layers take all rows at once. Texts are kept
-apart in self-attention and in looks at z_t alone, where those of one length are attended together;
-tokens do not meet each other in cross-attention, so all that look at one image attend to it
-together.
+apart in self-attention and in looks at z_t alone; tokens do not meet each other in cross-attention,
+so all that look at one image attend to it together.
 """
 
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from cir_core.rerankers.dual.cost import Sizes, absorbed_rows
-from cir_core.rerankers.dual.packing import ByImage, Group, Texts
+from cir_core.rerankers.dual.cost import Sizes
+from cir_core.rerankers.dual.one_by_one import ByImage, absorb
+from cir_core.rerankers.dual.packing import Looking, Texts
 from cir_core.rerankers.dual.weights import EngineWeights, LayerWeights
 
 Some = TypeVar("Some")
@@ -31,7 +31,7 @@ def attend_self(
 ) -> Float[Tensor, "branch row width"]:
     """Self-attention, residual and norm: for every token, or for each text's first."""
     asking = x.index_select(1, texts.firsts) if firsts_only else x
-    seen = _see_own(sizes, layer.self_query(asking), layer.self_context(x), texts)
+    seen = texts.see(sizes, layer.self_query(asking), layer.self_context(x))
     return layer.self_norm(layer.self_output(seen).add_(asking))
 
 
@@ -51,7 +51,7 @@ def attend_others(
     sizes: Sizes,
     x: Float[Tensor, "branch row width"],
     texts: Texts,
-    rows: ByImage,
+    rows: Looking,
     image_tokens: Float[Tensor, "image patch image_width"],
     own: QueryContext,
 ) -> Float[Tensor, "branch row width"]:
@@ -59,7 +59,7 @@ def attend_others(
     asking = layer.look_query(x.expand(sizes.looks, -1, -1))  # one branch may look twice
     mine = _see_query(layer, sizes, asking[:1], texts, own)
     asking = rows.together(asking)
-    seen = _see_images(layer, sizes, asking, rows, image_tokens)
+    seen = rows.see(sizes, layer.image_context, asking, image_tokens)
     del asking  # the next products have its memory
     if mine is not None:
         seen[:, 0] = rows.together(mine).view_as(seen[:, 0])
@@ -101,54 +101,12 @@ def _see_query(
     """What the first look sees where it is at the query: in its text's z_t, or in its reference."""
     if own.z_t is not None:
         context = functional.linear(own.z_t, _there(layer.z_t_context))
-        return _see_own(sizes, asking, context[None], texts)
+        return texts.see(sizes, asking, context[None])
     if own.references is not None:
         of_texts = asking.shape[1] == len(texts.firsts)
         looking = _there(own.of_texts if of_texts else own.of_tokens)
         return _see_references(layer, sizes, asking, looking, own.references)
     return None
-
-
-def _see_own(
-    sizes: Sizes,
-    queries: Float[Tensor, "branch row width"],
-    context: Float[Tensor, "branch token key_and_value"],
-    texts: Texts,
-) -> Float[Tensor, "branch row width"]:
-    """Attention of rows, all tokens or each text's first, to the context of their text's tokens."""
-    of_tokens = queries.shape[1] == context.shape[1]
-    queries = queries.unflatten(-1, (sizes.heads, -1))
-    context = context.unflatten(-1, (2, sizes.heads, -1))
-    seen = torch.empty_like(queries)
-    for group in texts.groups:
-        rows = group.tokens if of_tokens else group.texts
-        for branch in range(len(queries)):
-            keys, values = _each(context[branch, group.tokens], group).permute(2, 0, 3, 1, 4)
-            found = functional.scaled_dot_product_attention(
-                _each(queries[branch, rows], group).transpose(1, 2), keys, values, scale=1.0
-            )
-            _each(seen[branch, rows], group).copy_(found.transpose(1, 2))
-    return seen.flatten(2)
-
-
-def _see_images(
-    layer: LayerWeights,
-    sizes: Sizes,
-    asking: Float[Tensor, "look row width"],
-    rows: ByImage,
-    image_tokens: Float[Tensor, "image patch image_width"],
-) -> Float[Tensor, "row look head channel"]:
-    """What the looks at candidates, which are the last ones, see in theirs, image by image; room
-    is left for the others. Rows are brought together."""
-    queries = asking.unflatten(-1, (sizes.heads, -1))
-    seen = queries.new_empty(queries.shape[1], sizes.looks, *queries.shape[2:])
-    context = layer.image_context
-    first = sizes.looks - context.shape[1]
-    for image, mine in rows:
-        some = queries[first:, mine].transpose(1, 2)
-        see = _absorb if some.shape[2] <= absorbed_rows(sizes) else _project
-        seen[mine, first:] = see(context, some, image_tokens[image]).permute(2, 0, 1, 3)
-    return seen
 
 
 def _see_references(
@@ -159,51 +117,19 @@ def _see_references(
     references: Float[Tensor, "reference patch image_width"],
 ) -> Float[Tensor, "1 row width"]:
     """What each row sees in its reference. Those of one query are few in a block, so that moving
-    the projections to them (``_absorb``) is less work."""
+    the projections to them (``absorb``) is less work."""
     queries = looking.together(asking).unflatten(-1, (sizes.heads, -1))
     seen, context = torch.empty_like(queries), _there(layer.reference_context)
     for reference, mine in looking:
         some = queries[:, mine].transpose(1, 2)
-        seen[:, mine] = _absorb(context, some, references[reference]).transpose(1, 2)
+        seen[:, mine] = absorb(context, some, references[reference]).transpose(1, 2)
     return looking.apart(seen.flatten(2))
-
-
-def _project(
-    context: Float[Tensor, "key_or_value look width image_width"],
-    queries: Float[Tensor, "look head row channel"],
-    image: Float[Tensor, "patch image_width"],
-) -> Float[Tensor, "look head row channel"]:
-    """Attention to one image's keys and values: softmax(q (X Wkᵀ)ᵀ) X Wvᵀ."""
-    looks, heads, _, _ = queries.shape
-    projected = functional.linear(image, context.flatten(0, 2))
-    split = projected.view(len(image), 2, looks, heads, -1)
-    keys, values = split.permute(1, 2, 3, 0, 4)
-    return functional.scaled_dot_product_attention(queries, keys, values, scale=1.0)
-
-
-def _absorb(
-    context: Float[Tensor, "key_or_value look width image_width"],
-    queries: Float[Tensor, "look head row channel"],
-    image: Float[Tensor, "patch image_width"],
-) -> Float[Tensor, "look head row channel"]:
-    """The same with the projections moved to the queries: softmax((q Wk) Xᵀ) X Wvᵀ."""
-    looks, heads, rows, _ = queries.shape
-    for_keys, for_values = context.unflatten(2, (heads, -1))
-    asking = (queries @ for_keys).view(1, 1, -1, image.shape[1])
-    patches = image[None, None]
-    seen = functional.scaled_dot_product_attention(asking, patches, patches, scale=1.0)
-    return seen.view(looks, heads, rows, -1) @ for_values.mT
 
 
 def _there(what: Some | None) -> Some:
     """Weights and contexts are there for the looks that a variant has."""
     assert what is not None
     return what
-
-
-def _each(rows: Tensor, group: Group) -> Tensor:
-    """The rows text by text: a view of [row, ...] as [text, row, ...]."""
-    return rows.unflatten(0, (group.count, -1))
 
 
 def _gelu(x: Tensor) -> Tensor:

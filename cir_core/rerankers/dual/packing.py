@@ -1,59 +1,79 @@
-"""Texts of different lengths in one matrix: a row per token, none for padding."""
+"""Texts of different lengths in one matrix, a row per token and none for padding; and what has to
+know which rows belong together.
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+Everything but attention takes all rows at once. How rows attend depends on the machine, and is said
+by a ``Packing``: one by one, or in padded groups.
+"""
+
+from typing import NamedTuple, Protocol
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cir_core.layers.ragged import starts_of
+from cir_core.rerankers.dual.cost import Sizes
 
 
-@dataclass(frozen=True)
-class Group:
-    """``count`` neighbouring texts of one length, and their tokens."""
+class Texts(Protocol):
+    """Packed texts, which follow each other in the order of their lengths."""
 
-    count: int
-    texts: slice
-    tokens: slice
+    @property
+    def firsts(self) -> Int[Tensor, " text"]:
+        """The row of each text's first token."""
 
-
-class Texts:
-    """Which rows belong to which text; texts follow each other in the order of their lengths."""
-
-    def __init__(self, lengths: Int[np.ndarray, " text"], device: torch.device) -> None:
-        self.groups = []
-        text = token = 0
-        distinct, counts = np.unique(lengths, return_counts=True)
-        for length, count in zip(distinct.tolist(), counts.tolist(), strict=True):
-            texts, tokens = slice(text, text + count), slice(token, token + count * length)
-            self.groups.append(Group(count, texts, tokens))
-            text, token = texts.stop, tokens.stop
-        self.firsts = torch.from_numpy(starts_of(lengths)).to(device)
+    def see(
+        self,
+        sizes: Sizes,
+        queries: Float[Tensor, "branch row width"],
+        context: Float[Tensor, "branch token key_and_value"],
+    ) -> Float[Tensor, "branch row width"]:
+        """Attention of rows, all tokens or each text's first, to the context of their text's
+        tokens."""
 
 
-class ByImage:
-    """Brings rows that look at the same image together, and back into their order."""
+class Looking(Protocol):
+    """Rows that look at images. Between ``together`` and ``apart`` they are in places, in an order
+    of its own, perhaps with some that count for nothing."""
 
-    def __init__(self, image_of_row: Int[np.ndarray, " row"], device: torch.device) -> None:
-        order = np.argsort(image_of_row, kind="stable")
-        images, counts = np.unique(image_of_row, return_counts=True)
-        ends = np.cumsum(counts)
-        self._slices = [
-            (int(image), slice(int(end - count), int(end)))
-            for image, end, count in zip(images, ends, counts, strict=True)
-        ]
-        self._order = torch.from_numpy(order).to(device)
-        self._back = torch.from_numpy(np.argsort(order)).to(device)
+    def together(
+        self, x: Float[Tensor, "branch row width"]
+    ) -> Float[Tensor, "branch place width"]: ...
 
-    def __iter__(self) -> Iterator[tuple[int, slice]]:
-        """Each image, with those of the rows brought together that look at it."""
-        return iter(self._slices)
+    def apart(
+        self, x: Float[Tensor, "*branch place width"]
+    ) -> Float[Tensor, "*branch row width"]: ...
 
-    def together(self, x: Float[Tensor, "branch row width"]) -> Float[Tensor, "branch row width"]:
-        return x if len(self._slices) == 1 else x.index_select(1, self._order)
+    def see(
+        self,
+        sizes: Sizes,
+        context: Float[Tensor, "key_or_value look width image_width"],
+        asking: Float[Tensor, "all_looks place width"],
+        image_tokens: Float[Tensor, "image patch image_width"],
+    ) -> Float[Tensor, "place all_looks head channel"]:
+        """What the looks at candidates, which are the last ones, see in theirs; room is left for
+        the others."""
 
-    def apart(self, x: Float[Tensor, "*branch row width"]) -> Float[Tensor, "*branch row width"]:
-        return x if len(self._slices) == 1 else x.index_select(-2, self._back)
+
+class Packed(NamedTuple):
+    """A block: the rows of begun queries that its tokens are ``taken`` from, which texts they are,
+    and which images its tokens, and its texts' firsts, look at."""
+
+    taken: Int[Tensor, " token"]
+    texts: Texts
+    tokens: Looking
+    firsts: Looking
+
+
+class Packing(Protocol):
+    """How rows are brought together."""
+
+    def texts(self, lengths: Int[np.ndarray, " text"]) -> Texts:
+        """Of ascending lengths; of no text, none may be asked for."""
+
+    def block(
+        self,
+        lengths: Int[np.ndarray, " text"],
+        image_of_text: Int[np.ndarray, " text"],
+        taken: Int[np.ndarray, " token"],
+    ) -> Packed:
+        """The same texts, each of which looks at an image."""
