@@ -2,12 +2,16 @@
 # make check   install, lint, types, layer contracts, unit, property and golden tests, laws; not the slow
 # make test    the same with all tests, coverage, and numbers by other instructions
 # make bench   measure re-ranking, encoding, stage 1 and forecasts on the CPU (under ten minutes)
+# make bench-gpu    measure all that a GPU changes: eight minutes on an H100 (TINY=1: tries it on the CPU)
+# make bench-gpu-wheels   collect what that needs on a machine that can fetch nothing
 # make train-demo   train the shipped pair anew (two to three hours)
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TRAINED ?= .train
+
+GPU_PLATFORMS := manylinux_2_28_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64
 
 # What the numeric tests run with a second time: the instructions of a processor from 2009 in each
 # library that chooses by itself (torch, oneDNN, MKL, numpy's OpenBLAS), and two threads. Sums are
@@ -22,7 +26,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # by two processes; the slow modules begin first, as they are sorted by name
 PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
-.PHONY: demo check test lint bench install browser train-demo clean
+.PHONY: demo check test lint bench bench-gpu bench-gpu-wheels install browser train-demo clean
 
 demo: install
 	$(BIN)/cir-pipeline run --dataset demo
@@ -62,6 +66,16 @@ bench: install
 	$(BIN)/python benchmarks/plan.py demo
 	$(BIN)/python benchmarks/plan.py full
 	PYTHONPATH=. $(BIN)/python benchmarks/report.py
+
+bench-gpu: install
+	$(BIN)/python benchmarks/gpu.py --json gpu.json $(if $(TINY),--tiny --device cpu)
+
+# For python 3.12 on Linux. See benchmarks/gpu-wheels.txt.
+bench-gpu-wheels: install
+	$(BIN)/pip download --quiet --no-deps --dest .gpu/wheels --constraint constraints.txt \
+	    --only-binary=:all: --python-version 3.12 $(addprefix --platform ,$(GPU_PLATFORMS)) \
+	    --requirement benchmarks/gpu-wheels.txt
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir .gpu/wheels .
 
 # Each step resumes where an earlier, interrupted one stopped.
 train-demo: install

@@ -8,7 +8,6 @@ Both times are of this machine within minutes; on a busy one they differ by what
 """
 
 import csv
-import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ import typer
 from encoding import DRAWN, photo
 from full_size import TEXT, VISION
 
+from cir_core.layers.config import TextConfig, VisionConfig
 from cir_core.rerankers.dual.config import Stage2Config
 from cir_core.rerankers.dual.model import Stage2Model
 from cir_core.retrievers.blip.config import Stage1Config
@@ -76,15 +76,18 @@ def full(
 
 
 def write_catalogue(root: Path, images: int, queries: int) -> None:
-    """Photos, and texts about as long as Fashion-IQ's."""
+    """Photos, and texts about as long as Fashion-IQ's. Beyond some, photos are others' pixels in
+    files of their own bytes: a picture is what its bytes are."""
     root.mkdir()
     rng = np.random.default_rng(0)
+    drawn = []
     for row in range(images):
         path = root / f"{row}.jpg"
         if row < DRAWN:
             photo(rng).save(path, quality=90)
+            drawn.append(path.read_bytes())
         else:
-            shutil.copy(root / f"{row % DRAWN}.jpg", path)
+            path.write_bytes(drawn[row % DRAWN] + row.to_bytes(4, "big"))
     with (root / "queries.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["reference", "text", "target"])
@@ -93,11 +96,14 @@ def write_catalogue(root: Path, images: int, queries: int) -> None:
             table.writerow([f"{row % images}.jpg", text, f"{(row + 1) % images}.jpg"])
 
 
-def write_models(folder: Path) -> None:
+def write_models(folder: Path, vision: VisionConfig = VISION, text: TextConfig = TEXT) -> None:
     torch.manual_seed(0)
-    first = Stage1Model(Stage1Config(kind="stage1", vision=VISION, text=TEXT, embedding=256))
+    first = Stage1Model(Stage1Config(kind="stage1", vision=vision, text=text, embedding=256))
     save_model(first, folder / "stage1", dtype=torch.float16)
-    second = Stage2Model(Stage2Config(kind="stage2", vision=VISION, text=TEXT, merge_from=6))
+    merge_from = text.layers // 2
+    second = Stage2Model(
+        Stage2Config(kind="stage2", vision=vision, text=text, merge_from=merge_from)
+    )
     second.vision = first.vision
     save_model(second, folder / "stage2", dtype=torch.float16)
 

@@ -27,17 +27,17 @@ def main(
     """Recall, the share of the first ten that stays, and Kendall's tau of all candidates."""
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder)
-        expected = run(store, device, "fp32")
+        expected = run(store, device, "fp32", InProcess())
         print(f"demo val, K = 50, {device}: {told(store, expected)} in fp32")
         for name in precision or ["bf16"]:
-            found = run(store, device, name)
+            found = run(store, device, name, InProcess())
             overlap, tau = agreement(scores(store, expected), scores(store, found))
             print(f"{told(store, found)} in {name}: overlap@{TOP} {overlap:.4f}, tau {tau:.4f}")
 
 
-def run(store: Path, device: str, precision: str) -> Run:
-    settings = {"store": store, "device": device, "precision": precision}
-    return run_pipeline(Settings.model_validate(settings), InProcess())
+def run(store: Path, device: str, precision: str, engine: InProcess, k: int = 50) -> Run:
+    settings = {"store": store, "device": device, "precision": precision, "k": k}
+    return run_pipeline(Settings.model_validate(settings), engine)
 
 
 def told(store: Path, run: Run) -> str:

@@ -22,6 +22,7 @@ import torch
 import typer
 from full_size import TEXT, VISION
 
+from cir_core.layers.config import TextConfig
 from cir_core.ports import FusedQueries, Load, Scorer
 from cir_core.rerankers.dual.config import Stage2Config
 from cir_core.rerankers.dual.cost import engine_flops, published_flops
@@ -83,38 +84,39 @@ def main(
     image_tokens = torch.randn(IMAGES, VISION.tokens, VISION.width, device=where)
     engine = RerankEngine(model, queries, device=where)
     engine.score(image_tokens, np.array([0]), np.array([0]))  # begins the queries
-    published = published_way(ReferenceScorer(model.to(where), queries), queries)
+    published = published_way(ReferenceScorer(model.to(where), queries), queries, IMAGES)
     ways = [engine_way(engine, images=3, per_image=40), engine_way(engine, images=12, per_image=4)]
     product = float("inf")
     for _ in range(rounds):
-        product = min(product, fastest_product(where))
+        product = min(product, seconds_of_product(where))
         for way in (published, *ways):
             way.take_turn(image_tokens)
+    speed = 2 * MATRIX**3 / product
     result = {
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {device}",
         "torch": torch.__version__,
-        "matmul_gflop_per_second": 2 * MATRIX**3 / product / 1e9,
-        "ways": [told(way, published, queries, product) for way in (published, *ways)],
+        "matmul_gflop_per_second": speed / 1e9,
+        "ways": [told(way, published, CONFIG, queries, speed) for way in (published, *ways)],
         **agreement(published, engine, image_tokens),
     }
     print(json.dumps(result, indent=2) if as_json else table(result))
 
 
-def draw_queries() -> FusedQueries:
+def draw_queries(text: TextConfig = TEXT) -> FusedQueries:
     """Lengths are evenly spaced quantiles, in random order."""
     rng = np.random.default_rng(0)
     middles = (np.arange(QUERIES) + 0.5) / QUERIES
     lengths = rng.permutation(np.quantile(FASHION_IQ_LENGTHS, middles, method="nearest"))
     return FusedQueries.of(
-        [rng.standard_normal((length, TEXT.width), dtype=np.float32) for length in lengths],
+        [rng.standard_normal((length, text.width), dtype=np.float32) for length in lengths],
         [[30523, *rng.integers(1000, 30000, length - 2).tolist(), 102] for length in lengths],
     )
 
 
-def published_way(scorer: ReferenceScorer, queries: FusedQueries) -> Way:
+def published_way(scorer: ReferenceScorer, queries: FusedQueries, images: int) -> Way:
     """A few queries of usual lengths, each with half of the images."""
     places = QUERIES * np.array([1, 3, 5, 7]) // 8
-    usual, half = np.argsort(queries.lengths)[places], IMAGES // 2
+    usual, half = np.argsort(queries.lengths)[places], images // 2
     query, image = np.repeat(usual, half), np.tile(np.arange(half), len(usual))
     return Way("published loop", scorer, query, image)
 
@@ -124,9 +126,11 @@ def engine_way(engine: RerankEngine, *, images: int, per_image: int) -> Way:
     return Way(f"engine, {per_image} an image", engine, pair % QUERIES, pair // per_image)
 
 
-def fastest_product(device: torch.device) -> float:
-    """Seconds of the fastest of a few products of square matrices."""
-    matrix = torch.randn(MATRIX, MATRIX, device=device)
+def seconds_of_product(
+    device: torch.device, size: int = MATRIX, dtype: torch.dtype = torch.float32
+) -> float:
+    """The fastest of a few products of square matrices."""
+    matrix = torch.randn(size, size, device=device, dtype=dtype)
 
     def multiply() -> None:
         (matrix @ matrix)[0, 0].item()  # waits for a GPU
@@ -140,10 +144,12 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def told(way: Way, published: Way, queries: FusedQueries, product: float) -> dict[str, Any]:
+def told(
+    way: Way, published: Way, config: Stage2Config, queries: FusedQueries, speed: float
+) -> dict[str, Any]:
     """``ratio`` is that of pairs per second to the published loop's, ``possible`` that of FLOPs;
-    ``share_of_matmul`` relates FLOP/s to a plain matrix product's."""
-    sizes, lengths = CONFIG.sizes, queries.lengths[way.query]
+    ``share_of_matmul`` relates FLOP/s to a plain matrix product's ``speed``."""
+    sizes, lengths = config.sizes, queries.lengths[way.query]
     load = Load.of(lengths, way.image, images=int(way.image.max()) + 1)
     in_published = published_flops(sizes, load)
     flops = in_published if way is published else engine_flops(sizes, load)
@@ -155,7 +161,7 @@ def told(way: Way, published: Way, queries: FusedQueries, product: float) -> dic
         "ratio": way.pairs_per_second / published.pairs_per_second,
         "possible": in_published / flops,
         "gflop_per_pair": flops / len(way.query) / 1e9,
-        "share_of_matmul": flops / way.seconds * product / (2 * MATRIX**3),
+        "share_of_matmul": flops / way.seconds / speed,
     }
 
 
