@@ -212,7 +212,8 @@ def write_inputs(store: Store, queries: int, images: int) -> tuple[Ingested, Enc
         {"embeddings": embeddings, "problems": none},
     )
     ids = [one["query_id"] for one in asked]
-    vectors = pa.table({"query_id": ids, "embedding": vector_column(unit(rng, queries))})
+    schema = schemas.of_width(schemas.QUERY_EMBEDDINGS, WIDTH)
+    vectors = pa.table([ids, vector_column(unit(rng, queries))], schema)
     fused = write(
         store, Identity("fuse", 0, {}, {"ingest": ingested}), {"queries": vectors, "unfused": none}
     )

@@ -78,10 +78,38 @@ def damaged(path: Path, cause: str) -> StoreCorrupt:
 
 
 def write_jsonl(path: Path, table: pa.Table) -> None:
-    """A JSON object per row, one a line, in ASCII (see ``compact_json``)."""
-    with path.open("w", encoding="ascii", newline="\n") as file:
+    """A JSON object per row, one a line, in ASCII (see ``compact_json``). Columns hold texts,
+    numbers and nulls."""
+    with path.open("wb") as file:
         for batch in table.to_batches(max_chunksize=BATCH):
-            file.writelines(compact_json(row) + "\n" for row in batch.to_pylist())
+            if batch.num_rows:
+                file.write(_json_lines(batch))
+
+
+def _json_lines(batch: pa.RecordBatch) -> pa.Buffer:
+    """Of at least one row and column: in Arrow's memory the texts of an array, here the lines, are
+    one after the other."""
+    pieces = list[pa.LargeStringArray | pa.LargeStringScalar]()
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        before = "," if pieces else "{"
+        pieces += [_large(f"{before}{compact_json(name)}:"), _as_json(column)]
+    lines = pc.binary_join_element_wise(*pieces, _large("}\n"), _large(""))
+    _, _, content = lines.buffers()
+    return content
+
+
+def _as_json(column: pa.Array) -> pa.LargeStringArray:
+    """Each value by itself; a text that repeats is written once."""
+    if pa.types.is_string(column.type):
+        known = column.dictionary_encode()
+        texts = pa.array(map(compact_json, known.dictionary.to_pylist()), pa.large_string())
+        return pc.fill_null(texts.take(known.indices), "null")
+    return pa.array(compact_json(column.to_pylist())[1:-1].split(","), pa.large_string())
+
+
+def _large(text: str) -> pa.LargeStringScalar:
+    """Of lines of any length: those of a batch may be more than 2 GB."""
+    return pa.scalar(text, pa.large_string())
 
 
 def vectors_of(column: pa.ChunkedArray) -> NDArray[np.float32]:

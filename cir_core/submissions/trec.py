@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from urllib.parse import quote, unquote
 
 import numpy as np
@@ -44,11 +45,14 @@ def parted(scores: Float[np.ndarray, " image"]) -> Float[np.ndarray, " image"]:
     differ stay as they are, unless a longer run of ties before them reaches them.
     """
     lowered = np.asarray(scores, dtype=np.float32).copy()
+    if np.all(lowered[1:] < lowered[:-1]):
+        return lowered
     for row in range(1, len(lowered)):
         lowered[row] = min(lowered[row], np.nextafter(lowered[row - 1], np.float32(-np.inf)))
     return lowered
 
 
+@lru_cache(2**16)  # of a run's rankings, images repeat
 def escaped(identifier: str) -> str:
     """An id as one column: white space, control characters and ``%`` as ``%XX`` of their UTF-8.
 

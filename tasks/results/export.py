@@ -200,16 +200,18 @@ def _trec_lines(run: _Run, stage: Stage) -> Iterator[str]:
     """By the scores of the stage; of a late fusion, by what it ranks by."""
     fusion = run.late_fusion if stage == "stage2" else None
     names = ["stage1_score", "stage2_score"] if fusion else [f"{stage}_score"]
-    rows = _rows(run, stage, "gallery").select(["query_id", "image_id", *names]).to_pylist()
-    for query, group in groupby(rows, lambda row: str(row["query_id"])):
-        ranking = list(group)
-        images = [row["image_id"] for row in ranking]
-        first, *second = (np.array([row[name] for row in ranking], np.float32) for name in names)
+    rows = _rows(run, stage, "gallery")
+    queries, images = rows["query_id"].to_pylist(), rows["image_id"].to_pylist()
+    told, *others = (rows[name].to_numpy() for name in names)
+    end = 0
+    for query, group in groupby(queries):
+        one = slice(end, end := end + sum(1 for _ in group))
+        scores = told[one]
         if fusion is not None:
             weight, scale = fusion
-            pool, place = np.zeros(len(images), int), np.arange(len(images))
-            first = fused_scores(first, second[0], pool, place, weight=weight, scale=scale)
-        yield from run_lines(query, images, first.astype(np.float32), run.run_id)
+            pool, place = np.zeros(len(scores), int), np.arange(len(scores))
+            scores = fused_scores(scores, others[0][one], pool, place, weight=weight, scale=scale)
+        yield from run_lines(query, images[one], scores.astype(np.float32), run.run_id)
 
 
 # --- tables
@@ -251,8 +253,11 @@ def _rows(run: _Run, stage: Stage, pool: Pool | None = None) -> pa.Table:
 def _ranked(run: _Run, stage: Stage, pool: Pool) -> dict[str, list[str]]:
     """Every query's ranking, best first; empty where it has no candidates."""
     rankings: dict[str, list[str]] = {query: [] for query in run.queries["query_id"].to_pylist()}
-    for row in _rows(run, stage, pool).select(["query_id", "image_id"]).to_pylist():
-        rankings[row["query_id"]].append(row["image_id"])
+    rows = _rows(run, stage, pool)
+    for query, image in zip(
+        rows["query_id"].to_pylist(), rows["image_id"].to_pylist(), strict=True
+    ):
+        rankings[query].append(image)
     return rankings
 
 

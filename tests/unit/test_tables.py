@@ -1,5 +1,6 @@
 """Tables come back from Parquet as they went in, and a damaged page is noticed."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from cir_core.errors import StoreCorrupt
-from storage import schemas, tables
+from storage import schemas, tables, views
 from storage.atomic import sha256_of
-from storage.tables import read_table, rows_of, taken, vector_column, vectors_of, write_table
+from storage.tables import (
+    read_table,
+    rows_of,
+    taken,
+    vector_column,
+    vectors_of,
+    write_jsonl,
+    write_table,
+)
 from storage.view import View
 
 HOSTILE = ["it's", 'a "quoted" one', "two\nlines", "tab\there", "👗 e\u0301", "", "00012", "a,b;c"]
@@ -81,8 +90,8 @@ def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def test_every_schema_of_the_store_is_tried_here() -> None:
-    views = View.__subclasses__()
-    declared = {schema for view in views for schema in view.holds.values() if schema.names}
+    kinds = [one for one in vars(views).values() if isinstance(one, type) and issubclass(one, View)]
+    declared = {schema for view in kinds for schema in view.holds.values() if schema.names}
     tried = [schema.names for schema in SCHEMAS.values()]
     assert len(declared) > 9
     assert all(schema.names in tried for schema in declared)
@@ -103,6 +112,30 @@ def test_the_same_table_is_the_same_bytes(tmp_path: Path, name: str) -> None:
     for file in ("a", "b"):
         write_table(tmp_path / file, filled(SCHEMAS[name], 20))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize("at_once", [7, 10_000])
+@pytest.mark.parametrize("name", ["candidates", "export", "metrics", "problems", "scores"])
+def test_json_lines_are_those_of_pythons_json_row_by_row(
+    tmp_path: Path, name: str, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "BATCH", at_once)
+    schema = SCHEMAS[name]
+    numbers = [
+        [(row - 20) * 10.0 ** (row - 20), np.nan, np.inf, 1e16, 1 / 3][row % 5] for row in range(40)
+    ]
+    drawn = {
+        field.name: pa.array(numbers, field.type)
+        if pa.types.is_floating(field.type)
+        else filled(schema, 40)[field.name].combine_chunks()
+        for field in schema
+    }
+    table = pa.concat_tables([schema.empty_table(), pa.table(drawn, schema), filled(schema, 3)])
+    write_jsonl(tmp_path / "x.jsonl", table)
+    told = [json.dumps(row, separators=(",", ":")) + "\n" for row in table.to_pylist()]
+    assert (tmp_path / "x.jsonl").read_bytes() == "".join(told).encode("ascii")
+    write_jsonl(tmp_path / "none.jsonl", schema.empty_table())
+    assert (tmp_path / "none.jsonl").read_bytes() == b""
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
