@@ -1,15 +1,15 @@
 """The families of models, by the kind that their ``config.json`` names: the only module that knows
 them all. And tensors to a ready model, strictly."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import torch
 from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
-from cir_core.errors import CheckpointRefused, NonFiniteError
+from cir_core.errors import CheckpointRefused, NonFiniteError, UsageError
 from cir_core.layers.shapes import require_all, shapes_alone
 from cir_core.ports import ImageEncoder, Reranker, RerankerConfig, Retriever, RetrieverConfig
 from cir_core.rerankers.dual.config import Stage2Config
@@ -24,6 +24,7 @@ from cir_core.retrievers.clip.config import ClipConfig, InversionConfig
 from cir_core.retrievers.clip.model import ClipModel, InversionModel
 from cir_core.retrievers.siglip.config import SiglipConfig
 from cir_core.retrievers.siglip.model import SiglipModel
+from cir_core.types import Precision
 
 TrainedConfig = Stage1Config | Stage2Config
 """Of what is trained here, and has a published format."""
@@ -42,7 +43,7 @@ class Family:
     ``Reranker`` of stage 2. It is built without numbers and takes those of its weights: what else
     it has, such as buffers that are not saved, is computed where it is used. One whose tensors have
     names of others' ``loads`` them itself, and ``checks`` shapes by names as a file has them; both
-    raise CheckpointRefused."""
+    raise CheckpointRefused. One that has fp32 alone in its ``precisions`` is never ``cast``."""
 
     stage: int
     config: type[BaseModel]
@@ -50,6 +51,7 @@ class Family:
     port: Callable[[Any], Any]
     loads: Callable[[Any, Mapping[str, Tensor], str], nn.Module] | None = None
     checks: Callable[[Any, Mapping[str, tuple[int, ...]], str], None] | None = None
+    precisions: Sequence[Precision] = get_args(Precision)
 
 
 BLIP = Family(1, Stage1Config, Stage1Model, lambda model: model)
@@ -205,6 +207,20 @@ def check_shapes(
             if name in found and found[name] != shape
         ),
     )
+
+
+def require_precisions(config: Any, asked: Iterable[Precision], source: str) -> None:
+    """Raises UsageError for numbers in which the config's family does not compute."""
+    known = FAMILIES[config.kind].precisions
+    for precision in asked:
+        if precision not in known:
+            raise UsageError(
+                f"this model does not compute in {precision}",
+                item=source,
+                cause=f"a model of kind {config.kind!r} computes in {', '.join(known)}",
+                remedy="leave out --precision, or pass one of these for it: --encoder-precision, "
+                "--stage1-precision, --stage2-precision",
+            )
 
 
 def require_pair(retriever: Retriever, reranker: Reranker) -> None:

@@ -88,8 +88,17 @@ class ImageEncoder(Protocol):
     def digest(self) -> str:
         """sha256 of its sizes and weights: what states depend on."""
 
+    @property
+    def precision(self) -> Precision:
+        """In which it computes: fp32, but for one that was ``cast``."""
+
     def see(self, pixels: UInt8[Tensor, "image height width 3"]) -> Float[Tensor, "image ..."]:
-        """The states of each image, independent of what else is in the batch."""
+        """The states of each image, independent of what else is in the batch; in fp32, or as the
+        precision has them."""
+
+    def cast(self, precision: Precision) -> Self:
+        """Computes so from now on, and holds its weights so alone; ``digest`` stays. Asked before
+        it is moved to a device, of a family that has this precision."""
 
     def differing(self, other: "ImageEncoder") -> list[str]:
         """What another encoder has otherwise, by name: tensors, or sizes; none of the same."""
@@ -105,7 +114,8 @@ class Asked(NamedTuple):
 
 
 class Retriever(Protocol):
-    """Stage 1. Embeddings are of unit length, and their product is the score."""
+    """Stage 1. Embeddings are of unit length and in fp32, and their product is the score; states
+    are taken in any precision."""
 
     @property
     def config(self) -> RetrieverConfig: ...
@@ -122,6 +132,10 @@ class Retriever(Protocol):
     ) -> Asked:
         """Each query by its text and its reference's states; what is beyond a text's length in
         ``z_t`` holds no meaning."""
+
+    def cast(self, precision: Precision) -> Self:
+        """Reads texts, and what they change of references, so from now on, and holds the weights of
+        that so alone. Images are embedded in fp32 whatever it is; the encoder is cast by itself."""
 
     def to(self, device: str | torch.device) -> Self: ...
 
@@ -295,7 +309,7 @@ class Scorer(Protocol):
     """Stage 2 and some fused queries, ready to score them against images."""
 
     def prepare(self, states: Float[Tensor, "image ..."]) -> Any:
-        """Some images, once for all of their pairs: what ``score`` takes."""
+        """Some images, seen in any precision, once for all of their pairs: what ``score`` takes."""
 
     def score(
         self,

@@ -119,8 +119,25 @@ class Rows:
 
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
-"""In which stage 2 computes. ``tf32`` keeps fp32 numbers and rounds what enters a matrix product to
+"""In which a model computes. ``tf32`` keeps fp32 numbers and rounds what enters a matrix product to
 10 bits; the last two halve memory and traffic, too. All but fp32 change scores."""
+
+
+@dataclass(frozen=True)
+class Precisions:
+    """Of a pass: what sees images, for both stages; what reads texts, in stage 1; and stage 2."""
+
+    encoder: Precision = "fp32"
+    stage1: Precision = "fp32"
+    stage2: Precision = "fp32"
+
+    @property
+    def told(self) -> str:
+        """In a word where all are the same."""
+        if self.encoder == self.stage1 == self.stage2:
+            return self.encoder
+        return f"encoder {self.encoder}, stage 1 {self.stage1}, stage 2 {self.stage2}"
+
 
 Depth = int | Literal["all", "auto"]
 """How many candidates stage 1 keeps for a query: the best so many, all of its gallery, or as many

@@ -30,7 +30,7 @@ from tasks.stages.read_embeddings import ReadEmbeddings
 from tasks.stages.rerank import Rerank, RerankDropped
 from tasks.stages.retrieve import Retrieve
 from tasks.stages.stage import Stage
-from tasks.stages.tokens import Tokens, tokens_of
+from tasks.stages.tokens import Tokens
 
 STAGES = (
     *(Ingest, Tokens, Encode, Fuse, Retrieve, Rerank, Rank, Evaluate),
@@ -105,7 +105,9 @@ def filtering_of(inputs: Inputs, ingested: Ingested, models: Pair) -> Filtering:
     retriever = read_retriever_config(inputs.stage1)
     seen = (ingested, inputs.stage1, inputs.data_root, model, retriever.pictures)
     weight = weight_of(retriever, inputs.text_weight, str(inputs.stage1))
-    encode, fuse = Encode(store, *seen), Fuse(store, *seen, weight)
+    seeing, reading = inputs.precision.encoder, inputs.precision.stage1
+    encode = Encode(store, *seen, encoder_precision=seeing, precision=reading)
+    fuse = Fuse(store, *seen, weight, encoder_precision=seeing, precision=reading)
     read, retrieve = choosing_of(inputs, ingested, encode, fuse)
     return Filtering(encode, fuse, retrieve, tuple(read))
 
@@ -126,7 +128,8 @@ def graph_of(
         reranker = read_reranker_config(inputs.stage2)
         seen = (ingested, inputs.stage2, inputs.data_root, model, reranker.pictures)
         asked = (fused if reranker.state_width else None, reranker.reads_references)
-        rerank = Rerank(store, *seen, *asked, candidates, prior, inputs.precision)
+        seeing, scoring = inputs.precision.encoder, inputs.precision.stage2
+        rerank = Rerank(store, *seen, *asked, candidates, prior, scoring, encoder_precision=seeing)
         rank = Rank(store, ingested, candidates, rerank.made, _late_fusion(inputs, fitted))
         stages += [rerank, rank]
         ranked = rank.made
@@ -163,7 +166,8 @@ def _probes(
     seen = (evaluate.made, ingested, encode.made, fused, embedded, dropped)
     model = (encode.folder, encode.model)
     by_file = inputs.candidates is not None
-    return [*stages, Probe(store, *seen, *model, is_chosen_by_file=by_file)]
+    probe = Probe(store, *seen, *model, by_file, inputs.precision.stage1)
+    return [*stages, probe]
 
 
 def _late_fusion(inputs: Inputs, fitted: Fitted | None) -> LateFusion | None:
@@ -185,8 +189,3 @@ def fit_of(inputs: Inputs, ingested: Ingested, graph: Graph) -> Fit:
 def declared(graph: Graph) -> Sequence[Declared]:
     """All that this run may make, in its order."""
     return Ingest, Tokens, *map(type, graph.stages), *map(type, graph.outputs)
-
-
-def tokens_in(stage: OverPictures[Any]) -> Tokens:
-    """The image tokens that may be kept for a stage; opens its model."""
-    return tokens_of(stage.ingested, stage.folder, stage.root, "fp32")

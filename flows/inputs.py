@@ -12,7 +12,7 @@ from cir_core.errors import UsageError
 from cir_core.layers.precision import require_precision
 from cir_core.search.choice import IndexChoice
 from cir_core.search.indexes import require_available
-from cir_core.types import Depth, Precision, Scale
+from cir_core.types import Depth, Precisions, Scale
 from flows.command import command_of
 from flows.ends import End, is_measured, needs_stage2
 from flows.machine import find_device, find_workers
@@ -42,7 +42,7 @@ class Inputs:
     protocol: str
     k: Depth
     index: IndexChoice
-    precision: Precision
+    precision: Precisions
     machine: Machine
     candidates: Path | None = None
     embeddings: Path | None = None
@@ -101,8 +101,10 @@ def resolve_inputs(settings: Settings) -> Inputs:
     if calibrate is not None:  # a name may be another run's later
         given = given.model_copy(update={"calibrate": calibrate.run_id})
     require_available(index)
-    if needs_stage2(settings.until):
-        require_precision(settings.precision, torch.device(device))
+    precision = settings.precisions
+    needed_in = [precision.encoder, precision.stage1]
+    for one in [*needed_in, *[precision.stage2] * needs_stage2(settings.until)]:
+        require_precision(one, torch.device(device))
     return Inputs(
         store=store,
         dataset=dataset,
@@ -113,7 +115,7 @@ def resolve_inputs(settings: Settings) -> Inputs:
         protocol=dataset.protocol(settings.protocol).name,
         k=k,
         index=index,
-        precision=settings.precision,
+        precision=precision,
         machine=Machine(
             device=device,
             batch=settings.batch,

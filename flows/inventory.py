@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cir_core.planning.effort import Left
-from flows.graph import Graph, name_of, tokens_in
+from flows.graph import Graph, name_of
 from flows.inputs import Inputs
 from storage.runs import finished
 from storage.views import Ingested
@@ -15,7 +15,7 @@ from tasks.planning.standing import Standing, standing_of, standing_of_output
 from tasks.shards import rows_in
 from tasks.stages.probe import Probe
 from tasks.stages.rerank import Rerank
-from tasks.stages.tokens import Tokens
+from tasks.stages.tokens import Tokens, tokens_in
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,15 @@
 """What of this machine a run uses, where the settings leave it open."""
 
+import logging
 import os
 import re
+from dataclasses import astuple
 
 import torch
 
 from cir_core.errors import UsageError
+from cir_core.layers.precision import bf16_time
+from cir_core.types import Precisions
 
 MOST_WORKERS = 16
 """Beside a GPU. A core decodes some 150 photos a second."""
@@ -13,6 +17,8 @@ MOST_WORKERS = 16
 CORES_PER_WORKER = 8
 """Beside a ViT on the CPU, which takes 100 times as long as decoding: one process keeps up with
 the ViT on dozens of cores, and one more for each 8 of them costs nothing."""
+
+_log = logging.getLogger(__name__)
 
 
 def find_device(name: str) -> str:
@@ -35,6 +41,21 @@ def find_device(name: str) -> str:
             remedy="pass --device cpu, or auto to take a GPU where there is one",
         ) from error
     return name
+
+
+def warn_if_slow(precisions: Precisions, device: str) -> None:
+    """Say so, before hours of it, where what is asked to compute in bf16 would be quicker in fp32:
+    on a processor without instructions for it."""
+    if device != "cpu" or "bf16" not in astuple(precisions):
+        return
+    taken = bf16_time()
+    if taken > 1:
+        _log.warning(
+            "bf16 is slower than fp32 on this processor (%s): a product of matrices takes %.1f "
+            "times as long, measured just now; --precision fp32 is quicker, and exact",
+            torch.backends.cpu.get_cpu_capability(),
+            taken,
+        )
 
 
 def find_workers(wanted: int | None, device: str) -> int:

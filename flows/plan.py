@@ -10,10 +10,11 @@ import pyarrow as pa
 from cir_core.planning.effort import Effort, Forecast, Speeds, Workload, together
 from flows.engines.engine import InProcess
 from flows.graph import STAGES, Declared, Filtering, declared, graph_of, name_of
-from flows.inputs import Inputs, resolve_inputs
+from flows.inputs import Inputs
 from flows.inventory import Inventory, take_inventory
 from flows.labelling import require_name
 from flows.run import (
+    begin,
     check_models,
     check_reranker,
     check_texts,
@@ -100,7 +101,7 @@ def make_plan(settings: Settings, *, started: float) -> Plan:
     when the models have no work. ``started`` is what it took to get here, in seconds. Raises as
     ``run_pipeline`` would before it re-ranks, for what is known by now.
     """
-    inputs, engine = resolve_inputs(settings), InProcess()
+    inputs, engine = begin(settings), InProcess()
     selection, fit = None, None
     if inputs.late_fusion == "fit":
         selection = make_plan(selection_of(settings), started=0.0)

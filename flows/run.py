@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from cir_core.datasets.selection import source_split
 from cir_core.errors import ProblemsFound
+from cir_core.families import require_precisions
 from cir_core.search.choice import count_lists
 from flows.ends import End
 from flows.engines.engine import Engine
@@ -16,6 +17,7 @@ from flows.first_stage import files_of
 from flows.graph import Filtering, Graph, fit_of, graph_of
 from flows.inputs import Inputs, resolve_inputs
 from flows.labelling import give_label, require_name
+from flows.machine import warn_if_slow
 from flows.settings import Settings
 from storage.view import Made, View
 from storage.views import Evaluated, Fitted, Ingested, Pair
@@ -96,7 +98,7 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
     ``flows.drift``). Raises ProblemsFound before any scoring when more images or queries
     have problems than ``allow_missing``; what was made until then stays and is used next time.
     """
-    inputs = resolve_inputs(settings)
+    inputs = begin(settings)
     with inputs.store.lease():
         looks = look_at_models(**inputs.models)
         handed_over = note_files(files_of(inputs))
@@ -131,8 +133,29 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
     )
 
 
+def begin(settings: Settings) -> Inputs:
+    """The inputs of a run, once what is to be known of them before it starts has been said. Raises
+    as ``resolve_inputs``."""
+    inputs = resolve_inputs(settings)
+    warn_if_slow(inputs.precision, inputs.machine.device)
+    return inputs
+
+
 def check_models(inputs: Inputs, engine: Engine) -> Made[Pair]:
-    """The models of this run: a pair, or stage 1 alone."""
+    """The models of this run: a pair, or stage 1 alone. Raises UsageError for a precision that one
+    of them does not have, too."""
+    precision = inputs.precision
+    require_precisions(
+        read_retriever_config(inputs.stage1),
+        [precision.encoder, precision.stage1],
+        str(inputs.stage1),
+    )
+    if inputs.stage2 is not None:
+        require_precisions(
+            read_reranker_config(inputs.stage2),
+            [precision.encoder, precision.stage2],
+            str(inputs.stage2),
+        )
     if inputs.stage2 is None:
         return engine.run(check_stage1, inputs.store, inputs.stage1)
     return engine.run(check_pair, inputs.store, inputs.stage1, inputs.stage2)

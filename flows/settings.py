@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from cir_core.search.choice import IndexKind
-from cir_core.types import Keeping, Precision, RunSplit, Scale
+from cir_core.types import Keeping, Precision, Precisions, RunSplit, Scale
 from flows.about import DATA, MACHINE, METHOD, MODELS, About
 from flows.ends import End
 from flows.suggestions import category_names, dataset_names, protocol_names
@@ -32,6 +32,8 @@ def in_home(path: Path) -> Path:
 HomePath = Annotated[Path, AfterValidator(in_home)]
 """A path in which ``~`` is the home folder: a shell expands it in ``--store ~/x``, and neither in
 ``--store=~/x`` nor in a file or the environment."""
+
+OF_ALL = "as --precision says"
 
 DECLARED = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 """Checks of values are built when the first value is checked: ``--help`` needs none."""
@@ -324,11 +326,34 @@ class Settings(BaseModel):
     precision: Annotated[
         Precision,
         About(
-            "In which stage 2 computes: fp32, bf16; on a GPU also tf32, fp16. Changes scores.",
+            "In which the models compute: fp32, bf16; on a GPU also tf32, fp16. Changes scores; "
+            "embeddings and scores are fp32 whatever it is.",
             MODELS,
             changes_results=True,
         ),
     ] = "fp32"
+    encoder_precision: Annotated[
+        Precision | None,
+        About(
+            "Of what sees images, for both stages.",
+            MODELS,
+            changes_results=True,
+            default=OF_ALL,
+        ),
+    ] = None
+    stage1_precision: Annotated[
+        Precision | None,
+        About(
+            "Of what reads texts, and their references' states, in stage 1.",
+            MODELS,
+            changes_results=True,
+            default=OF_ALL,
+        ),
+    ] = None
+    stage2_precision: Annotated[
+        Precision | None,
+        About("Of what scores pairs.", MODELS, changes_results=True, default=OF_ALL),
+    ] = None
     engine: Annotated[
         Literal["auto", "in-process", "prefect"],
         About(
@@ -337,6 +362,12 @@ class Settings(BaseModel):
             changes_results=False,
         ),
     ] = "auto"
+
+    @property
+    def precisions(self) -> Precisions:
+        """Of each part of the pass."""
+        parts = (self.encoder_precision, self.stage1_precision, self.stage2_precision)
+        return Precisions(*(one or self.precision for one in parts))
 
 
 def shipped_model(stage: Literal["stage1", "stage2"]) -> Path:

@@ -84,7 +84,7 @@ OF_DATA = frozenset({"protocol", "k"})
 OF_RUNS = {
     one.name: one.default
     for one in settings_of(Settings)
-    if (one.about.panel == METHOD or one.name == "precision") and one.name not in OF_DATA
+    if (one.about.panel == METHOD or one.name.endswith("precision")) and one.name not in OF_DATA
 }
 """Settings of a run that no training reads, by their defaults."""
 

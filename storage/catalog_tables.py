@@ -57,6 +57,8 @@ RUNS = table(
         "that found them: exact, or FAISS's flat, ivf, gpu; NULL of given candidates",
         nullable=True,
     ),
+    column("encoder_precision", TEXT, "in which images were seen"),
+    column("stage1_precision", TEXT, "in which stage 1 read texts over their references"),
     column("precision", TEXT, "in which stage 2 computed", nullable=True),
     column(
         "prior",

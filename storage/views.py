@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from cir_core.conformal import NO_GUARANTEE
 from cir_core.protocols import PROTOCOLS, Protocol
-from cir_core.types import FirstStage, Scale
+from cir_core.types import FirstStage, Precision, Scale
 from storage import schemas
 from storage.labels import Label, read_label
 from storage.view import Parts, View
@@ -42,6 +42,12 @@ class Encoded(View):
     stage = "encode"
     holds: ClassVar[Parts] = {"embeddings": schemas.EMBEDDINGS, "problems": schemas.PROBLEMS}
 
+    @property
+    def encoder_precision(self) -> Precision:
+        """In which the images were seen. Raises as ``setting``."""
+        precision: Precision = self.identity()["settings"].get("encoder_precision", "fp32")
+        return precision
+
 
 class Fused(View):
     """Embeddings and z_t of the queries."""
@@ -54,6 +60,12 @@ class Fused(View):
         """The text's share of a query; None where the run says no other than the model's own, if
         that has one. Raises as ``setting``."""
         return self.identity()["settings"].get("text_weight")
+
+    @property
+    def precision(self) -> Precision:
+        """In which texts were read. Raises as ``setting``."""
+        precision: Precision = self.identity()["settings"].get("precision", "fp32")
+        return precision
 
 
 class Embedded(View):

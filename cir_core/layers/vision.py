@@ -1,7 +1,7 @@
 """A vision transformer: pixels to image tokens."""
 
 import hashlib
-from typing import Any
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float, UInt8
@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cir_core.layers.config import VisionConfig
+from cir_core.layers.precision import DTYPES, rounded_products
 from cir_core.layers.preprocess import CHANNELS, CLIP_MEAN, CLIP_STD, Preprocess
+from cir_core.types import Precision
 
 VIT_EPSILON = 1e-6
 
@@ -54,6 +56,12 @@ class FrozenEncoder(nn.Module):
 
     config: Any
     position: nn.Parameter
+    precision: Precision = "fp32"
+    _digest: str | None = None
+
+    def cast(self, precision: Precision) -> Self:
+        self._digest, self.precision = self.digest, precision
+        return self.to(DTYPES[precision])
 
     @property
     def pictures(self) -> Preprocess:
@@ -69,7 +77,9 @@ class FrozenEncoder(nn.Module):
 
     @property
     def digest(self) -> str:
-        """sha256 of its sizes and weights."""
+        """sha256 of its sizes and weights, as they were before any cast."""
+        if self._digest is not None:
+            return self._digest
         digest = hashlib.sha256(self.config.model_dump_json().encode())
         for tensor in self.state_dict().values():
             digest.update(tensor.cpu().numpy().tobytes())
@@ -83,7 +93,9 @@ class FrozenEncoder(nn.Module):
 
     def see(self, pixels: UInt8[Tensor, "image size size 3"]) -> Float[Tensor, "image token width"]:
         """Image tokens of crops as they were decoded."""
-        tokens: Tensor = self(normalise(pixels, self.pictures.mean, self.pictures.std))
+        scaled = normalise(pixels, self.pictures.mean, self.pictures.std)
+        with rounded_products(self.precision):
+            tokens: Tensor = self(scaled.to(self.position.dtype))
         return tokens
 
 

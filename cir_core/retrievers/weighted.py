@@ -8,9 +8,10 @@ from typing import Annotated, Any, Self
 import torch
 from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from cir_core.layers.precision import CastsText
 from cir_core.layers.preprocess import Preprocess
 from cir_core.layers.token_files import WithTokenizer
 from cir_core.layers.tower import TextTowerConfig, Tower, TowerConfig
@@ -35,7 +36,7 @@ class TowersConfig(WithTokenizer):
         return self.text.positions
 
 
-class WeightedSum(nn.Module):
+class WeightedSum(CastsText):
     """A ``Retriever``, of which a family says how it embeds images and texts."""
 
     config: Any
@@ -58,7 +59,7 @@ class WeightedSum(nn.Module):
         raise NotImplementedError
 
     def embed(self, states: Float[Tensor, "image token width"]) -> Float[Tensor, "image embedding"]:
-        return functional.normalize(self.image_features(states), dim=-1)
+        return functional.normalize(self.image_features(self.for_heads(states)), dim=-1)
 
     def ask(
         self,

@@ -129,7 +129,7 @@ def _row(
         runs=[each.evaluated.run_id for each in several],
         models=[each.evaluated.ranked.scored.digest("model") for each in several if reranks],
         k=one.k if reranks else None,
-        precision=one.trial.run.precision if reranks else None,
+        precision=one.trial.run.precisions.told if reranks else None,
         recall=recall,
         scoring=scoring,
         training=_training([each.trial for each in several]),

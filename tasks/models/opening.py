@@ -24,10 +24,12 @@ from cir_core.ports import ImageEncoder, Reranker, RerankerConfig, Retriever, Re
 from cir_core.rerankers.dual.model import Stage2Model
 from cir_core.retrievers.blip.config import Stage1Config
 from cir_core.retrievers.blip.fusion import Stage1Model
+from cir_core.types import Precision
 from storage.models.folders import Checkpoint, read_checkpoint, read_config, write_checkpoint
 from storage.models.weights import WEIGHTS_FILE
 
 Trained = TypeVar("Trained", Stage1Model, Stage2Model)
+Castable = TypeVar("Castable", ImageEncoder, Retriever)
 
 
 def save_model(
@@ -44,8 +46,15 @@ def save_model(
     return write_checkpoint(folder, model.config.model_dump(), model.state_dict(), dtype=dtype)
 
 
-def open_retriever(folder: Path, *, sha256: str | None = None) -> Retriever:
-    """Stage 1, or a pre-trained base, in eval mode and fp32, on the CPU.
+def open_retriever(
+    folder: Path,
+    *,
+    sha256: str | None = None,
+    encoder: Precision = "fp32",
+    precision: Precision = "fp32",
+) -> Retriever:
+    """Stage 1, or a pre-trained base, in eval mode, on the CPU; its ``encoder``, and what reads
+    texts, hold their weights in the precision that is said for each, and nowhere else.
 
     ``sha256`` (of ``model_sha256``) is the model that results will be named after: any other is
     refused. Raises CheckpointRefused for the wrong stage, tensors that are missing, extra or
@@ -53,19 +62,26 @@ def open_retriever(folder: Path, *, sha256: str | None = None) -> Retriever:
     for NaN or infinity; PreflightError when the folder no longer holds the model of that name.
     """
     read = _read(folder, sha256)
-    return load_retriever(read.config, read.tensors, str(folder))
+    retriever = load_retriever(read.config, read.tensors, str(folder))
+    _cast(retriever.encoder, encoder)
+    return _cast(retriever, precision)
 
 
-def open_reranker(folder: Path, *, sha256: str | None = None) -> Reranker:
-    """Stage 2 in eval mode. Raises as ``open_retriever``."""
+def open_reranker(
+    folder: Path, *, sha256: str | None = None, encoder: Precision = "fp32"
+) -> Reranker:
+    """Stage 2 in eval mode, as ``open_retriever``; all but its ``encoder`` is in fp32, since a
+    scorer takes what it needs of it in its own precision."""
     read = _read(folder, sha256)
-    return load_reranker(read.config, read.tensors, str(folder))
+    reranker = load_reranker(read.config, read.tensors, str(folder))
+    _cast(reranker.encoder, encoder)
+    return reranker
 
 
-def open_encoder(folder: Path) -> ImageEncoder:
+def open_encoder(folder: Path, *, precision: Precision = "fp32") -> ImageEncoder:
     """That of a model of either stage. Raises as ``open_retriever``."""
     read = _read(folder, None)
-    return load_encoder(read.config, read.tensors, str(folder))
+    return _cast(load_encoder(read.config, read.tensors, str(folder)), precision)
 
 
 def open_stage1(folder: Path, *, sha256: str | None = None) -> Stage1Model:
@@ -101,6 +117,10 @@ def read_seeing_flops(folder: Path) -> int:
     """Of one image, by the encoder of a model of either stage. Raises CheckpointRefused."""
     flops: int = parse_config(read_config(folder), str(folder)).seeing_flops()
     return flops
+
+
+def _cast(module: Castable, precision: Precision) -> Castable:
+    return module if precision == "fp32" else module.cast(precision)
 
 
 def _trained(

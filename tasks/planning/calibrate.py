@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cir_core.planning.effort import Speeds
-from cir_core.types import Precision
+from cir_core.types import Precisions
 from tasks.feed.image_tokens import Pictures
 from tasks.models.opening import open_reranker, open_retriever
 from tasks.planning.timing import (
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 def calibrate(
-    pictures: Pictures, stage1: Path, stage2: Path | None, sample: Sample, *, precision: Precision
+    pictures: Pictures, stage1: Path, stage2: Path | None, sample: Sample, *, precision: Precisions
 ) -> Speeds:
     """Open the models and time a sample of each part, by the code that runs it; nothing is
     written. Without a ``stage2``, stage 1 is timed alone. Takes a second or two for each of four
@@ -38,7 +38,8 @@ def calibrate(
     _log.info("timing samples of the run")
     machine = pictures.machine
     began = time.perf_counter()
-    first = open_retriever(stage1).to(machine.device)
+    first = open_retriever(stage1, encoder=precision.encoder, precision=precision.stage1)
+    first = first.to(machine.device)
     speeds = Speeds(open_stage1=time.perf_counter() - began)
     rows = drawn(pictures.table().num_rows)
     if not rows:
@@ -57,7 +58,7 @@ def calibrate(
     if stage2 is None:
         return speeds
     began = time.perf_counter()
-    second = open_reranker(stage2)
+    second = open_reranker(stage2, encoder=precision.encoder)
     opened = time.perf_counter() - began
     if second.encoder.digest != digest:
         encoder = second.encoder.to(machine.device)
@@ -65,18 +66,18 @@ def calibrate(
         speeds = replace(speeds, image_again=again)
     began = time.perf_counter()
     queries = random_queries(second.config, sample, seen)
-    scorer = open_scorer(second, queries, machine, precision)
+    scorer = open_scorer(second, queries, machine, precision.stage2)
     opened += time.perf_counter() - began
     scoring = time_scoring(second.config, scorer, queries, sample, seen)
     return replace(speeds, open_stage2=opened, scoring=scoring)
 
 
 def calibrate_scoring(
-    pictures: Pictures, stage2: Path, sample: Sample, *, precision: Precision
+    pictures: Pictures, stage2: Path, sample: Sample, *, precision: Precisions
 ) -> float:
     """Seconds of one FLOP of the engine, its images seen. As ``calibrate``, of scoring alone; 0
     without images or texts."""
-    model = open_reranker(stage2)
+    model = open_reranker(stage2, encoder=precision.encoder)
     rows = drawn(pictures.table().num_rows)
     if not (rows and sample.token_ids):
         return 0.0
@@ -85,5 +86,5 @@ def calibrate_scoring(
     if not len(seen.rows):
         return 0.0
     queries = random_queries(model.config, sample, seen)
-    scorer = open_scorer(model, queries, pictures.machine, precision)
+    scorer = open_scorer(model, queries, pictures.machine, precision.stage2)
     return time_scoring(model.config, scorer, queries, sample, seen)

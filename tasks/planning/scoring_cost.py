@@ -13,7 +13,7 @@ from torch import nn
 
 from cir_core.errors import CirError, WorkerLost
 from cir_core.memory import peak_memory
-from cir_core.types import Precision
+from cir_core.types import Precisions
 from storage.models.weights import read_shapes
 from storage.views import Evaluated
 from tasks.child import Child
@@ -35,7 +35,7 @@ class Scoring:
     root: Path
     stage1: Path
     stage2: Path
-    precision: Precision
+    precision: Precisions
     machine: Machine
 
 

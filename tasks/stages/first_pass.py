@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
 from time import perf_counter
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from cir_core.layers.preprocess import Preprocess
 from cir_core.planning.effort import Effort, together
 from cir_core.ports import Retriever
+from cir_core.types import Precision
 from storage.view import Viewed
 from storage.views import KeptTokens
 from tasks.feed.image_tokens import Pictures, Seen
@@ -55,11 +56,13 @@ class OpenStage(NamedTuple):
 
 @dataclass(frozen=True)
 class PassStage(OverPictures[Viewed]):
-    """A stage that the pass makes. ``model`` is the sha256 of the stage 1 in the ``folder``. Raises
-    as ``open_retriever`` for another model, and as ``feed_pixels``."""
+    """A stage that the pass makes. ``model`` is the sha256 of the stage 1 in the ``folder``, which
+    reads texts in the ``precision``. Raises as ``open_retriever`` for another model, and as
+    ``feed_pixels``."""
 
     model: str
     pictures: Preprocess
+    precision: Precision = field(default="fp32", kw_only=True)
 
     version = 5
 
@@ -67,7 +70,7 @@ class PassStage(OverPictures[Viewed]):
     def begin(self, model: Retriever, pictures: Pictures) -> OpenStage: ...
 
     def settings(self) -> Mapping[str, Any]:
-        return self.pictures.settings()
+        return {**super().settings(), **self.pictures.settings()}
 
     def inputs(self) -> Mapping[str, str]:
         return {"images": self.ingested.digest("images"), "model": self.model}
@@ -96,7 +99,12 @@ class FirstPass:
     @contextmanager
     def open(self, machine: Machine) -> Iterator[Work]:
         first = self.stages[0]
-        model = open_retriever(first.folder, sha256=first.model).to(machine.device)
+        model = open_retriever(
+            first.folder,
+            sha256=first.model,
+            encoder=first.encoder_precision,
+            precision=first.precision,
+        ).to(machine.device)
         pictures = Pictures(first.ingested, first.root, machine)
         kept = find_kept(pictures, model.encoder, first.folder)
         lacking = [stage for stage in self.stages if not stage.made.is_whole]

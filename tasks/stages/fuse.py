@@ -50,7 +50,8 @@ class Fuse(PassStage[Fused]):
 
     def settings(self) -> Mapping[str, Any]:
         weight = {} if self.text_weight is None else {"text_weight": self.text_weight}
-        return {**super().settings(), **weight}
+        precision = {} if self.precision == "fp32" else {"precision": self.precision}
+        return {**super().settings(), **weight, **precision}
 
     def inputs(self) -> Mapping[str, str]:
         return {**super().inputs(), "texts": self.ingested.digest("texts")}

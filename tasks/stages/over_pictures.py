@@ -1,10 +1,12 @@
 """Stages whose shards are pictures."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from cir_core.types import Precision
 from storage.view import Viewed
 from storage.views import Ingested
 from tasks.feed.pictures import distinct_pictures
@@ -14,13 +16,19 @@ from tasks.stages.stage import Stage
 
 @dataclass(frozen=True)
 class OverPictures(Stage[Viewed]):
-    """Of an ingested split, whose files are below ``root``, seen by the model in the ``folder``."""
+    """Of an ingested split, whose files are below ``root``, seen by the model in the ``folder``, in
+    the ``encoder_precision``; a name tells only another than fp32."""
 
     ingested: Ingested
     folder: Path
     root: Path
+    encoder_precision: Precision = field(default="fp32", kw_only=True)
 
     unit = "images"
+
+    def settings(self) -> Mapping[str, Any]:
+        precision = self.encoder_precision
+        return {} if precision == "fp32" else {"encoder_precision": precision}
 
     def shards(self) -> Sequence[str]:
         return self._shards

@@ -12,6 +12,7 @@ import pyarrow as pa
 from cir_core.planning.disk import Counts
 from cir_core.planning.effort import Effort, Forecast, together
 from cir_core.ports import ReadsTexts, Retriever, Widths
+from cir_core.types import Precision
 from storage import schemas
 from storage.views import (
     Embedded,
@@ -53,7 +54,8 @@ class Probe(Stage[Probed]):
     Targets are ranked as the protocol wants it (``composed_rank``: by the exact search, whatever
     index the run has), among the vectors that the run searched; where a file chose the candidates,
     among stage 1's. What of a reference is left is asked in stage 1's own space. ``dropped`` is
-    None of a run without stage 2. Raises as ``open_retriever``.
+    None of a run without stage 2. Texts are read in the ``precision``, which the names of z_t tell.
+    Raises as ``open_retriever``.
     """
 
     evaluated: Evaluated
@@ -65,6 +67,7 @@ class Probe(Stage[Probed]):
     folder: Path
     model: str
     is_chosen_by_file: bool = False
+    precision: Precision = "fp32"
 
     makes = Probed
     version = 1
@@ -95,7 +98,8 @@ class Probe(Stage[Probed]):
 
     @contextmanager
     def open(self, machine: Machine) -> Iterator[Work]:
-        model = open_retriever(self.folder, sha256=self.model).to(machine.device)
+        model = open_retriever(self.folder, sha256=self.model, precision=self.precision)
+        model = model.to(machine.device)
         yield partial(self._probe, model, machine.batch)
 
     def _probe(self, model: Retriever, batch: int, shards: Sequence[str]) -> Iterator[ReadyPart]:

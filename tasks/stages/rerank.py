@@ -82,7 +82,8 @@ class Rerank(OverPictures[Scored]):
     def settings(self) -> Mapping[str, Any]:
         """How pictures are taken is in the names of z_t, where that is read."""
         taken = {} if self.fused is not None else self.pictures.settings()
-        return {**taken, "precision": self.precision, "prior": self.prior}
+        own = {"precision": self.precision, "prior": self.prior}
+        return {**super().settings(), **taken, **own}
 
     def inputs(self) -> Mapping[str, str]:
         fused = {} if self.fused is None else {"fuse": self.fused.fingerprint}
@@ -99,7 +100,7 @@ class Rerank(OverPictures[Scored]):
     @contextmanager
     def open(self, machine: Machine) -> Iterator[Work]:
         pictures = Pictures(self.ingested, self.root, self.keeping(machine))
-        model = open_reranker(self.folder, sha256=self.model)
+        model = open_reranker(self.folder, sha256=self.model, encoder=self.encoder_precision)
         encoder = model.encoder.to(machine.device)
         kept = find_kept(pictures, encoder, self.folder)
         candidates = self.candidates.read("candidates")

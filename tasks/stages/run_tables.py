@@ -50,6 +50,8 @@ def read_run(evaluated: Evaluated) -> PublishedRun:
         "first_stage": retrieved.first_stage,
         "first_stage_sha256": retrieved.first_stage_sha256,
         "vector_index": retrieved.identity()["settings"].get("index"),
+        "encoder_precision": encoded.encoder_precision,
+        "stage1_precision": retrieved.fused.precision,
         "images": images.num_rows,
         "queries": queries.num_rows,
         "problems": problems.num_rows,

@@ -4,7 +4,7 @@ each time, computed once."""
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 from math import prod
@@ -44,8 +44,10 @@ class Tokens(OverPictures[KeptTokens]):
 
     The models of both stages share a ViT, and so these tokens: they are named by the ``encoder``,
     not by the model in the ``folder``. Of all pictures, not of candidates alone: encoding needs
-    all, and so another K, protocol, text or stage 2 finds what it needs. A run reads fp32, since
-    fp16 would change scores. Raises OutOfSpace, before it starts, when the disk cannot hold them.
+    all, and so another K, protocol, text or stage 2 finds what it needs. ``precision`` is what they
+    are kept in: a run reads fp32 alone, which holds without loss what an encoder makes in any
+    precision, so that kept or not they give the same scores. Raises OutOfSpace, before it starts,
+    when the disk cannot hold them.
     """
 
     encoder: str
@@ -56,14 +58,14 @@ class Tokens(OverPictures[KeptTokens]):
     version = 2
 
     def settings(self) -> Mapping[str, Any]:
-        return {**self.pictures.settings(), "precision": self.precision}
+        return {**super().settings(), **self.pictures.settings(), "precision": self.precision}
 
     def inputs(self) -> Mapping[str, str]:
         return {"images": self.ingested.digest("images"), "vision": self.encoder}
 
     @contextmanager
     def open(self, machine: Machine) -> Iterator[Work]:
-        encoder = open_encoder(self.folder).to(machine.device)
+        encoder = open_encoder(self.folder, precision=self.encoder_precision).to(machine.device)
         seeing = read_seeing_flops(self.folder)
         yield partial(self._keep, Pictures(self.ingested, self.root, machine), encoder, seeing)
 
@@ -98,23 +100,30 @@ class Tokens(OverPictures[KeptTokens]):
 
 
 def tokens_of(ingested: Ingested, folder: Path, root: Path, precision: StoredPrecision) -> Tokens:
-    """What is kept of a model's encoder."""
+    """What is kept of a model's encoder, which sees in fp32."""
     return _kept_by(open_encoder(folder), ingested, folder, root, precision)
+
+
+def tokens_in(stage: OverPictures[Any]) -> Tokens:
+    """What may be kept for a stage; opens its model."""
+    tokens = tokens_of(stage.ingested, stage.folder, stage.root, "fp32")
+    return replace(tokens, encoder_precision=stage.encoder_precision)
 
 
 def tokens_needed(stage: OverPictures[Any], machine: Machine) -> Sequence[Tokens]:
     """Before a stage sees pictures: their tokens, if they are to be kept."""
     if machine.tokens != "cache":
         return ()
-    return [tokens_of(stage.ingested, stage.folder, stage.root, "fp32")]
+    return [tokens_in(stage)]
 
 
 def find_kept(pictures: Pictures, encoder: ImageEncoder, folder: Path) -> KeptTokens | None:
-    """The tokens that a run may read: those of the folder's encoder, in fp32, if they are there and
-    wanted."""
+    """The tokens that a run may read: those of the folder's encoder, seen in its precision and kept
+    in fp32, if they are there and wanted."""
     if pictures.machine.tokens == "recompute":
         return None
-    kept = _kept_by(encoder, pictures.ingested, folder, pictures.root, "fp32").made
+    tokens = _kept_by(encoder, pictures.ingested, folder, pictures.root, "fp32")
+    kept = replace(tokens, encoder_precision=encoder.precision).made
     return kept if kept.is_done else None
 
 

@@ -17,6 +17,7 @@ from cir_core.metrics.significance import gain_interval
 from cir_core.retrievers.blip.fusion import Stage1Model
 from cir_core.training import presets
 from cir_core.training.presets import Preset
+from cir_core.types import Precisions
 from flows.ablation import costs
 from flows.ablation.checking import check
 from flows.ablation.run import list_trials, run_ablation
@@ -407,7 +408,7 @@ def test_costs_of_another_shape_or_machine_are_measured_again(
     monkeypatch.setattr(costs, "measure_each", measuring)
 
     def measured(machine: Machine = Machine()) -> None:  # noqa: B008 - frozen
-        one = Scoring(cast(Any, None), tmp_path, tmp_path, tmp_path, "fp32", machine)
+        one = Scoring(cast(Any, None), tmp_path, tmp_path, tmp_path, Precisions(), machine)
         assert costs.measured(tmp_path, {"run": one}, InProcess()) == {"run": cost}
 
     file = tmp_path / costs.COSTS_FILE

@@ -390,7 +390,7 @@ def test_an_index_that_cannot_be_is_refused_before_any_work(fiq: Bench, tmp_path
 
 
 def test_another_precision_scores_anew_and_says_so(copied: Finished) -> None:
-    run = copied.bench.run(copied.store, precision="bf16")
+    run = copied.bench.run(copied.store, stage2_precision="bf16")
     assert run.made == ("rerank", *RESULT)
     sql = "SELECT run_id, vector_index, precision FROM runs"
     told = {

@@ -180,7 +180,7 @@ def test_what_differs_is_told(fiq_run: Finished) -> None:
     assert told["retrieve"] == f"k {K - 1}, not {K}"
     assert told["rerank"] == "another retrieve"
     assert told["publish"] == "not in a sound catalog"
-    precise = planned(fiq_run.bench.settings(fiq_run.store, precision="bf16"))
+    precise = planned(fiq_run.bench.settings(fiq_run.store, stage2_precision="bf16"))
     assert stage_of(precise, "rerank").why == "precision bf16, not fp32"
     found = planned(fiq_run.bench.settings(fiq_run.store, index="flat"))
     assert stage_of(found, "retrieve").why == "index flat, not exact"

@@ -94,9 +94,9 @@ def test_the_first_stage_asks_for_no_second_model(cirr: Bench, tmp_path: Path) -
 def test_a_run_that_ends_with_stage_1_asks_for_no_precision_of_stage_2(
     cirr: Bench, tmp_path: Path
 ) -> None:
-    resolve_inputs(cirr.settings(tmp_path, until="retrieve", precision="tf32"))
+    resolve_inputs(cirr.settings(tmp_path, until="retrieve", stage2_precision="tf32"))
     with pytest.raises(UsageError, match="tf32 is not for the device cpu"):
-        resolve_inputs(cirr.settings(tmp_path, until="rerank", precision="tf32"))
+        resolve_inputs(cirr.settings(tmp_path, until="rerank", stage2_precision="tf32"))
 
 
 # --- stage 1 alone

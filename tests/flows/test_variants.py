@@ -15,6 +15,7 @@ from cir_core.ports import FusedQueries, Load
 from cir_core.rerankers.dual.model import Stage2Model
 from cir_core.rerankers.dual.variant import Variant
 from cir_core.rerankers.plain import ReferenceScorer
+from cir_core.types import Precisions
 from flows.plan import make_plan
 from storage.models.folders import write_checkpoint
 from tasks.feed.image_tokens import Pictures
@@ -96,9 +97,8 @@ def test_pairs_are_counted_as_stage_2_reads_them(
     texts = len(pc.unique(scores["query_id"]))
     load = Load.of(np.full(len(rows), 2), image, images=len(images))
     flops = model.config.scoring_flops(load) + model.config.beginning_flops(np.full(texts, 2))
-    cost = measure(
-        Scoring(run.evaluated, fiq.root, fiq.pair.stage1, tmp_path / "model", "fp32", Machine())
-    )
+    pair = fiq.pair.stage1, tmp_path / "model"
+    cost = measure(Scoring(run.evaluated, fiq.root, *pair, Precisions(), Machine()))
     assert (cost.pairs, planned.pairs) == (len(rows), len(rows))
     assert cost.flops_per_pair == pytest.approx(flops / len(rows))
     assert to_keep.images == len(distinct)

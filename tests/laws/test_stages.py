@@ -45,6 +45,9 @@ OTHER: dict[str, dict[str, Any]] = {
     "nlist": {"index": "ivf", "nlist": 1},
     "nprobe": {"index": "ivf", "nprobe": 1},
     "precision": {"precision": "bf16"},
+    "encoder_precision": {"encoder_precision": "bf16"},
+    "stage1_precision": {"stage1_precision": "bf16"},
+    "stage2_precision": {"stage2_precision": "bf16"},
     "late_fusion": {"late_fusion": 0.5},
     "late_fusion_scores": {"late_fusion": 0.5, "late_fusion_scores": "raw"},
 }

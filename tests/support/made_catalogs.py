@@ -74,6 +74,8 @@ def published(
             "k": k,
             "first_stage": "stage1",
             "vector_index": "exact",
+            "encoder_precision": "fp32",
+            "stage1_precision": "fp32",
             "precision": "fp32",
             "prior": 0.0,
             "images": 3,

@@ -86,6 +86,7 @@ def published(run_id: str, made: Made) -> PublishedRun:
         **dict.fromkeys(("gallery_sha256", "stage1_sha256"), "1"),
         **dict.fromkeys(("images", "gallery_images"), made.images),
         **dict.fromkeys(("problems", "gallery_missing"), 0),
+        **dict.fromkeys(("encoder_precision", "stage1_precision"), "fp32"),
         "run_id": run_id,
         "dataset": "own",
         "split": "val",

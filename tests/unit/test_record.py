@@ -174,7 +174,8 @@ def test_caveats_of_each_kind(document: dict[str, Any]) -> None:
         "gallery_missing": 2,
         "vector_index": "ivf",
         "first_stage": "candidates",
-        "precision": "bf16",
+        "stage1_precision": "bf16",
+        "precision": "tf32",
         "split": "selection",
         "late_fusion": 0.5,
         "late_fusion_scores": "raw",
@@ -182,8 +183,10 @@ def test_caveats_of_each_kind(document: dict[str, Any]) -> None:
     }
     problems = [{"item": "a", "kind": "missing", "message": "b"}]
     told = " ".join(caveats_of(run, document | {"problems": problems}))
-    for word in ("short: 2 of", "1 image or query", "approximate", "bf16", "selection", "file"):
+    for word in ("short: 2 of", "1 image or query", "approximate", "selection", "file"):
         assert word in told
+    assert "Stage 1 computed in bf16" in told
+    assert "Stage 2 computed in tf32" in told
     assert "0.5 x stage 1's (raw), the weight given" in told
 
 
@@ -192,7 +195,8 @@ def test_caveats_of_each_kind(document: dict[str, Any]) -> None:
 
 def parsed(words: tuple[str, ...]) -> Settings:
     """As the terminal reads them."""
-    command = typer.main.get_command(app).commands["run"]  # type: ignore[attr-defined]
+    group: Any = typer.main.get_command(app)
+    _, command, _ = group.resolve_command(typer.Context(group), ["run"])
     with command.make_context("run", list(words[2:])) as context:
         flags = {name: value for name, value in context.params.items() if name != "as_json"}
     flags = {name: value or None if value == () else value for name, value in flags.items()}

@@ -99,6 +99,9 @@ def test_every_setting_may_come_from_every_source(tmp_path: Path) -> None:
         "tokens": "cache",
         "memory": "2GiB",
         "precision": "bf16",
+        "encoder_precision": "fp32",
+        "stage1_precision": "tf32",
+        "stage2_precision": "fp16",
         "engine": "prefect",
     }
     assert values.keys() == Settings.model_fields.keys()

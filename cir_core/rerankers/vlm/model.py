@@ -3,20 +3,23 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from cir_core.errors import CheckpointRefused
+from cir_core.layers.precision import DTYPES, rounded_products
 from cir_core.layers.shapes import misfit, require_all, shapes_alone
 from cir_core.layers.smart_resize import SmartResize
 from cir_core.layers.token_files import TOKENIZER_FILE
 from cir_core.rerankers.vlm.config import TEMPLATE, VlmConfig
 from cir_core.rerankers.vlm.extra import transformers
 from cir_core.rerankers.vlm.prompt import make_prompt
+from cir_core.types import Precision
 
 ATTENTION = "sdpa"
 
@@ -35,7 +38,7 @@ class VlmModel(nn.Module):
         head = net.get_output_embeddings().weight.detach().float()
         self.register_buffer("answer", head[prompt.yes] - head[prompt.no], persistent=False)
 
-    @property
+    @cached_property
     def encoder(self) -> "VlmEncoder":
         return VlmEncoder(self.config, self.net.model.visual)
 
@@ -110,13 +113,20 @@ class Picture(NamedTuple):
 
 
 class VlmEncoder(nn.Module):
-    """An ``ImageEncoder``, frozen, in fp32 whatever stage 2 computes in. States are of one shape: a
-    first row tells how many rows and columns of tokens a picture has, what is beyond them is 0."""
+    """An ``ImageEncoder``, frozen. States are of one shape, and in fp32 in any precision: a first
+    row tells how many rows and columns of tokens a picture has, what is beyond them is 0."""
+
+    precision: Precision = "fp32"
+    _digest: str | None = None
 
     def __init__(self, config: VlmConfig, visual: Any) -> None:
         super().__init__()
         self.config = config
         self.visual = visual
+
+    def cast(self, precision: Precision) -> Self:
+        self._digest, self.precision = self.digest, precision
+        return self.to(DTYPES[precision])
 
     @property
     def pictures(self) -> SmartResize:
@@ -132,7 +142,9 @@ class VlmEncoder(nn.Module):
 
     @property
     def digest(self) -> str:
-        """Of its sizes and weights."""
+        """Of its sizes and weights, as they were before any cast."""
+        if self._digest is not None:
+            return self._digest
         sizes = json.dumps(dict(self.config.vision), sort_keys=True, default=str)
         digest = hashlib.sha256(f"{sizes}{self.shape}".encode())
         for tensor in self.visual.state_dict().values():
@@ -155,9 +167,10 @@ class VlmEncoder(nn.Module):
             return states
         side = self.config.vision["patch_size"]
         grids = torch.tensor([(1, height // side, width // side) for height, width in sides])
-        seen = self.visual(
-            torch.cat(patches).to(self.device), grid_thw=grids.to(self.device), return_dict=True
-        )
+        dtype = next(self.visual.parameters()).dtype
+        put, grids = torch.cat(patches).to(self.device, dtype), grids.to(self.device)
+        with rounded_products(self.precision):
+            seen = self.visual(put, grid_thw=grids, return_dict=True)
         tokens = torch.cat([seen.pooler_output, *getattr(seen, "deepstack_features", ())], dim=-1)
         cell, start = self.pictures.size, 0
         for state, (height, width) in zip(states, sides, strict=True):

@@ -18,6 +18,7 @@ from cir_core.layers.attention import (
 )
 from cir_core.layers.config import TextConfig
 from cir_core.layers.encoders import image_encoder, whole_image
+from cir_core.layers.precision import CastsText, rounded_products
 from cir_core.layers.vision import FrozenEncoder
 from cir_core.layers.wordpiece import pad_tokens
 from cir_core.ports import Asked
@@ -82,7 +83,7 @@ class FusionEncoder(nn.Module):
         return x
 
 
-class Stage1Model(nn.Module):
+class Stage1Model(CastsText):
     """ViT, fusion encoder, the two projections into the shared embedding space, temperature.
 
     Of kind ``blip`` it also carries the image-text matching head of the pre-trained base.
@@ -104,7 +105,7 @@ class Stage1Model(nn.Module):
         return self.vision
 
     def embed(self, states: Float[Tensor, "image token width"]) -> Float[Tensor, "image embedding"]:
-        return self.embed_images(states)
+        return self.embed_images(self.for_heads(states))
 
     def ask(
         self,
@@ -112,15 +113,18 @@ class Stage1Model(nn.Module):
         references: Float[Tensor, "query patch image_width"],
     ) -> Asked:
         texts = pad_tokens(token_ids).to(references.device)
-        z_t = self.fuse(texts.ids, texts.lengths, references)
-        return Asked(self.embed_queries(z_t), z_t)
+        with rounded_products(self.precision):
+            z_t = self.fuse(texts.ids, texts.lengths, self.for_text(references))
+        return Asked(self.embed_queries(self.for_heads(z_t)), z_t)
 
     def embed_texts(self, token_ids: Sequence[Sequence[int]]) -> Float[Tensor, "text embedding"]:
         """BLIP's unimodal mode: the text encoder without cross-attention, in which the base was
         trained to match captions with images. At its front a text has [ENC], as when it is
         composed; the published base has [CLS] there."""
         texts = pad_tokens(token_ids).to(self.text_projection.weight.device)
-        return self.embed_queries(self.text(texts.ids, texts.lengths, None))
+        with rounded_products(self.precision):
+            states = self.text(texts.ids, texts.lengths, None)
+        return self.embed_queries(self.for_heads(states))
 
     def embed_images(
         self, image_tokens: Float[Tensor, "image token width"]

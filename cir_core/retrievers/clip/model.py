@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cir_core.layers.precision import CastsText, rounded_products
 from cir_core.layers.tower import TextTower, Tower
 from cir_core.layers.wordpiece import TokenBatch, pad_tokens
 from cir_core.ports import Asked
@@ -14,7 +15,7 @@ from cir_core.retrievers.clip.config import ClipConfig, ClipTowers, InversionCon
 from cir_core.retrievers.weighted import WeightedSum
 
 
-class Towers(nn.Module):
+class Towers(CastsText):
     """Both towers with their projections. A text's features are those of its last token, which
     alone has seen all others."""
 
@@ -41,7 +42,7 @@ class Towers(nn.Module):
     ) -> Float[Tensor, "text embedding"]:
         """Of each text's last token, not of unit length."""
         each = torch.arange(len(states), device=states.device)
-        features: Tensor = self.text_projection(states[each, lengths - 1])
+        features: Tensor = self.text_projection(self.for_heads(states[each, lengths - 1]))
         return features
 
 
@@ -56,7 +57,9 @@ class ClipModel(Towers, WeightedSum):
         self, token_ids: Sequence[Sequence[int]], device: torch.device
     ) -> Float[Tensor, "text embedding"]:
         texts = pad_tokens(token_ids).to(device)
-        return self.last(self.text(texts.ids), texts.lengths)
+        with rounded_products(self.precision):
+            states = self.text(texts.ids)
+        return self.last(states, texts.lengths)
 
 
 class Phi(nn.Module):
@@ -83,7 +86,7 @@ class InversionModel(Towers):
         self.phi = Phi(config.embedding, config.hidden, config.text.width)
 
     def embed(self, states: Float[Tensor, "image token width"]) -> Float[Tensor, "image embedding"]:
-        return functional.normalize(self.image_features(states), dim=-1)
+        return functional.normalize(self.image_features(self.for_heads(states)), dim=-1)
 
     def ask(
         self,
@@ -92,9 +95,11 @@ class InversionModel(Towers):
     ) -> Asked:
         texts = pad_tokens(token_ids).to(references.device)
         words = self.text.word(texts.ids)
-        pseudo = self.phi(self.image_features(references))
-        words = torch.where(self._place(texts)[..., None], pseudo[:, None], words)
-        features = self.last(self.text.read(words), texts.lengths)
+        pseudo = self.phi(self.image_features(self.for_heads(references)))
+        words = torch.where(self._place(texts)[..., None], self.for_text(pseudo)[:, None], words)
+        with rounded_products(self.precision):
+            states = self.text.read(words)
+        features = self.last(states, texts.lengths)
         return Asked(functional.normalize(features, dim=-1), None)
 
     def _place(self, texts: TokenBatch) -> Tensor:

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cir_core.layers.attention import Attention
+from cir_core.layers.precision import rounded_products
 from cir_core.layers.tower import TextTower, Tower, TowerConfig
 from cir_core.layers.transformer import Mlp
 from cir_core.retrievers.siglip.config import SiglipConfig
@@ -54,6 +55,7 @@ class SiglipModel(WeightedSum):
         """Of the last position, which is padding but in the longest texts: trained so."""
         positions, padding = self.config.text.positions, self.config.padding
         rows = [[*ids, *[padding] * (positions - len(ids))] for ids in token_ids]
-        states = self.text(torch.tensor(rows, device=device))
-        features: Tensor = self.text_projection(states[:, -1])
+        with rounded_products(self.precision):
+            states = self.text(torch.tensor(rows, device=device))
+        features: Tensor = self.text_projection(self.for_heads(states[:, -1]))
         return features

@@ -184,6 +184,7 @@ alike AS (
   SELECT o.run_id, o.name, o.reads_z_t FROM runs o JOIN mine m
     ON (o.stage1_sha256, o.gallery_sha256, o.protocol, o.split, o.k, o.precision)
      = (m.stage1_sha256, m.gallery_sha256, m.protocol, m.split, m.k, m.precision)
+    AND (o.encoder_precision, o.stage1_precision) = (m.encoder_precision, m.stage1_precision)
     AND o.first_stage_sha256 IS NOT DISTINCT FROM m.first_stage_sha256
     AND o.text_weight IS NOT DISTINCT FROM m.text_weight
     AND o.vector_index IS NOT DISTINCT FROM m.vector_index

@@ -16,6 +16,13 @@ TRAINED = ("train", "selection")
 
 APPROXIMATE = "ivf"
 
+COMPUTES = {
+    "encoder_precision": "The image encoder",
+    "stage1_precision": "Stage 1",
+    "precision": "Stage 2",
+}
+"""By the column that says in which precision."""
+
 
 def caveats_of(run: Row, tables: Mapping[str, Sequence[Row]]) -> list[str]:
     """Sentences, of a row of ``runs`` and its tables ``metrics``, ``problems`` and ``costs``; none
@@ -59,11 +66,12 @@ def _of_method(run: Row) -> Iterator[str]:
         )
     if run["first_stage"] == "embeddings":
         yield "The embeddings that were searched are another system's."
-    if run["precision"] not in (None, "fp32"):
-        yield (
-            f"Stage 2 computed in {run['precision']}: its scores, and ranks, depend on what is "
-            "scored together and on the device."
-        )
+    for column, part in COMPUTES.items():
+        if run[column] not in (None, "fp32"):
+            yield (
+                f"{part} computed in {run[column]}: scores, and ranks, depend on what is computed "
+                "together and on the device."
+            )
     if run["late_fusion"] is not None:
         fitted = run["late_fusion_fitted_on"]
         where = f"fitted on {fitted}" if fitted else "given"

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cir_core.types import Precision
 from storage.views import Evaluated
 
 Fact = str | int | float | list[str]
@@ -32,6 +33,8 @@ def facts_of(evaluated: Evaluated) -> Facts:
         "first_stage": retrieved.first_stage,
         "first_stage_sha256": retrieved.first_stage_sha256,
         "text_weight": retrieved.fused.text_weight,
+        "encoder_precision": _unless_fp32(retrieved.encoded.encoder_precision),
+        "stage1_precision": _unless_fp32(retrieved.fused.precision),
         **_index(retrieved.identity()["settings"]),
         **({} if retrieved.thresholds is None else retrieved.thresholds.identity()["settings"]),
     }
@@ -48,6 +51,11 @@ def facts_of(evaluated: Evaluated) -> Facts:
         galleries={one["category"]: one["sha256"] for one in galleries},
         models=models,
     )
+
+
+def _unless_fp32(precision: Precision) -> Precision | None:
+    """A run that was recorded when these were always fp32 has the same facts now."""
+    return None if precision == "fp32" else precision
 
 
 def _index(settings: Mapping[str, Any]) -> dict[str, Any]:
