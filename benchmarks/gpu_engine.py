@@ -57,10 +57,14 @@ def exactness(scale: Scale, seconds: float) -> Found:
     return Found(rows, numbers)
 
 
+def by_number(scores: np.ndarray) -> dict[int, dict[int, float]]:
+    """Of each query, its images' scores."""
+    return {number: dict(enumerate(row)) for number, row in enumerate(scores.tolist())}
+
+
 def compared(expected: np.ndarray, found: np.ndarray, again: np.ndarray) -> dict[str, float]:
     """Scores of each query's images; ``again`` are to be the same as ``found``."""
-    each = [dict(zip(map(str, range(len(one))), one, strict=True)) for one in (expected, found)]
-    overlap, tau = agreement(*each)
+    overlap, tau = agreement(*(by_number(one) for one in (expected, found)))
     firsts, others = (np.argsort(-one, axis=1, kind="stable")[:, :TOP] for one in (found, again))
     return {
         "largest_difference": float(np.abs(found - expected).max()),

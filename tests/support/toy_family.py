@@ -73,6 +73,8 @@ class ToyConfig(Frozen):
 class ToyEncoder(nn.Module):
     """The mean colours of the upper and of the lower half, each times a gain."""
 
+    precision: Precision = "fp32"
+
     def __init__(self, config: ToyConfig) -> None:
         super().__init__()
         self.config = config
@@ -172,6 +174,8 @@ def toy(kind: Literal["toy stage 1", "toy stage 2"]) -> ToyModel:
 def toys_known() -> Iterator[None]:
     """The families of the product, and this one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(FAMILIES, "toy stage 1", Family(1, ToyConfig, ToyModel, lambda model: model))
-        patch.setitem(FAMILIES, "toy stage 2", Family(2, ToyConfig, ToyModel, ToyReranker))
+        first = Family(1, ToyConfig, ToyModel, lambda model: model, precisions=["fp32"])
+        second = Family(2, ToyConfig, ToyModel, ToyReranker, precisions=["fp32"])
+        patch.setitem(FAMILIES, "toy stage 1", first)
+        patch.setitem(FAMILIES, "toy stage 2", second)
         yield

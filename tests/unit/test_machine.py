@@ -1,8 +1,11 @@
-"""How many processes decode images, where nobody says."""
+"""What of a machine is used where nobody says, and what is said of it."""
+
+import logging
 
 import pytest
 
-from flows.machine import find_workers
+from cir_core.types import Precisions
+from flows.machine import find_workers, warn_if_slow
 
 
 @pytest.mark.parametrize(
@@ -22,3 +25,26 @@ def test_workers_follow_from_device_and_cores(
 @pytest.mark.parametrize("wanted", [0, 1, 40])
 def test_a_number_that_is_given_is_taken(wanted: int) -> None:
     assert find_workers(wanted, "cpu") == wanted
+
+
+@pytest.mark.parametrize(
+    ("taken", "precisions", "device", "warned"),
+    [
+        (45.0, Precisions(encoder="bf16"), "cpu", True),
+        (0.25, Precisions(encoder="bf16"), "cpu", False),
+        (45.0, Precisions(stage2="bf16"), "cuda", False),
+        (45.0, Precisions(), "cpu", False),
+    ],
+)
+def test_a_processor_that_is_slow_in_bf16_is_told_of(
+    taken: float,
+    precisions: Precisions,
+    device: str,
+    warned: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("flows.machine.bf16_time", lambda: taken)
+    with caplog.at_level(logging.WARNING):
+        warn_if_slow(precisions, device)
+    assert ("45.0 times as long" in caplog.text) == warned
