@@ -30,6 +30,7 @@ from cir_core.datasets.demo.garments import CATEGORIES, draw_garment
 from cir_core.layers.config import DEMO_VISION
 from cir_core.layers.encoders import ImageConfig, image_encoder
 from cir_core.layers.vision import FrozenEncoder
+from cir_core.types import Precision
 from flows.machine import find_device, find_workers
 from storage.sources.images import sha256_of_bytes
 from tasks.feed.decode import ImageFile
@@ -154,9 +155,16 @@ class Rounds:
         found.images += len(rows)
 
 
-def run(name: str, config: ImageConfig, images: int, rounds: int, found: Measured) -> Measured:
+def run(
+    name: str,
+    config: ImageConfig,
+    images: int,
+    rounds: int,
+    found: Measured,
+    precision: Precision = "fp32",
+) -> Measured:
     torch.manual_seed(0)
-    vision = image_encoder(config).eval().to(found.device)
+    vision = image_encoder(config).eval().cast(precision).to(found.device)
     with tempfile.TemporaryDirectory() as folder:
         bench = Rounds(Path(folder), write_files(Path(folder), name, images), vision)
         some = load_pixels(bench.root, bench.files[: found.batch], vision.pictures).pixels

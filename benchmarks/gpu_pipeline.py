@@ -34,13 +34,19 @@ def encode(scale: Scale, seconds: float) -> Found:
     """Pictures decoded, fed and seen, against the ViT alone."""
     del seconds
     device, images = str(scale.device), scale.small(1024, 24)
-    measured = Measured("full", device, torch.get_num_threads(), find_workers(None, device), 64)
-    one = encoding.run("full", scale.vision, images, 1, measured).told()
-    words = (
-        f"{one['fed_images_per_s']:.0f} images/s of {one['bare_images_per_s']:.0f} "
-        f"({one['fed_of_bare']:.0%}), {one['workers']} workers"
-    )
-    return Found([Row("fed against a bare ViT, fp32", words, "95 %")], one)
+    rows, numbers = [], dict[str, Any]()
+    for precision in scale.wanted("fp32", "bf16"):
+        workers, threads = find_workers(None, device), torch.get_num_threads()
+        measured = Measured("full", device, threads, workers, 64)
+        one = encoding.run("full", scale.vision, images, 1, measured, precision).told()
+        words = (
+            f"{one['fed_images_per_s']:.0f} images/s of {one['bare_images_per_s']:.0f} "
+            f"({one['fed_of_bare']:.0%}), {workers} workers, "
+            f"{one['decoding_cpu_ms_an_image']:.0f} ms of CPU to decode one"
+        )
+        rows.append(Row(f"fed against a bare ViT, {precision}", words, "95 %"))
+        numbers[precision] = one
+    return Found(rows, numbers)
 
 
 def whole(scale: Scale, seconds: float) -> Found:
@@ -50,7 +56,7 @@ def whole(scale: Scale, seconds: float) -> Found:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_models(folder, scale.vision, scale.text)
-        for precision in [one for one in ("bf16", "fp32") if one in scale.precisions]:
+        for precision in scale.wanted("bf16", "fp32"):
             sample = work(folder, scale, precision, share=scale.small(400, 110) / IMAGES)
             left = seconds / 2 if precision == "bf16" else seconds
             left -= time.perf_counter() - began
@@ -116,10 +122,10 @@ def write_candidates(path: Path, images: int, queries: int) -> None:
 def demo(scale: Scale, seconds: float) -> Found:
     """The demo's recall in each precision, as long as there is time, and where that goes."""
     began, rows, numbers = time.perf_counter(), [], dict[str, Any]()
-    wanted = ["fp32"] if scale.tiny else ["fp32", "bf16", "tf32", "fp16"]
+    every = ("fp32",) if scale.tiny else ("fp32", "bf16", "tf32", "fp16")
     with tempfile.TemporaryDirectory() as folder:
         store, expected, took = Path(folder), None, 0.0
-        for precision in [one for one in wanted if one in scale.precisions]:
+        for precision in scale.wanted(*every):
             if time.perf_counter() - began + 1.2 * took > seconds:
                 rows.append(Row(f"demo, {precision}", "no time was left"))
                 continue

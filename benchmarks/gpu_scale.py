@@ -43,6 +43,10 @@ class Scale:
     def precisions(self) -> list[Precision]:
         return ["fp32", "bf16"] if self.device.type == "cpu" else ["fp32", "tf32", "bf16", "fp16"]
 
+    def wanted(self, *precisions: Precision) -> list[Precision]:
+        """Those that the device has."""
+        return [one for one in precisions if one in self.precisions]
+
     @property
     def vision(self) -> VisionConfig:
         small = {"image_size": 64, "width": 48, "depth": 1, "heads": 2, "mlp_width": 96}

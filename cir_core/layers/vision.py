@@ -1,6 +1,7 @@
 """A vision transformer: pixels to image tokens."""
 
 import hashlib
+from functools import cache
 from typing import Any, Self
 
 import torch
@@ -23,9 +24,15 @@ def normalise(
 ) -> Float[Tensor, "image 3 size size"]:
     """Bytes to a ViT's input: scaled to 0..1, then by mean and deviation of each colour."""
     scaled = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255
-    centre = torch.tensor(mean, device=pixels.device)[:, None, None]
-    deviation = torch.tensor(std, device=pixels.device)[:, None, None]
+    centre, deviation = _of_colours(mean, pixels.device), _of_colours(std, pixels.device)
     return ((scaled - centre) / deviation).contiguous()
+
+
+@cache
+def _of_colours(values: Scaling, device: torch.device) -> Float[Tensor, "3 1 1"]:
+    """Sent once: a copy to a GPU waits for all that the GPU has to do."""
+    with torch.inference_mode(mode=False):
+        return torch.tensor(values, device=device)[:, None, None]
 
 
 class VisionBlock(nn.Module):
