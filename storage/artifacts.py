@@ -40,12 +40,12 @@ class Artifact:
         stage: str,
         fingerprint: str,
         *,
-        inputs: Mapping[str, str] | None = None,
+        identity: Identity | None = None,
     ) -> None:
         self.store, self.fingerprint = store, fingerprint
         self.stage: str = stage
         self._parts = Parts(store, f"artifacts/{stage}/{fingerprint}")
-        self._inputs = inputs
+        self._identity = identity
 
     @property
     def folder(self) -> Path:
@@ -59,7 +59,7 @@ class Artifact:
 
     @classmethod
     def of(cls, store: Store, identity: Identity) -> "Artifact":
-        return cls(store, identity.stage, identity.fingerprint, inputs=identity.inputs)
+        return cls(store, identity.stage, identity.fingerprint, identity=identity)
 
     @property
     def has_manifest(self) -> bool:
@@ -162,6 +162,11 @@ class Artifact:
         """As the manifest records it. Raises StoreCorrupt when there is none."""
         return dict(self._complete()["identity"])
 
+    @property
+    def named_by(self) -> dict[str, Any]:
+        """The same, also of one that is yet to be made, if it was opened by its identity."""
+        return self.identity() if self._identity is None else self._identity.as_json()
+
     def made_with(self) -> dict[str, str]:
         """Versions of Python and the libraries that made this artifact."""
         return dict(self._complete()["made_with"])
@@ -226,8 +231,9 @@ class Artifact:
     def _sources(self) -> dict[str, "Artifact"]:
         """Its inputs that are artifacts and are there, by role; none are known of one that is not
         whole and was opened by its name alone."""
-        inputs = self._inputs
-        if inputs is None:
+        if self._identity is not None:
+            inputs = self._identity.inputs
+        else:
             manifest = self._manifest()
             inputs = manifest["identity"]["inputs"] if manifest else {}
         named = {role: Artifact(self.store, role, name) for role, name in inputs.items()}

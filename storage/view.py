@@ -28,15 +28,13 @@ class View(Artifact):
     stage: str
     holds: ClassVar[Parts] = {}
 
-    def __init__(
-        self, store: Store, fingerprint: str, *, inputs: Mapping[str, str] | None = None
-    ) -> None:
-        super().__init__(store, type(self).stage, fingerprint, inputs=inputs)
+    def __init__(self, store: Store, fingerprint: str, *, identity: Identity | None = None) -> None:
+        super().__init__(store, type(self).stage, fingerprint, identity=identity)
 
     @classmethod
     def named(cls, store: Store, identity: Identity) -> Self:
         """The artifact of this identity, whether or not it is there."""
-        return cls(store, identity.fingerprint, inputs=identity.inputs)
+        return cls(store, identity.fingerprint, identity=identity)
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.folder == other.folder
