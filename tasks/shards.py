@@ -50,9 +50,9 @@ class Shard:
         """Where the part's items stand."""
         return self.items[part.items.start : part.items.stop]
 
-    def is_missing(self, some: range) -> np.ndarray:
-        """Of each of some of the shard's items, whether its part is missing."""
-        return self._is_missing[slice_of(some, self.items.start)]
+    def is_missing(self, some: np.ndarray) -> np.ndarray:
+        """Of the shard's items at these places, whether each one's part is missing."""
+        return self._is_missing[some - self.items.start]
 
     @cached_property
     def _is_missing(self) -> np.ndarray:

@@ -133,7 +133,7 @@ def time_fusion(model: Retriever, sample: Sample, seen: Seen, batch: int) -> flo
             query_ids=[[""]] * count,
             too_long={},
         )
-        fuse_each(model, seen, questions, range(count), batch)
+        fuse_each(model, seen, questions, np.arange(count), batch)
         return model.config.asking_flops(np.array([len(token_ids) for token_ids in some]))
 
     return _seconds_each(fuse, most=batch)
@@ -170,7 +170,8 @@ def time_scoring(
     def score(count: int) -> float:
         picture = np.sort(np.arange(count) // each % images)
         text = rng.integers(0, len(lengths), count)
-        pairs = Pairs(np.arange(count), picture, np.arange(count + 1), text)
+        unknown = np.full(count, np.nan)
+        pairs = Pairs(np.arange(count), picture, np.arange(count + 1), text, unknown)
         part = Part("sample", range(count), count)
         shard = Shard(part.items, [part], [part])
         deque(score_shard(scorer, [seen], pairs, shard, _Silent()), maxlen=0)

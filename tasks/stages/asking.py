@@ -36,6 +36,12 @@ class Asking:
         """One more than the highest number of a question; at least 1."""
         return 1 + int(self.of_text.max(initial=0))
 
+    @property
+    def first_queries(self) -> pa.ChunkedArray:
+        """A query that asks each of the questions; null where a number is nobody's."""
+        place = rows_of(pa.array(np.arange(self.questions)), self.table["question"])
+        return self.table["query_id"].take(pa.array(place, mask=place < 0))
+
 
 def ask_with_z_t(fused: Fused) -> Asking:
     """z_t is most of it: beside the store's column, which is not kept, there is one copy."""

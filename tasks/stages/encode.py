@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -17,7 +18,8 @@ from storage.tables import vector_column
 from storage.views import Encoded
 from tasks.feed.image_tokens import Pictures, Seen
 from tasks.progress import Counter
-from tasks.shards import part_name
+from tasks.shards import part_name, rows_in
+from tasks.stages.earlier import Embeddings, find_embeddings, joined
 from tasks.stages.first_pass import OpenStage, PassStage
 from tasks.stages.stage import ReadyPart
 
@@ -38,52 +40,69 @@ class Encode(PassStage[Encoded]):
 
     def begin(self, model: Retriever, pictures: Pictures) -> OpenStage:
         view, ids = self.made, pictures.distinct.copies
+        known = find_embeddings(view, pictures.distinct)
 
         def for_shard(shard: str) -> _Embedding | None:
             parts = {kind: part_name(kind, shard) for kind in view.holds}
             lacks = {kind: part for kind, part in parts.items() if view.lacks(part)}
-            return _Embedding(view, model, ids, lacks) if lacks else None
+            rows = rows_in(shard)
+            return _Embedding(view, model, ids, lacks, rows, known.of(rows)) if lacks else None
 
         return OpenStage(self.name, 0, for_shard)
 
 
 @dataclass(frozen=True)
 class _Embedding:
-    """Of a shard's pictures; ``ids`` are each picture's images, ``lacks`` the missing parts."""
+    """Of a shard's pictures, in ``rows``; ``ids`` are each picture's images, ``lacks`` the missing
+    parts, ``known`` the embeddings that an earlier artifact has."""
 
     view: Encoded
     model: Retriever
     ids: list[list[str]]
     lacks: dict[str, str]
-    gallery: list[pa.Table] = field(default_factory=list)
+    rows: range
+    known: Embeddings
+    embedded: list[Embeddings] = field(default_factory=list)
     problems: list[dict[str, str]] = field(default_factory=list)
     asked = 0
+
+    def wants(self, pictures: np.ndarray) -> np.ndarray:
+        return ~np.isin(pictures, self.known.pictures)
 
     def look(self, seen: Seen, counter: Counter) -> Iterable[ReadyPart]:
         """What holds for a picture holds for each of its images."""
         for row, problem in seen.problems.items():
-            self.problems.extend(problem.row(one) for one in self.ids[row])
-        if seen.rows:
-            ids = [self.ids[row] for row in seen.rows]
-            self.gallery.append(_embed(self.model, ids, seen.tokens))
+            if self.wants(np.array([row])).any():
+                self.problems.extend(problem.row(one) for one in self.ids[row])
+        rows = np.array(seen.rows, dtype=np.int64)
+        wanted = self.wants(rows)
+        if wanted.any():
+            states = seen.tokens if wanted.all() else seen.tokens[torch.from_numpy(wanted)]
+            self.embedded.append(Embeddings(rows[wanted], _embed(self.model, states)))
         return ()
 
     def close(self) -> Iterator[ReadyPart]:
-        schema = schemas.of_width(schemas.EMBEDDINGS, self.model.config.embedding)
         tables = {
-            "embeddings": pa.concat_tables([schema.empty_table(), *self.gallery]),
+            "embeddings": self._table(),
             "problems": pa.Table.from_pylist(self.problems, schemas.PROBLEMS),
         }
         for kind, part in self.lacks.items():
             yield ReadyPart(self.view, part, tables[kind])
 
+    def _table(self) -> pa.Table:
+        schema = schemas.of_width(schemas.EMBEDDINGS, self.model.config.embedding)
+        every = joined([self.known, *self.embedded])
+        if not len(every.pictures):
+            return schema.empty_table()
+        ids = [self.ids[row] for row in every.pictures.tolist()]
+        each = every.vectors.repeat([len(copies) for copies in ids], axis=0)
+        names = list(chain.from_iterable(ids))
+        return pa.table([names, vector_column(each)], schema=schema)
+
 
 @torch.inference_mode()
-def _embed(model: Retriever, ids: list[list[str]], states: Tensor) -> pa.Table:
+def _embed(model: Retriever, states: Tensor) -> np.ndarray:
     """Each picture is embedded once, so that its images tie whatever the batch."""
-    vectors = model.embed(states).float().cpu().numpy()
+    vectors: np.ndarray = model.embed(states).float().cpu().numpy()
     require_finite(vectors, "gallery embeddings")
-    each = vectors.repeat([len(copies) for copies in ids], axis=0)
-    names = list(chain.from_iterable(ids))
-    schema = schemas.of_width(schemas.EMBEDDINGS, vectors.shape[1])
-    return pa.table([names, vector_column(each)], schema=schema)
+    return vectors

@@ -1,6 +1,7 @@
 """Stage 1's one pass over the pictures, which its stages share: the image tokens that fusing needs
 are in hand when a picture is encoded, and far too large to keep."""
 
+import logging
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,6 +11,8 @@ from functools import partial
 from itertools import chain, islice
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol
+
+import numpy as np
 
 from cir_core.layers.preprocess import Preprocess
 from cir_core.planning.effort import Effort, together
@@ -27,6 +30,8 @@ from tasks.stages.over_pictures import OverPictures
 from tasks.stages.stage import Pass, ReadyPart, Work
 from tasks.stages.tokens import find_kept, tokens_needed
 
+_log = logging.getLogger(__name__)
+
 
 class Looker(Protocol):
     """What a stage makes of the pictures of one shard, batch after batch."""
@@ -36,8 +41,13 @@ class Looker(Protocol):
         """Questions that are to be answered, beside the pictures that are seen."""
         ...
 
+    def wants(self, pictures: np.ndarray) -> np.ndarray:
+        """Of each of these pictures, which are the shard's, whether it has to be seen."""
+        ...
+
     def look(self, seen: Seen, counter: Counter) -> Iterable[ReadyPart]:
-        """The parts that are complete with this batch."""
+        """The parts that are complete with this batch, in which pictures may be that only others
+        want."""
         ...
 
     def close(self) -> Iterable[ReadyPart]:
@@ -119,10 +129,12 @@ def _look(
     begun: Sequence[OpenStage],
     shards: Sequence[str],
 ) -> Iterator[ReadyPart]:
-    plans = [pictures.plan(rows_in(shard)) for shard in shards]
     every = [{stage.name: stage.looker(shard) for stage in begun} for shard in shards]
     lookers_of = [{name: one for name, one in some.items() if one} for some in every]
-    left = sum(len(rows_in(shard)) for shard in shards)
+    wanted = [_wanted(lookers, shard) for lookers, shard in zip(lookers_of, shards, strict=True)]
+    plans = [pictures.plan(rows) for rows in wanted]
+    _tell_known(shards, wanted)
+    left = sum(map(len, wanted))
     left += sum(looker.asked for lookers in lookers_of for looker in lookers.values())
     total = len(pictures.distinct) + sum(stage.questions for stage in begun)
     seeing = 0 if kept else model.config.seeing_flops()
@@ -132,14 +144,33 @@ def _look(
     ):
         spent = _Spent(seeing, None if kept is None else kept.fingerprint)
         for lookers, plan in zip(lookers_of, plans, strict=True):
-            first = next(iter(lookers))
             for seen in islice(images, len(plan)):
                 counter.update(len(seen.rows) + len(seen.problems))
-                spent.see(first, seen)
+                spent.see(_first_of(lookers, seen), seen)
                 for name, looker in lookers.items():
                     yield from spent.by(name, looker.look(seen, counter))
             for name, looker in lookers.items():
                 yield from spent.by(name, looker.close())
+
+
+def _wanted(lookers: Mapping[str, Looker], shard: str) -> list[int]:
+    """The pictures of a shard that anybody has to see."""
+    rows = np.array(rows_in(shard))
+    wanted: list[int] = rows[np.any([one.wants(rows) for one in lookers.values()], axis=0)].tolist()
+    return wanted
+
+
+def _first_of(lookers: Mapping[str, Looker], seen: Seen) -> str:
+    """Who wants any of a batch."""
+    rows = np.array([*seen.rows, *seen.problems])
+    return next(name for name, one in lookers.items() if one.wants(rows).any())
+
+
+def _tell_known(shards: Sequence[str], wanted: Sequence[Sequence[int]]) -> None:
+    every, left = sum(len(rows_in(shard)) for shard in shards), sum(map(len, wanted))
+    if left < every:
+        known = f"{every - left:,} of {every:,} pictures"
+        _log.info("%s are not looked at again: what is asked of them is known", known)
 
 
 class _Spent:

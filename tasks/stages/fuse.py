@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ from storage.views import Fused
 from tasks.feed.image_tokens import Pictures, Seen
 from tasks.progress import Counter
 from tasks.shards import Part, Shard, part_name, parts, rows_in
+from tasks.stages.contents import Contents
+from tasks.stages.earlier import find_fusions
 from tasks.stages.first_pass import OpenStage, PassStage
 from tasks.stages.questions import Questions, read_questions
 from tasks.stages.stage import ReadyPart
@@ -73,6 +76,7 @@ class Fuse(PassStage[Fused]):
         if self.text_weight is not None and isinstance(model, Weighed):
             model = model.weighed(self.text_weight)
         questions = read_questions(model.config, queries, pictures.distinct)
+        known = Answered(self.known(questions, model.config.embedding))
 
         def for_shard(shard: str) -> _Fusing | None:
             rows = rows_in(shard)
@@ -83,9 +87,16 @@ class Fuse(PassStage[Fused]):
             if not missing and not view.lacks(unfused):
                 return None
             asked = Shard(items, every, missing)
-            return _Fusing(view, model, pictures, questions, asked, unfused, [*missing])
+            return _Fusing(
+                view, model, pictures, questions, known, asked, rows, unfused, [*missing]
+            )
 
         return OpenStage(self.name, len(questions), for_shard)
+
+    def known(self, questions: Questions, embedding: int) -> pa.Table:
+        """What earlier artifacts have of the ingested queries, as ``find_fusions``."""
+        asked = Contents.of(self.ingested).of_questions(questions.first_queries)
+        return find_fusions(self.made, asked, embedding)
 
 
 def weight_of(config: RetrieverConfig, asked: float | None, folder: str) -> float | None:
@@ -108,53 +119,94 @@ def _name(part: Part) -> str:
 
 
 @dataclass(frozen=True)
+class Answered:
+    """Questions that an earlier artifact has fused: rows as ``find_fusions``."""
+
+    rows: pa.Table
+
+    @cached_property
+    def questions(self) -> np.ndarray:
+        """Of each row."""
+        numbers: np.ndarray = self.rows["question"].to_numpy()
+        return numbers
+
+    def left(self, some: range) -> np.ndarray:
+        """Those of these questions that nobody has fused."""
+        every = np.arange(some.start, some.stop)
+        return every[~np.isin(every, self.questions)]
+
+    def of(self, some: range) -> pa.Table:
+        """The rows of these questions."""
+        start, stop = np.searchsorted(self.questions, [some.start, some.stop]).tolist()
+        return self.rows.slice(start, stop - start)
+
+
+@dataclass(frozen=True)
 class _Fusing:
-    """Of the questions of a shard's pictures: the rows of those that are not in a part yet, and the
-    parts that are still to come."""
+    """Of the questions of a shard's pictures, in ``rows``: the rows of those that are not in a part
+    yet, and the parts that are still to come."""
 
     view: Fused
     model: Retriever
     pictures: Pictures
     questions: Questions
+    known: Answered
     shard: Shard
+    rows: range
     unfused_part: str
     coming: list[Part]
     fused: list[list[Fusion]] = field(default_factory=list)
     unfused: list[dict[str, str]] = field(default_factory=list)
+    noted: set[int] = field(default_factory=set)
 
     @property
     def asked(self) -> int:
-        return sum(len(part.items) for part in self.shard.missing)
+        return sum(len(self.known.left(self.shard.of(part))) for part in self.shard.missing)
+
+    def wants(self, pictures: np.ndarray) -> np.ndarray:
+        """Where nothing is known all, so that what is seen together stays the same."""
+        if not self.known.rows.num_rows:
+            return np.ones(len(pictures), dtype=bool)
+        return np.isin(pictures, self.questions.picture[self.known.left(self.shard.items)])
 
     def look(self, seen: Seen, counter: Counter) -> Iterator[ReadyPart]:
         self._note(seen)
         batch = self.pictures.machine.batch
-        for fusions in fuse_seen(self.model, seen, self.questions, self.shard, batch):
+        for fusions in fuse_seen(self.model, seen, self.questions, self.known, self.shard, batch):
             counter.update(1)
             self.fused.append(fusions)
-            if len(self.fused) == len(self.coming[0].items):
-                yield self._next_part()
+            yield from self._complete_parts()
 
     def close(self) -> Iterator[ReadyPart]:
-        if self.coming:  # of no question
-            yield self._next_part()
+        """The parts of no question, and of those that are known."""
+        yield from self._complete_parts()
         if self.view.lacks(self.unfused_part):
+            for row in sorted(self.questions.too_long.keys() - self.noted):
+                if row in self.rows:
+                    self.unfused.extend(self.questions.too_long[row])
             unfused = pa.Table.from_pylist(self.unfused, schemas.PROBLEMS)
             yield ReadyPart(self.view, self.unfused_part, unfused)
 
-    def _next_part(self) -> ReadyPart:
+    def _complete_parts(self) -> Iterator[ReadyPart]:
+        while self.coming:
+            items = self.shard.of(self.coming[0])
+            if len(self.fused) < len(self.known.left(items)):
+                return
+            yield self._part(self.coming.pop(0), items)
+
+    def _part(self, part: Part, items: range) -> ReadyPart:
         """What holds for a question holds for each of its queries."""
         fusions = list(chain.from_iterable(self.fused))
-        rows = [
-            {"query_id": query, **fusion}
-            for fusion in fusions
-            for query in self.questions.query_ids[fusion["question"]]
-        ]
         self.fused.clear()
-        effort = self._effort(fusions)
         schema = schemas.of_width(schemas.FUSED_QUERIES, self.model.config.embedding)
-        table = pa.Table.from_pylist(rows, schema)
-        return ReadyPart(self.view, _name(self.coming.pop(0)), table, effort)
+        known = self.known.of(items)
+        rows = pa.concat_tables([known, pa.Table.from_pylist(fusions, known.schema)])
+        order = np.argsort(rows["question"].to_numpy(), kind="stable")
+        ids = [self.questions.query_ids[one] for one in rows["question"].to_numpy()[order].tolist()]
+        table = rows.take(pa.array(order.repeat([len(some) for some in ids])))
+        names = pa.array(list(chain.from_iterable(ids)), pa.string())
+        table = table.add_column(0, "query_id", names).cast(schema)
+        return ReadyPart(self.view, _name(part), table, self._effort(fusions))
 
     def _effort(self, fusions: list[Fusion]) -> Effort:
         """Of some questions' rows; their pictures were seen for all that is made of them."""
@@ -165,6 +217,7 @@ class _Fusing:
 
     def _note(self, seen: Seen) -> None:
         """The queries that cannot be asked."""
+        self.noted.update(seen.rows, seen.problems)
         for row in sorted([*seen.rows, *seen.problems]):
             self.unfused.extend(self.questions.too_long.get(row, []))
         for row in seen.problems:
@@ -194,33 +247,38 @@ class _Asked(NamedTuple):
 
 @torch.inference_mode()
 def fuse_seen(
-    model: Retriever, seen: Seen, questions: Questions, shard: Shard, batch: int
+    model: Retriever,
+    seen: Seen,
+    questions: Questions,
+    known: Answered,
+    shard: Shard,
+    batch: int,
 ) -> Iterator[list[Fusion]]:
     """The rows of each missing question of the batch of images, in the questions' order: one for
-    each of its texts, none where its reference could not be decoded.
+    each of its texts, none where its reference could not be decoded, or where it is known.
 
-    What is fused together, ``batch`` texts at most, depends on the images alone, not on the parts,
-    since together with other texts a number may have other last bits: where some of it is missing,
-    all is fused again.
+    What is fused together, ``batch`` texts at most, depends on the images and on what is known
+    alone, not on the parts, since together with other texts a number may have other last bits:
+    where some of it is missing, all is fused again.
     """
     rows = [*seen.rows, *seen.problems]
-    here = questions.of_pictures(min(rows), max(rows))
+    here = known.left(questions.of_pictures(min(rows), max(rows)))
     for start in range(0, len(here), AT_ONCE):
         some = here[start : start + AT_ONCE]
         missing = shard.is_missing(some)
         if missing.any():
             fused = fuse_each(model, seen, questions, some, batch)
-            yield from (fused[one] for one in np.array(some)[missing].tolist())
+            yield from (fused[one] for one in some[missing].tolist())
 
 
 def fuse_each(
-    model: Retriever, seen: Seen, questions: Questions, some: range, batch: int
+    model: Retriever, seen: Seen, questions: Questions, some: np.ndarray, batch: int
 ) -> dict[int, list[Fusion]]:
     """By question; all rows of a question are here, since they have the same reference."""
     place = {row: number for number, row in enumerate(seen.rows)}
     asked = [
         _Asked(place[reference], question, token_ids)
-        for question, reference in zip(some, questions.picture[some].tolist(), strict=True)
+        for question, reference in zip(some.tolist(), questions.picture[some].tolist(), strict=True)
         if reference in place
         for token_ids in questions.texts[question]
     ]
@@ -229,7 +287,7 @@ def fuse_each(
     for start in range(0, len(asked), batch):
         for fusion in _fuse(model, seen.tokens, asked[start : start + batch]):
             fused[fusion["question"]].append(fusion)
-    return {question: _with_one_embedding(fused[question]) for question in some}
+    return {question: _with_one_embedding(fused[question]) for question in some.tolist()}
 
 
 def _with_one_embedding(ways: list[Fusion]) -> list[Fusion]:

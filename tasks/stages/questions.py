@@ -41,6 +41,11 @@ class Questions:
     def __len__(self) -> int:
         return len(self.texts)
 
+    @property
+    def first_queries(self) -> pa.Array:
+        """A query that asks each."""
+        return pa.array([ids[0] for ids in self.query_ids], pa.string())
+
     def of_pictures(self, first: int, last: int) -> range:
         """The questions whose reference is one of these pictures or between them."""
         start, stop = np.searchsorted(self.picture, [first, last + 1]).tolist()

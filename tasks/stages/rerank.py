@@ -1,5 +1,6 @@
 """Stage 2: score every candidate pair, gallery shard by gallery shard."""
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -37,10 +38,14 @@ from tasks.progress import Counter, count
 from tasks.shards import Part, Shard, part_name, parts, rows_in, slice_of
 from tasks.stages.asking import Asking, ask_by_texts, ask_with_z_t, require_seen
 from tasks.stages.choosing import IMAGES
+from tasks.stages.contents import Contents
+from tasks.stages.earlier import Scores, find_scores
 from tasks.stages.over_pictures import OverPictures
 from tasks.stages.scoring import Pairs, Rows, pairs_of, read_rows
 from tasks.stages.stage import Pass, ReadyPart, Work
 from tasks.stages.tokens import find_kept, tokens_needed
+
+_log = logging.getLogger(__name__)
 
 PART = 2**15
 """Questions of pictures per part at most, where many are asked of few pictures: what a killed run
@@ -108,10 +113,27 @@ class Rerank(OverPictures[Scored]):
         asking = self._asking(config, pictures, kept, candidates)
         scorer = open_scorer(model, asking.queries, machine, self.precision)
         del model  # the scorer has what it needs of it
-        rows = read_rows(candidates, asking.table, pictures.distinct, questions=asking.questions)
-        pairs = pairs_of(rows, asking.of_text, questions=asking.questions)
+        many = asking.questions
+        rows = read_rows(candidates, asking.table, pictures.distinct, questions=many)
+        known = self.known(asking.first_queries, wanted=np.unique(rows.number))
+        pairs = pairs_of(rows, asking.of_text, known, questions=many)
         cost = _Cost(config, kept, asking.queries.lengths)
         yield partial(self._score, pictures, encoder, kept, scorer, rows, pairs, cost)
+
+    def known(
+        self, first_queries: pa.ChunkedArray | pa.Array, *, wanted: np.ndarray | None = None
+    ) -> Scores:
+        """What earlier artifacts have of questions, of each of which a query is given, and of the
+        ingested pictures; ``wanted`` as in ``find_scores``."""
+        contents = Contents.of(self.ingested)
+        return find_scores(
+            self.made,
+            self.fused,
+            contents.of_questions(first_queries),
+            contents.pictures,
+            cosines=bool(self.prior),
+            wanted=wanted,
+        )
 
     def keeping(self, machine: Machine) -> Machine:
         """With image tokens kept, if it must be so."""
@@ -162,8 +184,10 @@ class Rerank(OverPictures[Scored]):
         view = self.made
         left = [_open_shard(pairs, shard, view) for shard in shards]
         plans = [_plan(pictures, pairs, shard) for shard in left]
-        missing = sum(len(pairs.of_numbers(one.of(part))) for one in left for part in one.missing)
+        parts_left = [one.of(part) for one in left for part in one.missing]
+        missing = sum(int(pairs.texts_each(pairs.left(some)).sum()) for some in parts_left)
         total = len(pairs.text)
+        _tell_known(pairs, parts_left, missing)
         with (
             see_images(pictures, encoder, list(chain.from_iterable(plans)), kept) as images,
             count("re-ranking", total, "pairs", done=total - missing) as counter,
@@ -173,9 +197,10 @@ class Rerank(OverPictures[Scored]):
                 scores = chain.from_iterable(score_shard(scorer, seen, pairs, shard, counter))
                 for part in shard.missing:
                     mine = shard.of(part)
-                    some = np.fromiter(scores, dtype=np.float32, count=len(pairs.of_numbers(mine)))
+                    texts = int(pairs.texts_each(pairs.left(mine)).sum())
+                    some = np.fromiter(scores, dtype=np.float32, count=texts)
                     scored = _scores_table(rows, pairs, mine, some, self.prior)
-                    effort = cost.of(pairs, mine)
+                    effort = cost.of(pairs, pairs.left(mine))
                     yield ReadyPart(view, _name(part), scored, effort, cost.tokens)
 
 
@@ -195,12 +220,14 @@ class _Cost:
     def tokens(self) -> str | None:
         return None if self.kept is None else self.kept.fingerprint
 
-    def of(self, pairs: Pairs, some: range) -> Effort:
-        """Of some numbers; the queries are begun for the first of them. Where an image's pairs go
-        to two parts, it is counted in both."""
+    def of(self, pairs: Pairs, some: np.ndarray) -> Effort:
+        """Of the numbers at some places; the queries are begun for the first of them, if there is
+        any. Where an image's pairs go to two parts, it is counted in both."""
+        if not len(some):
+            return Effort()
         mine, texts = pairs.of_numbers(some), pairs.texts_each(some)
-        found, image = np.unique(pairs.picture[slice_of(some)], return_inverse=True)
-        lengths = self.lengths[pairs.text[slice_of(mine)]]
+        found, image = np.unique(pairs.picture[some], return_inverse=True)
+        lengths = self.lengths[pairs.text[mine]]
         load = Load.of(lengths, np.repeat(image, texts), images=len(found))
         begun, self._beginning = self._beginning, 0.0
         flops = begun + self.config.scoring_flops(load) + self._seeing * len(found)
@@ -231,9 +258,15 @@ def open_scorer(
 
 
 def _plan(pictures: Pictures, pairs: Pairs, shard: Shard) -> Plan:
-    """Of the batches in which the whole shard is seen, those that something is missing of."""
-    every = pictures.plan(np.unique(pairs.picture[slice_of(shard.items)]).tolist())
-    return [some for some in every if shard.is_missing(pairs.of_pictures(some[0], some[-1])).any()]
+    """Of the batches in which those pictures of the whole shard are seen that are to be scored, the
+    batches that something is missing of."""
+    left = pairs.left(shard.items)
+    every = pictures.plan(np.unique(pairs.picture[left]).tolist())
+    return [some for some in every if shard.is_missing(_left_of(pairs, some)).any()]
+
+
+def _left_of(pairs: Pairs, pictures: Sequence[int]) -> np.ndarray:
+    return pairs.left(pairs.of_pictures(pictures[0], pictures[-1]))
 
 
 def _open_shard(pairs: Pairs, shard: str, view: Scored) -> Shard:
@@ -241,6 +274,14 @@ def _open_shard(pairs: Pairs, shard: str, view: Scored) -> Shard:
     numbers = pairs.of_pictures(rows.start, rows.stop - 1)
     every = parts(shard, len(numbers), PART)
     return Shard(numbers, every, [part for part in every if view.lacks(_name(part))])
+
+
+def _tell_known(pairs: Pairs, some: Sequence[range], missing: int) -> None:
+    every = sum(int(pairs.start[one.stop] - pairs.start[one.start]) for one in some)
+    if every > missing:
+        _log.info(
+            "%s of %s scores are known from earlier runs", f"{every - missing:,}", f"{every:,}"
+        )
 
 
 def _name(part: Part) -> str:
@@ -252,14 +293,17 @@ def _scores_table(
 ) -> pa.Table:
     """A row per query and image; over both ways of asking, where there are two, the mean. Images
     that are copies, and queries that ask the same, read one score."""
-    number, texts = pairs.number[slice_of(some)], pairs.texts_each(some)
-    place = np.repeat(np.arange(len(some)), texts)
-    mean = np.bincount(place, weights=scores, minlength=len(some)) / texts
+    number, left = pairs.number[slice_of(some)], pairs.left(some)
+    texts = pairs.texts_each(left)
+    place = np.repeat(np.arange(len(left)), texts)
+    mean = np.bincount(place, weights=scores, minlength=len(left)) / texts
     read = rows.of_numbers(number)
-    each = mean[np.searchsorted(number, rows.number[slice_of(read)])]
-    final = with_prior(each, rows.cosine[slice_of(read)], prior)
+    at = np.searchsorted(number, rows.number[slice_of(read)])
+    known, scored = pairs.known[slice_of(some)][at], np.full(len(some), np.nan)
+    scored[left - some.start] = mean
+    final = with_prior(scored[at], rows.cosine[slice_of(read)], prior)
     table = rows.table.slice(read.start, len(read))
-    table = table.append_column("stage2_score", pa.array(final))
+    table = table.append_column("stage2_score", pa.array(np.where(np.isnan(known), final, known)))
     return table.cast(schemas.SCORES)
 
 
@@ -270,19 +314,20 @@ def score_shard(
     """The missing scores of one shard's pairs, in order; image tokens are in memory for a batch of
     images at a time.
 
-    What is scored together depends on the batch alone, not on the parts, since together with other
-    pairs a score may have other last bits: where some of it is missing, all is scored again.
+    What is scored together depends on the batch and on what is known alone, not on the parts, since
+    together with other pairs a score may have other last bits: where some of it is missing, all is
+    scored again.
     """
     for seen in batches:
         for problem in seen.problems.values():
             raise problem  # it was decoded once already, when it was encoded
-        batch, images = pairs.of_pictures(seen.rows[0], seen.rows[-1]), scorer.prepare(seen.tokens)
+        batch, images = _left_of(pairs, seen.rows), scorer.prepare(seen.tokens)
         for start in range(0, len(batch), AT_ONCE):
             some = batch[start : start + AT_ONCE]
-            missing = np.repeat(shard.is_missing(some), pairs.texts_each(some))
+            texts = pairs.texts_each(some)
+            missing = np.repeat(shard.is_missing(some), texts)
             if missing.any():
-                picture = np.repeat(pairs.picture[slice_of(some)], pairs.texts_each(some))
-                text = pairs.text[slice_of(pairs.of_numbers(some))]
-                scores = scorer.score(images, text, np.searchsorted(seen.rows, picture))
+                place = np.searchsorted(seen.rows, np.repeat(pairs.picture[some], texts))
+                scores = scorer.score(images, pairs.text[pairs.of_numbers(some)], place)
                 counter.update(int(missing.sum()))
                 yield scores[missing]

@@ -12,30 +12,38 @@ from cir_core.errors import StoreCorrupt
 from cir_core.layers.ragged import rows_of as tokens_at
 from storage.tables import rows_of, taken
 from tasks.feed.pictures import Distinct
+from tasks.shards import slice_of
+from tasks.stages.earlier import Scores
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """What is scored: of each number, ascending, its picture, and a pair for every text of its
-    question. Its pairs are the neighbours in ``text`` from its ``start`` to the next one's."""
+    """What has a score: of each number, ascending, its picture, and a pair for every text of its
+    question. Its pairs are the neighbours in ``text`` from its ``start`` to the next one's.
+    ``known`` are final scores that were computed before; NaN of the numbers that have none yet."""
 
     number: np.ndarray
     picture: np.ndarray
     start: np.ndarray
     text: np.ndarray
+    known: np.ndarray
 
     def of_pictures(self, first: int, last: int) -> range:
         """Where the numbers of these pictures and those between them stand."""
         start, stop = np.searchsorted(self.picture, [first, last + 1]).tolist()
         return range(start, stop)
 
-    def of_numbers(self, some: range) -> range:
-        """The pairs of these numbers."""
-        return range(int(self.start[some.start]), int(self.start[some.stop]))
+    def left(self, some: range) -> np.ndarray:
+        """Where those of these numbers stand that are to be scored."""
+        return np.arange(some.start, some.stop)[np.isnan(self.known[slice_of(some)])]
 
-    def texts_each(self, some: range) -> np.ndarray:
-        """How many pairs each of these numbers has."""
-        each: np.ndarray = np.diff(self.start[some.start : some.stop + 1])
+    def of_numbers(self, some: np.ndarray) -> np.ndarray:
+        """The pairs of the numbers at these places."""
+        return tokens_at(self.start[some], self.texts_each(some))
+
+    def texts_each(self, some: np.ndarray) -> np.ndarray:
+        """How many pairs each of the numbers at these places has."""
+        each: np.ndarray = self.start[some + 1] - self.start[some]
         return each
 
 
@@ -81,9 +89,13 @@ def read_rows(
     return Rows(pa.table(ids, names=["query_id", "image_id"]), number[order], cosine)
 
 
-def pairs_of(rows: Rows, question_of_text: np.ndarray, *, questions: int) -> Pairs:
-    """Each picture and question once for each of the question's texts."""
-    numbers = np.unique(rows.number)
+def pairs_of(rows: Rows, question_of_text: np.ndarray, known: Scores, *, questions: int) -> Pairs:
+    """Each picture and question once for each of the question's texts; a score is ``known`` of a
+    number if it is of all of its rows."""
+    numbers, first = np.unique(rows.number, return_index=True)
+    score = known.at(rows.number, rows.cosine)
+    if len(first):
+        score = np.minimum.reduceat(score, first)  # NaN where any is
     picture, question = np.divmod(numbers, questions)
     order = np.argsort(question_of_text, kind="stable")
     sorted_questions = question_of_text[order]
@@ -94,4 +106,5 @@ def pairs_of(rows: Rows, question_of_text: np.ndarray, *, questions: int) -> Pai
         picture=picture,
         start=np.append(0, np.cumsum(texts)),
         text=order[tokens_at(starts, texts)],
+        known=score,
     )

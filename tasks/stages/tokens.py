@@ -29,6 +29,7 @@ from tasks.machine import Machine
 from tasks.models.opening import open_encoder, read_seeing_flops
 from tasks.progress import count
 from tasks.shards import part_name, rows_in
+from tasks.stages.earlier import find_tokens
 from tasks.stages.over_pictures import OverPictures
 from tasks.stages.stage import ReadyPart, Work
 
@@ -71,8 +72,9 @@ class Tokens(OverPictures[KeptTokens]):
 
     @staticmethod
     def effort(forecast: Forecast) -> Effort:
-        again = forecast.compute(forecast.to_keep_again, by="stage2")
-        return together([forecast.compute(forecast.to_keep), again])
+        ours = max(0, forecast.to_keep - forecast.left.copied)
+        again = max(0, forecast.to_keep_again - forecast.left.copied_again)
+        return together([forecast.compute(ours), forecast.compute(again, by="stage2")])
 
     @staticmethod
     def disk(counts: Counts, widths: Widths) -> int:
@@ -81,22 +83,29 @@ class Tokens(OverPictures[KeptTokens]):
     def _keep(
         self, pictures: Pictures, encoder: ImageEncoder, seeing: int, shards: Sequence[str]
     ) -> Iterator[ReadyPart]:
-        plans = {shard: pictures.plan(rows_in(shard)) for shard in shards}
-        images = sum(len(rows_in(shard)) for shard in shards)
+        view, known = self.made, find_tokens(self.made, pictures.distinct)
+        left = {shard: known.left(rows_in(shard)) for shard in shards}
+        plans = {shard: pictures.plan(rows) for shard, rows in left.items()}
+        images, missing = sum(len(rows_in(shard)) for shard in shards), sum(map(len, left.values()))
         _announce(self.store, encoder.shape, images, self.precision)
-        total, view = len(pictures.distinct), self.made
+        if missing < images:
+            _log.info(
+                "tokens of %d of %d images are known from earlier runs", images - missing, images
+            )
+        total = len(pictures.distinct)
         with (
             compute_tokens(pictures, encoder, list(chain.from_iterable(plans.values()))) as seen,
-            count("image tokens", total, "images", done=total - images) as counter,
+            count("image tokens", total, "images", done=total - missing) as counter,
         ):
             for shard, batches in plans.items():
                 mine = islice(seen, len(batches))
                 tokens, problems = _collect(mine, rows_in(shard), pictures, encoder.shape)
+                known.fill(tokens, rows_in(shard))
                 array = tokens.astype(_DTYPES[self.precision], copy=False)
-                effort = Effort(len(rows_in(shard)), flops=seeing * len(rows_in(shard)))
+                effort = Effort(len(left[shard]), flops=seeing * len(left[shard]))
                 yield ReadyPart(view, part_name("tokens", shard) + ARRAY_SUFFIX, array, effort)
                 yield ReadyPart(view, part_name("problems", shard), problems)
-                counter.update(len(rows_in(shard)))
+                counter.update(len(left[shard]))
 
 
 def tokens_of(ingested: Ingested, folder: Path, root: Path, precision: StoredPrecision) -> Tokens:

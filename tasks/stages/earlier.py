@@ -1,0 +1,290 @@
+"""What earlier artifacts of the store hold of what is to be made, found by what it is made of: the
+bytes of images, and the texts, whatever ids these had. It is copied, so that a later artifact needs
+no earlier one; of several that know a number, the first by fingerprint is taken.
+
+Whatever cannot be read is left out, with a warning, and its numbers are made again.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cir_core.errors import StoreCorrupt
+from storage import schemas
+from storage.relatives import ingested_for, relatives, way
+from storage.tables import rows_of, vectors_of
+from storage.view import Viewed
+from storage.views import (
+    Dropped,
+    DroppedScores,
+    Encoded,
+    Fused,
+    Ingested,
+    KeptTokens,
+    Retrieved,
+    Scored,
+)
+from tasks.feed.pictures import Distinct
+from tasks.feed.token_cache import TokenCache
+from tasks.stages.contents import Contents
+
+_log = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
+
+CHOSEN = (Retrieved.stage, Dropped.stage)
+"""Whose candidates may be scored."""
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Of these pictures, ascending."""
+
+    pictures: np.ndarray
+    vectors: np.ndarray
+
+    def of(self, pictures: range) -> "Embeddings":
+        """Those of these pictures."""
+        start, stop = np.searchsorted(self.pictures, [pictures.start, pictures.stop])
+        return Embeddings(self.pictures[start:stop], self.vectors[start:stop])
+
+
+def joined(every: Iterable[Embeddings]) -> Embeddings:
+    """Of different pictures; of none, the width is 0."""
+    some = [one for one in every if len(one.pictures)]
+    if not some:
+        return Embeddings(np.empty(0, dtype=np.int64), np.empty((0, 0), dtype=np.float32))
+    pictures = np.concatenate([one.pictures for one in some])
+    order = np.argsort(pictures)
+    return Embeddings(pictures[order], np.concatenate([one.vectors for one in some])[order])
+
+
+def find_embeddings(encoded: Encoded, pictures: Distinct) -> Embeddings:
+    """Those of the pictures that an earlier artifact has."""
+    every = relatives(encoded, apart_from=["images"], kind=Encoded)
+    wanted, found = _Wanted(len(pictures)), list[Embeddings]()
+    for table in wanted.read(every, _embeddings):
+        mine, rows = wanted.take(rows_of(table["sha256"], pictures.table["sha256"]))
+        vectors = vectors_of(table["embedding"].take(pa.array(rows)))
+        found.append(Embeddings(mine, vectors))
+    return joined(found)
+
+
+def _embeddings(encoded: Encoded) -> pa.Table:
+    table = encoded.read("embeddings")
+    sha256 = Contents.of(ingested_for(encoded, "images")).of_images(table["image_id"])
+    return table.append_column("sha256", sha256)
+
+
+def find_fusions(fused: Fused, questions: pa.ChunkedArray, embedding: int) -> pa.Table:
+    """Rows of ``schemas.FUSED_QUERIES`` but for the query, with embeddings of that width: one of
+    each text of the questions (``Contents.of_questions``) that an earlier artifact has fused."""
+    every = relatives(fused, apart_from=["images", "texts"], kind=Fused)
+    wanted, schema = _Wanted(len(questions)), schemas.of_width(schemas.FUSED_QUERIES, embedding)
+    found = [schema.empty_table().drop_columns(["query_id"])]
+    for table in wanted.read(every, _fusions):
+        number = rows_of(table["asked"], questions)
+        mine, _ = wanted.take(number)
+        there = np.isin(number, mine)
+        some = table.filter(pa.array(there)).drop_columns(["query_id", "asked"])
+        place = some.schema.get_field_index("question")
+        mended = some.set_column(place, "question", pa.array(number[there]))
+        found.append(mended.cast(found[0].schema))
+    every_row = pa.concat_tables(found)
+    order = np.argsort(every_row["question"].to_numpy(), kind="stable")
+    return every_row.take(pa.array(order))
+
+
+def _fusions(fused: Fused) -> pa.Table:
+    """The rows of one query of each question."""
+    table = fused.read("queries")
+    contents = Contents.of(ingested_for(fused, "images", "texts"))
+    asked = contents.of_queries(table["query_id"])
+    first = table["query_id"].take(pa.array(rows_of(asked, asked)))
+    return table.append_column("asked", asked).filter(pc.equal(table["query_id"], first))
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Of these ``pictures``, ascending, from whose cache and where there."""
+
+    pictures: np.ndarray
+    cache: np.ndarray
+    row: np.ndarray
+    caches: list[TokenCache]
+
+    def left(self, pictures: range) -> list[int]:
+        """Those of these pictures that nobody has kept."""
+        rows = np.arange(pictures.start, pictures.stop)
+        left: list[int] = rows[~np.isin(rows, self.pictures)].tolist()
+        return left
+
+    def fill(self, tokens: np.ndarray, pictures: range) -> None:
+        """Into ``tokens`` of these pictures, those that are known."""
+        start, stop = np.searchsorted(self.pictures, [pictures.start, pictures.stop])
+        place, cache = self.pictures[start:stop] - pictures.start, self.cache[start:stop]
+        for number in np.unique(cache):
+            mine, one = cache == number, self.caches[number]
+            out = np.empty((int(mine.sum()), *one.shape), dtype=np.float32)
+            one.read(self.row[start:stop][mine], out)
+            tokens[place[mine]] = out
+
+
+def find_tokens(kept: KeptTokens, pictures: Distinct) -> Tokens:
+    """Those of the pictures that are kept with another list of images."""
+    every = relatives(kept, apart_from=["images"], kind=KeptTokens)
+    wanted, caches = _Wanted(len(pictures)), list[TokenCache]()
+    found = [np.empty((3, 0), dtype=np.int64)]
+    for sha256, rows, kept_there in wanted.read(every, _tokens):
+        some, place = wanted.take(rows_of(sha256, pictures.table["sha256"]))
+        found.append(np.stack([some, np.full(len(some), len(caches)), rows[place]]))
+        caches.append(kept_there)
+    mine, cache, row = np.concatenate(found, axis=1)
+    order = np.argsort(mine)
+    return Tokens(mine[order], cache[order], row[order], caches)
+
+
+def which_tokens(kept: KeptTokens, pictures: Distinct) -> np.ndarray:
+    """The pictures of ``find_tokens``, if all that is kept is whole: that is far too much to be
+    hashed just to count it."""
+    every = relatives(kept, apart_from=["images"], kind=KeptTokens)
+    wanted = _Wanted(len(pictures))
+    found = [
+        wanted.take(rows_of(sha256, pictures.table["sha256"]))[0]
+        for sha256, _ in wanted.read(every, _usable)
+    ]
+    return np.concatenate([np.empty(0, dtype=np.int64), *found])
+
+
+def _tokens(kept: KeptTokens) -> tuple[pa.ChunkedArray, np.ndarray, TokenCache]:
+    return *_usable(kept), TokenCache(kept)
+
+
+def _usable(kept: KeptTokens) -> tuple[pa.ChunkedArray, np.ndarray]:
+    """The sha256 of usable pictures, and their rows."""
+    table = Contents.of(ingested_for(kept, "images")).pictures.table
+    is_bad = pc.is_in(table["image_id"], kept.read("problems")["item"].combine_chunks())
+    rows = np.flatnonzero(~is_bad.to_numpy())
+    return table["sha256"].take(pa.array(rows)), rows
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Final ones, of these numbers (``picture * questions + question``), ascending; with the
+    cosines that they are made of, if they are."""
+
+    number: np.ndarray
+    score: np.ndarray
+    cosine: np.ndarray | None = None
+
+    def at(self, number: np.ndarray, cosine: np.ndarray) -> np.ndarray:
+        """The score of each number; NaN of those that are not known, or with another cosine."""
+        place = np.searchsorted(self.number, number)
+        there = np.append(self.number, -1)[place] == number
+        if self.cosine is not None:
+            there &= np.append(self.cosine, np.nan)[place] == cosine
+        found: np.ndarray = np.where(there, np.append(self.score, np.nan)[place], np.nan)
+        return found.astype(np.float32)
+
+
+NO_SCORES = Scores(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
+
+
+def find_scores(
+    scored: Scored,
+    fused: Fused | None,
+    questions: pa.ChunkedArray,
+    pictures: Distinct,
+    *,
+    cosines: bool,
+    wanted: np.ndarray | None = None,
+) -> Scores:
+    """Those of the questions (``Contents.of_questions``) and pictures that the same models have
+    scored, for whatever candidates; of these ``wanted`` numbers, ascending, or of all. With their
+    ``cosines`` where the scores are made of them, too. ``fused`` is the z_t that was, or is to be,
+    read."""
+    apart_from = [*CHOSEN, Ingested.stage, Fused.stage]
+    every = [
+        one
+        for kind in (Scored, DroppedScores)
+        for one in relatives(scored, apart_from=apart_from, kind=kind)
+    ]
+    found = [(np.empty(0, dtype=np.int64), np.empty((2, 0), dtype=np.float32))]
+    for contents, table in _readable(every, partial(_scores, fused=fused, cosines=cosines)):
+        asked = rows_of(contents.of_queries(contents.queries["query_id"]), questions)
+        seen = rows_of(contents.images["sha256"], pictures.table["sha256"])
+        question = np.append(asked, -1)[rows_of(table["query_id"], contents.queries["query_id"])]
+        picture = np.append(seen, -1)[rows_of(table["image_id"], contents.images["image_id"])]
+        there = (question >= 0) & (picture >= 0)
+        number = picture * len(questions) + question
+        if wanted is not None:
+            place = np.searchsorted(wanted, number)
+            there &= np.append(wanted, -1)[place] == number
+            wanted = np.delete(wanted, place[there])
+        values = np.stack([table["stage2_score"].to_numpy(), table["cosine"].to_numpy()])
+        found.append((number[there], values[:, there]))
+        if wanted is not None and not len(wanted):
+            break
+    number, first = np.unique(np.concatenate([one for one, _ in found]), return_index=True)
+    score, cosine = np.concatenate([values for _, values in found], axis=1)[:, first]
+    return Scores(number, score, cosine if cosines else None)
+
+
+def _scores(scored: Scored, *, fused: Fused | None, cosines: bool) -> tuple[Contents, pa.Table]:
+    """What the ids stand for, and the scores with a column of cosines; none where the z_t was made
+    in another way."""
+    table, contents = scored.read("scores"), Contents.of(scored.made_of(Ingested))
+    if fused is not None and _way_of_z_t(scored.made_of(Fused)) != _way_of_z_t(fused):
+        table = table.slice(0, 0)
+    if not cosines:
+        none = np.zeros(table.num_rows, dtype=np.float32)
+        return contents, table.append_column("cosine", pa.array(none))
+    chosen = Retrieved if Retrieved.stage in scored.identity()["inputs"] else Dropped
+    candidates = scored.made_of(chosen).read("candidates", ["query_id", "image_id", "stage1_score"])
+    pair = ["query_id", "image_id"]
+    once = candidates.group_by(pair).aggregate([("stage1_score", "first")])
+    return contents, table.join(once, pair, join_type="inner").rename_columns(
+        {"stage1_score_first": "cosine"}
+    )
+
+
+def _way_of_z_t(fused: Fused) -> str:
+    return way(fused, apart_from=["images", "texts"])
+
+
+class _Wanted:
+    """Which of so many things nobody was found to have yet."""
+
+    def __init__(self, count: int) -> None:
+        self._is_left = np.ones(count, dtype=bool)
+
+    def read(self, every: Iterable[Viewed], read: Callable[[Viewed], Found]) -> Iterator[Found]:
+        """As long as anything is wanted."""
+        if self._is_left.any():
+            for found in _readable(every, read):
+                yield found
+                if not self._is_left.any():
+                    return
+
+    def take(self, number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of what somebody has, by the number of each thing (-1: it is not asked for), those that
+        are wanted, ascending, and the first place of each; they are not wanted any more."""
+        mine, place = np.unique(number, return_index=True)
+        new = (mine >= 0) & self._is_left[mine]
+        self._is_left[mine[new]] = False
+        return mine[new], place[new]
+
+
+def _readable(every: Iterable[Viewed], read: Callable[[Viewed], Found]) -> Iterator[Found]:
+    """What is read of each; what cannot be is left out."""
+    for one in every:
+        try:
+            yield read(one)
+        except StoreCorrupt as error:
+            _log.warning("nothing is taken over from %s: %s", one.folder, error.in_a_line)
