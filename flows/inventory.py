@@ -1,6 +1,7 @@
 """What of a run is in its store, and what of it is left to make."""
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from storage.runs import finished
 from storage.views import Ingested
 from tasks.feed.pictures import distinct_pictures
 from tasks.machine import Machine
+from tasks.planning.known import count_tokens
 from tasks.planning.standing import Standing, standing_of, standing_of_output
 from tasks.shards import rows_in
 from tasks.stages.probe import Probe
@@ -18,16 +20,23 @@ from tasks.stages.rerank import Rerank
 from tasks.stages.tokens import Tokens, tokens_in
 
 
+class Kept(NamedTuple):
+    """Pictures whose tokens are there, and others of which they are in an earlier artifact."""
+
+    here: int
+    elsewhere: int = 0
+
+
 @dataclass(frozen=True)
 class Inventory:
-    """By stage, in their order. Of so many ``pictures``, ``kept`` have their tokens kept, and
-    ``again`` those of stage 2's own encoder, if these are to be kept; the catalog has other
+    """By stage, in their order. Of so many ``pictures``, so many have their tokens ``kept``, and,
+    ``again``, those of stage 2's own encoder, if these are to be kept; the catalog has other
     ``runs``."""
 
     standings: dict[str, Standing]
     pictures: int
-    kept: int
-    again: int | None
+    kept: Kept
+    again: Kept | None
     runs: int
 
     def lacks(self, *stages: str) -> bool:
@@ -45,8 +54,10 @@ class Inventory:
             encoded=self._share(first.encode.name),
             fused=self._share(first.fuse.name),
             scored=self._share(name_of(Rerank)),
-            kept=self.kept,
-            kept_again=self.again,
+            kept=self.kept.here,
+            kept_again=None if self.again is None else self.again.here,
+            copied=self.kept.elsewhere,
+            copied_again=0 if self.again is None else self.again.elsewhere,
             runs=self.runs,
         )
 
@@ -68,7 +79,7 @@ def take_inventory(inputs: Inputs, ingested: Ingested, graph: Graph) -> Inventor
     outputs = {output.name: standing_of_output(output) for output in graph.outputs}
     if not all(stages[one.name].is_done for one in graph.stages if isinstance(one, Probe)):
         outputs = {one.name: Standing("to do", one.missing) for one in graph.outputs}
-    tokens, kept, again = {}, 0, None
+    tokens, kept, again = {}, Kept(0), None
     if not all(stages[one.name].is_done for one in graph.over_pictures):
         ours = tokens_in(graph.filtering.encode)
         found, kept = _kept(ours, pictures)
@@ -94,14 +105,13 @@ def _own_tokens(rerank: Rerank | None, machine: Machine) -> Tokens | None:
     return tokens_in(rerank)
 
 
-def _kept(tokens: Tokens, pictures: int) -> tuple[Standing, int]:
+def _kept(tokens: Tokens, pictures: int) -> tuple[Standing, Kept]:
     """How image tokens stand, and of how many pictures they are there."""
     found = standing_of(tokens)
     if found.is_done:
-        return found, pictures
+        return found, Kept(pictures)
     if found.state == "to do":
         found = replace(found, why="to be kept")
-    if found.left is None:
-        return found, 0
-    left = sum(share * tokens.size(one) for one, share in found.left.items())
-    return found, pictures - round(left)
+    left = dict.fromkeys(tokens.shards(), 1.0) if found.left is None else found.left
+    to_keep = sum(share * tokens.size(one) for one, share in left.items())
+    return found, Kept(pictures - round(to_keep), count_tokens(tokens, left))

@@ -1,15 +1,15 @@
 """``cir-pipeline plan``: what a run would find, what it would make, and what that takes."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import pyarrow as pa
 
-from cir_core.planning.effort import Effort, Forecast, Speeds, Workload, together
+from cir_core.planning.effort import Effort, Forecast, Known, Speeds, Workload, together
 from flows.engines.engine import InProcess
-from flows.graph import STAGES, Declared, Filtering, declared, graph_of, name_of
+from flows.graph import STAGES, Declared, Filtering, Graph, declared, graph_of, name_of
 from flows.inputs import Inputs
 from flows.inventory import Inventory, take_inventory
 from flows.labelling import require_name
@@ -29,10 +29,13 @@ from storage.views import Ingested
 from tasks.feed.image_tokens import Pictures
 from tasks.models.opening import read_reranker_config, read_retriever_config
 from tasks.planning.calibrate import calibrate
+from tasks.planning.known import find_known
 from tasks.planning.standing import State, standing_of
 from tasks.planning.timing import Sample
 from tasks.planning.workload import count_workload, reading_of_pairs
+from tasks.stages.earlier import NO_SCORES, Scores
 from tasks.stages.ingest import Ingest
+from tasks.stages.questions import Questions
 from tasks.stages.read_candidates import ReadCandidates
 from tasks.stages.retrieve_within import RetrieveWithin
 from tasks.stages.threshold import Threshold
@@ -129,15 +132,24 @@ def make_plan(settings: Settings, *, started: float) -> Plan:
             stop_on_problems(problems_of(ingested, first), settings.allow_missing)
         k, chosen = first.retrieve.k, _chosen(found, first, is_encoded=encoded is not None)
         most = inputs.dataset.k if k == "auto" else k
-        count = partial(count_workload, ingested, k=most, encoded=encoded, candidates=chosen)
+        count = partial(
+            count_workload,
+            ingested,
+            k=most,
+            encoded=encoded,
+            candidates=chosen,
+            scores=_scores(found, graph),
+        )
         work, reading = count(stage1), reading_of_pairs(stage1, stage2)
         asked = work if reading is stage1 else count(reading)
-        speeds = Speeds()
+        speeds, known = Speeds(), _known(found, first, work)
         if found.lacks("encode", "fuse", "retrieve", "rerank", "dropped_scores", "probe"):
             speeds = _calibrate(inputs, ingested, work, most)
-    of_run = Forecast(work, asked, found.left(graph), stage1, stage2, speeds, inputs.machine.tokens)
-    of_cache = replace(of_run, tokens="cache")
-    efforts, cached = (efforts_of(one, declared(graph)) for one in (of_run, of_cache))
+    of_run = Forecast(
+        work, asked, found.left(graph), stage1, stage2, speeds, inputs.machine.tokens, known
+    )
+    with_tokens = (of_run, replace(of_run, tokens="cache"))
+    efforts, cached = (efforts_of(one, declared(graph)) for one in with_tokens)
     with_cache = None if cached.items() <= efforts.items() else together(cached.values())
     published = of_run.published_flops()
     efforts["ingest"] = replace(Ingest.effort(of_run), seconds=engine.seconds["ingest"])
@@ -163,6 +175,23 @@ def make_plan(settings: Settings, *, started: float) -> Plan:
         with_cache=with_cache,
         assumed_k=most if k == "auto" and chosen is None else None,
     )
+
+
+def _known(found: Inventory, first: Filtering, work: Workload) -> Known:
+    encode, fuse = first.encode, first.fuse
+    return find_known(
+        work,
+        encode if found.lacks(encode.name) else None,
+        fuse if found.lacks(fuse.name) else None,
+    )
+
+
+def _scores(found: Inventory, graph: Graph) -> Callable[[Questions], Scores]:
+    """What is known of questions where stage 2 has yet to score."""
+    rerank = graph.rerank
+    if rerank is None or not found.lacks(rerank.name):
+        return lambda _: NO_SCORES
+    return lambda questions: rerank.known(questions.first_queries)
 
 
 def _chosen(found: Inventory, first: Filtering, *, is_encoded: bool) -> pa.Table | None:

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from cir_core.planning.disk import FLOAT, Counts
 from cir_core.planning.expected import Expected
@@ -26,7 +26,8 @@ class Workload:
     """What a split asks of a model: of so many ingested ``images``, ``pictures`` are distinct.
 
     ``token_ids`` are those of each distinct text as the model reads it, of a query that is asked
-    both ways two; ``references`` the rows of their pictures. ``compared`` sums over queries the
+    both ways two; ``references`` the rows of their pictures, ``asked_by`` a query of each.
+    ``compared`` sums over queries the
     images of their gallery. ``candidates`` are the rows of stage 1's table, ``expected`` the pairs
     of a text and a picture.
     """
@@ -37,6 +38,7 @@ class Workload:
     galleries: int
     token_ids: Sequence[Sequence[int]]
     references: Int[np.ndarray, " text"]
+    asked_by: Sequence[str]
     compared: int
     candidates: int
     expected: Expected
@@ -75,7 +77,8 @@ class Left:
     """What of a run has yet to be done: its ``stages``; of those over pictures, how much of what
     each picture asks for (1: all, 0 where a stage is done); the tokens of ``kept`` pictures are
     there, and those of ``kept_again`` by stage 2's encoder, where that is another and its tokens
-    are to be kept (else None). The catalog already holds other ``runs``."""
+    are to be kept (else None); those of ``copied`` others, and of ``copied_again``, are in earlier
+    artifacts. The catalog already holds other ``runs``."""
 
     stages: frozenset[str]
     encoded: Float[np.ndarray, " picture"]
@@ -83,7 +86,21 @@ class Left:
     scored: Float[np.ndarray, " picture"]
     kept: int = 0
     kept_again: int | None = None
+    copied: int = 0
+    copied_again: int = 0
     runs: int = 0
+
+
+@dataclass(frozen=True)
+class Known:
+    """What earlier runs have of what is left to make, beside scores: it is copied, which takes room
+    and next to no time. ``embedded`` are pictures, ``fused`` places of texts in the workload."""
+
+    embedded: Int[np.ndarray, " some"]
+    fused: Int[np.ndarray, " some"]
+
+
+NOTHING = Known(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
 
 
 @dataclass(frozen=True)
@@ -107,7 +124,8 @@ def together(efforts: Iterable[Effort]) -> Effort:
 @dataclass(frozen=True)
 class Forecast:
     """What the stages count with: the ``work`` of the split as stage 1 reads it, the same as it is
-    ``asked`` of stage 2, what is left of it, the models, and this machine's speeds. Ranks of
+    ``asked`` of stage 2, what is left of it, the models, and this machine's speeds; what of it is
+    ``known`` already. Ranks of
     targets beyond the K candidates are nowhere in it, since their number is not known: they take as
     long again as the search at most. A run that ends before any pair is scored has no ``stage2``.
     """
@@ -119,6 +137,7 @@ class Forecast:
     stage2: RerankerConfig | None
     speeds: Speeds
     tokens: Keeping
+    known: Known = NOTHING
 
     @property
     def widths(self) -> Widths:
@@ -127,7 +146,25 @@ class Forecast:
     @property
     def passed(self) -> int:
         """Pictures that stage 1 sees."""
-        return int(((self.left.encoded > 0) | (self.left.fused > 0)).sum())
+        seen = (self._embeds > 0) | ((self.left.fused > 0) & self._asks)
+        return int(seen.sum())
+
+    @property
+    def _embeds(self) -> Float[np.ndarray, " picture"]:
+        """How much of each picture is left to embed."""
+        left = self.left.encoded.copy()
+        left[self.known.embedded] = 0
+        return left
+
+    @property
+    def _asks(self) -> Bool[np.ndarray, " picture"]:
+        """Of each picture, whether fusing has to see it: where any text is known, only if there is
+        another one."""
+        asks = np.ones(self.work.pictures, dtype=bool)
+        if len(self.known.fused):
+            asks[:] = False
+            asks[np.delete(self.work.references, self.known.fused)] = True
+        return asks
 
     @cached_property
     def scored(self) -> Expected:
@@ -137,23 +174,34 @@ class Forecast:
     @cached_property
     def fused(self) -> Float[np.ndarray, " text"]:
         """How much of each text is left to fuse."""
+        left = self._written.copy()
+        left[self.known.fused] = 0
+        return left
+
+    @property
+    def _written(self) -> Float[np.ndarray, " text"]:
+        """The same with what is copied."""
         return self.left.fused[self.work.references]
 
     @property
     def queries(self) -> int:
         """That are left to fuse."""
-        return round(self.work.queries * self.fused.mean()) if len(self.fused) else 0
+        return self._queries(self.fused)
+
+    def _queries(self, share: Float[np.ndarray, " text"]) -> int:
+        return round(self.work.queries * share.mean()) if len(share) else 0
 
     @property
     def to_keep(self) -> int:
         """Pictures whose tokens are yet to be kept."""
-        keeps = self.tokens == "cache" and (self.passed or round(self.scored.images))
+        left = (self.left.encoded, self.left.fused, self.left.scored)
+        keeps = self.tokens == "cache" and any(one.any() for one in left)
         return self.work.pictures - self.left.kept if keeps else 0
 
     @property
     def to_keep_again(self) -> int:
         """The same by stage 2's own encoder."""
-        keeps = self.left.kept_again is not None and round(self.scored.images)
+        keeps = self.left.kept_again is not None and self.left.scored.any()
         return self.work.pictures - (self.left.kept_again or 0) if keeps else 0
 
     @property
@@ -161,8 +209,8 @@ class Forecast:
         encoded = self.left.encoded
         return Counts(
             images=round(encoded.mean() * self.work.images) if len(encoded) else 0,
-            queries=self.queries,
-            tokens=round(float((self.work.lengths * self.fused).sum())),
+            queries=self._queries(self._written),
+            tokens=round(float((self.work.lengths * self._written).sum())),
             pairs=self.work.candidates,
             kept=self.to_keep,
             again=self.to_keep_again * self.stage2.image_width if self.stage2 else 0,
@@ -203,7 +251,9 @@ class Forecast:
     def scoring(self) -> Effort:
         """Of the pairs that are left, and of their images."""
         assert self.stage2 is not None, "a run without stage 2 scores nothing"
-        pairs, begun = self.scored, self.stage2.beginning_flops(self.asked.lengths)
+        pairs, begun = self.scored, 0.0
+        if round(pairs.pairs):
+            begun = self.stage2.beginning_flops(self.asked.lengths)
         flops = round(begun + self.stage2.scoring_flops(pairs.load))
         scored = Effort(
             queries=self.work.queries,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from cir_core.ports import Load
 from cir_core.search.candidates import NONE_REMOVED
@@ -27,7 +27,7 @@ class Pool:
     images: int
     lengths: Int[np.ndarray, " text"]
     removed: Int[np.ndarray, " text"]
-    candidates: Int[np.ndarray, " text"]
+    candidates: Shaped[np.ndarray, " text"]
     asking: Int[np.ndarray, " member"]
     members: Int[np.ndarray, " member"]
 

@@ -1,5 +1,6 @@
 """What an ingested split asks of a model, counted from its tables."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -7,12 +8,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cir_core.planning.effort import Workload
-from cir_core.planning.expected import Expected, Pool, expect, known
+from cir_core.planning.expected import Expected, Pool, expect
+from cir_core.planning.expected import known as certain
 from cir_core.ports import Load, Reading, RerankerConfig, RetrieverConfig
 from cir_core.search.candidates import NONE_REMOVED
 from storage.tables import rows_of
 from storage.views import Encoded, Ingested
 from tasks.feed.pictures import Distinct, distinct_pictures
+from tasks.stages.earlier import NO_SCORES, Scores
 from tasks.stages.gallery import categories_by_gallery, usable_images
 from tasks.stages.questions import Questions, read_questions
 
@@ -24,9 +27,11 @@ def count_workload(
     k: int,
     encoded: Encoded | None,
     candidates: pa.Table | None,
+    scores: Callable[[Questions], Scores] = lambda _: NO_SCORES,
 ) -> Workload:
     """Of the images and queries that can be used: could be decoded, too, where ``encoded`` tells.
-    Pairs are counted from stage 1's ``candidates`` where it has chosen, and expected otherwise."""
+    Pairs are counted from stage 1's ``candidates`` where it has chosen, and expected otherwise; but
+    for those of which the questions have ``scores`` already."""
     removes_reference = source.protocol.removes_reference
     images = source.read("images")
     usable = images
@@ -35,7 +40,8 @@ def count_workload(
     pictures = distinct_pictures(images)
     queries = source.read("queries")
     queries = queries.filter(pc.is_in(queries["reference_id"], usable["image_id"].combine_chunks()))
-    texts = _texts(queries, read_questions(reading, queries, pictures))
+    questions = read_questions(reading, queries, pictures)
+    texts, known = _texts(queries, questions), scores(questions)
     gallery = source.read("gallery").join(
         usable.select(["image_id"]), "image_id", join_type="inner"
     )
@@ -49,10 +55,15 @@ def count_workload(
         first = mine["is_first"].to_numpy()
         compared += int(first.sum()) * len(here)
         candidates_expected += int(pool.candidates[first].sum() + first[pool.asking].sum())
-        pools.append(_asked_once(pool, mine["way"].to_numpy()))
+        way = mine["way"].to_numpy()
+        once = _asked_once(pool, way)
+        if len(known.number):
+            once = _without_known(once, np.unique(way) // 2, known, questions=len(questions))
+        pools.append(once)
     expected = expect(pools, len(pictures))
     if candidates is not None:
-        candidates_expected, expected = candidates.num_rows, _chosen(candidates, texts, pictures)
+        chosen = _chosen(candidates, texts, pictures, known, questions=len(questions))
+        candidates_expected, expected = candidates.num_rows, chosen
     once = texts.take(pa.array(np.unique(texts["way"].to_numpy(), return_index=True)[1]))
     return Workload(
         images=images.num_rows,
@@ -61,6 +72,7 @@ def count_workload(
         galleries=len(pools),
         token_ids=once["token_ids"].to_pylist(),
         references=pictures.of(once["reference_id"]),
+        asked_by=once["query_id"].to_pylist(),
         compared=compared,
         candidates=candidates_expected,
         expected=expected,
@@ -141,18 +153,41 @@ def _asked_once(pool: Pool, way: np.ndarray) -> Pool:
     )
 
 
-def _chosen(candidates: pa.Table, texts: pa.Table, pictures: Distinct) -> Expected:
-    """What is scored once: distinct pairs of a text and a picture."""
+def _without_known(pool: Pool, question: np.ndarray, known: Scores, *, questions: int) -> Pool:
+    """The same of texts of these questions, less what is known. Known images are a text's best,
+    so they are its candidates again, but for members of its subset: these are as likely to be among
+    the rest of its candidates as any other image."""
+    picture, asked = np.divmod(known.number, max(1, questions))
+    there = np.bincount(asked[np.isin(picture, pool.gallery)], minlength=questions)[question]
+    is_left = ~np.isin(pool.members * questions + question[pool.asking], known.number)
+    best = there - np.bincount(pool.asking[~is_left], minlength=len(question))
+    others = pool.images - (pool.removed != NONE_REMOVED)
+    is_new = np.maximum(0, others - there) / np.maximum(1, others - best)
+    return replace(
+        pool,
+        candidates=np.maximum(0, pool.candidates - best) * is_new,
+        asking=pool.asking[is_left],
+        members=pool.members[is_left],
+    )
+
+
+def _chosen(
+    candidates: pa.Table, texts: pa.Table, pictures: Distinct, known: Scores, *, questions: int
+) -> Expected:
+    """What is scored once: distinct pairs of a text and a picture that are not known."""
     asked = texts.select(["query_id", "way"]).append_column(
         "length", pc.list_value_length(texts["token_ids"])
     )
     found = pa.table(
-        {"query_id": candidates["query_id"], "picture": pictures.of(candidates["image_id"])}
+        {
+            "query_id": candidates["query_id"],
+            "picture": pictures.of(candidates["image_id"]),
+            "cosine": candidates["stage1_score"],
+        }
     )
-    pairs = (
-        found.join(asked, "query_id", join_type="inner")
-        .group_by(["way", "picture", "length"])
-        .aggregate([])
-    )
-    lengths, rows = pairs["length"].to_numpy().astype(np.int64), pairs["picture"].to_numpy()
-    return known(Load.of(lengths, rows, images=len(pictures)))
+    pairs = found.join(asked, "query_id", join_type="inner")
+    number = pairs["picture"].to_numpy() * questions + pairs["way"].to_numpy() // 2
+    is_left = np.isnan(known.at(number, pairs["cosine"].to_numpy()))
+    left = pairs.filter(pa.array(is_left)).group_by(["way", "picture", "length"]).aggregate([])
+    lengths, rows = left["length"].to_numpy().astype(np.int64), left["picture"].to_numpy()
+    return certain(Load.of(lengths, rows, images=len(pictures)))

@@ -28,6 +28,7 @@ WORK = Workload(
     galleries=2,
     token_ids=[[1] * length for length in LENGTHS],
     references=np.array([0, 0, 9]),
+    asked_by=["a", "b", "c"],
     compared=30,
     candidates=6,
     expected=known(LOAD),
