@@ -62,12 +62,24 @@ def scores_of(run: Run) -> dict[str, dict[str, tuple[float, float]]]:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"batch": 1}, {"batch": 3}, {"batch": 64}, {"batch": 5, "tokens": "cache"}]
+    ("changes", "before"),
+    [
+        ({"batch": 1}, None),
+        ({"batch": 3}, 3),
+        ({"batch": 64}, None),
+        ({"batch": 5, "tokens": "cache"}, None),
+    ],
 )
 def test_copies_tie_bit_for_bit_in_both_stages(
-    fiq: Bench, catalogue: Path, tmp_path: Path, changes: dict[str, Any]
+    fiq: Bench, catalogue: Path, tmp_path: Path, changes: dict[str, Any], before: int | None
 ) -> None:
-    run = run_pipeline(settings_of(fiq, catalogue, tmp_path, **changes), InProcess())
+    """So they do where one of them was a candidate of a run ``before``, of so many, and the other
+    was not."""
+    settings = settings_of(fiq, catalogue, tmp_path, **changes)
+    if before is not None:
+        few = settings.model_copy(update={"k": before, "until": "rerank"})
+        run_pipeline(few, InProcess())
+    run = run_pipeline(settings, InProcess())
     originals = originals_in(catalogue)
     for found in scores_of(run).values():
         assert found[COPIES[0]] == found[COPIES[1]] == found[originals[2]]

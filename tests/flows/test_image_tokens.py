@@ -119,7 +119,7 @@ def test_auto_keeps_nothing_and_recompute_does_not_look(
     assert len(kept(tmp_path / "store")) == 1
     monkeypatch.setattr("tasks.feed.decode.read_image", no_picture)
     with pytest.raises(ImageProblem, match="opened again"):
-        fiq_run.bench.run(tmp_path / "store", k=2, tokens="recompute")
+        fiq_run.bench.run(tmp_path / "store", k=8, tokens="recompute")
 
 
 def test_a_damaged_cache_is_not_read(

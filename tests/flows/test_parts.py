@@ -211,6 +211,21 @@ def test_scoring_goes_on_from_the_parts_that_are_there(
     assert sum(scored) <= pairs + 10 * texts + 2 * calls
 
 
+def test_scoring_goes_on_beside_what_an_earlier_run_has(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.stages.rerank.PART", 10)
+    monkeypatch.setattr("tasks.stages.rerank.AT_ONCE", 4)
+    run(settings.model_copy(update={"k": 3}))
+    folder = run(settings).artifacts["rerank"].folder
+    calm = {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
+    shutil.rmtree(folder)
+    run_killed_at(settings, 2, "scores", monkeypatch)
+    assert len([*folder.glob("*.parquet")]) == 2
+    run(settings)
+    assert {path.name: path.read_bytes() for path in folder.glob("*.parquet")} == calm
+
+
 def test_another_batch_goes_on_with_the_same_parts(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

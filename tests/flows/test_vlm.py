@@ -1,6 +1,7 @@
 """A vision-language model from its Hugging Face folder to a run's scores."""
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,11 @@ def model(source: Path) -> Path:
 
 
 def test_every_candidate_is_asked_of_with_both_pictures_and_its_text(
-    fiq: Bench, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fiq: Bench,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr("tasks.planning.timing.SECONDS", 0.02)
     planned = make_plan(fiq.settings(tmp_path / "store", stage2=model), started=0.0)
@@ -72,6 +77,9 @@ def test_every_candidate_is_asked_of_with_both_pictures_and_its_text(
     each = np.arange(len(asked))
     found = scorer.score(prepared, each, each)
     np.testing.assert_allclose(scores["stage2_score"].to_numpy(), found, rtol=0, atol=1e-5)
+    with caplog.at_level(logging.INFO, logger="tasks"):
+        fiq.run(tmp_path / "store", stage2=model, k=4, until="rerank")
+    assert "56 of 56 scores are known from earlier runs" in caplog.text
 
 
 def _row(pictures: Pictures, image: str) -> int:
