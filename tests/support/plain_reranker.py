@@ -28,6 +28,23 @@ def plain_score(
     return plain_variant(state, heads=heads, branches=[z_t, text], looks=looks)
 
 
+def plain_states(
+    state: Mapping[str, Tensor],
+    *,
+    heads: int,
+    layers: int,
+    z_t: Tensor,
+    token_ids: Sequence[int],
+    image_tokens: Tensor,
+) -> Tensor:
+    """Of one pair after so many layers, what a head would read: each branch's first token, side by
+    side."""
+    plain = _plain(state, heads)
+    branches = [z_t.double(), plain.embed(token_ids)]
+    looks = [(0, image_tokens.double()), (1, image_tokens.double())]
+    return plain.states(branches, looks, layers, meet=True)
+
+
 def plain_text(state: Mapping[str, Tensor], token_ids: Sequence[int]) -> Tensor:
     """What a branch that starts from the text starts from."""
     return _plain(state, 1).embed(token_ids)
@@ -59,11 +76,16 @@ class _Plain:
 
     def score(self, branches: list[Tensor], looks: list[tuple[int, Tensor]], meet: bool) -> float:
         layers = len({name.split(".")[1] for name in self.weights if name.startswith("layers.")})
+        states = self.states(branches, looks, layers, meet)
+        hidden = self.linear("score_head.hidden", states[None]).clamp(min=0)
+        return float(self.linear("score_head.output", hidden)[0, 0])
+
+    def states(
+        self, branches: list[Tensor], looks: list[tuple[int, Tensor]], layers: int, meet: bool
+    ) -> Tensor:
         for index in range(layers):
             branches = self.layer(f"layers.{index}", branches, looks, meet)
-        first_places = torch.cat([branch[:1] for branch in branches], dim=1)
-        hidden = self.linear("score_head.hidden", first_places).clamp(min=0)
-        return float(self.linear("score_head.output", hidden)[0, 0])
+        return torch.cat([branch[0] for branch in branches])
 
     def embed(self, token_ids: Sequence[int]) -> Tensor:
         words = [self.weights["embeddings.word.weight"][token] for token in token_ids]

@@ -5,6 +5,7 @@ an image. Texts are packed without padding, and the last layer computes only wha
 """
 
 import logging
+from collections.abc import Callable
 from functools import cached_property
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ from cir_core.rerankers.dual.layers import (
     attend_others,
     attend_self,
     feed_forward,
+    head_reads,
     read_scores,
 )
 from cir_core.rerankers.dual.model import Stage2Model
@@ -39,6 +41,10 @@ _log = logging.getLogger(__name__)
 GROUPED = {"cpu": False, "cuda": True}
 """By the type of the device, whether rows attend in padded groups: a GPU waits for calls, a CPU for
 products."""
+
+
+Reading = Callable[[Float[Tensor, "branch pair width"]], Float[Tensor, "pair ..."]]
+"""What is wanted of a block: of all branches' first tokens, in fp32."""
 
 
 class Begun(NamedTuple):
@@ -94,16 +100,40 @@ class RerankEngine:
         """On its device, in its precision."""
         return states.to(self._device, self._dtype)
 
-    @torch.inference_mode()
     def score(
         self,
         images: Float[Tensor, "image patch image_width"],
         query_of_pair: Int[np.ndarray, " pair"],
         image_of_pair: Int[np.ndarray, " pair"],
     ) -> Float[np.ndarray, " pair"]:
-        """All blocks are launched before the first is waited for: a GPU's memory runs out when
-        a block is launched, not when it is computed."""
         scores = np.empty(len(query_of_pair), dtype=np.float32)
+        return self._fill(
+            scores, images, query_of_pair, image_of_pair, lambda x: read_scores(self._weights, x)
+        )
+
+    def states(
+        self,
+        images: Float[Tensor, "image patch image_width"],
+        query_of_pair: Int[np.ndarray, " pair"],
+        image_of_pair: Int[np.ndarray, " pair"],
+    ) -> Float[np.ndarray, "pair branches_width"]:
+        """What the head reads in place of its scores: each pair's first token after the last layer,
+        branch beside branch, in fp32. Otherwise as ``score``."""
+        width = self._sizes.branches * self._sizes.width
+        states = np.empty((len(query_of_pair), width), dtype=np.float32)
+        return self._fill(states, images, query_of_pair, image_of_pair, head_reads)
+
+    @torch.inference_mode()
+    def _fill(
+        self,
+        values: Float[np.ndarray, "pair ..."],
+        images: Float[Tensor, "image patch image_width"],
+        query_of_pair: Int[np.ndarray, " pair"],
+        image_of_pair: Int[np.ndarray, " pair"],
+        read: Reading,
+    ) -> Float[np.ndarray, "pair ..."]:
+        """With what is read of each pair. All blocks are launched before the first is waited for: a
+        GPU's memory runs out when a block is launched, not when it is computed."""
         lengths = self._queries.lengths[query_of_pair]
 
         def plan(pairs: Block) -> list[Block]:
@@ -111,32 +141,33 @@ class RerankEngine:
             blocks = plan_blocks(image_of_pair[pairs], lengths[pairs], most_tokens)
             return [pairs[block] for block in reversed(blocks)]
 
-        blocks, launched = plan(np.arange(len(scores))), list[tuple[Block, Tensor]]()
+        blocks, launched = plan(np.arange(len(values))), list[tuple[Block, Tensor]]()
         while blocks:
             pairs = blocks.pop()
-            found = self._try_block(images, query_of_pair[pairs], image_of_pair[pairs])
+            found = self._try_block(images, query_of_pair[pairs], image_of_pair[pairs], read)
             if found is None:  # it did not fit, and the budget is smaller now
                 blocks = plan(np.concatenate([pairs, *reversed(blocks)]))
             else:
                 launched.append((pairs, found))
         if launched:
-            order, found_scores = zip(*launched, strict=True)
-            scores[np.concatenate(order)] = torch.cat(found_scores).cpu().numpy()
-        require_finite(scores, "stage 2 scores")
-        return scores
+            order, found_values = zip(*launched, strict=True)
+            values[np.concatenate(order)] = torch.cat(found_values).cpu().numpy()
+        require_finite(values, "stage 2 scores")
+        return values
 
     def _try_block(
         self,
         image_tokens: Float[Tensor, "image patch image_width"],
         query_of_pair: Int[np.ndarray, " pair"],
         image_of_pair: Int[np.ndarray, " pair"],
-    ) -> Float[Tensor, " pair"] | None:
-        """The block's scores, launched; None when memory was too small for it, and the budget
-        is halved."""
+        read: Reading,
+    ) -> Float[Tensor, "pair ..."] | None:
+        """What is read of the block, launched; None when memory was too small for it, and the
+        budget is halved."""
         try:
             with rounded_products(self._precision):
                 x = self._read_block(image_tokens, query_of_pair, image_of_pair)
-            return read_scores(self._weights, x)  # outside: fp32 in tf32, too
+            return read(x)  # outside: fp32 in tf32, too
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise

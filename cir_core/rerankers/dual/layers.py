@@ -78,8 +78,14 @@ def read_scores(
     weights: EngineWeights, x: Float[Tensor, "branch pair width"]
 ) -> Float[Tensor, " pair"]:
     """The head's scores of all branches' first tokens, in fp32."""
-    hidden = functional.relu(weights.hidden(x.transpose(0, 1).flatten(1).float()))
-    return weights.output(hidden)[:, 0]
+    return weights.output(functional.relu(weights.hidden(head_reads(x))))[:, 0]
+
+
+def head_reads(
+    x: Float[Tensor, "branch pair width"],
+) -> Float[Tensor, "pair branches_width"]:
+    """Branch beside branch, in fp32."""
+    return x.transpose(0, 1).flatten(1).float()
 
 
 def _merged(
