@@ -15,7 +15,7 @@ from cir_core.search.indexes import require_available
 from cir_core.types import Depth, Precisions, Scale
 from flows.command import command_of
 from flows.ends import End, is_measured, needs_stage2
-from flows.machine import find_device, find_workers
+from flows.machine import find_device, find_devices, find_workers
 from flows.own import complete, open_dataset
 from flows.settings import Settings, demo_root, shipped_model
 from storage.runs import find_run
@@ -91,7 +91,8 @@ def resolve_inputs(settings: Settings) -> Inputs:
     _require_one_first_stage(settings)
     _require_fusible(settings)
     _require_nameable(settings)
-    device = find_device(settings.device)
+    devices = find_devices(settings)
+    device = devices[0] if devices else find_device(settings.device)
     index = IndexChoice(settings.index, settings.nlist, settings.nprobe)
     k = settings.k or ("all" if settings.candidates else dataset.k)
     if k == "all":
@@ -122,7 +123,8 @@ def resolve_inputs(settings: Settings) -> Inputs:
             workers=find_workers(settings.workers, device),
             memory=settings.memory,
             tokens=settings.tokens,
-            processes=settings.processes,
+            processes=len(devices) or settings.processes,
+            devices=devices,
         ),
         candidates=settings.candidates,
         embeddings=settings.embeddings,

@@ -10,6 +10,7 @@ import torch
 from cir_core.errors import UsageError
 from cir_core.layers.precision import bf16_time
 from cir_core.types import Precisions
+from flows.settings import Settings
 
 MOST_WORKERS = 16
 """Beside a GPU. A core decodes some 150 photos a second."""
@@ -56,6 +57,32 @@ def warn_if_slow(precisions: Precisions, device: str) -> None:
             torch.backends.cpu.get_cpu_capability(),
             taken,
         )
+
+
+def find_devices(settings: Settings) -> tuple[str, ...]:
+    """The devices of ``--devices``, a process on each; none where it is not given. Raises
+    UsageError for one that is not there, for a GPU that is named twice, for GPUs beside a CPU, and
+    where ``--device`` or ``--processes`` says something else."""
+    if settings.devices is None:
+        return ()
+    named = [name.strip() for name in settings.devices.split(",")]
+    devices = tuple(f"cuda:{name}" if name.isdecimal() else name for name in named)
+    unclear = {"auto", "cuda"}.intersection(devices)
+    gpus = [device for device in devices if device != "cpu"]
+    if unclear or len(set(gpus)) < len(gpus) or 0 < len(gpus) < len(devices):
+        raise UsageError(
+            f"devices {settings.devices!r} cannot share the work",
+            cause="each process takes a GPU of its own, by its number; and a CPU beside GPUs would "
+            "sum in another order",
+            remedy="pass --devices 0,1 with each GPU once, or --devices cpu,cpu",
+        )
+    if settings.device != "auto" or settings.processes not in (1, len(devices)):
+        raise UsageError(
+            f"--devices {settings.devices} is {len(devices)} processes, a device each",
+            cause=f"--device {settings.device} and --processes {settings.processes} say otherwise",
+            remedy="leave out --device and --processes",
+        )
+    return tuple(find_device(device) for device in devices)
 
 
 def find_workers(wanted: int | None, device: str) -> int:

@@ -305,6 +305,16 @@ class Settings(BaseModel):
             changes_results=False,
         ),
     ] = 1
+    devices: Annotated[
+        str | None,
+        About(
+            "Several, such as 0,1,2,3 (GPUs by number): a process on each shares the shards of a "
+            "stage, in place of --device and --processes.",
+            MACHINE,
+            changes_results=False,
+            default="none",
+        ),
+    ] = None
     tokens: Annotated[
         Keeping,
         About(

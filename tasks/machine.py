@@ -10,7 +10,7 @@ class Machine:
     """Never part of a name. ``batch`` images go through a model at once; ``workers`` processes
     decode them ahead; ``memory`` bounds the bytes that scoring takes beside models and images
     (None: half of what is free); ``tokens`` says whether kept image tokens are read; ``processes``
-    share the shards of a stage."""
+    share the shards of a stage, on these ``devices``, one each (none: as ``device`` says)."""
 
     device: str = "cpu"
     batch: int = 32
@@ -18,3 +18,4 @@ class Machine:
     memory: int | None = None
     tokens: Keeping = "auto"
     processes: int = 1
+    devices: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ import torch
 
 from cir_core.errors import UsageError, WorkerLost
 from cir_core.memory import free_memory
+from cir_core.planning.schedule import shared_out
 from tasks.child import Child
 from tasks.machine import Machine
 from tasks.progress import Counter, Task, count
@@ -41,8 +42,9 @@ class Share(NamedTuple):
 
 
 def share_out(one_pass: Pass, shards: Sequence[str], machine: Machine) -> Iterator[Committed]:
-    """An ``Each``: ``machine.processes`` workers, each with its own models, make every so-manieth
-    shard; what they commit has the same bytes as one process's with as many threads.
+    """An ``Each``: ``machine.processes`` workers, each with its own models, make the shards, which
+    are shared out by weight; what they commit has the same bytes as one process's with as many
+    threads.
 
     Errors of a worker are raised here, and end the others. The shards of one that is killed are
     given out again, the others' results stay; after ``ROUNDS`` raises WorkerLost. However this
@@ -70,29 +72,49 @@ def share_out(one_pass: Pass, shards: Sequence[str], machine: Machine) -> Iterat
 
 
 def shares_of(machine: Machine, workers: int) -> list[Share]:
-    """Equal ones: of cores, memory, and decoding processes; of GPUs, one each. Raises UsageError
-    when there are more workers than GPUs."""
+    """Equal ones: of cores, memory, and decoding processes; and a device each, of the machine's
+    ``devices`` in their order, where it names some. Raises UsageError when there are more workers
+    than GPUs."""
+    devices = (machine.devices or _a_device_each(machine.device, workers))[:workers]
     memory = machine.memory
     if memory is None and machine.device == "cpu":
         memory = free_memory(torch.device("cpu")) // 2
     one = replace(
         machine,
         processes=1,
+        devices=(),
         memory=None if memory is None else memory // workers,
         workers=-(-machine.workers // workers),
     )
-    if machine.device == "cpu":
-        threads = str(max(1, torch.get_num_threads() // workers))
-        return [Share(one, dict.fromkeys(THREADS, threads))] * workers
-    names = os.environ.get(VISIBLE) or ",".join(map(str, range(torch.cuda.device_count())))
-    devices = names.split(",")
-    if machine.device != "cuda" or workers > len(devices):
+    return [
+        Share(replace(one, device=device.partition(":")[0]), _environment(device, workers))
+        for device in devices
+    ]
+
+
+def _a_device_each(device: str, workers: int) -> Sequence[str]:
+    if device == "cpu":
+        return ["cpu"] * workers
+    gpus = len(_visible())
+    if device != "cuda" or workers > gpus:
         raise UsageError(
-            f"{workers} processes cannot share {machine.device}",
-            cause=f"each takes a GPU of its own, and {len(devices)} are visible",
+            f"{workers} processes cannot share {device}",
+            cause=f"each takes a GPU of its own, and {gpus} are visible",
             remedy="pass --device cuda, and --processes with as many as there are GPUs at most",
         )
-    return [Share(one, {VISIBLE: device}) for device in devices[:workers]]
+    return [f"cuda:{number}" for number in range(workers)]
+
+
+def _environment(device: str, workers: int) -> Mapping[str, str]:
+    if device == "cpu":
+        return dict.fromkeys(THREADS, str(max(1, torch.get_num_threads() // workers)))
+    return {VISIBLE: _visible()[int(device.removeprefix("cuda:"))]}
+
+
+def _visible() -> Sequence[str]:
+    """The GPUs' names to CUDA, by their numbers here."""
+    names = os.environ.get(VISIBLE) or ",".join(map(str, range(torch.cuda.device_count())))
+    return names.split(",")
 
 
 def _one_round(
@@ -103,10 +125,13 @@ def _one_round(
     level = logging.getLogger().getEffectiveLevel()
     with ExitStack() as ending:
         children: dict[Any, Child] = {}
-        for number, share in enumerate(shares_of(machine, workers)):
+        mine = shared_out(one_pass.weights(shards), workers)
+        for share, numbers in zip(shares_of(machine, workers), mine, strict=True):
             child = Child(SERVE, environment=share.environment)
             ending.callback(child.end)
-            child.channel.send(Job(one_pass, list(shards[number::workers]), share.machine, level))
+            child.channel.send(
+                Job(one_pass, [shards[one] for one in numbers], share.machine, level)
+            )
             children[child.channel] = child
         progress = ending.enter_context(_Progress(workers))
         while children:

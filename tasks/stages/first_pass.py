@@ -106,6 +106,9 @@ class FirstPass:
     def needs(self, machine: Machine) -> Sequence[Pass]:
         return tokens_needed(self.stages[0], machine)
 
+    def weights(self, shards: Sequence[str]) -> Sequence[float]:
+        return self.stages[0].weights(shards)
+
     @contextmanager
     def open(self, machine: Machine) -> Iterator[Work]:
         first = self.stages[0]

@@ -54,6 +54,10 @@ class Pass(Protocol):
         """What is to be made first, once it is known that something is missing."""
         ...
 
+    def weights(self, shards: Sequence[str]) -> Sequence[float]:
+        """How much work each shard is, beside the others."""
+        ...
+
     def open(self, machine: Machine) -> AbstractContextManager[Work]:
         """What a worker has ready while it works: models, tables."""
         ...
@@ -97,6 +101,10 @@ class Stage(ABC, Generic[Viewed]):
     def needs(self, machine: Machine) -> Sequence[Pass]:
         """See ``Pass``."""
         return ()
+
+    def weights(self, shards: Sequence[str]) -> Sequence[float]:
+        """See ``Pass``."""
+        return [self.size(shard) for shard in shards]
 
     def open(self, machine: Machine) -> AbstractContextManager[Work]:
         """See ``Pass``."""

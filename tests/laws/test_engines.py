@@ -138,8 +138,8 @@ def test_a_run_has_the_same_bytes(
     fiq: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.shards.PICTURES", 10)
-    for processes in (1, 2):
-        fiq.run(tmp_path / str(processes), processes=processes)
+    fiq.run(tmp_path / "1")
+    fiq.run(tmp_path / "2", device="auto", devices="cpu,cpu")
     parts = sorted((tmp_path / "1" / "artifacts").glob("*/*/*.parquet"))
     assert len([part for part in parts if part.match("rerank/*/*")]) == 3
     for part in parts:
@@ -177,5 +177,8 @@ def test_each_process_has_a_gpu_of_its_own(
         with pytest.raises(UsageError, match="2 processes cannot share"):
             shares_of(machine, 2)
     else:
-        shares = shares_of(machine, 2)
-        assert [share.environment["CUDA_VISIBLE_DEVICES"] for share in shares] == expected
+        named = Machine(device="cuda:1", processes=2, devices=("cuda:1", "cuda:0"))
+        for one, order in ((machine, expected), (named, expected[::-1])):
+            shares = shares_of(one, 2)
+            assert [share.environment["CUDA_VISIBLE_DEVICES"] for share in shares] == order
+            assert {share.machine for share in shares} == {Machine(device="cuda")}

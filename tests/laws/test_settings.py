@@ -24,8 +24,8 @@ from flows.training_settings import TrainingSettings
 from tests.support.settings_page import PAGE, rendered, table_of
 
 KNOBS = {
-    "data_root", "store", "allow_missing", "device", "batch", "workers", "processes", "tokens",
-    "memory", "engine", "until", "run_name", "tags", "no_guarantee",
+    "data_root", "store", "allow_missing", "device", "batch", "workers", "processes", "devices",
+    "tokens", "memory", "engine", "until", "run_name", "tags", "no_guarantee",
 }  # fmt: skip
 
 WORDS = "What the text of this test says."

@@ -21,6 +21,7 @@ from tasks.planning.standing import standing_of
 from tasks.shards import place_of
 from tasks.stages.fit import Fit
 from tasks.stages.ingest import Ingest
+from tasks.stages.rerank import PICTURE
 from tasks.stages.retrieve_within import RetrieveWithin
 from tasks.stages.stage import Stage, make, make_here
 from tasks.stages.threshold import Threshold
@@ -122,6 +123,7 @@ def knobs(fiq: Bench, folder: Path) -> Iterator[dict[str, Any]]:
     yield {"batch": 7}
     yield {"workers": 2}
     yield {"processes": 2}
+    yield {"devices": "cpu,cpu", "device": "auto"}
     yield {"tokens": "cache"}
     yield {"memory": 2**20}
     yield {"engine": "prefect"}
@@ -215,3 +217,22 @@ def test_an_interrupted_stage_makes_what_is_missing_alone(
     assert make(stage, MACHINE, make_here) == (stage.name,)
     assert contents(stage.made) == before
     assert make(stage, MACHINE, make_here) == ()
+
+
+# --- weights
+
+
+def test_a_shard_of_re_ranking_weighs_its_pairs_and_pictures(
+    fiq: Bench, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.shards.PICTURES", 10)
+    stage = graph(fiq.settings(copy)).rerank
+    assert stage is not None
+    images = stage.ingested.read("images").to_pylist()
+    picture_of = {row["image_id"]: row["sha256"] for row in images}
+    pictures = list(dict.fromkeys(picture_of.values()))
+    asked = [picture_of[one] for one in stage.candidates.read("candidates")["image_id"].to_pylist()]
+    tens = [pictures[start : start + 10] for start in range(0, len(pictures), 10)]
+    assert stage.weights(stage.shards()) == [
+        sum(asked.count(one) + PICTURE * (one in asked) for one in ten) for ten in tens
+    ]

@@ -1,11 +1,14 @@
 """What of a machine is used where nobody says, and what is said of it."""
 
 import logging
+from typing import Any
 
 import pytest
 
+from cir_core.errors import UsageError
 from cir_core.types import Precisions
-from flows.machine import find_workers, warn_if_slow
+from flows.machine import find_devices, find_workers, warn_if_slow
+from flows.settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -20,6 +23,29 @@ def test_workers_follow_from_device_and_cores(
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(cores))
     assert find_workers(None, device) == workers
+
+
+def test_devices_are_named_by_number_and_are_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.machine.find_device", lambda name: name)
+    assert find_devices(Settings()) == ()
+    assert find_devices(Settings(devices="0, cuda:2")) == ("cuda:0", "cuda:2")
+    assert find_devices(Settings(devices="cpu,cpu", processes=2)) == ("cpu", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"devices": "0,0"}, "cannot share"),
+        ({"devices": "cpu,0"}, "cannot share"),
+        ({"devices": "cuda,cuda:1"}, "cannot share"),
+        ({"devices": "cpu,"}, "cannot"),
+        ({"devices": "cpu,cpu", "processes": 3}, "is 2 processes"),
+        ({"devices": "cpu,cpu", "device": "cpu"}, "is 2 processes"),
+    ],
+)
+def test_devices_that_cannot_share_are_refused(settings: dict[str, Any], why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        find_devices(Settings(**settings))
 
 
 @pytest.mark.parametrize("wanted", [0, 1, 40])

@@ -96,6 +96,7 @@ def test_every_setting_may_come_from_every_source(tmp_path: Path) -> None:
         "batch": 64,
         "workers": 3,
         "processes": 2,
+        "devices": "0,1",
         "tokens": "cache",
         "memory": "2GiB",
         "precision": "bf16",
