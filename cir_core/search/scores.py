@@ -13,8 +13,8 @@ PAIRS_AT_ONCE = 256
 """Pairs whose vectors are gathered together: 1 MiB of fp64 at width 256, within the caches."""
 
 QUERIES_AT_ONCE = 1024
-IMAGES_AT_ONCE = 1024
-"""A block of products is 4 MiB: large enough for the matrix product to run at full speed, small
+IMAGES_AT_ONCE = 2048
+"""A block of products is 8 MiB: large enough for the matrix product to run at full speed, small
 enough to be read again from the cache."""
 
 UNIT = 2.0**-24
