@@ -225,7 +225,10 @@ def write_scores(store: Store, found: Retrieved, fused: Fused, candidates: pa.Ta
     drawn = np.random.default_rng(1).standard_normal(len(candidates), dtype=np.float32)
     columns = [candidates["query_id"], candidates["image_id"], pa.array(drawn)]
     identity = Identity(
-        "rerank", 0, {}, {"retrieve": found.fingerprint, "fuse": fused.fingerprint, "model": "0"}
+        "rerank",
+        0,
+        {"precision": "fp32", "prior": 0.0},
+        {"retrieve": found.fingerprint, "fuse": fused.fingerprint, "model": "0"},
     )
     return Scored(store, write(store, identity, {"scores": pa.table(columns, schemas.SCORES)}))
 
