@@ -215,8 +215,12 @@ def test_a_plan_counts_the_files_pairs(copied: Finished, tmp_path: Path) -> None
     plan = make_plan(settings, started=0.0)
     left = {one.stage: one for one in plan.stages if one.state != "done"}
     assert [*left] == ["retrieve", "rerank", "rank", "evaluate", "publish", "report"]
-    for name in ("retrieve", "rerank", "rank", "evaluate", "report"):
+    for name in ("retrieve", "rank", "evaluate", "report"):
         assert left[name].effort.pairs == given
+    assert left["rerank"].effort.pairs == 0, "the run has scored them"
+    shutil.rmtree(copied.store / "artifacts" / "rerank")
+    stages = make_plan(settings, started=0.0).stages
+    assert [one.effort.pairs for one in stages if one.stage == "rerank"] == [given]
 
 
 def test_everything_wrong_with_a_file_is_told_by_line(copied: Finished, tmp_path: Path) -> None:
