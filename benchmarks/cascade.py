@@ -108,8 +108,9 @@ def main(
         f"demo val, K = {k}: {len(asked.category)} queries, {len(asked.text)} pairs, {whole:.4f} "
         f"GFLOP a query; {len(seen.category)} selection queries\n"
     )
-    print("exit after | coverage | pairs | GFLOP a query | " + " | ".join(f"R@{k}" for k in KS))
-    print(f"none | | 100 % | {whole:.4f} | " + " | ".join(recall(full, k) for k in KS))
+    recalls = " | ".join(f"R@{k}" for k in KS)
+    print(f"exit after | coverage | pairs | GFLOP a query | {recalls} | lose a hit")
+    print(f"none | | 100% | {whole:.4f} | {' | '.join(recall(full, k) for k in KS)} | 0")
     for layers in exit_after or range(model.config.text.layers):
         first, known_scores, found = 0.0, seen.cosine, asked.cosine
         if layers:
@@ -127,7 +128,8 @@ def main(
             cost, answers = first + gflop(model, asked, goes_on), asked.answers(ranks)
             print(
                 f"{layers} | {wanted} | {goes_on.mean():.1%} | {cost:.4f} ({cost / whole:.1%}) | "
-                + " | ".join(f"{recall(answers, k)} ({gain(full, answers, k)})" for k in KS),
+                + " | ".join(f"{recall(answers, k)} ({gain(full, answers, k)})" for k in KS)
+                + f" | {losing(full, answers):.2%}",
                 flush=True,
             )
 
@@ -207,6 +209,12 @@ def gflop(model: Stage2Model, pairs: Pairs, rows: np.ndarray) -> float:
     flops = config.beginning_flops(pairs.asked.lengths[texts])
     flops += config.scoring_flops(pairs.load(rows))
     return flops / len(pairs.category) / 1e9
+
+
+def losing(before: Answers, after: Answers) -> float:
+    """The share of queries that lose a hit at any k: what coverage bounds."""
+    lost = [before.hits(k) > after.hits(k) for k in KS]
+    return float(np.any(lost, axis=0).mean())
 
 
 def recall(answers: Answers, k: int) -> str:
