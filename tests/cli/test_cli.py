@@ -583,7 +583,7 @@ def test_a_plan_takes_a_runs_options_and_makes_nothing(
     done = terminal("plan", *options)
     assert done.code == 0, done.err
     assert "nothing to do: every stage is there already" in done.out
-    coarser = [*options, "--precision", "bf16", "--tokens", "recompute"]
+    coarser = [*options, "--stage2-precision", "bf16", "--tokens", "recompute"]
     told = terminal("plan", *coarser)
     assert "rerank: precision bf16, not fp32" in told.out
     assert "time: " in told.out
