@@ -13,20 +13,24 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from cir_core.checkpoints.published import convert_published
+from cir_core.planning.effort import Speeds
 from cir_core.rerankers.dual.engine import RerankEngine
 from cir_core.retrievers.blip.fusion import Stage1Model
 from flows.engines.engine import InProcess
 from flows.plan import make_plan
 from flows.run import Run, run_pipeline
 from flows.settings import Settings
-from storage.models.folders import write_checkpoint
+from storage.models.folders import read_checkpoint, write_checkpoint
 from storage.sources.images import read_image
 from storage.tables import vectors_of
 from tasks.stages.costs import cost_table
-from tasks.stages.rerank import Rerank
-from tests.support.small_benchmarks import CIRR_QUERIES, Bench, Finished, K, rounding_of
-from tests.support.tiny_checkpoints import tiny_stage2
+from tests.support.small_benchmarks import (
+    CIRR_IMAGES,
+    CIRR_QUERIES,
+    Bench,
+    Finished,
+    rounding_of,
+)
 
 
 class Work:
@@ -61,7 +65,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Work:
     monkeypatch.setattr(RerankEngine, "score", scoring)
     monkeypatch.setattr(Stage1Model, "fuse", fusing)
     monkeypatch.setattr("tasks.feed.decode.read_image", reading)
-    monkeypatch.setattr("tasks.planning.timing.SECONDS", 0.02)
+    monkeypatch.setattr("flows.plan.calibrate", lambda *_, **__: Speeds())  # counts need no times
     return work
 
 
@@ -70,9 +74,10 @@ def go(settings: Settings) -> Run:
 
 
 def planned(settings: Settings, work: Work) -> dict[str, tuple[int, int, int]]:
-    """Images, queries and pairs of each stage; what was timed for it is no work of a run."""
+    """Images, queries and pairs of each stage. To count them is no work."""
+    before = work.counts.copy()
     plan = make_plan(settings, started=0.0)
-    work.take()
+    assert work.counts == before
     return {
         one.stage: (one.effort.images, one.effort.queries, one.effort.pairs) for one in plan.stages
     }
@@ -98,14 +103,20 @@ def assert_same(found: Run, wanted: Run, bench: Bench) -> None:
 
 
 def test_another_k_scores_what_is_new_and_plans_it(
-    cirr: Bench, cirr_run: Finished, tmp_path: Path, work: Work, caplog: pytest.LogCaptureFixture
+    cirr_run: Finished, tmp_path: Path, work: Work, caplog: pytest.LogCaptureFixture
 ) -> None:
-    few, many = (cirr.settings(tmp_path, k=k, until="evaluate") for k in (2, K))
+    bench, artifacts = cirr_run.bench, tmp_path / "artifacts"
+    made = cirr_run.store / "artifacts"
+    shutil.copytree(
+        made, artifacts, ignore=shutil.ignore_patterns("retrieve", "re*rank", "rank", "evaluate")
+    )
+    many = bench.settings(tmp_path, until="evaluate")
+    few = many.model_copy(update={"k": 2, "until": "rerank"})
     before = scores_of(go(few))
     new = scores_of(cirr_run.run).keys() - before.keys()
     assert work.take()["pairs"] == len(before)
     expected = planned(many, work)["rerank"][2]
-    go(many.model_copy(update={"until": "retrieve"}))
+    shutil.copytree(made / "retrieve", artifacts / "retrieve", dirs_exist_ok=True)
     assert planned(many, work)["rerank"][2] == len(new)
     assert expected == pytest.approx(len(new), rel=0.4), "a subset's member is one by chance"
     with caplog.at_level(logging.INFO, logger="tasks"):
@@ -113,57 +124,43 @@ def test_another_k_scores_what_is_new_and_plans_it(
     assert work.take()["pairs"] == len(new)
     known = len(scores_of(run)) - len(new)
     assert f"{known:,} of {known + len(new):,} scores are known from earlier runs" in caplog.text
-    assert_same(run, cirr_run.run, cirr)
+    assert_same(run, cirr_run.run, bench)
     costs = {row["stage"]: row for row in cost_table(run.evaluated).to_pylist()}
     assert costs["rerank"]["pairs"] == len(new)
     assert scores_of(run).items() >= before.items(), "copied, not computed"
-    between = many.model_copy(update={"k": 3})
-    assert planned(between, work)["rerank"] == (0, CIRR_QUERIES, 0)
-    go(between)
-    assert work.take() == {}
 
 
 def test_another_protocol_or_category_scores_none_that_it_has(
-    fiq: Bench, tmp_path: Path, work: Work
+    fiq_run: Finished, tmp_path: Path, work: Work
 ) -> None:
-    first = go(fiq.settings(tmp_path, until="rerank"))
-    work.take()
-    run = go(fiq.settings(tmp_path, until="rerank", protocol="fiq-union-kept"))
-    new = scores_of(run).keys() - scores_of(first).keys()
+    bench, store = fiq_run.bench, tmp_path / "store"
+    shutil.copytree(fiq_run.store, store)
+    run = go(bench.settings(store, until="rerank", protocol="fiq-union-kept"))
+    new = scores_of(run).keys() - scores_of(fiq_run.run).keys()
     assert 0 < len(new) < len(scores_of(run))
     assert work.take()["pairs"] == len(new)
-    one = fiq.settings(tmp_path, until="rerank", categories=fiq.categories[:1])
+    one = bench.settings(store, until="rerank", categories=bench.categories[:1])
     assert planned(one, work)["rerank"][2] == 0
     go(one)
     assert work.take() == {}, "the images are others: all embeddings, z_t and scores are there"
 
 
-def other_weights(bench: Bench, folder: Path) -> dict[str, Any]:
-    state = tiny_stage2()
-    name = next(name for name in state if "cls_head" in name and name.endswith("weight"))
-    converted = convert_published(state | {name: state[name] * 1.5}, "stage2")
-    write_checkpoint(folder, converted.config.model_dump(), converted.tensors)
-    return {"stage2": folder}
-
-
-@pytest.mark.parametrize("other", ["precision", "version", "weights"])
-def test_nothing_is_taken_over_from_another_computation(
-    other: str, cirr_run: Finished, tmp_path: Path, work: Work, monkeypatch: pytest.MonkeyPatch
+def test_another_model_or_way_to_z_t_takes_nothing_over(
+    cirr_run: Finished, tmp_path: Path, work: Work
 ) -> None:
+    """With candidates enough for every image to be one, so that a plan needs no stage 1."""
     bench, store = cirr_run.bench, tmp_path / "store"
     shutil.copytree(cirr_run.store, store)
-    changes: dict[str, Any] = {"k": 2, "until": "rerank"}
-    if other == "precision":
-        changes["precision"] = "bf16"
-    elif other == "version":
-        monkeypatch.setattr(Rerank, "version", Rerank.version + 1)
-    else:
-        changes |= other_weights(bench, tmp_path / "stage2")
-    settings = bench.settings(store, **changes)
-    go(settings.model_copy(update={"until": "retrieve"}))
-    pairs = planned(settings, work)["rerank"][2]
-    go(settings)
-    assert work.take()["pairs"] == pairs > 0
+    other = read_checkpoint(bench.pair.stage2)
+    head = "score_head.output.weight"
+    tensors = other.tensors | {head: other.tensors[head] * 1.5}
+    write_checkpoint(tmp_path / "stage2", other.config, tensors)
+    for changes in ({"stage2": tmp_path / "stage2"}, {"stage1_precision": "bf16"}):
+        settings = bench.settings(store, k=CIRR_IMAGES, until="rerank", **changes)
+        pairs = planned(settings, work)["rerank"][2]
+        wanted = scores_of(go(settings))
+        assert wanted.keys() > scores_of(cirr_run.run).keys()
+        assert work.take()["pairs"] == len(wanted) == pairs
 
 
 def test_a_damaged_artifact_is_passed_over_and_a_deleted_one_not_missed(
@@ -171,16 +168,18 @@ def test_a_damaged_artifact_is_passed_over_and_a_deleted_one_not_missed(
 ) -> None:
     bench, store = cirr_run.bench, tmp_path / "store"
     shutil.copytree(cirr_run.store, store)
+    fewer = bench.settings(store, k=3, until="rerank")
+    assert planned(fewer, work)["rerank"] == (0, CIRR_QUERIES, 0)
     (part,) = (store / "artifacts" / "rerank").glob("*/scores-*.parquet")
     good = part.read_bytes()
     part.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     with caplog.at_level(logging.WARNING):
-        run = go(bench.settings(store, k=3, until="rerank"))
+        run = go(fewer)
     assert "nothing is taken over from" in caplog.text
     pairs = scores_of(run)
     assert work.take()["pairs"] == len(pairs)
     shutil.rmtree(part.parent)
-    assert "rerank" not in go(bench.settings(store, k=3, until="rerank")).made
+    assert "rerank" not in go(fewer).made
     go(bench.settings(store, k=2, until="rerank"))
     assert work.take() == {}
 
@@ -188,17 +187,15 @@ def test_a_damaged_artifact_is_passed_over_and_a_deleted_one_not_missed(
 # --- pictures and texts
 
 
-def test_one_changed_photo_is_one_picture_to_see(
-    fiq: Bench, fiq_run: Finished, tmp_path: Path, work: Work
-) -> None:
+def test_one_changed_photo_is_one_picture_to_see(fiq: Bench, tmp_path: Path, work: Work) -> None:
     root, store = tmp_path / "data", tmp_path / "store"
     shutil.copytree(fiq.root, root)
-    bench = replace(fiq, root=root)
-    go(bench.settings(store, tokens="cache", until="retrieve"))
+    bench = replace(fiq, root=root, categories=fiq.categories[:1])
+    settings = bench.settings(store, tokens="cache", until="encode")
+    go(settings)
     work.take()
     photo = sorted((root / "images").glob("*.png"))[3]
     Image.open(photo).rotate(180).save(photo)
-    settings = bench.settings(store, tokens="cache", until="retrieve")
     told = planned(settings, work)
     assert told["tokens"][0] == 1
     assert told["encode"][0] <= 1
@@ -209,7 +206,7 @@ def test_one_changed_photo_is_one_picture_to_see(
     assert asked, "a photo that is asked about"
     assert told["fuse"][1] == len(asked)
     assert done == {"pictures": 1, "texts": len(asked)}
-    fresh = go(bench.settings(tmp_path / "fresh", until="retrieve"))
+    fresh = go(bench.settings(tmp_path / "fresh", until="encode"))
     for stage, kind, key in (("encode", "embeddings", "image_id"), ("fuse", "queries", "query_id")):
         mine, theirs = (numbers(one.artifacts[stage].read(kind), key) for one in (run, fresh))
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=rounding_of(fiq.pair))
