@@ -1,10 +1,15 @@
-"""Ragged rows in padded groups: every row has its place, and padding is bounded."""
+"""Ragged rows in tiles and padded groups: every row has its place, and padding is bounded."""
+
+from itertools import pairwise
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cir_core.rerankers.dual.grouping import MOST_PADDING, TEXT_STEP, Layout
+from cir_core.rerankers.dual import grouping, tiles
+from cir_core.rerankers.dual.grouping import layout_of_images
+from cir_core.rerankers.dual.padding import Layout
+from cir_core.rerankers.dual.tiles import STEP, TILE, Tiling, longest_tile
 
 
 def require_whole(layout: Layout, item_of_row: np.ndarray) -> None:
@@ -17,23 +22,37 @@ def require_whole(layout: Layout, item_of_row: np.ndarray) -> None:
     assert [one.places.stop for one in layout.groups][-1] == len(layout.row_of_place)
 
 
-@given(st.lists(st.integers(1, 35), min_size=1, max_size=60))
-def test_texts_are_padded_to_a_step(lengths: list[int]) -> None:
+@given(st.lists(st.integers(1, 35) | st.integers(100, 300), min_size=1, max_size=60))
+def test_texts_share_tiles(lengths: list[int]) -> None:
+    """None is in two; a tile ends where the next text has no room; what is in no text is told."""
     ascending = np.sort(lengths)
-    layout = Layout.of_texts(ascending)
-    require_whole(layout, np.repeat(np.arange(len(ascending)), ascending))
-    each = [one.each for one in layout.groups]
-    assert each == sorted(set(each))
-    for one in layout.groups:
-        own = ascending[one.items]
-        assert one.each % TEXT_STEP == 0
-        assert one.each - TEXT_STEP < own.min() <= own.max() <= one.each
+    tiling, text_of_row = Tiling.of(ascending), np.repeat(np.arange(len(lengths)), ascending)
+    [tokens], [firsts] = tiling.tokens.groups, tiling.firsts.groups
+    in_tiles = tiling.text_of_place.reshape(-1, tokens.each).tolist()
+    texts_of = [sorted({*some} - {-1}) for some in in_tiles]
+    assert set().union(*texts_of) == set(range(len(lengths)))
+    assert sum(map(len, texts_of)) == len(lengths)
+    tile_of_text = np.repeat(np.arange(len(texts_of)), list(map(len, texts_of)))
+    require_whole(tiling.tokens, tile_of_text[text_of_row])
+    require_whole(tiling.firsts, tile_of_text)
+    assert firsts.each == max(map(len, texts_of))
+    there = tiling.text_of_place >= 0
+    np.testing.assert_array_equal(
+        tiling.text_of_place[there], text_of_row[tiling.tokens.row_of_place[there]]
+    )
+    assert there.sum() == len(text_of_row)
+    assert tokens.each % STEP == 0
+    assert tokens.each <= longest_tile(ascending) == max(TILE, -(-max(lengths) // STEP) * STEP)
+    rows = [sum(ascending[some].tolist()) for some in texts_of]
+    for one, (own, following) in enumerate(pairwise(rows)):
+        assert own + ascending[texts_of[one + 1][0]] > longest_tile(ascending)
+        assert 2 * longest_tile(ascending) < tiles.MOST_PADDING * (own + following)
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=200), st.integers(1, 6))
 def test_images_that_as_many_rows_look_at_are_together(images: list[int], most: int) -> None:
     looked = np.array(images)
-    layout = Layout.of_images(looked, most)
+    layout = layout_of_images(looked, most)
     require_whole(layout, looked)
     assert sorted(layout.order.tolist()) == sorted(set(images))
     for one in layout.groups:
@@ -41,11 +60,11 @@ def test_images_that_as_many_rows_look_at_are_together(images: list[int], most: 
         counts = np.array([images.count(image) for image in members])
         assert len(members) <= most
         assert one.each == counts.max()
-        assert one.each * len(members) <= MOST_PADDING * counts.sum()
+        assert one.each * len(members) <= grouping.MOST_PADDING * counts.sum()
 
 
 def test_images_of_about_as_many_rows_are_one_group() -> None:
-    layout = Layout.of_images(np.repeat([4, 0, 2, 7], [40, 42, 37, 3]), 64)
+    layout = layout_of_images(np.repeat([4, 0, 2, 7], [40, 42, 37, 3]), 64)
     assert [(one.each, layout.order[one.items].tolist()) for one in layout.groups] == [
         (42, [0, 4, 2]),
         (3, [7]),

@@ -7,8 +7,8 @@ import torch
 
 from cir_core.errors import PreflightError
 from cir_core.memory import TOKENS_AT_ONCE, free_memory
+from cir_core.rerankers.dual import grouping, tiles
 from cir_core.rerankers.dual.cost import Sizes, absorbed_rows
-from cir_core.rerankers.dual.grouping import MOST_PADDING
 
 _log = logging.getLogger(__name__)
 
@@ -21,8 +21,7 @@ class Budget:
 
     Without ``memory``, half of what is free now. Half of it may keep all queries' states after
     layer 0's self-attention; the rest is for blocks of pairs. Where images are projected in groups,
-    those are as large as a quarter of that allows; ``text_padding`` is then how many tokens there
-    are at most to a true one.
+    those are as large as a quarter of that allows, and texts lie in tiles of so many rows at most.
     """
 
     def __init__(
@@ -33,7 +32,7 @@ class Budget:
         query_tokens: int,
         device: torch.device,
         dtype: torch.dtype,
-        text_padding: float | None = None,
+        tile: int | None = None,
     ) -> None:
         memory = free_memory(device) // 2 if memory is None else memory
         begun = sizes.branches * query_tokens * sizes.width * dtype.itemsize
@@ -43,12 +42,12 @@ class Budget:
         per_token = numbers_per_token(sizes) + sizes.branches * sizes.width * (
             not self.keeps_queries
         )
-        if text_padding is not None:
+        if tile is not None:
             each = of_images + numbers_per_grouped_image(sizes)
             fitting = left // 4 // (dtype.itemsize * each)
             self.most_images = max(1, min(fitting, IMAGES_AT_ONCE))
             of_images = each * self.most_images
-            per_token += math.ceil(numbers_per_padded_token(sizes, text_padding))
+            per_token += math.ceil(numbers_per_padded_token(sizes, tile))
         fitting = (left - dtype.itemsize * of_images) // (dtype.itemsize * per_token)
         self.most_tokens = max(1, min(fitting, TOKENS_AT_ONCE[device.type]))
 
@@ -96,8 +95,10 @@ def numbers_per_grouped_image(sizes: Sizes) -> int:
     return sizes.patches * sizes.image_width + absorbed
 
 
-def numbers_per_padded_token(sizes: Sizes, text_padding: float) -> float:
+def numbers_per_padded_token(sizes: Sizes, tile: int) -> float:
     """Beside those of a packed one: in self-attention padded queries, keys, values, what is seen,
-    and that once more, joined; in looks padded queries and what is seen, twice."""
-    attention = 5 * sizes.branches * text_padding
-    return sizes.width * max(attention, 3 * sizes.looks * MOST_PADDING)
+    and that once more, joined; in looks padded queries and what is seen, twice. And its masks."""
+    attention = 5 * sizes.branches * tiles.MOST_PADDING
+    looking = 3 * sizes.looks * grouping.MOST_PADDING
+    masks = 2 * sizes.branches * tiles.MOST_PADDING * tile
+    return sizes.width * max(attention, looking) + masks

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cir_core.layers.attention import varied_shapes
 from cir_core.layers.precision import DTYPES, require_precision, rounded_products
 from cir_core.layers.ragged import rows_of, starts_of
 from cir_core.memory import is_out_of_memory
@@ -21,7 +22,7 @@ from cir_core.ordering import require_finite
 from cir_core.ports import FusedQueries
 from cir_core.rerankers.dual.blocks import Block, plan_blocks
 from cir_core.rerankers.dual.budget import Budget
-from cir_core.rerankers.dual.grouping import Grouped, most_text_padding
+from cir_core.rerankers.dual.grouping import Grouped
 from cir_core.rerankers.dual.layers import (
     QueryContext,
     attend_others,
@@ -33,6 +34,7 @@ from cir_core.rerankers.dual.layers import (
 from cir_core.rerankers.dual.model import Stage2Model
 from cir_core.rerankers.dual.one_by_one import ByImage, OneByOne
 from cir_core.rerankers.dual.packing import Packing
+from cir_core.rerankers.dual.tiles import longest_tile
 from cir_core.rerankers.dual.weights import prepare_weights
 from cir_core.types import Precision
 
@@ -88,11 +90,11 @@ class RerankEngine:
             query_tokens=len(queries.token_ids),
             device=device,
             dtype=self._dtype,
-            text_padding=most_text_padding(queries.lengths) if grouped else None,
+            tile=longest_tile(queries.lengths) if grouped else None,
         )
         self._packing: Packing = OneByOne(device)
         if grouped:
-            self._packing = Grouped(device, self._dtype, self._budget.most_images)
+            self._packing = Grouped(device, self._dtype, self._sizes, self._budget.most_images)
 
     def prepare(
         self, states: Float[Tensor, "image patch image_width"]
@@ -165,7 +167,7 @@ class RerankEngine:
         """What is read of the block, launched; None when memory was too small for it, and the
         budget is halved."""
         try:
-            with rounded_products(self._precision):
+            with rounded_products(self._precision), varied_shapes():
                 x = self._read_block(image_tokens, query_of_pair, image_of_pair)
             return read(x)  # outside: fp32 in tf32, too
         except RuntimeError as error:

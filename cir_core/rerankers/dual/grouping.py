@@ -1,17 +1,13 @@
-"""Attention of packed rows in few, large calls, as a GPU wants them: texts of about one length
-together, and images that about as many rows look at.
+"""Attention of packed rows in few, large calls, as a GPU wants them: texts in tiles; and images
+together that about as many rows look at.
 
-Within a group items are padded to the longest one's rows. Of images only rows that look are padded,
-never what they look at, so no mask is needed; padded rows are repetitions and are thrown away. All
-branches, or looks, are attended as so many more heads, and their rows are brought from and to the
-packed matrix in one call each. A block's indices are computed once, on the host, and sent in one
-copy that nobody waits for.
+Within a group images are padded to the rows of the most looked at one: never what is looked at, so
+no mask is needed. All looks are attended as so many more heads. A block's indices are computed
+once, on the host, and sent in one copy that nobody waits for.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -19,90 +15,22 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from cir_core.layers.ragged import rows_of, starts_of
 from cir_core.rerankers.dual.cost import Sizes, absorbed_rows
 from cir_core.rerankers.dual.packing import Packed
-
-TEXT_STEP = 8
-"""Texts are padded to a multiple of this; masks are aligned so."""
+from cir_core.rerankers.dual.padding import Group, Layout, of_each, rows_at, send
+from cir_core.rerankers.dual.tiles import TiledTexts, Tiling
 
 MOST_PADDING = 1.15
 """Rows of a group of images, padded, to those that look. Attending is a tenth of a row's work."""
 
 
-class Group(NamedTuple):
-    """Neighbouring items, and their places: so many each."""
-
-    items: slice
-    places: slice
-    each: int
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where ragged rows lie when they are padded, on the host.
-
-    ``order``: the items, group after group. ``row_of_place``: the packed row in each place; one
-    beyond an item's rows repeats its last. ``place_of_row``: the way back.
-    """
-
-    groups: list[Group]
-    order: Int[np.ndarray, " item"]
-    row_of_place: Int[np.ndarray, " place"]
-    place_of_row: Int[np.ndarray, " row"]
-
-    @classmethod
-    def of_texts(cls, lengths: Int[np.ndarray, " text"]) -> Self:
-        """Of packed texts in the order of their lengths."""
-        each = padded_lengths(lengths)
-        bounds = [0, *(1 + np.flatnonzero(np.diff(each))).tolist(), len(lengths)]
-        return cls._of(np.arange(lengths.sum()), lengths, np.arange(len(lengths)), bounds)
-
-    @classmethod
-    def of_images(cls, image_of_row: Int[np.ndarray, " row"], most_images: int) -> Self:
-        """Of rows that look at images; the most looked at come first."""
-        counts = np.bincount(image_of_row)
-        looked = np.flatnonzero(counts)
-        order = looked[np.argsort(-counts[looked], kind="stable")]
-        bounds = [0, *np.cumsum(_group_sizes(counts[order], most_images)).tolist()]
-        return cls._of(np.argsort(image_of_row, kind="stable"), counts, order, bounds, step=1)
-
-    @classmethod
-    def _of(
-        cls,
-        rows: Int[np.ndarray, " row"],
-        counts: Int[np.ndarray, " item"],
-        order: Int[np.ndarray, " some"],
-        bounds: Sequence[int],
-        step: int = TEXT_STEP,
-    ) -> Self:
-        """``rows`` are the packed ones, item after item; an item has so many."""
-        starts, counts = starts_of(counts)[order], counts[order]
-        groups, place = [], 0
-        each = np.zeros_like(counts)
-        for start, stop in pairwise(bounds):
-            width = -(-int(counts[start:stop].max()) // step) * step
-            each[start:stop] = width
-            places = slice(place, place + (stop - start) * width)
-            groups.append(Group(slice(start, stop), places, width))
-            place = places.stop
-        number = rows_of(np.zeros_like(each), each)
-        count = np.repeat(counts, each)
-        row_of_place = rows[np.repeat(starts, each) + np.minimum(number, count - 1)]
-        place_of_row = np.empty(len(rows), dtype=np.int64)
-        true = number < count
-        place_of_row[row_of_place[true]] = np.flatnonzero(true)
-        return cls(groups, order, row_of_place, place_of_row)
-
-
-def padded_lengths(lengths: Int[np.ndarray, " text"]) -> Int[np.ndarray, " text"]:
-    """As texts are attended."""
-    return -(-lengths // TEXT_STEP) * TEXT_STEP
-
-
-def most_text_padding(lengths: Int[np.ndarray, " text"]) -> float:
-    """Of any of these texts: its tokens as it is attended, to its true ones."""
-    return float((padded_lengths(lengths) / lengths).max(initial=1.0))
+def layout_of_images(image_of_row: Int[np.ndarray, " row"], most_images: int) -> Layout:
+    """Of rows that look at images; the most looked at come first."""
+    counts = np.bincount(image_of_row)
+    looked = np.flatnonzero(counts)
+    order = looked[np.argsort(-counts[looked], kind="stable")]
+    bounds = [0, *np.cumsum(_group_sizes(counts[order], most_images)).tolist()]
+    return Layout.of(np.argsort(image_of_row, kind="stable"), counts, order, bounds)
 
 
 def _group_sizes(counts: Int[np.ndarray, " image"], most: int) -> list[int]:
@@ -116,66 +44,32 @@ def _group_sizes(counts: Int[np.ndarray, " image"], most: int) -> list[int]:
     return sizes
 
 
-class PaddedTexts:
-    """``Texts`` of about one length at a time, under a mask."""
-
-    def __init__(
-        self,
-        dtype: torch.dtype,
-        groups: Sequence[Group],
-        lengths: Int[Tensor, " text"],
-        firsts: Int[Tensor, " text"],
-        row_of_place: Int[Tensor, " place"],
-        place_of_row: Int[Tensor, " row"],
-    ) -> None:
-        self.firsts = firsts
-        self._groups, self._row_of_place, self._place_of_row = groups, row_of_place, place_of_row
-        self._masks = [_mask(lengths[group.items], group.each, dtype) for group in groups]
-
-    def see(
-        self,
-        sizes: Sizes,
-        queries: Float[Tensor, "branch row width"],
-        context: Float[Tensor, "branch token key_and_value"],
-    ) -> Float[Tensor, "branch row width"]:
-        of_tokens = queries.shape[1] == context.shape[1]
-        asking = queries.transpose(0, 1)
-        if of_tokens:
-            asking = asking.index_select(0, self._row_of_place)
-        split = context.unflatten(-1, (2, -1)).permute(1, 2, 0, 3)
-        split = split.index_select(0, self._row_of_place)
-        seen = []
-        for group, mask in zip(self._groups, self._masks, strict=True):
-            rows = asking[group.places if of_tokens else group.items]
-            each = group.each if of_tokens else 1
-            own = split[group.places].unflatten(0, (-1, group.each)).flatten(3)
-            found = _attend(sizes, rows.unflatten(0, (-1, each)).flatten(2), own, mask)
-            seen.append(found.flatten(0, 1))
-        all_seen = _joined(seen).unflatten(-1, (len(queries), -1))
-        if of_tokens:
-            all_seen = all_seen.index_select(0, self._place_of_row)
-        return all_seen.transpose(0, 1)
-
-
 class PaddedImages:
-    """``Looking``, at a group of images at a time."""
+    """``Looking``, at a group of images at a time, by so many looks at most."""
 
     def __init__(
         self,
         groups: Sequence[Group],
+        looks: int,
         images: Int[Tensor, " image"],
         row_of_place: Int[Tensor, " place"],
         place_of_row: Int[Tensor, " row"],
     ) -> None:
         self._groups, self._images = groups, images
-        self._row_of_place, self._place_of_row = row_of_place, place_of_row
+        rows, places = len(place_of_row), len(row_of_place)
+        self._row_of_place = of_each(row_of_place, rows, looks).T
+        self._place_of_row = of_each(place_of_row, places, looks)
 
     def together(self, x: Float[Tensor, "branch row width"]) -> Float[Tensor, "branch place width"]:
         """Padded, and all branches of a place side by side in memory."""
-        return x.transpose(0, 1).index_select(0, self._row_of_place).transpose(0, 1)
+        return (
+            rows_at(x, self._row_of_place[:, : len(x)]).unflatten(0, (-1, len(x))).transpose(0, 1)
+        )
 
     def apart(self, x: Float[Tensor, "*branch place width"]) -> Float[Tensor, "*branch row width"]:
-        return x.index_select(-2, self._place_of_row)
+        branches = x.shape[:-2].numel()
+        rows = rows_at(x.view(branches, *x.shape[-2:]), self._place_of_row[:branches])
+        return rows.view(*x.shape[:-2], -1, x.shape[-1])
 
     def see(
         self,
@@ -229,23 +123,13 @@ def _attend(
     sizes: Sizes,
     queries: Float[Tensor, "item row heads_width"],
     context: Float[Tensor, "item key 2 heads_width"],
-    mask: Float[Tensor, "item 1 1 key"] | None = None,
 ) -> Float[Tensor, "item row heads_width"]:
     """Attention of each item's rows to its own keys and values."""
     channels = sizes.width // sizes.heads
     keys, values = context.unflatten(-1, (-1, channels)).permute(2, 0, 3, 1, 4)
     asking = queries.unflatten(-1, (-1, channels)).transpose(1, 2)
-    found = functional.scaled_dot_product_attention(asking, keys, values, attn_mask=mask, scale=1.0)
+    found = functional.scaled_dot_product_attention(asking, keys, values, scale=1.0)
     return found.transpose(1, 2).flatten(2)
-
-
-def _mask(
-    lengths: Int[Tensor, " text"], each: int, dtype: torch.dtype
-) -> Float[Tensor, "text 1 1 key"]:
-    """What is added to logits: 0 where a token is real."""
-    padding = torch.arange(each, device=lengths.device) >= lengths[:, None]
-    nothing = torch.zeros(padding.shape, dtype=dtype, device=lengths.device)
-    return nothing.masked_fill_(padding, float("-inf"))[:, None, None]
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
@@ -258,13 +142,12 @@ class Grouped:
 
     device: torch.device
     dtype: torch.dtype
+    sizes: Sizes
     most_images: int
 
-    def texts(self, lengths: Int[np.ndarray, " text"]) -> PaddedTexts:
-        layout = Layout.of_texts(lengths)
-        return PaddedTexts(
-            self.dtype, layout.groups, *send(_of_texts(layout, lengths), self.device)
-        )
+    def texts(self, lengths: Int[np.ndarray, " text"]) -> TiledTexts:
+        tiling = Tiling.of(lengths)
+        return self._texts(tiling, send(tiling.indices, self.device))
 
     def block(
         self,
@@ -272,34 +155,25 @@ class Grouped:
         image_of_text: Int[np.ndarray, " text"],
         taken: Int[np.ndarray, " token"],
     ) -> Packed:
-        texts = Layout.of_texts(lengths)
-        tokens, firsts = (
-            Layout.of_images(image_of_row, self.most_images)
+        tiling = Tiling.of(lengths)
+        looking = [
+            layout_of_images(image_of_row, self.most_images)
             for image_of_row in (np.repeat(image_of_text, lengths), image_of_text)
-        )
-        sent = send(
-            [taken, *_of_texts(texts, lengths), *_of_images(tokens), *_of_images(firsts)],
-            self.device,
-        )
+        ]
+        of_images = [
+            index
+            for each in looking
+            for index in (each.order, each.row_of_place, each.place_of_row)
+        ]
+        first, *sent = send([taken, *of_images, *tiling.indices], self.device)
+        looks = self.sizes.looks
         return Packed(
-            taken=sent[0],
-            texts=PaddedTexts(self.dtype, texts.groups, *sent[1:5]),
-            tokens=PaddedImages(tokens.groups, *sent[5:8]),
-            firsts=PaddedImages(firsts.groups, *sent[8:11]),
+            taken=first,
+            tokens=PaddedImages(looking[0].groups, looks, *sent[:3]),
+            firsts=PaddedImages(looking[1].groups, looks, *sent[3:6]),
+            texts=self._texts(tiling, sent[6:]),
         )
 
-
-def _of_texts(layout: Layout, lengths: Int[np.ndarray, " text"]) -> list[np.ndarray]:
-    return [lengths, starts_of(lengths), layout.row_of_place, layout.place_of_row]
-
-
-def _of_images(layout: Layout) -> list[np.ndarray]:
-    return [layout.order, layout.row_of_place, layout.place_of_row]
-
-
-def send(arrays: Sequence[Int[np.ndarray, " some"]], device: torch.device) -> Sequence[Tensor]:
-    """Indices on the device, in one copy, which this does not wait for."""
-    together = torch.from_numpy(np.concatenate(arrays))
-    if device.type == "cuda":
-        together = together.pin_memory()
-    return together.to(device, non_blocking=True).split([len(each) for each in arrays])
+    def _texts(self, tiling: Tiling, indices: Sequence[Tensor]) -> TiledTexts:
+        tiles = len(tiling.tokens.order)
+        return TiledTexts(self.dtype, self.sizes.branches, tiles, indices)

@@ -32,7 +32,11 @@ class Linear:
     def __call__(self, x: Float[Tensor, "*branch row in"]) -> Float[Tensor, "*branch row out"]:
         if self.bias.dim() == 1:
             return functional.linear(x, self.weight, self.bias)
-        return torch.baddbmm(self.bias[:, None], x, self.weight.mT)
+        out = x.new_empty(*x.shape[:2], self.weight.shape[1])
+        for of_branch in zip(self.bias, x, self.weight.mT, out, strict=True):
+            bias, rows, weight, found = of_branch
+            torch.addmm(bias, rows, weight, out=found)  # a product of all would copy biases first
+        return out
 
 
 @dataclass(frozen=True)
