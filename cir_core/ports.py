@@ -322,3 +322,28 @@ class Scorer(Protocol):
         The indices refer to the scorer's queries and to the prepared images; a pair may occur
         twice. No pairs, no scores. Raises NonFiniteError when a score is NaN or infinite.
         """
+
+
+class PendingScores(Protocol):
+    """What is being computed."""
+
+    def result(self) -> Float[np.ndarray, " pair"]:
+        """Waits for it. Raises as ``score``."""
+
+
+@runtime_checkable
+class Launching(Protocol):
+    """A scorer that is told the next pairs before it has the scores of the last ones."""
+
+    @property
+    def calls_under_way(self) -> int:
+        """How many to have launched: two where a GPU computes one while the host prepares the
+        other; one where the scores are there when the call returns."""
+
+    def launch(
+        self,
+        images: Any,
+        query_of_pair: Int[np.ndarray, " pair"],
+        image_of_pair: Int[np.ndarray, " pair"],
+    ) -> PendingScores:
+        """``score``, begun."""

@@ -24,8 +24,8 @@ from tasks.feed.pixels import image_files
 from tasks.shards import Part, Shard
 from tasks.stages.fuse import fuse_each
 from tasks.stages.questions import Questions
-from tasks.stages.rerank import score_shard
 from tasks.stages.scoring import Pairs
+from tasks.stages.shard_scoring import score_shard
 
 SECONDS = 1.5
 """For each speed, after its warm-up: long enough to even out a busy machine's moods, a few percent

@@ -1,7 +1,7 @@
 """Stage 2: score every candidate pair, gallery shard by gallery shard."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,13 +29,13 @@ from cir_core.ports import (
 from cir_core.types import Precision
 from storage import schemas
 from storage.views import DroppedScores, Fused, KeptTokens, Retrieved, Scored
-from tasks.feed.image_tokens import Pictures, Plan, Seen
+from tasks.feed.image_tokens import Pictures, Plan
 from tasks.feed.pictures import distinct_pictures
 from tasks.feed.references import KeptReferences
 from tasks.feed.token_cache import TokenCache, see_images
 from tasks.machine import Machine
 from tasks.models.opening import open_reranker
-from tasks.progress import Counter, count
+from tasks.progress import count
 from tasks.shards import Part, Shard, part_name, parts, rows_in, slice_of
 from tasks.stages.asking import Asking, ask_by_texts, ask_with_z_t, require_seen
 from tasks.stages.choosing import IMAGES
@@ -43,6 +43,7 @@ from tasks.stages.contents import Contents
 from tasks.stages.earlier import Scores, find_scores
 from tasks.stages.over_pictures import OverPictures
 from tasks.stages.scoring import Pairs, Rows, pairs_of, read_rows
+from tasks.stages.shard_scoring import left_of, score_shard
 from tasks.stages.stage import Pass, ReadyPart, Work
 from tasks.stages.tokens import find_kept, tokens_needed
 
@@ -51,10 +52,6 @@ _log = logging.getLogger(__name__)
 PART = 2**15
 """Questions of pictures per part at most, where many are asked of few pictures: what a killed run
 loses is 8 s of the demo's models on two cores at 4,000 pairs/s, 25 minutes at full size."""
-
-AT_ONCE = 2**11
-"""Questions of pictures that are scored together, and then told: with 14 tokens a text, as
-Fashion-IQ's, one block of the engine on a GPU, so that no smaller blocks come of it."""
 
 PICTURE = 20
 """So many pairs take as long as seeing a picture: at full size, on two cores, 17 in fp32 and 21 in
@@ -275,11 +272,7 @@ def _plan(pictures: Pictures, pairs: Pairs, shard: Shard) -> Plan:
     batches that something is missing of."""
     left = pairs.left(shard.items)
     every = pictures.plan(np.unique(pairs.picture[left]).tolist())
-    return [some for some in every if shard.is_missing(_left_of(pairs, some)).any()]
-
-
-def _left_of(pairs: Pairs, pictures: Sequence[int]) -> np.ndarray:
-    return pairs.left(pairs.of_pictures(pictures[0], pictures[-1]))
+    return [some for some in every if shard.is_missing(left_of(pairs, some)).any()]
 
 
 def _open_shard(pairs: Pairs, shard: str, view: Scored) -> Shard:
@@ -318,29 +311,3 @@ def _scores_table(
     table = rows.table.slice(read.start, len(read))
     table = table.append_column("stage2_score", pa.array(np.where(np.isnan(known), final, known)))
     return table.cast(schemas.SCORES)
-
-
-@torch.inference_mode()
-def score_shard(
-    scorer: Scorer, batches: Iterable[Seen], pairs: Pairs, shard: Shard, counter: Counter
-) -> Iterator[np.ndarray]:
-    """The missing scores of one shard's pairs, in order; image tokens are in memory for a batch of
-    images at a time.
-
-    What is scored together depends on the batch and on what is known alone, not on the parts, since
-    together with other pairs a score may have other last bits: where some of it is missing, all is
-    scored again.
-    """
-    for seen in batches:
-        for problem in seen.problems.values():
-            raise problem  # it was decoded once already, when it was encoded
-        batch, images = _left_of(pairs, seen.rows), scorer.prepare(seen.tokens)
-        for start in range(0, len(batch), AT_ONCE):
-            some = batch[start : start + AT_ONCE]
-            texts = pairs.texts_each(some)
-            missing = np.repeat(shard.is_missing(some), texts)
-            if missing.any():
-                place = np.searchsorted(seen.rows, np.repeat(pairs.picture[some], texts))
-                scores = scorer.score(images, pairs.text[pairs.of_numbers(some)], place)
-                counter.update(int(missing.sum()))
-                yield scores[missing]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cir_core.rerankers.dual.engine import RerankEngine
+from cir_core.rerankers.dual.engine import Launched, RerankEngine
 from cir_core.retrievers.blip.fusion import Stage1Model
 from flows.engines.engine import InProcess
 from flows.run import Run, run_pipeline
@@ -113,13 +113,13 @@ def fused(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.fixture
 def scored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many pairs each call of the engine has scored."""
-    score, counted = RerankEngine.score, list[int]()
+    launch, counted = RerankEngine.launch, list[int]()
 
-    def counting(engine: RerankEngine, tokens: Any, query: Any, image: Any) -> np.ndarray:
+    def counting(engine: RerankEngine, tokens: Any, query: Any, image: Any) -> Launched:
         counted.append(len(query))
-        return score(engine, tokens, query, image)
+        return launch(engine, tokens, query, image)
 
-    monkeypatch.setattr(RerankEngine, "score", counting)
+    monkeypatch.setattr(RerankEngine, "launch", counting)
     return counted
 
 
@@ -177,7 +177,7 @@ def test_scores_do_not_depend_on_how_they_are_cut(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.shards.PICTURES", 20)
-    monkeypatch.setattr("tasks.stages.rerank.AT_ONCE", 8)
+    monkeypatch.setattr("tasks.stages.shard_scoring.AT_ONCE", 8)
     run(settings)
     whole, ranked = rows_of(settings, "rerank", "scores"), parts_of(settings, "rank")
     assert len(parts_of(settings, "rerank")) == 2
@@ -195,7 +195,7 @@ def test_scoring_goes_on_from_the_parts_that_are_there(
     settings: Settings, scored: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.stages.rerank.PART", 10)
-    monkeypatch.setattr("tasks.stages.rerank.AT_ONCE", 4)
+    monkeypatch.setattr("tasks.stages.shard_scoring.AT_ONCE", 4)
     run(settings)
     calm, pairs, calls = parts_of(settings, "rerank"), sum(scored), max(scored)
     assert len(calm) > 5
@@ -215,7 +215,7 @@ def test_scoring_goes_on_beside_what_an_earlier_run_has(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.stages.rerank.PART", 10)
-    monkeypatch.setattr("tasks.stages.rerank.AT_ONCE", 4)
+    monkeypatch.setattr("tasks.stages.shard_scoring.AT_ONCE", 4)
     run(settings.model_copy(update={"k": 3}))
     folder = run(settings).artifacts["rerank"].folder
     calm = {path.name: path.read_bytes() for path in folder.glob("*.parquet")}

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from cir_core.planning.effort import Speeds
-from cir_core.rerankers.dual.engine import RerankEngine
+from cir_core.rerankers.dual.engine import Launched, RerankEngine
 from cir_core.retrievers.blip.fusion import Stage1Model
 from flows.engines.engine import InProcess
 from flows.plan import make_plan
@@ -48,11 +48,11 @@ class Work:
 def work(monkeypatch: pytest.MonkeyPatch) -> Work:
     """Pairs that the engine scores, texts that stage 1 fuses, pictures that are decoded."""
     work = Work()
-    score, fuse, read = RerankEngine.score, Stage1Model.fuse, read_image
+    launch, fuse, read = RerankEngine.launch, Stage1Model.fuse, read_image
 
-    def scoring(engine: RerankEngine, tokens: Any, query: Any, image: Any) -> np.ndarray:
+    def scoring(engine: RerankEngine, tokens: Any, query: Any, image: Any) -> Launched:
         work.counts["pairs"] += len(query)
-        return score(engine, tokens, query, image)
+        return launch(engine, tokens, query, image)
 
     def fusing(model: Stage1Model, ids: Any, lengths: Any, tokens: Any) -> Any:
         work.counts["texts"] += len(ids)
@@ -62,7 +62,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Work:
         work.counts["pictures"] += 1
         return read(*of, **named)
 
-    monkeypatch.setattr(RerankEngine, "score", scoring)
+    monkeypatch.setattr(RerankEngine, "launch", scoring)
     monkeypatch.setattr(Stage1Model, "fuse", fusing)
     monkeypatch.setattr("tasks.feed.decode.read_image", reading)
     monkeypatch.setattr("flows.plan.calibrate", lambda *_, **__: Speeds())  # counts need no times

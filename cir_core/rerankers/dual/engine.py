@@ -35,6 +35,7 @@ from cir_core.rerankers.dual.model import Stage2Model
 from cir_core.rerankers.dual.one_by_one import ByImage, OneByOne
 from cir_core.rerankers.dual.packing import Packing
 from cir_core.rerankers.dual.tiles import longest_tile
+from cir_core.rerankers.dual.transfer import Fetched
 from cir_core.rerankers.dual.weights import prepare_weights
 from cir_core.types import Precision
 
@@ -54,6 +55,21 @@ class Begun(NamedTuple):
 
     states: Float[Tensor, "branch token width"]
     starts: Int[np.ndarray, " query"]
+
+
+class Launched(NamedTuple):
+    """What is being read of pairs, in this order."""
+
+    order: Int[np.ndarray, " pair"]
+    values: Fetched
+
+    def result(self) -> Float[np.ndarray, "pair ..."]:
+        """Pair after pair. Waits, and raises NonFiniteError."""
+        found = self.values.numpy()
+        values = np.empty_like(found)
+        values[self.order] = found
+        require_finite(values, "stage 2 scores")
+        return values
 
 
 class RerankEngine:
@@ -108,9 +124,20 @@ class RerankEngine:
         query_of_pair: Int[np.ndarray, " pair"],
         image_of_pair: Int[np.ndarray, " pair"],
     ) -> Float[np.ndarray, " pair"]:
-        scores = np.empty(len(query_of_pair), dtype=np.float32)
-        return self._fill(
-            scores, images, query_of_pair, image_of_pair, lambda x: read_scores(self._weights, x)
+        return self.launch(images, query_of_pair, image_of_pair).result()
+
+    @property
+    def calls_under_way(self) -> int:
+        return 2 if self._device.type == "cuda" else 1
+
+    def launch(
+        self,
+        images: Float[Tensor, "image patch image_width"],
+        query_of_pair: Int[np.ndarray, " pair"],
+        image_of_pair: Int[np.ndarray, " pair"],
+    ) -> "Launched":
+        return self._launch(
+            images, query_of_pair, image_of_pair, lambda x: read_scores(self._weights, x)
         )
 
     def states(
@@ -121,21 +148,17 @@ class RerankEngine:
     ) -> Float[np.ndarray, "pair branches_width"]:
         """What the head reads in place of its scores: each pair's first token after the last layer,
         branch beside branch, in fp32. Otherwise as ``score``."""
-        width = self._sizes.branches * self._sizes.width
-        states = np.empty((len(query_of_pair), width), dtype=np.float32)
-        return self._fill(states, images, query_of_pair, image_of_pair, head_reads)
+        return self._launch(images, query_of_pair, image_of_pair, head_reads).result()
 
     @torch.inference_mode()
-    def _fill(
+    def _launch(
         self,
-        values: Float[np.ndarray, "pair ..."],
         images: Float[Tensor, "image patch image_width"],
         query_of_pair: Int[np.ndarray, " pair"],
         image_of_pair: Int[np.ndarray, " pair"],
         read: Reading,
-    ) -> Float[np.ndarray, "pair ..."]:
-        """With what is read of each pair. All blocks are launched before the first is waited for: a
-        GPU's memory runs out when a block is launched, not when it is computed."""
+    ) -> "Launched":
+        """A GPU's memory runs out when a block is launched, not when it is computed."""
         lengths = self._queries.lengths[query_of_pair]
 
         def plan(pairs: Block) -> list[Block]:
@@ -143,19 +166,20 @@ class RerankEngine:
             blocks = plan_blocks(image_of_pair[pairs], lengths[pairs], most_tokens)
             return [pairs[block] for block in reversed(blocks)]
 
-        blocks, launched = plan(np.arange(len(values))), list[tuple[Block, Tensor]]()
+        blocks, order = plan(np.arange(len(query_of_pair))), list[Block]()
+        launched = list[Tensor]()
         while blocks:
             pairs = blocks.pop()
             found = self._try_block(images, query_of_pair[pairs], image_of_pair[pairs], read)
             if found is None:  # it did not fit, and the budget is smaller now
                 blocks = plan(np.concatenate([pairs, *reversed(blocks)]))
             else:
-                launched.append((pairs, found))
-        if launched:
-            order, found_values = zip(*launched, strict=True)
-            values[np.concatenate(order)] = torch.cat(found_values).cpu().numpy()
-        require_finite(values, "stage 2 scores")
-        return values
+                order.append(pairs)
+                launched.append(found)
+        if not order:  # of no pairs
+            none = self._weights.word.new_empty(self._sizes.branches, 0, self._sizes.width)
+            order, launched = [np.arange(0)], [read(none)]
+        return Launched(np.concatenate(order), Fetched.of(torch.cat(launched)))
 
     def _try_block(
         self,

@@ -17,8 +17,9 @@ from torch.nn import functional
 
 from cir_core.rerankers.dual.cost import Sizes, absorbed_rows
 from cir_core.rerankers.dual.packing import Packed
-from cir_core.rerankers.dual.padding import Group, Layout, of_each, rows_at, send
+from cir_core.rerankers.dual.padding import Group, Layout, of_each, rows_at
 from cir_core.rerankers.dual.tiles import TiledTexts, Tiling
+from cir_core.rerankers.dual.transfer import send
 
 MOST_PADDING = 1.15
 """Rows of a group of images, padded, to those that look. Attending is a tenth of a row's work."""

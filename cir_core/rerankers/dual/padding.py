@@ -74,11 +74,3 @@ def rows_at(
     """Rows of matrices that lie one after another, counted through. (Along any other dimension than
     the first of a contiguous tensor, a GPU's ``index_select`` takes four times as long.)"""
     return x.flatten(0, 1).index_select(0, index.flatten())
-
-
-def send(arrays: Sequence[Int[np.ndarray, " some"]], device: torch.device) -> Sequence[Tensor]:
-    """Indices on the device, in one copy, which this does not wait for."""
-    together = torch.from_numpy(np.concatenate(arrays))
-    if device.type == "cuda":
-        together = together.pin_memory()
-    return together.to(device, non_blocking=True).split([len(each) for each in arrays])

@@ -48,9 +48,15 @@ class Norm:
 
     def __call__(self, x: Float[Tensor, "*branch row width"]) -> Float[Tensor, "*branch row width"]:
         if self.bias.dim() == 1:
-            return functional.layer_norm(x, x.shape[-1:], self.weight, self.bias, BERT_EPSILON)
-        normed = functional.layer_norm(x, x.shape[-1:], eps=BERT_EPSILON)
-        return torch.addcmul(self.bias[:, None], normed, self.weight[:, None])
+            return _layer_norm(x, self.weight, self.bias)
+        of_branches = zip(x, self.weight, self.bias, strict=True)
+        return torch.stack([_layer_norm(*each) for each in of_branches])
+
+
+def _layer_norm(
+    x: Float[Tensor, "*branch row width"], weight: Float[Tensor, " width"], bias: Tensor
+) -> Float[Tensor, "*branch row width"]:
+    return functional.layer_norm(x, weight.shape, weight, bias, BERT_EPSILON)
 
 
 @dataclass(frozen=True)
