@@ -19,9 +19,13 @@ from cir_core.rerankers.dual import layers
 from cir_core.rerankers.dual.engine import RerankEngine
 from cir_core.rerankers.plain import ReferenceScorer
 from cir_core.types import Precision
+from tasks.stages.shard_scoring import AT_ONCE
 
 TURNS = 3
 PER_IMAGE = (40, 4)
+
+CALLS = 4
+"""Of the engine in a turn, as a run makes them: the next is launched while one is computed."""
 
 ROOM = 3 * 2**28
 """Bytes that a GPU has left when its memory shall end: less than a block of 2,000 pairs takes."""
@@ -77,34 +81,29 @@ def compared(expected: np.ndarray, found: np.ndarray, again: np.ndarray) -> dict
 
 
 def speed(scale: Scale, seconds: float) -> Found:
-    """The engine in each precision, and one image at a time in fp32, against the published loop in
-    fp32, in turn; and what share of a plain product's speed, in the same precision, it reaches."""
+    """The engine in each precision against the published loop in fp32, in turn; and what share of a
+    plain product's speed, in the same precision, it reaches."""
     del seconds
-    counts = {per: max(8, scale.small(2048, 80) // per) for per in PER_IMAGE}
+    counts = {per: CALLS * max(8, scale.small(AT_ONCE, 80) // per) for per in PER_IMAGE}
     images = scale.image_tokens(max(*counts.values(), scale.small(100, 8)))
     plain = ReferenceScorer(copy.deepcopy(scale.model).to(scale.device), scale.queries)
     published = published_way(plain, scale.queries, scale.small(100, 8))
-    engines: list[tuple[str, Precision, bool | None]] = [
-        (precision, precision, None) for precision in scale.precisions
-    ]
     products = {precision: product_speed(scale, precision) for precision in scale.precisions}
     rows = [
         Row(f"plain product, {name}", f"{one / 1e12:.1f} TFLOP/s") for name, one in products.items()
     ]
     numbers: dict[str, Any] = {"flop_per_second": products}
-    for name, precision, grouped in [*engines, ("fp32, image by image", "fp32", False)]:
-        engine = RerankEngine(
-            scale.model, scale.queries, device=scale.device, precision=precision, grouped=grouped
-        )
+    for precision in scale.precisions:
+        engine = RerankEngine(scale.model, scale.queries, device=scale.device, precision=precision)
         ways = [engine_way(engine, images=count, per_image=per) for per, count in counts.items()]
         for _ in range(TURNS):
             for way in (published, *ways):
                 way.take_turn(images)
         for per, way in zip(PER_IMAGE, ways, strict=True):
             of = told(way, published, scale.config, scale.queries, products[precision])
-            numbers[f"{name}, {per}"] = of
+            numbers[f"{precision}, {per}"] = of
             rows.append(
-                Row(f"engine, {name}, {per} queries an image", in_words(of), goal(name, per))
+                Row(f"engine, {precision}, {per} an image", in_words(of), goal(precision, per))
             )
     of = told(published, published, scale.config, scale.queries, products["fp32"])
     rows.append(Row("published loop, fp32", in_words(of)))
@@ -118,8 +117,8 @@ def in_words(of: dict[str, Any]) -> str:
     )
 
 
-def goal(name: str, per_image: int) -> str:
-    return "30, 45 %" if (name, per_image) == ("bf16", 40) else ""
+def goal(precision: Precision, per_image: int) -> str:
+    return "30, 45 %" if (precision, per_image) == ("bf16", 40) else ""
 
 
 def product_speed(scale: Scale, precision: Precision) -> float:

@@ -23,12 +23,14 @@ import typer
 from full_size import TEXT, VISION
 
 from cir_core.layers.config import TextConfig
-from cir_core.ports import FusedQueries, Load, Scorer
+from cir_core.ports import FusedQueries, Launching, Load, PendingScores, Scorer
 from cir_core.rerankers.dual.config import Stage2Config
 from cir_core.rerankers.dual.cost import engine_flops, published_flops
 from cir_core.rerankers.dual.engine import RerankEngine
 from cir_core.rerankers.dual.model import Stage2Model
 from cir_core.rerankers.plain import ReferenceScorer
+from tasks.feed.lookahead import ahead
+from tasks.stages.shard_scoring import AT_ONCE
 
 FASHION_IQ_LENGTHS = np.repeat(
     [*range(5, 29), 35],
@@ -62,10 +64,21 @@ class Way:
     seconds: float = float("inf")
 
     def take_turn(self, image_tokens: torch.Tensor) -> None:
-        taken = seconds(
-            lambda: self.scorer.score(self.scorer.prepare(image_tokens), self.query, self.image)
-        )
-        self.seconds = min(self.seconds, taken)
+        self.seconds = min(self.seconds, seconds(lambda: self._score(image_tokens)))
+
+    def _score(self, image_tokens: torch.Tensor) -> None:
+        """As a run does: where the scorer goes on before scores are there, call by call."""
+        images, scorer = self.scorer.prepare(image_tokens), self.scorer
+        if not isinstance(scorer, Launching):
+            scorer.score(images, self.query, self.image)
+            return
+
+        def launch(start: int) -> PendingScores:
+            some = slice(start, start + AT_ONCE)
+            return scorer.launch(images, self.query[some], self.image[some])
+
+        for _ in ahead(launch, range(0, len(self.query), AT_ONCE), scorer.calls_under_way):
+            pass
 
     @property
     def pairs_per_second(self) -> float:
