@@ -144,7 +144,7 @@ class Answered:
 @dataclass(frozen=True)
 class _Fusing:
     """Of the questions of a shard's pictures, in ``rows``: the rows of those that are not in a part
-    yet, and the parts that are still to come."""
+    yet, by question, and the parts that are still to come."""
 
     view: Fused
     model: Retriever
@@ -155,7 +155,7 @@ class _Fusing:
     rows: range
     unfused_part: str
     coming: list[Part]
-    fused: list[list[Fusion]] = field(default_factory=list)
+    fused: dict[int, list[Fusion]] = field(default_factory=dict)
     unfused: list[dict[str, str]] = field(default_factory=list)
     noted: set[int] = field(default_factory=set)
 
@@ -172,9 +172,10 @@ class _Fusing:
     def look(self, seen: Seen, counter: Counter) -> Iterator[ReadyPart]:
         self._note(seen)
         batch = self.pictures.machine.batch
-        for fusions in fuse_seen(self.model, seen, self.questions, self.known, self.shard, batch):
+        asked = self.questions, self.known, self.shard
+        for question, fusions in fuse_seen(self.model, seen, *asked, batch):
             counter.update(1)
-            self.fused.append(fusions)
+            self.fused[question] = fusions
             yield from self._complete_parts()
 
     def close(self) -> Iterator[ReadyPart]:
@@ -188,16 +189,17 @@ class _Fusing:
             yield ReadyPart(self.view, self.unfused_part, unfused)
 
     def _complete_parts(self) -> Iterator[ReadyPart]:
+        """Questions are fused in their order, so that the last one of a part completes it."""
         while self.coming:
             items = self.shard.of(self.coming[0])
-            if len(self.fused) < len(self.known.left(items)):
+            left: list[int] = self.known.left(items).tolist()
+            if left and left[-1] not in self.fused:
                 return
-            yield self._part(self.coming.pop(0), items)
+            own = [self.fused.pop(question) for question in left]
+            yield self._part(self.coming.pop(0), items, list(chain.from_iterable(own)))
 
-    def _part(self, part: Part, items: range) -> ReadyPart:
+    def _part(self, part: Part, items: range, fusions: list[Fusion]) -> ReadyPart:
         """What holds for a question holds for each of its queries."""
-        fusions = list(chain.from_iterable(self.fused))
-        self.fused.clear()
         schema = schemas.of_width(schemas.FUSED_QUERIES, self.model.config.embedding)
         known = self.known.of(items)
         rows = pa.concat_tables([known, pa.Table.from_pylist(fusions, known.schema)])
@@ -253,9 +255,9 @@ def fuse_seen(
     known: Answered,
     shard: Shard,
     batch: int,
-) -> Iterator[list[Fusion]]:
-    """The rows of each missing question of the batch of images, in the questions' order: one for
-    each of its texts, none where its reference could not be decoded, or where it is known.
+) -> Iterator[tuple[int, list[Fusion]]]:
+    """Each missing question of the batch of images that is not known, in the questions' order, with
+    its rows: one for each of its texts, none where its reference could not be decoded.
 
     What is fused together, ``batch`` texts at most, depends on the images and on what is known
     alone, not on the parts, since together with other texts a number may have other last bits:
@@ -268,7 +270,7 @@ def fuse_seen(
         missing = shard.is_missing(some)
         if missing.any():
             fused = fuse_each(model, seen, questions, some, batch)
-            yield from (fused[one] for one in some[missing].tolist())
+            yield from ((one, fused[one]) for one in some[missing].tolist())
 
 
 def fuse_each(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from cir_core.rerankers.dual.engine import Launched, RerankEngine
@@ -18,7 +19,8 @@ from flows.run import Run, run_pipeline
 from flows.settings import Settings
 from storage.artifacts import Artifact
 from storage.store import LocalStore
-from tests.support.small_benchmarks import Bench
+from tasks.shards import place_of
+from tests.support.small_benchmarks import FIQ_QUERIES, Bench
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +170,23 @@ def test_fusing_goes_on_from_the_parts_that_are_there(
     assert parts_of(settings, "encode") == encoded
     assert sum(fused) - first < texts
     assert sum(fused) <= texts + 2 * (3 + 2 * 2)  # a part, and what is fused together at its ends
+
+
+def test_a_part_that_is_known_takes_nothing_of_the_next(
+    fiq: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first parts are those of the first category, which was fused before."""
+    monkeypatch.setattr("tasks.stages.fuse.PART", 2)
+    every = fiq.settings(tmp_path / "store", until="encode")
+    run_pipeline(every.model_copy(update={"categories": fiq.categories[:1]}), InProcess())
+    fused = run_pipeline(every, InProcess()).artifacts["fuse"].folder
+    held = list[int]()
+    for path in sorted(fused.glob("queries-*.parquet")):
+        start = place_of(path.stem).start
+        questions = pq.read_table(path)["question"].to_pylist()
+        assert questions == [start, start + 1]
+        held.extend(questions)
+    assert held == [*range(2 * FIQ_QUERIES)]
 
 
 # --- re-ranking
