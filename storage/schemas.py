@@ -163,8 +163,9 @@ GALLERIES = table(
 
 COSTS = table(
     "What the making of each artifact that a run is made of took. Its sittings recorded it, "
-    "whichever run it was made for. Where a sitting was not recorded, or in part, numbers are too "
-    "small (recorded < 1); of artifacts without any record they are NULL.",
+    "whichever run it was made for. What earlier artifacts had was copied, and costs nothing here: "
+    "their own sittings tell what it took. Where a sitting was not recorded, or in part, numbers "
+    "are too small (recorded < 1); of artifacts without any record they are NULL.",
     column("stage", TEXT, "encode and fuse share one pass, and are told their shares of its time"),
     column("sittings", INTEGER, "stretches of work; 0: nothing is recorded"),
     column("unfinished", INTEGER, "of them, those that were killed or failed"),
@@ -174,6 +175,12 @@ COSTS = table(
     column("images", INTEGER, "seen, or read where their tokens were kept", nullable=True),
     column("queries", INTEGER, nullable=True),
     column("pairs", COUNT, "of a query's text and an image", nullable=True),
+    column(
+        "copied",
+        COUNT,
+        "from earlier artifacts, beside these: rerank's pairs, fuse's queries, else images",
+        nullable=True,
+    ),
     column(
         "gflop",
         NUMBER,

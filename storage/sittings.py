@@ -29,7 +29,10 @@ class Sitting:
     after a kill it tells of the work up to then. ``is_first``: nothing of the artifact was there.
     ``seconds`` are wall time; where ``together`` names several stages, they were made in one pass,
     and these are this stage's share. ``images``, ``queries``, ``pairs`` and ``flops`` (counted by
-    the models' formulas, 0 where a stage has none) are those of the ``parts`` that were committed.
+    the models' formulas, 0 where a stage has none) are those of the ``parts`` that were committed;
+    beside them, ``copied`` were taken from earlier artifacts, whose sittings tell what they took:
+    pairs of a stage that scores, queries of one that fuses, else images. An older record says
+    nothing of it, and nothing was taken then.
     ``peak_memory``: the most resident bytes, summed over all processes; ``peak_gpu_memory``: the
     most that one process has allocated on its GPU, None without one. ``threads`` are each
     process's; ``tokens`` is the fingerprint of the kept image tokens that were read, if any were.
@@ -56,6 +59,7 @@ class Sitting:
     batch: int
     tokens: str | None
     made_with: Mapping[str, str]
+    copied: int = 0
 
 
 def record(artifact: Artifact, sitting: Sitting) -> None:

@@ -163,14 +163,14 @@ COMMENT ON COLUMN speeds.pairs_per_second IS 'of the pairs that it scored';
 COMMENT ON COLUMN speeds.gflop_per_second IS 'of the work by its formula';
 
 -- What re-ranking gave for its work, with its interval. It is told in percentage points of each
--- measure for 10^15 floating-point operations of stage 2, and only where all of its work is recorded.
--- Where it read kept image tokens, what these took is not among them: see costs.
+-- measure for 10^15 floating-point operations of stage 2, and only where all of its work is recorded:
+-- of none of its pairs was the score taken from an earlier run. Where it read kept image tokens, what these took is not among them: see costs.
 CREATE VIEW gain_per_petaflop AS
 SELECT m.run_id, m.category, m.pool, m.metric, m.k, c.gflop / 1e6 AS petaflop,
        100 * m.value / (c.gflop / 1e6) AS points, 100 * m.ci_low / (c.gflop / 1e6) AS points_low,
        100 * m.ci_high / (c.gflop / 1e6) AS points_high, m.n
 FROM metrics m JOIN costs c ON c.run_id = m.run_id AND c.stage = 'rerank'
-WHERE m.stage = 'gain' AND c.recorded >= 1 AND c.gflop > 0;
+WHERE m.stage = 'gain' AND c.recorded >= 1 AND c.copied = 0 AND c.gflop > 0;
 COMMENT ON COLUMN gain_per_petaflop.k IS 'of the metric; 0 where it has none';
 COMMENT ON COLUMN gain_per_petaflop.petaflop IS 'of stage 2, 10^15 operations';
 COMMENT ON COLUMN gain_per_petaflop.points IS 'percentage points of the metric, for each of these';

@@ -1,6 +1,6 @@
 """How results are told in a sentence, or a cell of a table."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cir_core.conformal import NO_GUARANTEE
@@ -18,6 +18,10 @@ NOT_ANALYSED = (
     "the run, does that."
 )
 """What lacks for an analysis that needs the models."""
+
+
+COPIED = {"rerank": "pairs", "fuse": "queries"}
+"""What a stage counts that takes over anything from earlier runs, where it is not images."""
 
 
 def percent(fraction: float) -> str:
@@ -60,6 +64,20 @@ def without_target(queries: int, of: int, place: str = "first") -> str:
 def unusable(problems: int) -> str:
     """Of a run's problems, at least one."""
     return f"{counted(problems, 'image or query', 'images or queries')} could not be used"
+
+
+def copied_words(costs: Sequence[Mapping[str, Any]]) -> str | None:
+    """Of a run's rows of ``costs``: what was not computed for it, and so is in none of its costs;
+    nothing where all was."""
+    told = [
+        f"{row['copied']:,} {unit} of {row['stage']} (beside {row[unit] or 0:,} computed)"
+        for row in costs
+        if row["copied"]
+        for unit in [COPIED.get(row["stage"], "images")]
+    ]
+    if not told:
+        return None
+    return f"Taken from earlier runs, and what they cost is told there: {', '.join(told)}."
 
 
 def gallery_told(row: Mapping[str, Any]) -> str:

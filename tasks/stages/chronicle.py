@@ -59,6 +59,8 @@ class Committed(NamedTuple):
     peak: Peak
     tokens: str | None = None
     """The fingerprint of kept image tokens that it was made of."""
+    copied: int = 0
+    """What of it earlier artifacts had, in what the stage counts: images, queries or pairs."""
 
 
 @dataclass
@@ -77,7 +79,8 @@ class Chronicle:
         self._began_at = (datetime.now(UTC) - since).isoformat()
         self._written = perf_counter()
         self._efforts = {view.stage: Effort() for view in self.views}
-        self._parts, self._peaks = Counter[str](), dict[int, Peak]()
+        self._parts, self._copied = Counter[str](), Counter[str]()
+        self._peaks = dict[int, Peak]()
         self._tokens = dict[str, str | None]()
 
     def __enter__(self) -> Self:
@@ -93,6 +96,7 @@ class Chronicle:
         """A part of one of the stages."""
         self._efforts[done.stage] = together([self._efforts[done.stage], done.effort])
         self._parts[done.stage] += 1
+        self._copied[done.stage] += done.copied
         self._peaks[done.peak.process] = done.peak
         self._tokens[done.stage] = done.tokens
         if perf_counter() - self._written > SECONDS_BETWEEN_RECORDS:
@@ -124,6 +128,7 @@ class Chronicle:
             pairs=mine.pairs,
             flops=mine.flops,
             parts=self._parts[view.stage],
+            copied=self._copied[view.stage],
             peak_memory=self._peak_memory(),
             peak_gpu_memory=max(gpu, default=None),
             device=_name_of(self.machine.device),

@@ -66,6 +66,7 @@ def _sums(sittings: Sequence[Sitting]) -> dict[str, Any]:
         "began_at": _naive(sittings[0].began_at),
         "seconds": sum(one.seconds for one in sittings),
         **{name: sum(getattr(one, name) for one in sittings) or None for name in SUMMED},
+        "copied": sum(one.copied for one in sittings),
         "gflop": sum(one.flops for one in sittings) / GIGA or None,
         "peak_memory": max(one.peak_memory for one in sittings),
         "peak_gpu_memory": max(

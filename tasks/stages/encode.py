@@ -86,8 +86,9 @@ class _Embedding:
             "embeddings": self._table(),
             "problems": pa.Table.from_pylist(self.problems, schemas.PROBLEMS),
         }
+        copied = {"embeddings": len(self.known.pictures)}
         for kind, part in self.lacks.items():
-            yield ReadyPart(self.view, part, tables[kind])
+            yield ReadyPart(self.view, part, tables[kind], copied=copied.get(kind, 0))
 
     def _table(self) -> pa.Table:
         schema = schemas.of_width(schemas.EMBEDDINGS, self.model.config.embedding)

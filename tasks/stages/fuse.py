@@ -1,7 +1,7 @@
 """z_t and the embedding of every question whose reference has been seen."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -208,14 +208,18 @@ class _Fusing:
         table = rows.take(pa.array(order.repeat([len(some) for some in ids])))
         names = pa.array(list(chain.from_iterable(ids)), pa.string())
         table = table.add_column(0, "query_id", names).cast(schema)
-        return ReadyPart(self.view, _name(part), table, self._effort(fusions))
+        copied = self._queries(known["question"].to_pylist())
+        return ReadyPart(self.view, _name(part), table, self._effort(fusions), copied=copied)
 
     def _effort(self, fusions: list[Fusion]) -> Effort:
         """Of some questions' rows; their pictures were seen for all that is made of them."""
         lengths = np.array([one["length"] for one in fusions], dtype=np.int64)
-        asked = self.questions.query_ids
-        queries = sum(len(asked[one]) for one in {one["question"] for one in fusions})
+        queries = self._queries(one["question"] for one in fusions)
         return Effort(queries=queries, flops=int(self.model.config.asking_flops(lengths)))
+
+    def _queries(self, questions: Iterable[int]) -> int:
+        """How many ask these questions."""
+        return sum(len(self.questions.query_ids[one]) for one in set(questions))
 
     def _note(self, seen: Seen) -> None:
         """The queries that cannot be asked."""

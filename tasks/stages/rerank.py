@@ -211,7 +211,8 @@ class Rerank(OverPictures[Scored]):
                     some = np.fromiter(scores, dtype=np.float32, count=texts)
                     scored = _scores_table(rows, pairs, mine, some, self.prior)
                     effort = cost.of(pairs, pairs.left(mine))
-                    yield ReadyPart(view, _name(part), scored, effort, cost.tokens)
+                    copied = int(pairs.start[mine.stop] - pairs.start[mine.start]) - texts
+                    yield ReadyPart(view, _name(part), scored, effort, cost.tokens, copied)
 
 
 @dataclass

@@ -26,7 +26,7 @@ from tasks.stages.chronicle import Chronicle, Committed, Peak
 
 
 class ReadyPart(NamedTuple):
-    """A part that is ready to be committed to an artifact; ``effort`` and ``tokens`` as
+    """A part that is ready to be committed to an artifact; ``effort``, ``tokens`` and ``copied`` as
     ``Committed``: what is in the part, not what else was done for it."""
 
     view: View
@@ -34,6 +34,7 @@ class ReadyPart(NamedTuple):
     content: pa.Table | np.ndarray
     effort: Effort = Effort()
     tokens: str | None = None
+    copied: int = 0
 
 
 Work = Callable[[Sequence[str]], Iterator[ReadyPart]]
@@ -212,6 +213,6 @@ def make_here(one_pass: Pass, shards: Sequence[str], machine: Machine) -> Iterat
     device = torch.device(machine.device)
     forget_peaks(device)
     with one_pass.open(machine) as work:
-        for view, part, content, effort, tokens in work(shards):
+        for view, part, content, effort, tokens, copied in work(shards):
             view.write(part, content)
-            yield Committed(view.stage, part, effort, Peak.of(device), tokens)
+            yield Committed(view.stage, part, effort, Peak.of(device), tokens, copied)

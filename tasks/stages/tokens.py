@@ -103,7 +103,9 @@ class Tokens(OverPictures[KeptTokens]):
                 known.fill(tokens, rows_in(shard))
                 array = tokens.astype(_DTYPES[self.precision], copy=False)
                 effort = Effort(len(left[shard]), flops=seeing * len(left[shard]))
-                yield ReadyPart(view, part_name("tokens", shard) + ARRAY_SUFFIX, array, effort)
+                copied = len(tokens) - len(left[shard])
+                part = part_name("tokens", shard) + ARRAY_SUFFIX
+                yield ReadyPart(view, part, array, effort, copied=copied)
                 yield ReadyPart(view, part_name("problems", shard), problems)
                 counter.update(len(left[shard]))
 

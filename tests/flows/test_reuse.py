@@ -1,6 +1,7 @@
 """What earlier runs of a store have computed is not computed again, whatever K, protocol, gallery
 or list of images asks for it; and a run's numbers are those of a store of its own."""
 
+import json
 import logging
 import shutil
 from collections import Counter
@@ -20,10 +21,13 @@ from flows.engines.engine import InProcess
 from flows.plan import make_plan
 from flows.run import Run, run_pipeline
 from flows.settings import Settings
+from storage.catalog import query
 from storage.models.folders import read_checkpoint, write_checkpoint
 from storage.sources.images import read_image
 from storage.tables import vectors_of
+from tasks.feed.pictures import distinct_pictures
 from tasks.stages.costs import cost_table
+from tasks.stages.publish import Publish
 from tests.support.small_benchmarks import (
     CIRR_IMAGES,
     CIRR_QUERIES,
@@ -126,7 +130,10 @@ def test_another_k_scores_what_is_new_and_plans_it(
     assert f"{known:,} of {known + len(new):,} scores are known from earlier runs" in caplog.text
     assert_same(run, cirr_run.run, bench)
     costs = {row["stage"]: row for row in cost_table(run.evaluated).to_pylist()}
-    assert costs["rerank"]["pairs"] == len(new)
+    assert (costs["rerank"]["pairs"], costs["rerank"]["copied"]) == (len(new), known)
+    Publish(run.evaluated).write()
+    gains = query(tmp_path / "cir.duckdb", "SELECT DISTINCT run_id FROM gain_per_petaflop")[1]
+    assert gains == [], "what its pairs cost is not known from it alone"
     assert scores_of(run).items() >= before.items(), "copied, not computed"
 
 
@@ -206,6 +213,16 @@ def test_one_changed_photo_is_one_picture_to_see(fiq: Bench, tmp_path: Path, wor
     assert asked, "a photo that is asked about"
     assert told["fuse"][1] == len(asked)
     assert done == {"pictures": 1, "texts": len(asked)}
+    copied = {
+        stage: sorted(
+            json.loads(one.read_text())["copied"]
+            for one in (store / "sittings" / stage).rglob("*.json")
+        )
+        for stage in ("tokens", "encode", "fuse")
+    }
+    known = len(distinct_pictures(run.artifacts["ingest"].read("images"))) - 1
+    texts = len(queries) - len(asked)
+    assert copied == {"tokens": [0, known], "encode": [0, known], "fuse": [0, texts]}
     fresh = go(bench.settings(tmp_path / "fresh", until="encode"))
     for stage, kind, key in (("encode", "embeddings", "image_id"), ("fuse", "queries", "query_id")):
         mine, theirs = (numbers(one.artifacts[stage].read(kind), key) for one in (run, fresh))

@@ -169,6 +169,23 @@ def test_costs_that_are_unknown_or_known_in_part_are_told(document: dict[str, An
     assert "Together" not in text
 
 
+def test_what_earlier_runs_paid_for_is_told(document: dict[str, Any]) -> None:
+    assert not any("earlier runs" in told for told in document["caveats"])
+    for row in document["costs"]:
+        row["copied"] = {"rerank": 4000, "encode": 12}.get(row["stage"], 0)
+    pairs, images = (
+        next(row[unit] for row in document["costs"] if row["stage"] == stage)
+        for stage, unit in (("rerank", "pairs"), ("encode", "images"))
+    )
+    document["caveats"] = caveats_of(document["run"], document)
+    told = (
+        "Taken from earlier runs, and what they cost is told there: 12 images of encode (beside "
+        f"{images} computed), 4,000 pairs of rerank (beside {pairs} computed)."
+    )
+    assert told in document["caveats"]
+    assert faults(document) == []
+
+
 def test_caveats_of_each_kind(document: dict[str, Any]) -> None:
     run = document["run"] | {
         "gallery_missing": 2,

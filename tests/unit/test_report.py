@@ -308,6 +308,7 @@ def test_a_problem_of_an_image_is_no_querys_that_is_called_alike(tmp_path: Path)
 
 def test_of_a_run_that_had_nothing_to_score_no_speed_is_told() -> None:
     row = {"stage": "rerank", "seconds": 0.5, "memory": 1.0, "machine": "CPU", "recorded": 1.0}
+    row |= {"copied": None}
     (told,) = words_of([{**row, "pairs": None, "speed": None}])
     assert told.startswith("What this run is made of took 0.5 s")
     assert words_of([{**row, "pairs": 7, "speed": 14.0}])[1].startswith("Stage 2 scored 7 pairs")

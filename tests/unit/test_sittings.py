@@ -117,6 +117,16 @@ def test_a_record_that_cannot_be_written_is_told_and_stops_nothing(
     assert sittings_of(squares.made) == []
 
 
+def test_an_older_record_says_nothing_of_copies_and_there_were_none(squares: Squares) -> None:
+    make(squares, MACHINE, make_here)
+    (file,) = files(squares)
+    older = json.loads(file.read_text())
+    del older["copied"]
+    file.write_text(json.dumps(older | {"pairs": 5}))
+    (one,) = sittings_of(squares.made)
+    assert (one.pairs, one.copied) == (5, 0)
+
+
 @pytest.mark.parametrize("damage", ["{", "[]", '{"parts": 1}', "\ud800"])
 def test_a_damaged_record_is_left_out_and_told(
     squares: Squares, damage: str, caplog: pytest.LogCaptureFixture

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tasks.results.wording import (
+    copied_words,
     has_no_guarantee,
     is_reranked,
     short_gallery,
@@ -88,3 +89,5 @@ def _of_costs(costs: Sequence[Row]) -> Iterator[str]:
         yield f"What these stages took was not recorded: {', '.join(unknown)}."
     if partly:
         yield f"What these stages took is recorded in part, and was more: {', '.join(partly)}."
+    if copied := copied_words(costs):
+        yield copied

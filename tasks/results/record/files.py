@@ -14,7 +14,7 @@ NUMBERS, CARD, EXPECTED = "metrics.json", "run-card.md", "expected.toml"
 
 RECORD_FILES = (NUMBERS, SCHEMA_FILE, CARD, EXPECTED)
 
-VERSION = 1
+VERSION = 2
 """Raised when a file says something else of the same run."""
 
 

@@ -8,6 +8,7 @@ from cir_core.metrics.recall import AVERAGE
 from tasks.results.analyses.analysis import Column, Numbers
 from tasks.results.report.source import Source
 from tasks.results.titles import title_of
+from tasks.results.wording import copied_words
 
 STAGES = [
     *("ingest", "tokens", "encode", "fuse", "embeddings"),
@@ -20,7 +21,8 @@ MINUTE, HOUR, GIB = 60, 3600, 2**30
 
 @dataclass(frozen=True)
 class Cost:
-    """In words; what each stage took; and what the gain cost, where a whole re-ranking is recorded.
+    """In words; what each stage took; and what the gain cost, where a whole re-ranking is recorded
+    of which nothing was taken from earlier runs.
     There are no words where nothing is."""
 
     told: Sequence[str]
@@ -35,7 +37,7 @@ def cost(source: Source) -> Cost:
 
 def _stages(source: Source) -> Numbers:
     sql = (
-        "SELECT c.stage, c.seconds, c.images, c.queries, c.pairs,\n"
+        "SELECT c.stage, c.seconds, c.images, c.queries, c.pairs, nullif(c.copied, 0) AS copied,\n"
         "       coalesce(s.pairs_per_second, s.images_per_second, s.queries_per_second) AS speed,\n"
         f"       c.gflop, s.gflop_per_second, c.peak_memory / {GIB} AS memory,\n"
         f"       c.peak_gpu_memory / {GIB} AS gpu_memory, c.recorded, c.unfinished,\n"
@@ -51,6 +53,7 @@ def _stages(source: Source) -> Numbers:
         Column("images", "images", "count"),
         Column("queries", "queries", "count"),
         Column("pairs", "pairs", "count"),
+        Column("copied", "from earlier runs", "count"),
         Column("speed", "items per second", "number"),
         Column("gflop", "GFLOP", "number"),
         Column("gflop_per_second", "GFLOP per second", "number"),
@@ -111,7 +114,8 @@ def words_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         told.append(
             f"Of {', '.join(partial)} not all work is recorded: these numbers are too small."
         )
-    return told
+    copied = copied_words(rows)
+    return told if copied is None else [*told, copied]
 
 
 def _told_of_gain(source: Source, gains: Numbers | None) -> list[str]:

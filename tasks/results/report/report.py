@@ -38,7 +38,7 @@ from tasks.results.wording import (
 )
 from tasks.stages.output import Output, content_of, folder_of
 
-VERSION = 12
+VERSION = 13
 PAGE = "index.html"
 
 PAGE_SECONDS = 2.0
