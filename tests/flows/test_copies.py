@@ -54,10 +54,9 @@ def settings_of(bench: Bench, folder: Path, store: Path, **changes: Any) -> Sett
 
 def scores_of(run: Run) -> dict[str, dict[str, tuple[float, float]]]:
     """By query and image, both stages' scores."""
-    sql = "SELECT query_id, image_id, stage1_score, stage2_score FROM rankings"
     found: dict[str, dict[str, tuple[float, float]]] = defaultdict(dict)
-    for asked, image, *scores in query(run.catalog, sql)[1]:
-        found[asked][image] = tuple(scores)
+    for row in run.artifacts["rank"].read("rankings").to_pylist():
+        found[row["query_id"]][row["image_id"]] = row["stage1_score"], row["stage2_score"]
     return found
 
 
@@ -100,7 +99,7 @@ def test_queries_that_ask_the_same_get_the_same(
     fiq: Bench, catalogue: Path, tmp_path: Path
 ) -> None:
     """Under another id, of the same reference or of its copy."""
-    settings = settings_of(fiq, catalogue, tmp_path, batch=2, protocol="own-kept")
+    settings = settings_of(fiq, catalogue, tmp_path, batch=2, protocol="own-kept", until="rerank")
     found = scores_of(run_pipeline(settings, InProcess()))
     asked: dict[tuple[bool, str], list[dict[str, tuple[float, float]]]] = defaultdict(list)
     (folder,) = (tmp_path / "artifacts" / "ingest").iterdir()
@@ -120,8 +119,10 @@ def test_copies_change_no_other_score_and_no_recall(
     shutil.copytree(catalogue, lone)
     for name in (COPIES[0], COPIES[1]):
         (lone / name).unlink()
-    few = scores_of(run_pipeline(settings_of(fiq, lone, tmp_path / "a"), InProcess()))
-    many = scores_of(run_pipeline(settings_of(fiq, catalogue, tmp_path / "b"), InProcess()))
+    few, many = (
+        scores_of(run_pipeline(settings_of(fiq, folder, store, until="rerank"), InProcess()))
+        for folder, store in ((lone, tmp_path / "a"), (catalogue, tmp_path / "b"))
+    )
     for asked, scores in few.items():
         assert many[asked].keys() == scores.keys() | {COPIES[0], COPIES[1]}
         for image, both in scores.items():
@@ -132,7 +133,7 @@ def test_a_plan_counts_what_is_distinct(
     fiq: Bench, catalogue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.planning.timing.SECONDS", 0.02)
-    settings = settings_of(fiq, catalogue, tmp_path, protocol="own-kept")
+    settings = settings_of(fiq, catalogue, tmp_path, protocol="own-kept", until="rerank")
     before = make_plan(settings, started=0.0)
     efforts = {one.stage: one.effort for one in before.stages}
     pictures = len(originals_in(catalogue))

@@ -39,16 +39,36 @@ def catalogue(fiq: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(params=["both ways", "copies"])
-def settings(
-    request: pytest.FixtureRequest, fiq: Bench, catalogue: Path, tmp_path: Path
+@pytest.fixture(scope="module", params=["both ways", "copies"])
+def chosen(
+    request: pytest.FixtureRequest,
+    fiq: Bench,
+    catalogue: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Settings:
-    """Of a benchmark with two texts a query, and of one with copies, problems and kept tokens."""
-    store = tmp_path / "store"
-    if request.param == "both ways":
-        return fiq.settings(store, batch=3)
-    own: dict[str, Any] = {"dataset": "own", "data_root": catalogue, "categories": (), "k": 50}
-    return fiq.settings(store, batch=3, allow_missing=2, tokens="cache", **own)
+    """Of a benchmark with two texts a query, and of one with copies, problems and kept tokens; of a
+    run whose candidates are chosen, and not yet scored. Read only."""
+    store, own = tmp_path_factory.mktemp("chosen"), dict[str, Any]()
+    if request.param == "copies":
+        own = {"dataset": "own", "data_root": catalogue, "categories": (), "k": 50}
+        own |= {"allow_missing": 2, "tokens": "cache"}
+    settings = fiq.settings(store, batch=3, **own)
+    run(settings)
+    lose(settings, "rerank", "rank")
+    return settings
+
+
+@pytest.fixture
+def settings(chosen: Settings, tmp_path: Path) -> Settings:
+    """The same, with a store in which nothing is."""
+    return chosen.model_copy(update={"store": tmp_path / "store"})
+
+
+@pytest.fixture
+def unscored(chosen: Settings, settings: Settings) -> Settings:
+    """The same, with a copy of its store."""
+    shutil.copytree(chosen.store, settings.store)
+    return settings
 
 
 class Killed(Exception):
@@ -211,51 +231,51 @@ def test_scores_do_not_depend_on_how_they_are_cut(
 
 
 def test_scoring_goes_on_from_the_parts_that_are_there(
-    settings: Settings, scored: list[int], monkeypatch: pytest.MonkeyPatch
+    unscored: Settings, scored: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.stages.rerank.PART", 10)
     monkeypatch.setattr("tasks.stages.shard_scoring.AT_ONCE", 4)
-    run(settings)
-    calm, pairs, calls = parts_of(settings, "rerank"), sum(scored), max(scored)
+    run(unscored)
+    calm, pairs, calls = parts_of(unscored, "rerank"), sum(scored), max(scored)
     assert len(calm) > 5
-    lose(settings, "rerank")
+    lose(unscored, "rerank")
     scored.clear()
-    run_killed_at(settings, 4, "scores", monkeypatch)
-    kept = parts_of(settings, "rerank")
+    run_killed_at(unscored, 4, "scores", monkeypatch)
+    kept = parts_of(unscored, "rerank")
     assert kept.items() < calm.items()
     assert len(kept) == 4
-    run(settings)
-    assert parts_of(settings, "rerank") == calm
-    texts = 2 if settings.dataset == "fiq" else 1
+    run(unscored)
+    assert parts_of(unscored, "rerank") == calm
+    texts = 2 if unscored.dataset == "fiq" else 1
     assert sum(scored) <= pairs + 10 * texts + 2 * calls
 
 
 def test_scoring_goes_on_beside_what_an_earlier_run_has(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    unscored: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.stages.rerank.PART", 10)
     monkeypatch.setattr("tasks.stages.shard_scoring.AT_ONCE", 4)
-    run(settings.model_copy(update={"k": 3}))
-    folder = run(settings).artifacts["rerank"].folder
+    run(unscored.model_copy(update={"k": 3}))
+    folder = run(unscored).artifacts["rerank"].folder
     calm = {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
     shutil.rmtree(folder)
-    run_killed_at(settings, 2, "scores", monkeypatch)
+    run_killed_at(unscored, 2, "scores", monkeypatch)
     assert len([*folder.glob("*.parquet")]) == 2
-    run(settings)
+    run(unscored)
     assert {path.name: path.read_bytes() for path in folder.glob("*.parquet")} == calm
 
 
 def test_another_batch_goes_on_with_the_same_parts(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    unscored: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is in a part is in its name."""
     monkeypatch.setattr("tasks.stages.rerank.PART", 10)
-    run(settings)
-    calm = rows_of(settings, "rerank", "scores")
-    lose(settings, "rerank")
-    run_killed_at(settings, 3, "scores", monkeypatch)
-    run(settings.model_copy(update={"batch": 7}))
-    again = rows_of(settings, "rerank", "scores")
+    run(unscored)
+    calm = rows_of(unscored, "rerank", "scores")
+    lose(unscored, "rerank")
+    run_killed_at(unscored, 3, "scores", monkeypatch)
+    run(unscored.model_copy(update={"batch": 7}))
+    again = rows_of(unscored, "rerank", "scores")
     assert [row[:2] for row in again] == [row[:2] for row in calm]
     np.testing.assert_allclose(
         [row[2] for row in again], [row[2] for row in calm], atol=1e-5, rtol=0
