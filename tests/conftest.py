@@ -34,6 +34,13 @@ def _no_loss_of_power() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def published_pair(tmp_path_factory: pytest.TempPathFactory) -> "Pair":
+    from tests.support.small_benchmarks import write_pair
+
+    return write_pair(tmp_path_factory.mktemp("published"), published=True)
+
+
+@pytest.fixture(scope="session")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> "Pair":
     from tests.support.small_benchmarks import write_pair
 

@@ -490,16 +490,16 @@ def test_an_unusable_pair_of_models_is_refused(
 
 
 def test_a_model_is_converted_back_and_again(
-    terminal: Terminal, pair: Pair, tmp_path: Path
+    terminal: Terminal, published_pair: Pair, tmp_path: Path
 ) -> None:
     buffer = "text_encoder.embeddings.position_ids"
-    back = terminal("convert", pair.stage2, tmp_path / "2.pt", "--to", "published")
+    back = terminal("convert", published_pair.stage2, tmp_path / "2.pt", "--to", "published")
     assert (back.code, back.out) == (0, f"{tmp_path / '2.pt'}\n")
     assert f"made anew: {buffer}" in back.err
     again = terminal("convert", tmp_path / "2.pt", tmp_path / "model")
     assert (again.code, again.out) == (0, f"{tmp_path / 'model'}\n")
     assert f"dropped: {buffer}" in again.err
-    assert model_sha256(tmp_path / "model") == model_sha256(pair.stage2)
+    assert model_sha256(tmp_path / "model") == model_sha256(published_pair.stage2)
     half = terminal("convert", tmp_path / "2.pt", tmp_path / "half", "--half")
     assert half.code == 0
     sizes = [

@@ -31,6 +31,7 @@ from tests.support.small_benchmarks import (
     CIRR_QUERIES,
     FIQ_IMAGES,
     FIQ_QUERIES,
+    VOCABULARY,
     Bench,
     Finished,
     K,
@@ -186,7 +187,7 @@ def plain_scores(ended: Finished) -> Plain:
                 crop = torch.from_numpy(prepare(image.copy(), 64))
             tokens[path.stem] = stage1.vision(normalise(crop[None]).double())
         for name, asked in queries(ended).items():
-            ids = torch.tensor(Tokenizer("bert-base-uncased")([asked["text"]]))
+            ids = torch.tensor(Tokenizer(VOCABULARY)([asked["text"]]))
             length = torch.tensor([ids.shape[1]])
             texts[name] = ids, length
             z_t[name] = stage1.fuse(ids, length, tokens[asked["reference_id"]])

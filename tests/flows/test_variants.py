@@ -27,7 +27,7 @@ from tasks.models.opening import open_stage1, open_stage2
 from tasks.planning import timing
 from tasks.planning.scoring_cost import Scoring, measure
 from tasks.stages.tokens import tokens_of
-from tests.support.small_benchmarks import Bench, rounding_of
+from tests.support.small_benchmarks import VOCABULARY, Bench, rounding_of
 from tests.support.tiny_models import fill
 from tests.support.tiny_towers import tiny_siglip
 from tests.support.workshop import small_workshop
@@ -66,7 +66,7 @@ def test_every_candidate_has_the_score_of_its_text_and_both_pictures(
     assert len(list((tmp_path / "store" / "artifacts" / "tokens").iterdir())) == 2
     scores = run.evaluated.ranked.scored.read("scores")
     ids = [queries[one] for one in scores["query_id"].to_pylist()]
-    tokens = Tokenizer("bert-base-uncased")([one["text"] for one in ids])
+    tokens = Tokenizer(VOCABULARY)([one["text"] for one in ids])
     references = distinct.of(pa.chunked_array([[one["reference_id"] for one in ids]]))
     asked = FusedQueries.of([], tokens, references=KeptReferences(kept, pictures, references))
     images = kept[torch.from_numpy(distinct.of(scores["image_id"]))]

@@ -131,9 +131,9 @@ def test_shallow_models_give_the_plain_scores(depth: int, merge_from: int) -> No
         np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
 
 
-def test_the_plain_scores_are_the_published_ones(pair: Pair) -> None:
+def test_the_plain_scores_are_the_published_ones(published_pair: Pair) -> None:
     """The plain implementation itself, against what the published code computed in advance."""
-    published, scorer = np.load(GOLDEN / "expected.npz"), open_stage2(pair.stage2)
+    published, scorer = np.load(GOLDEN / "expected.npz"), open_stage2(published_pair.stage2)
     ends = published["token_lengths"].cumsum()
     token_ids = [ids.tolist() for ids in np.split(published["token_ids"], ends[:-1])]
     asked = [token_ids[query] for query in published["queries"]]

@@ -12,6 +12,8 @@ from cir_core.checkpoints.published import convert_published
 from cir_core.datasets.demo.drawing import draw
 from cir_core.datasets.demo.garments import CATEGORIES, Garment, change, draw_garment
 from cir_core.datasets.demo.wording import modification_captions
+from cir_core.layers.config import Vocabulary
+from cir_core.layers.wordpiece import Tokenizer
 from cir_core.rerankers.dual.config import Stage2Config
 from flows.engines.engine import InProcess
 from flows.run import Run, run_pipeline
@@ -29,6 +31,10 @@ CIRR_IMAGES, CIRR_QUERIES = 12, 7
 K = 6
 """Candidates per query: few enough that some targets are not among them."""
 LONGEST_TEXT = 40
+
+VOCABULARY: Vocabulary = "demo"
+WORDS = Tokenizer(VOCABULARY).vocabulary_size
+"""What the small pair reads."""
 
 
 @dataclass(frozen=True)
@@ -108,13 +114,19 @@ class Finished:
     run: Run
 
 
-def write_pair(folder: Path) -> Pair:
+def write_pair(folder: Path, *, published: bool = False) -> Pair:
     """The tiny pair of ``tiny_checkpoints``, converted; not by way of files, each of which a fresh
-    process reads."""
+    process reads. If not as ``published``, it knows the demo's words alone, as small benchmarks do:
+    the others are most of its weights, which each run hashes several times."""
     pair = Pair(folder / "stage1", folder / "stage2")
     for out, state in ((pair.stage1, tiny_stage1()), (pair.stage2, tiny_stage2())):
         converted = convert_published(state, out.name)
-        write_checkpoint(out, converted.config.model_dump(), converted.tensors)
+        config, tensors = converted.config.model_dump(), dict(converted.tensors)
+        if not published:
+            config["text"] |= {"vocabulary": VOCABULARY, "vocabulary_size": WORDS}
+            (name,) = (name for name in tensors if name.endswith("embeddings.word.weight"))
+            tensors[name] = tensors[name][:WORDS].clone()
+        write_checkpoint(out, config, tensors)
     return pair
 
 

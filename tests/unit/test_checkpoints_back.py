@@ -23,6 +23,11 @@ POSITION_IDS = "text_encoder.embeddings.position_ids"
 STATES = {"BLIP_Retrieval": tiny_stage1, "BLIP_NLVR": tiny_stage2}
 
 
+@pytest.fixture
+def pair(published_pair: Pair) -> Pair:
+    return published_pair
+
+
 def there_and_back(state: dict[str, Tensor]) -> Published:
     converted = convert_published(state, "there")
     return to_published(converted.config, converted.tensors, "back")
