@@ -7,7 +7,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cir_core.planning.effort import Known, Workload
-from tasks.models.opening import read_retriever_config
 from tasks.shards import rows_in
 from tasks.stages.contents import Contents
 from tasks.stages.earlier import find_embeddings, find_fusions, which_tokens
@@ -26,8 +25,7 @@ def find_known(work: Workload, encode: Encode | None, fuse: Fuse | None) -> Know
         embedded = find_embeddings(encode.made, pictures).pictures
     if fuse is not None:
         asked = Contents.of(fuse.ingested).of_questions(pa.array(work.asked_by, pa.string()))
-        width = read_retriever_config(fuse.folder).embedding
-        found = asked.take(find_fusions(fuse.made, asked, width)["question"])
+        found = asked.take(pa.array(find_fusions(fuse.made, asked).question))
         fused = np.flatnonzero(pc.is_in(asked, found.combine_chunks()).to_numpy())
     return Known(embedded, fused)
 

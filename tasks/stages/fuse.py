@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -23,7 +22,7 @@ from tasks.feed.image_tokens import Pictures, Seen
 from tasks.progress import Counter
 from tasks.shards import Part, Shard, part_name, parts, rows_in
 from tasks.stages.contents import Contents
-from tasks.stages.earlier import find_fusions
+from tasks.stages.earlier import Fusions, find_fusions
 from tasks.stages.first_pass import OpenStage, PassStage
 from tasks.stages.questions import Questions, read_questions
 from tasks.stages.stage import ReadyPart
@@ -76,7 +75,8 @@ class Fuse(PassStage[Fused]):
         if self.text_weight is not None and isinstance(model, Weighed):
             model = model.weighed(self.text_weight)
         questions = read_questions(model.config, queries, pictures.distinct)
-        known = Answered(self.known(questions, model.config.embedding))
+        asked_before = Contents.of(self.ingested).of_questions(questions.first_queries)
+        known = find_fusions(view, asked_before)
 
         def for_shard(shard: str) -> _Fusing | None:
             rows = rows_in(shard)
@@ -92,11 +92,6 @@ class Fuse(PassStage[Fused]):
             )
 
         return OpenStage(self.name, len(questions), for_shard)
-
-    def known(self, questions: Questions, embedding: int) -> pa.Table:
-        """What earlier artifacts have of the ingested queries, as ``find_fusions``."""
-        asked = Contents.of(self.ingested).of_questions(questions.first_queries)
-        return find_fusions(self.made, asked, embedding)
 
 
 def weight_of(config: RetrieverConfig, asked: float | None, folder: str) -> float | None:
@@ -119,29 +114,6 @@ def _name(part: Part) -> str:
 
 
 @dataclass(frozen=True)
-class Answered:
-    """Questions that an earlier artifact has fused: rows as ``find_fusions``."""
-
-    rows: pa.Table
-
-    @cached_property
-    def questions(self) -> np.ndarray:
-        """Of each row."""
-        numbers: np.ndarray = self.rows["question"].to_numpy()
-        return numbers
-
-    def left(self, some: range) -> np.ndarray:
-        """Those of these questions that nobody has fused."""
-        every = np.arange(some.start, some.stop)
-        return every[~np.isin(every, self.questions)]
-
-    def of(self, some: range) -> pa.Table:
-        """The rows of these questions."""
-        start, stop = np.searchsorted(self.questions, [some.start, some.stop]).tolist()
-        return self.rows.slice(start, stop - start)
-
-
-@dataclass(frozen=True)
 class _Fusing:
     """Of the questions of a shard's pictures, in ``rows``: the rows of those that are not in a part
     yet, by question, and the parts that are still to come."""
@@ -150,7 +122,7 @@ class _Fusing:
     model: Retriever
     pictures: Pictures
     questions: Questions
-    known: Answered
+    known: Fusions
     shard: Shard
     rows: range
     unfused_part: str
@@ -165,7 +137,7 @@ class _Fusing:
 
     def wants(self, pictures: np.ndarray) -> np.ndarray:
         """Where nothing is known all, so that what is seen together stays the same."""
-        if not self.known.rows.num_rows:
+        if not len(self.known.question):
             return np.ones(len(pictures), dtype=bool)
         return np.isin(pictures, self.questions.picture[self.known.left(self.shard.items)])
 
@@ -201,8 +173,9 @@ class _Fusing:
     def _part(self, part: Part, items: range, fusions: list[Fusion]) -> ReadyPart:
         """What holds for a question holds for each of its queries."""
         schema = schemas.of_width(schemas.FUSED_QUERIES, self.model.config.embedding)
-        known = self.known.of(items)
-        rows = pa.concat_tables([known, pa.Table.from_pylist(fusions, known.schema)])
+        of_question = pa.schema([one for one in schema if one.name != "query_id"])
+        known = self.known.of(items, of_question)
+        rows = pa.concat_tables([known, pa.Table.from_pylist(fusions, of_question)])
         order = np.argsort(rows["question"].to_numpy(), kind="stable")
         ids = [self.questions.query_ids[one] for one in rows["question"].to_numpy()[order].tolist()]
         table = rows.take(pa.array(order.repeat([len(some) for some in ids])))
@@ -256,7 +229,7 @@ def fuse_seen(
     model: Retriever,
     seen: Seen,
     questions: Questions,
-    known: Answered,
+    known: Fusions,
     shard: Shard,
     batch: int,
 ) -> Iterator[tuple[int, list[Fusion]]]:
