@@ -10,7 +10,7 @@ import pyarrow as pa
 from cir_core.planning.effort import Effort, Forecast, Known, Speeds, Workload, together
 from flows.engines.engine import InProcess
 from flows.graph import STAGES, Declared, Filtering, Graph, declared, graph_of, name_of
-from flows.inputs import Inputs
+from flows.inputs import Inputs, resolve_inputs
 from flows.inventory import Inventory, take_inventory
 from flows.labelling import require_name
 from flows.run import (
@@ -104,10 +104,15 @@ def make_plan(settings: Settings, *, started: float) -> Plan:
     when the models have no work. ``started`` is what it took to get here, in seconds. Raises as
     ``run_pipeline`` would before it re-ranks, for what is known by now.
     """
-    inputs, engine = begin(settings), InProcess()
+    return _plan(settings, begin(settings), started)
+
+
+def _plan(settings: Settings, inputs: Inputs, started: float) -> Plan:
+    engine = InProcess()
     selection, fit = None, None
     if inputs.late_fusion == "fit":
-        selection = make_plan(selection_of(settings), started=0.0)
+        fitting = selection_of(settings)
+        selection = _plan(fitting, resolve_inputs(fitting), 0.0)
     with inputs.store.lease():
         models = check_models(inputs, engine)
         if not models.reused:

@@ -137,7 +137,8 @@ def begin(settings: Settings) -> Inputs:
     """The inputs of a run, once what is to be known of them before it starts has been said. Raises
     as ``resolve_inputs``."""
     inputs = resolve_inputs(settings)
-    warn_if_slow(inputs.precision, inputs.machine.device)
+    used = inputs.precision if inputs.stage2 else replace(inputs.precision, stage2="fp32")
+    warn_if_slow(used, inputs.machine.device)
     return inputs
 
 
