@@ -99,11 +99,14 @@ def _json_lines(batch: pa.RecordBatch) -> pa.Buffer:
 
 
 def _as_json(column: pa.Array) -> pa.LargeStringArray:
-    """Each value by itself; a text that repeats is written once."""
+    """Each value by itself; a text that repeats is written once. Raises TypeError for values that
+    have values."""
     if pa.types.is_string(column.type):
         known = column.dictionary_encode()
         texts = pa.array(map(compact_json, known.dictionary.to_pylist()), pa.large_string())
         return pc.fill_null(texts.take(known.indices), "null")
+    if not pa.types.is_primitive(column.type) and not pa.types.is_null(column.type):
+        raise TypeError(f"{column.type} is not written as JSON")
     return pa.array(compact_json(column.to_pylist())[1:-1].split(","), pa.large_string())
 
 

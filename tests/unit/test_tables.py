@@ -256,3 +256,11 @@ def test_what_never_was_parquet_is_corrupt(tmp_path: Path) -> None:
 def test_a_missing_file_is_corrupt(tmp_path: Path) -> None:
     with pytest.raises(StoreCorrupt):
         read_table(tmp_path / "gone.parquet", sha256="")
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.int8()), pa.dictionary(pa.int32(), pa.string())])
+def test_values_that_have_values_are_not_written_as_lines(
+    tmp_path: Path, kind: pa.DataType
+) -> None:
+    with pytest.raises(TypeError, match="is not written as JSON"):
+        write_jsonl(tmp_path / "x.jsonl", pa.table({"some": pa.nulls(2, kind)}))
