@@ -145,26 +145,19 @@ class Forecast:
 
     @property
     def passed(self) -> int:
-        """Pictures that stage 1 sees."""
-        seen = (self._embeds > 0) | ((self.left.fused > 0) & self._asks)
-        return int(seen.sum())
+        """Pictures that stage 1 sees: of shards that lack anything, all that either stage wants."""
+        lacks = (self.left.encoded > 0) | (self.left.fused > 0)
+        return int((lacks & self._wants).sum())
 
     @property
-    def _embeds(self) -> Float[np.ndarray, " picture"]:
-        """How much of each picture is left to embed."""
-        left = self.left.encoded.copy()
-        left[self.known.embedded] = 0
-        return left
-
-    @property
-    def _asks(self) -> Bool[np.ndarray, " picture"]:
-        """Of each picture, whether fusing has to see it: where any text is known, only if there is
-        another one."""
-        asks = np.ones(self.work.pictures, dtype=bool)
-        if len(self.known.fused):
-            asks[:] = False
-            asks[np.delete(self.work.references, self.known.fused)] = True
-        return asks
+    def _wants(self) -> Bool[np.ndarray, " picture"]:
+        """Of each picture, whether stage 1 has to see it: to embed it, or for a text that is asked
+        of it."""
+        wants = np.full(self.work.pictures, "encode" in self.left.stages)
+        wants[self.known.embedded] = False
+        if "fuse" in self.left.stages:
+            wants[np.delete(self.work.references, self.known.fused)] = True
+        return wants
 
     @cached_property
     def scored(self) -> Expected:

@@ -41,50 +41,50 @@ class Encode(PassStage[Encoded]):
     def begin(self, model: Retriever, pictures: Pictures) -> OpenStage:
         view, ids = self.made, pictures.distinct.copies
         known = find_embeddings(view, pictures.distinct)
+        wants = np.ones(len(ids), dtype=bool)
+        wants[known.pictures] = False
 
         def for_shard(shard: str) -> _Embedding | None:
             parts = {kind: part_name(kind, shard) for kind in view.holds}
             lacks = {kind: part for kind, part in parts.items() if view.lacks(part)}
             rows = rows_in(shard)
-            return _Embedding(view, model, ids, lacks, rows, known.of(rows)) if lacks else None
+            return _Embedding(view, model, ids, lacks, wants, known.of(rows)) if lacks else None
 
-        return OpenStage(self.name, 0, for_shard)
+        return OpenStage(self.name, 0, wants, for_shard)
 
 
 @dataclass(frozen=True)
 class _Embedding:
-    """Of a shard's pictures, in ``rows``; ``ids`` are each picture's images, ``lacks`` the missing
-    parts, ``known`` the embeddings that an earlier artifact has."""
+    """Of a shard's pictures; ``ids`` are each picture's images, ``lacks`` the missing parts,
+    ``wants`` the pictures without an embedding, ``known`` those that an earlier artifact has."""
 
     view: Encoded
     model: Retriever
     ids: list[list[str]]
     lacks: dict[str, str]
-    rows: range
+    wants: np.ndarray
     known: Embeddings
     embedded: list[Embeddings] = field(default_factory=list)
-    problems: list[dict[str, str]] = field(default_factory=list)
+    problems: dict[int, list[dict[str, str]]] = field(default_factory=dict)
     asked = 0
-
-    def wants(self, pictures: np.ndarray) -> np.ndarray:
-        return ~np.isin(pictures, self.known.pictures)
 
     def look(self, seen: Seen, counter: Counter) -> Iterable[ReadyPart]:
         """What holds for a picture holds for each of its images."""
         for row, problem in seen.problems.items():
-            if self.wants(np.array([row])).any():
-                self.problems.extend(problem.row(one) for one in self.ids[row])
+            if self.wants[row]:
+                self.problems[row] = [problem.row(one) for one in self.ids[row]]
         rows = np.array(seen.rows, dtype=np.int64)
-        wanted = self.wants(rows)
+        wanted = self.wants[rows]
         if wanted.any():
             states = seen.tokens if wanted.all() else seen.tokens[torch.from_numpy(wanted)]
             self.embedded.append(Embeddings(rows[wanted], _embed(self.model, states)))
         return ()
 
     def close(self) -> Iterator[ReadyPart]:
+        problems = list(chain.from_iterable(self.problems[row] for row in sorted(self.problems)))
         tables = {
             "embeddings": self._table(),
-            "problems": pa.Table.from_pylist(self.problems, schemas.PROBLEMS),
+            "problems": pa.Table.from_pylist(problems, schemas.PROBLEMS),
         }
         copied = {"embeddings": len(self.known.pictures)}
         for kind, part in self.lacks.items():

@@ -20,12 +20,12 @@ from cir_core.ports import Retriever
 from cir_core.types import Precision
 from storage.view import Viewed
 from storage.views import KeptTokens
-from tasks.feed.image_tokens import Pictures, Seen
+from tasks.feed.image_tokens import Pictures, Plan, Seen
 from tasks.feed.token_cache import see_images
 from tasks.machine import Machine
 from tasks.models.opening import open_retriever
 from tasks.progress import Counter, count
-from tasks.shards import rows_in
+from tasks.shards import rows_in, slice_of
 from tasks.stages.over_pictures import OverPictures
 from tasks.stages.stage import Pass, ReadyPart, Work
 from tasks.stages.tokens import find_kept, tokens_needed
@@ -41,10 +41,6 @@ class Looker(Protocol):
         """Questions that are to be answered, beside the pictures that are seen."""
         ...
 
-    def wants(self, pictures: np.ndarray) -> np.ndarray:
-        """Of each of these pictures, which are the shard's, whether it has to be seen."""
-        ...
-
     def look(self, seen: Seen, counter: Counter) -> Iterable[ReadyPart]:
         """The parts that are complete with this batch, in which pictures may be that only others
         want."""
@@ -56,11 +52,16 @@ class Looker(Protocol):
 
 
 class OpenStage(NamedTuple):
-    """A stage that is ready: its name, how many questions it has in all, and its looker for a
-    shard, None where nothing of the shard is missing."""
+    """A stage that is ready: its name, how many questions it has in all, of each picture whether it
+    ``wants`` to see it, and its looker for a shard, None where nothing of the shard is missing.
+
+    What is wanted does not depend on what is missing: an interrupted pass goes on with the batches
+    of an undisturbed one, and so with its bytes.
+    """
 
     name: str
     questions: int
+    wants: np.ndarray
     looker: Callable[[str], Looker | None]
 
 
@@ -122,7 +123,10 @@ class FirstPass:
         kept = find_kept(pictures, model.encoder, first.folder)
         lacking = [stage for stage in self.stages if not stage.made.is_whole]
         begun = [stage.begin(model, pictures) for stage in lacking]
-        yield partial(_look, model, pictures, kept, begun)
+        asked = pictures.distinct.of(
+            first.ingested.read("queries", ["reference_id"])["reference_id"]
+        )
+        yield partial(_look, model, pictures, kept, begun, np.unique(asked))
 
 
 def _look(
@@ -130,12 +134,19 @@ def _look(
     pictures: Pictures,
     kept: KeptTokens | None,
     begun: Sequence[OpenStage],
+    references: np.ndarray,
     shards: Sequence[str],
 ) -> Iterator[ReadyPart]:
+    """References are seen apart from other pictures, first: who asks anew of known pictures sees
+    them alone, and together as if all were seen."""
     every = [{stage.name: stage.looker(shard) for stage in begun} for shard in shards]
     lookers_of = [{name: one for name, one in some.items() if one} for some in every]
-    wanted = [_wanted(lookers, shard) for lookers, shard in zip(lookers_of, shards, strict=True)]
-    plans = [pictures.plan(rows) for rows in wanted]
+    wants = np.any([stage.wants for stage in begun], axis=0)
+    wanted = [
+        _wanted(wants, shard) if lookers else np.arange(0)
+        for lookers, shard in zip(lookers_of, shards, strict=True)
+    ]
+    plans = [_plan(pictures, rows, references) for rows in wanted]
     _tell_known(shards, wanted)
     left = sum(map(len, wanted))
     left += sum(looker.asked for lookers in lookers_of for looker in lookers.values())
@@ -149,27 +160,33 @@ def _look(
         for lookers, plan in zip(lookers_of, plans, strict=True):
             for seen in islice(images, len(plan)):
                 counter.update(len(seen.rows) + len(seen.problems))
-                spent.see(_first_of(lookers, seen), seen)
+                spent.see(_first_of(begun, lookers, seen), seen)
                 for name, looker in lookers.items():
                     yield from spent.by(name, looker.look(seen, counter))
             for name, looker in lookers.items():
                 yield from spent.by(name, looker.close())
 
 
-def _wanted(lookers: Mapping[str, Looker], shard: str) -> list[int]:
+def _wanted(wants: np.ndarray, shard: str) -> np.ndarray:
     """The pictures of a shard that anybody has to see."""
-    rows = np.array(rows_in(shard))
-    wanted: list[int] = rows[np.any([one.wants(rows) for one in lookers.values()], axis=0)].tolist()
-    return wanted
+    rows = rows_in(shard)
+    return np.flatnonzero(wants[slice_of(rows)]) + rows.start
 
 
-def _first_of(lookers: Mapping[str, Looker], seen: Seen) -> str:
-    """Who wants any of a batch."""
-    rows = np.array([*seen.rows, *seen.problems])
-    return next(name for name, one in lookers.items() if one.wants(rows).any())
+def _plan(pictures: Pictures, rows: np.ndarray, references: np.ndarray) -> Plan:
+    is_reference = np.isin(rows, references)
+    apart = (rows[is_reference], rows[~is_reference])
+    return [batch for some in apart for batch in pictures.plan(some.tolist())]
 
 
-def _tell_known(shards: Sequence[str], wanted: Sequence[Sequence[int]]) -> None:
+def _first_of(begun: Sequence[OpenStage], lookers: Mapping[str, Looker], seen: Seen) -> str:
+    """Who wants any of a batch, of those that lack something of its shard."""
+    rows = [*seen.rows, *seen.problems]
+    wanting = [one.name for one in begun if one.name in lookers and one.wants[rows].any()]
+    return next(iter([*wanting, *lookers]))
+
+
+def _tell_known(shards: Sequence[str], wanted: Sequence[np.ndarray]) -> None:
     every, left = sum(len(rows_in(shard)) for shard in shards), sum(map(len, wanted))
     if left < every:
         known = f"{every - left:,} of {every:,} pictures"

@@ -77,6 +77,8 @@ class Fuse(PassStage[Fused]):
         questions = read_questions(model.config, queries, pictures.distinct)
         asked_before = Contents.of(self.ingested).of_questions(questions.first_queries)
         known = find_fusions(view, asked_before)
+        wants = np.zeros(len(pictures.distinct), dtype=bool)
+        wants[questions.picture[known.left(range(len(questions)))]] = True
 
         def for_shard(shard: str) -> _Fusing | None:
             rows = rows_in(shard)
@@ -91,7 +93,7 @@ class Fuse(PassStage[Fused]):
                 view, model, pictures, questions, known, asked, rows, unfused, [*missing]
             )
 
-        return OpenStage(self.name, len(questions), for_shard)
+        return OpenStage(self.name, len(questions), wants, for_shard)
 
 
 def weight_of(config: RetrieverConfig, asked: float | None, folder: str) -> float | None:
@@ -128,18 +130,11 @@ class _Fusing:
     unfused_part: str
     coming: list[Part]
     fused: dict[int, list[Fusion]] = field(default_factory=dict)
-    unfused: list[dict[str, str]] = field(default_factory=list)
-    noted: set[int] = field(default_factory=set)
+    unusable: dict[int, list[dict[str, str]]] = field(default_factory=dict)
 
     @property
     def asked(self) -> int:
         return sum(len(self.known.left(self.shard.of(part))) for part in self.shard.missing)
-
-    def wants(self, pictures: np.ndarray) -> np.ndarray:
-        """Where nothing is known all, so that what is seen together stays the same."""
-        if not len(self.known.question):
-            return np.ones(len(pictures), dtype=bool)
-        return np.isin(pictures, self.questions.picture[self.known.left(self.shard.items)])
 
     def look(self, seen: Seen, counter: Counter) -> Iterator[ReadyPart]:
         self._note(seen)
@@ -154,11 +149,11 @@ class _Fusing:
         """The parts of no question, and of those that are known."""
         yield from self._complete_parts()
         if self.view.lacks(self.unfused_part):
-            for row in sorted(self.questions.too_long.keys() - self.noted):
-                if row in self.rows:
-                    self.unfused.extend(self.questions.too_long[row])
-            unfused = pa.Table.from_pylist(self.unfused, schemas.PROBLEMS)
-            yield ReadyPart(self.view, self.unfused_part, unfused)
+            too_long = self.questions.too_long
+            rows = sorted(row for row in {*too_long, *self.unusable} if row in self.rows)
+            unfused = [[*too_long.get(row, []), *self.unusable.get(row, [])] for row in rows]
+            every = pa.Table.from_pylist(list(chain.from_iterable(unfused)), schemas.PROBLEMS)
+            yield ReadyPart(self.view, self.unfused_part, every)
 
     def _complete_parts(self) -> Iterator[ReadyPart]:
         """Questions are fused in their order, so that the last one of a part completes it."""
@@ -195,17 +190,14 @@ class _Fusing:
         return sum(len(self.questions.query_ids[one]) for one in set(questions))
 
     def _note(self, seen: Seen) -> None:
-        """The queries that cannot be asked."""
-        self.noted.update(seen.rows, seen.problems)
-        for row in sorted([*seen.rows, *seen.problems]):
-            self.unfused.extend(self.questions.too_long.get(row, []))
+        """The queries whose references cannot be seen."""
         for row in seen.problems:
             reference = self.pictures.distinct.copies[row][0]
-            self.unfused.extend(
+            self.unusable[row] = [
                 _unfused(query, reference)
                 for question in self.questions.of_pictures(row, row)
                 for query in self.questions.query_ids[question]
-            )
+            ]
 
 
 def _unfused(query_id: str, reference: str) -> dict[str, str]:
@@ -241,7 +233,8 @@ def fuse_seen(
     where some of it is missing, all is fused again.
     """
     rows = [*seen.rows, *seen.problems]
-    here = known.left(questions.of_pictures(min(rows), max(rows)))
+    between = known.left(questions.of_pictures(min(rows), max(rows)))
+    here = between[np.isin(questions.picture[between], rows)]
     for start in range(0, len(here), AT_ONCE):
         some = here[start : start + AT_ONCE]
         missing = shard.is_missing(some)

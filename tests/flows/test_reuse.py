@@ -229,5 +229,24 @@ def test_one_changed_photo_is_one_picture_to_see(fiq: Bench, tmp_path: Path, wor
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=rounding_of(fiq.pair))
 
 
+def test_new_questions_see_their_references_alone(
+    cirr_run: Finished, tmp_path: Path, work: Work
+) -> None:
+    """And have the bytes that they would have beside all pictures."""
+    store = tmp_path / "store"
+    shutil.copytree(cirr_run.store, store)
+    lost = store / cirr_run.run.artifacts["fuse"].folder.relative_to(cirr_run.store)
+    before = {path.name: path.read_bytes() for path in lost.glob("*.parquet")}
+    shutil.rmtree(lost)
+    ingested = cirr_run.run.artifacts["ingest"]
+    asked = set(ingested.read("queries")["reference_id"].to_pylist())
+    assert len(asked) < CIRR_IMAGES
+    settings = cirr_run.bench.settings(store, until="encode")
+    assert planned(settings, work)["fuse"][:2] == (len(asked), CIRR_QUERIES)
+    go(settings)
+    assert work.take()["pictures"] == len(asked)
+    assert {path.name: path.read_bytes() for path in lost.glob("*.parquet")} == before
+
+
 def numbers(table: pa.Table, key: str) -> np.ndarray:
     return vectors_of(table.sort_by(key)["embedding"])
