@@ -31,9 +31,7 @@ class Fetched:
         if not x.is_cuda:
             return cls(x)
         copy = torch.empty(x.shape, dtype=x.dtype, pin_memory=True).copy_(x, non_blocking=True)
-        done = torch.cuda.Event()
-        done.record()
-        return cls(copy, done)
+        return cls(copy, torch.cuda.current_stream(x.device).record_event())
 
     def numpy(self) -> Float[np.ndarray, "..."]:
         """Waits for it, and for nothing that was launched later."""
