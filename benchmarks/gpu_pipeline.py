@@ -130,7 +130,8 @@ def demo(scale: Scale, seconds: float) -> Found:
                 rows.append(Row(f"demo, {precision}", "no time was left"))
                 continue
             turn, timed = time.perf_counter(), InProcess()
-            run = precisions.run(store, str(scale.device), precision, timed, k=scale.small(50, 5))
+            device, k = str(scale.device), scale.small(50, 5)
+            run = precisions.run(store, device, timed, k=k, precision=precision)
             took = time.perf_counter() - turn
             scores = precisions.scores(store, run)
             expected = expected or scores

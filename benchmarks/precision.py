@@ -50,12 +50,12 @@ def main(
         store = Path(name) / "store"
         given = of_full_size(Path(name)) if full else {}
         k = min(k, IMAGES) if full else k
-        expected = run(store, device, "fp32", InProcess(), k=k, **given)
+        expected = run(store, device, InProcess(), k=k, **given)
         print(f"K = {k}, {device}, fp32: {told(store, expected)}, ties {ties(store, expected)}")
         for one in precision or ["bf16"]:
             for part, setting in PARTS.items():
                 timed, asked = InProcess(), given | {setting: one}
-                found = run(store, device, "fp32", timed, k=k, **asked)
+                found = run(store, device, timed, k=k, **asked)
                 overlap, tau = agreement(scores(store, expected), scores(store, found))
                 print(
                     f"{one}, {part}: {changed(store, expected, found)}; overlap@{TOP} {overlap:.4f}"
@@ -64,11 +64,9 @@ def main(
                 )
 
 
-def run(
-    store: Path, device: str, precision: str, timed: InProcess, *, k: int = 50, **given: Any
-) -> Run:
-    """The demo's val, where nothing else is ``given``."""
-    settings = {"store": store, "device": device, "precision": precision, "k": k} | given
+def run(store: Path, device: str, timed: InProcess, *, k: int = 50, **given: Any) -> Run:
+    """The demo's val in fp32, where nothing else is ``given``."""
+    settings = {"store": store, "device": device, "k": k, **given}
     return run_pipeline(Settings.model_validate(settings), timed)
 
 
