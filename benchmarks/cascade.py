@@ -3,6 +3,7 @@ let go. What recall that costs, and what FLOPs it saves, on the demo's validatio
 
     python benchmarks/cascade.py                       # every exit; two minutes on two cores
     python benchmarks/cascade.py --exit-after 1 --coverage 0.99 --store cir-store
+    python benchmarks/cascade.py --exit-after 1 --within 0.995     # of the candidates of `-k auto`
 
 An exit is fitted on half of the selection queries, which no training has seen, and its reach is
 calibrated on the other half: for 1 - coverage of the queries, at most, a hit may be lost at any of
@@ -91,6 +92,9 @@ def main(
     coverage: Annotated[
         list[float] | None, typer.Option(help="Of queries that lose no hit.")
     ] = None,
+    within: Annotated[
+        float | None, typer.Option(help="Exits see what stage 1's score leaves at this coverage.")
+    ] = None,
     k: Annotated[int, typer.Option("-k", help="Candidates a query.")] = 50,
     store: Annotated[Path | None, typer.Option(help="Where runs are kept.")] = None,
 ) -> None:
@@ -101,13 +105,16 @@ def main(
         seen, asked = (
             read_pairs(store or Path(folder), split, k, model) for split in ("selection", "val")
         )
-    everything = np.ones(len(asked.text), dtype=bool)
+    everything = entering = np.ones(len(asked.text), dtype=bool)
     full, whole = asked.answers(asked.ranks(asked.scores)), gflop(model, asked, everything)
     print(machine())
     print(
         f"demo val, K = {k}: {len(asked.category)} queries, {len(asked.text)} pairs, {whole:.4f} "
         f"GFLOP a query; {len(seen.category)} selection queries\n"
     )
+    if within is not None:
+        entering = staying(seen, seen.cosine, asked, asked.cosine, within)
+        print(f"exits see {entering.mean():.1%} of the pairs: coverage {within} by stage 1's score")
     recalls = " | ".join(f"R@{k}" for k in KS)
     print(f"exit after | coverage | pairs | GFLOP a query | {recalls} | lose a hit")
     print(f"none | | 100% | {whole:.4f} | {' | '.join(recall(full, k) for k in KS)} | 0")
@@ -115,23 +122,39 @@ def main(
         first, known_scores, found = 0.0, seen.cosine, asked.cosine
         if layers:
             exit_model = fit_exit(model, layers, seen)
-            first = gflop(exit_model, asked, everything)
+            first = gflop(exit_model, asked, entering)
             known_scores, found = score(exit_model, seen), score(exit_model, asked)
-        known = reaches(seen, known_scores)[seen.of_fold(1)]
         for wanted in coverage or COVERAGES:
-            reach = threshold(known, Assurance(wanted))
-            if reach is None:
-                print(f"{layers} | {wanted} | {len(known)} selection queries are too few")
-                continue
-            goes_on = below_best(asked.query, found) <= reach
-            ranks = cascade_ranks(asked.query, goes_on, found, asked.scores, asked.position)
-            cost, answers = first + gflop(model, asked, goes_on), asked.answers(ranks)
+            goes_on = entering & staying(seen, known_scores, asked, found, wanted)
+            answers = asked.answers(cascaded(asked, entering, found, goes_on))
+            cost = first + gflop(model, asked, goes_on)
             print(
                 f"{layers} | {wanted} | {goes_on.mean():.1%} | {cost:.4f} ({cost / whole:.1%}) | "
                 + " | ".join(f"{recall(answers, k)} ({gain(full, answers, k)})" for k in KS)
                 + f" | {losing(full, answers):.2%}",
                 flush=True,
             )
+
+
+def staying(
+    seen: Pairs, known_scores: np.ndarray, asked: Pairs, found: np.ndarray, coverage: float
+) -> np.ndarray:
+    """Who goes on by these exit scores, whose reach the second half of the selection queries
+    calibrates. Raises ValueError where these are too few for the coverage."""
+    known = reaches(seen, known_scores)[seen.of_fold(1)]
+    reach = threshold(known, Assurance(coverage))
+    if reach is None:
+        raise ValueError(f"{len(known)} selection queries are too few for a coverage of {coverage}")
+    return below_best(asked.query, found) <= reach
+
+
+def cascaded(
+    asked: Pairs, entering: np.ndarray, found: np.ndarray, goes_on: np.ndarray
+) -> np.ndarray:
+    """Ranks of all: those that went on by stage 2, then those that entered by the exit, then the
+    others by stage 1's score."""
+    by_exit = cascade_ranks(asked.query, entering, asked.cosine, found, asked.position)
+    return cascade_ranks(asked.query, goes_on, -by_exit, asked.scores, asked.position)
 
 
 def read_pairs(store: Path, split: str, k: int, model: Stage2Model) -> Pairs:
