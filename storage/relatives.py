@@ -27,20 +27,15 @@ def way(view: View, *, apart_from: Collection[str]) -> str:
     return manifests.digest({**named, "stage": None, "inputs": inputs})
 
 
-def ingested_for(view: View, *roles: str) -> Ingested:
-    """A split whose digests in these roles the view's are: what its ids stand for. Raises
-    StoreCorrupt where there is none any more."""
+def ingested_for(view: View, *roles: str) -> list[Ingested]:
+    """The splits whose digests in these roles the view's are, by fingerprint: what its ids stand
+    for is told by any of them."""
     asked = {role: view.digest(role) for role in roles}
-    for one in listings.finished(view.store, Ingested.stage):
-        ingested = Ingested(view.store, one.fingerprint)
-        if asked.items() <= ingested.identity()["inputs"].items():
-            return ingested
-    raise StoreCorrupt(
-        "what an artifact's ids stand for is not known any more",
-        item=str(view.folder),
-        cause="the artifact of the ingested images and queries is gone",
-        remedy="repeat the command that made it, or leave it",
-    )
+    every = [
+        Ingested(view.store, one.fingerprint)
+        for one in listings.finished(view.store, Ingested.stage)
+    ]
+    return [one for one in every if asked.items() <= one.identity()["inputs"].items()]
 
 
 def _is_current(view: View) -> bool:

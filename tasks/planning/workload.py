@@ -57,8 +57,9 @@ def count_workload(
         candidates_expected += int(pool.candidates[first].sum() + first[pool.asking].sum())
         way = mine["way"].to_numpy()
         once = _asked_once(pool, way)
-        if len(known.number):
-            once = _without_known(once, np.unique(way) // 2, known, questions=len(questions))
+        if len(known.key):
+            question = np.unique(way) // 2
+            once = _without_known(once, question, known.number, questions=len(questions))
         pools.append(once)
     expected = expect(pools, len(pictures))
     if candidates is not None:
@@ -153,13 +154,13 @@ def _asked_once(pool: Pool, way: np.ndarray) -> Pool:
     )
 
 
-def _without_known(pool: Pool, question: np.ndarray, known: Scores, *, questions: int) -> Pool:
-    """The same of texts of these questions, less what is known. Known images are a text's best,
-    so they are its candidates again, but for members of its subset: these are as likely to be among
-    the rest of its candidates as any other image."""
-    picture, asked = np.divmod(known.number, max(1, questions))
+def _without_known(pool: Pool, question: np.ndarray, known: np.ndarray, *, questions: int) -> Pool:
+    """The same of texts of these questions, less the ``known`` numbers. Known images are a text's
+    best, so they are its candidates again, but for members of its subset: these are as likely to be
+    among the rest of its candidates as any other image."""
+    picture, asked = np.divmod(known, max(1, questions))
     there = np.bincount(asked[np.isin(picture, pool.gallery)], minlength=questions)[question]
-    is_left = ~np.isin(pool.members * questions + question[pool.asking], known.number)
+    is_left = ~np.isin(pool.members * questions + question[pool.asking], known)
     best = there - np.bincount(pool.asking[~is_left], minlength=len(question))
     others = pool.images - (pool.removed != NONE_REMOVED)
     is_new = np.maximum(0, others - there) / np.maximum(1, others - best)

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from cir_core.errors import StoreCorrupt
 from storage.relatives import ingested_for, relatives, way
 from storage.tables import rows_of, vectors_of
-from storage.view import StoredPart, Viewed
+from storage.view import StoredPart, View, Viewed
 from storage.views import (
     Dropped,
     DroppedScores,
@@ -36,6 +36,8 @@ from tasks.stages.contents import Contents
 _log = logging.getLogger(__name__)
 
 Found = TypeVar("Found")
+
+_NONE = np.empty(0, dtype=np.int64)
 
 CHOSEN = (Retrieved.stage, Dropped.stage)
 """Whose candidates may be scored."""
@@ -81,7 +83,7 @@ def find_embeddings(encoded: Encoded, pictures: Distinct) -> Embeddings:
 
 def _embeddings(encoded: Encoded) -> pa.Table:
     table = encoded.read("embeddings")
-    sha256 = Contents.of(ingested_for(encoded, "images")).of_images(table["image_id"])
+    sha256 = _contents_for(encoded, "images").of_images(table["image_id"])
     return table.append_column("sha256", sha256)
 
 
@@ -149,7 +151,7 @@ def _fusions(fused: Fused) -> tuple[pa.ChunkedArray, np.ndarray, np.ndarray, lis
     parts = fused.parts("queries")
     tables = [part.read(["query_id"]) for part in parts]
     ids, rows = pa.concat_tables(tables)["query_id"], [table.num_rows for table in tables]
-    asked = Contents.of(ingested_for(fused, "images", "texts")).of_queries(ids)
+    asked = _contents_for(fused, "images", "texts").of_queries(ids)
     first = ids.take(pa.array(rows_of(asked, asked)))
     once = pc.if_else(pc.equal(ids, first), asked, pa.scalar(None, pa.string()))
     start = np.repeat(np.cumsum([0, *rows[:-1]]), rows)
@@ -214,7 +216,7 @@ def _tokens(kept: KeptTokens) -> tuple[pa.ChunkedArray, np.ndarray, TokenCache]:
 
 def _usable(kept: KeptTokens) -> tuple[pa.ChunkedArray, np.ndarray]:
     """The sha256 of usable pictures, and their rows."""
-    table = Contents.of(ingested_for(kept, "images")).pictures.table
+    table = _contents_for(kept, "images").pictures.table
     is_bad = pc.is_in(table["image_id"], kept.read("problems")["item"].combine_chunks())
     rows = np.flatnonzero(~is_bad.to_numpy())
     return table["sha256"].take(pa.array(rows)), rows
@@ -222,24 +224,34 @@ def _usable(kept: KeptTokens) -> tuple[pa.ChunkedArray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Scores:
-    """Final ones, of these numbers (``picture * questions + question``), ascending; with the
-    cosines that they are made of, if they are."""
+    """Final ones, by key, ascending: a number (``picture * questions + question``), with the cosine
+    that the score is made of, where it is (``with_cosines``)."""
 
-    number: np.ndarray
+    key: np.ndarray
     score: np.ndarray
-    cosine: np.ndarray | None = None
+    with_cosines: bool = False
+
+    @property
+    def number(self) -> np.ndarray:
+        """Each once, ascending, whatever its cosines."""
+        return np.unique(self.key.real.astype(np.int64))
 
     def at(self, number: np.ndarray, cosine: np.ndarray) -> np.ndarray:
         """The score of each number; NaN of those that are not known, or with another cosine."""
-        place = np.searchsorted(self.number, number)
-        there = np.append(self.number, -1)[place] == number
-        if self.cosine is not None:
-            there &= np.append(self.cosine, np.nan)[place] == cosine
+        key = keys_of(number, cosine if self.with_cosines else None)
+        place = np.searchsorted(self.key, key)
+        there = np.append(self.key, -1)[place] == key
         found: np.ndarray = np.where(there, np.append(self.score, np.nan)[place], np.nan)
         return found.astype(np.float32)
 
 
-NO_SCORES = Scores(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
+def keys_of(number: np.ndarray, cosine: np.ndarray | None) -> np.ndarray:
+    """A key for each number, or for each number and cosine: complex numbers are sorted by their
+    real parts, then by the others, and a number below 2**53 is exact as one."""
+    return number if cosine is None else number + 1j * cosine.astype(np.float64)
+
+
+NO_SCORES = Scores(_NONE, np.empty(0, dtype=np.float32))
 
 
 def find_scores(
@@ -252,7 +264,7 @@ def find_scores(
     wanted: np.ndarray | None = None,
 ) -> Scores:
     """Those of the questions (``Contents.of_questions``) and pictures that the same models have
-    scored, for whatever candidates; of these ``wanted`` numbers, ascending, or of all. With their
+    scored, for whatever candidates; of these ``wanted`` keys, ascending, or of all. With their
     ``cosines`` where the scores are made of them, too. ``fused`` is the z_t that was, or is to be,
     read."""
     apart_from = [*CHOSEN, Ingested.stage, Fused.stage]
@@ -261,42 +273,53 @@ def find_scores(
         for kind in (Scored, DroppedScores)
         for one in relatives(scored, apart_from=apart_from, kind=kind)
     ]
-    found = [(np.empty(0, dtype=np.int64), np.empty((2, 0), dtype=np.float32))]
+    found = [(keys_of(_NONE, np.empty(0) if cosines else None), np.empty(0, dtype=np.float32))]
     for contents, table in _readable(every, partial(_scores, fused=fused, cosines=cosines)):
         asked = rows_of(contents.of_queries(contents.queries["query_id"]), questions)
         seen = rows_of(contents.images["sha256"], pictures.table["sha256"])
         question = np.append(asked, -1)[rows_of(table["query_id"], contents.queries["query_id"])]
         picture = np.append(seen, -1)[rows_of(table["image_id"], contents.images["image_id"])]
         there = (question >= 0) & (picture >= 0)
-        number = picture * len(questions) + question
+        cosine = table["cosine"].to_numpy() if cosines else None
+        key = keys_of(picture * len(questions) + question, cosine)
         if wanted is not None:
-            place = np.searchsorted(wanted, number)
-            there &= np.append(wanted, -1)[place] == number
+            place = np.searchsorted(wanted, key)
+            there &= np.append(wanted, -1)[place] == key
             wanted = np.delete(wanted, place[there])
-        values = np.stack([table["stage2_score"].to_numpy(), table["cosine"].to_numpy()])
-        found.append((number[there], values[:, there]))
+        found.append((key[there], table["stage2_score"].to_numpy()[there]))
         if wanted is not None and not len(wanted):
             break
-    number, first = np.unique(np.concatenate([one for one, _ in found]), return_index=True)
-    score, cosine = np.concatenate([values for _, values in found], axis=1)[:, first]
-    return Scores(number, score, cosine if cosines else None)
+    key, first = np.unique(np.concatenate([keys for keys, _ in found]), return_index=True)
+    return Scores(key, np.concatenate([scores for _, scores in found])[first], cosines)
 
 
 def _scores(scored: Scored, *, fused: Fused | None, cosines: bool) -> tuple[Contents, pa.Table]:
-    """What the ids stand for, and the scores with a column of cosines; none where the z_t was made
-    in another way."""
+    """What the ids stand for, and the scores, with a column of ``cosines`` if these are wanted;
+    none where the z_t was made in another way."""
     table, contents = scored.read("scores"), Contents.of(scored.made_of(Ingested))
     if fused is not None and _way_of_z_t(scored.made_of(Fused)) != _way_of_z_t(fused):
         table = table.slice(0, 0)
     if not cosines:
-        none = np.zeros(table.num_rows, dtype=np.float32)
-        return contents, table.append_column("cosine", pa.array(none))
+        return contents, table
     chosen = Retrieved if Retrieved.stage in scored.identity()["inputs"] else Dropped
     candidates = scored.made_of(chosen).read("candidates", ["query_id", "image_id", "stage1_score"])
     pair = ["query_id", "image_id"]
     once = candidates.group_by(pair).aggregate([("stage1_score", "first")])
     return contents, table.join(once, pair, join_type="inner").rename_columns(
         {"stage1_score_first": "cosine"}
+    )
+
+
+def _contents_for(view: View, *roles: str) -> Contents:
+    """What a view's ids stand for, by the first split of its digests in these roles that can be
+    read. Raises StoreCorrupt where there is none any more."""
+    for contents in _readable(ingested_for(view, *roles), Contents.of):
+        return contents
+    raise StoreCorrupt(
+        "what an artifact's ids stand for is not known any more",
+        item=str(view.folder),
+        cause="the artifact of the ingested images and queries is gone, or damaged",
+        remedy="repeat the command that made it, or leave it",
     )
 
 

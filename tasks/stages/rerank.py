@@ -40,7 +40,7 @@ from tasks.shards import Part, Shard, part_name, parts, rows_in, slice_of
 from tasks.stages.asking import Asking, ask_by_texts, ask_with_z_t, require_seen
 from tasks.stages.choosing import IMAGES
 from tasks.stages.contents import Contents
-from tasks.stages.earlier import Scores, find_scores
+from tasks.stages.earlier import Scores, find_scores, keys_of
 from tasks.stages.over_pictures import OverPictures
 from tasks.stages.scoring import Pairs, Rows, pairs_of, read_rows
 from tasks.stages.shard_scoring import left_of, score_shard
@@ -125,7 +125,8 @@ class Rerank(OverPictures[Scored]):
         del model  # the scorer has what it needs of it
         many = asking.questions
         rows = read_rows(candidates, asking.table, pictures.distinct, questions=many)
-        known = self.known(asking.first_queries, wanted=np.unique(rows.number))
+        wanted = np.unique(keys_of(rows.number, rows.cosine if self.prior else None))
+        known = self.known(asking.first_queries, wanted=wanted)
         pairs = pairs_of(rows, asking.of_text, known, questions=many)
         cost = _Cost(config, kept, asking.queries.lengths)
         yield partial(self._score, pictures, encoder, kept, scorer, rows, pairs, cost)

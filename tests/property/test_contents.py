@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from storage import schemas
 from storage.tables import rows_of
 from tasks.stages.contents import Contents
-from tasks.stages.earlier import Scores
+from tasks.stages.earlier import Scores, keys_of
 from tasks.stages.scoring import Rows, pairs_of
 
 TEXTS = ["red", "red\nblue", "blue", "1", "", "one\n3\nred", "é", "e\u0301"]
@@ -90,7 +90,8 @@ def test_a_score_is_known_if_it_is_of_all_rows_of_a_number(
     cosines = np.array([cosine for _, cosine in ordered], dtype=np.float32)
     there = np.array(sorted(known), dtype=np.int64)
     made_with = np.array([known[one] for one in sorted(known)], dtype=np.float32)
-    scores = Scores(there, there.astype(np.float32), made_with if has_prior else None)
+    key = keys_of(there, made_with if has_prior else None)
+    scores = Scores(key, there.astype(np.float32), has_prior)
     pairs = pairs_of(
         Rows(pa.table({}), numbers, cosines), np.arange(3), scores, questions=questions
     )

@@ -1,5 +1,6 @@
 """What earlier artifacts have of a split that shares some images and queries with theirs."""
 
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,13 @@ import pytest
 
 from storage import schemas
 from storage.identities import Identity
+from storage.relatives import relatives
 from storage.store import LocalStore
 from storage.tables import read_table
 from storage.view import Viewed
-from storage.views import Fused, Ingested
+from storage.views import Fused, Ingested, Retrieved, Scored
 from tasks.stages.contents import Contents
-from tasks.stages.earlier import find_fusions
+from tasks.stages.earlier import find_fusions, find_scores, keys_of
 
 FUSED = schemas.of_width(schemas.FUSED_QUERIES, 1)
 
@@ -37,14 +39,17 @@ class Store:
     ) -> Viewed:
         identity = Identity(kind.stage, 1, {}, inputs)
         made = kind.named(self.store, identity)
+        if made.is_whole:
+            return made
         for name, rows in parts.items():
             schema = schemas.of_width(kind.holds[name.partition("-")[0]], width)
             made.write(name, pa.Table.from_pylist([*rows], schema))
         made.finish(identity, parts)
         return made
 
-    def ingest(self, name: str, words: str) -> Ingested:
-        """A split of one image, which all have, and queries of so many words; ids are its own."""
+    def ingest(self, name: str, words: str, gallery: str = "") -> Ingested:
+        """A split of one image, which all have, and queries of so many words; ids are its own, of
+        whatever gallery."""
         image: dict[str, Any] = {
             "image_id": f"{name}-i",
             "path": "",
@@ -57,7 +62,22 @@ class Store:
             {"query_id": f"{name}-{row}", "text": one, **of_all} for row, one in enumerate(words)
         ]
         parts = {"images": [image], "queries": asked}
-        return self.make(Ingested, {"images": name, "texts": name}, parts)
+        return self.make(Ingested, {"images": name, "texts": name, "gallery": gallery}, parts)
+
+    def score(self, name: str, cosine: float | None, score: float) -> Scored:
+        """Of the one image, which is asked "a"."""
+        ingested, of_pair = (
+            self.ingest(name, "a"),
+            {"query_id": f"{name}-0", "image_id": f"{name}-i"},
+        )
+        inputs = {"ingest": ingested.fingerprint, "model": "m"}
+        if cosine is not None:
+            chosen = {**of_pair, "pool": "global", "stage1_rank": 1, "stage1_score": cosine}
+            target = {**of_pair, "stage1_rank": 1}
+            parts = {"candidates": [chosen], "targets": [target]}
+            retrieved = self.make(Retrieved, {"ingest": ingested.fingerprint}, parts)
+            inputs["retrieve"] = retrieved.fingerprint
+        return self.make(Scored, inputs, {"scores": [{**of_pair, "stage2_score": score}]})
 
     def fuse(self, name: str, parts: Sequence[str]) -> Fused:
         """Of these words, two rows each; z_t tells which."""
@@ -134,3 +154,71 @@ def test_of_queries_that_ask_the_same_one_has_the_rows(made: Store) -> None:
     asked = Contents.of(mine).of_questions(mine.read("queries")["query_id"])
     known = find_fusions(Fused.named(made.store, Identity("fuse", 1, {}, _of_fused("m"))), asked)
     np.testing.assert_array_equal(known.row, [2, 3])
+
+
+# --- scores
+
+
+def known_scores(made: Store, cosine: np.ndarray | None) -> list[float]:
+    """Of the question "a" of the one image, which is number 0."""
+    mine = made.ingest("mine", "a")
+    asked = Contents.of(mine).of_questions(mine.read("queries")["query_id"])
+    scored = Scored.named(made.store, Identity("rerank", 1, {}, {"ingest": "", "model": "m"}))
+    zero, is_made_of = np.zeros(1, dtype=np.int64), cosine is not None
+    for wanted in (keys_of(zero, cosine), None):
+        pictures = Contents.of(mine).pictures
+        known = find_scores(scored, None, asked, pictures, cosines=is_made_of, wanted=wanted)
+        found = known.at(zero, np.zeros(1) if cosine is None else cosine)
+    assert known.number.tolist() == [0]
+    return [float(one) for one in found]
+
+
+def test_a_score_of_another_cosine_does_not_hide_one_of_the_same(made: Store) -> None:
+    for number, cosine in enumerate([0.25, 0.5, 0.75]):
+        made.score(f"x{number}", cosine, number)
+    for number, cosine in enumerate([0.25, 0.5, 0.75]):
+        assert known_scores(made, np.array([cosine], dtype=np.float32)) == [number]
+    (unknown,) = known_scores(made, np.array([0.3], dtype=np.float32))
+    assert np.isnan(unknown)
+
+
+def test_scores_of_no_cosine_are_known_whatever_stage_1_chose_them(made: Store) -> None:
+    made.score("x", None, 2.5)
+    assert known_scores(made, None) == [2.5]
+
+
+# --- what an artifact was made of
+
+
+def test_of_what_was_made_of_other_bytes_nothing_is_taken_over(made: Store) -> None:
+    stale = made.score("x", 0.5, 1.0)
+    assert [one.fingerprint for one in relatives_of(stale)] == [stale.fingerprint]
+    shutil.rmtree(stale.made_of(Ingested).folder)
+    made.ingest("x", "b")  # under the same name, with other bytes
+    assert relatives_of(stale) == []
+
+
+def relatives_of(scored: Scored) -> list[Scored]:
+    other = Scored.named(scored.store, Identity("rerank", 1, {}, {"model": "m"}))
+    return relatives(other, apart_from=["ingest", "retrieve"], kind=Scored)
+
+
+def test_what_ids_stand_for_is_told_by_a_split_that_is_whole(
+    made: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where another one of the same images and texts is damaged."""
+    made.fuse("x", ["a"])
+    splits = [made.ingest("x", "a", gallery) for gallery in ("", "other")]
+    mine = made.ingest("mine", "a")
+    asked = Contents.of(mine).of_questions(mine.read("queries")["query_id"])
+    fused = Fused.named(made.store, Identity("fuse", 1, {}, _of_fused("m")))
+    for split in splits:
+        (part,) = split.parts("images")
+        there = part.path.read_bytes()
+        part.path.write_bytes(b"damaged")
+        assert find_fusions(fused, asked).question.tolist() == [0, 0]
+        part.path.write_bytes(there)
+    assert "nothing is taken over" in caplog.text
+    for split in splits:
+        split.parts("images")[0].path.write_bytes(b"damaged")
+    assert find_fusions(fused, asked).question.tolist() == []
