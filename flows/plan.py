@@ -33,7 +33,7 @@ from tasks.planning.known import find_known
 from tasks.planning.standing import State, standing_of
 from tasks.planning.timing import Sample
 from tasks.planning.workload import count_workload, reading_of_pairs
-from tasks.stages.earlier import NO_SCORES, Scores
+from tasks.stages.earlier.scores import NO_SCORES, Scores
 from tasks.stages.ingest import Ingest
 from tasks.stages.questions import Questions
 from tasks.stages.read_candidates import ReadCandidates

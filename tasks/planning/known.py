@@ -9,7 +9,9 @@ import pyarrow.compute as pc
 from cir_core.planning.effort import Known, Workload
 from tasks.shards import rows_in
 from tasks.stages.contents import Contents
-from tasks.stages.earlier import find_embeddings, find_fusions, which_tokens
+from tasks.stages.earlier.embeddings import find_embeddings
+from tasks.stages.earlier.fusions import find_fusions
+from tasks.stages.earlier.tokens import which_tokens
 from tasks.stages.encode import Encode
 from tasks.stages.fuse import Fuse
 from tasks.stages.tokens import Tokens

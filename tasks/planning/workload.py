@@ -15,7 +15,7 @@ from cir_core.search.candidates import NONE_REMOVED
 from storage.tables import rows_of
 from storage.views import Encoded, Ingested
 from tasks.feed.pictures import Distinct, distinct_pictures
-from tasks.stages.earlier import NO_SCORES, Scores
+from tasks.stages.earlier.scores import NO_SCORES, Scores
 from tasks.stages.gallery import categories_by_gallery, usable_images
 from tasks.stages.questions import Questions, read_questions
 

@@ -19,7 +19,7 @@ from storage.views import Encoded
 from tasks.feed.image_tokens import Pictures, Seen
 from tasks.progress import Counter
 from tasks.shards import part_name, rows_in
-from tasks.stages.earlier import Embeddings, find_embeddings, joined
+from tasks.stages.earlier.embeddings import Embeddings, find_embeddings, joined
 from tasks.stages.first_pass import OpenStage, PassStage
 from tasks.stages.stage import ReadyPart
 

@@ -22,7 +22,7 @@ from tasks.feed.image_tokens import Pictures, Seen
 from tasks.progress import Counter
 from tasks.shards import Part, Shard, part_name, parts, rows_in
 from tasks.stages.contents import Contents
-from tasks.stages.earlier import Fusions, find_fusions
+from tasks.stages.earlier.fusions import Fusions, find_fusions
 from tasks.stages.first_pass import OpenStage, PassStage
 from tasks.stages.questions import Questions, read_questions
 from tasks.stages.stage import ReadyPart

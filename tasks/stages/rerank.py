@@ -40,7 +40,7 @@ from tasks.shards import Part, Shard, part_name, parts, rows_in, slice_of
 from tasks.stages.asking import Asking, ask_by_texts, ask_with_z_t, require_seen
 from tasks.stages.choosing import IMAGES
 from tasks.stages.contents import Contents
-from tasks.stages.earlier import Scores, find_scores, keys_of
+from tasks.stages.earlier.scores import Scores, find_scores, keys_of
 from tasks.stages.over_pictures import OverPictures
 from tasks.stages.scoring import Pairs, Rows, pairs_of, read_rows
 from tasks.stages.shard_scoring import left_of, score_shard

@@ -13,7 +13,7 @@ from cir_core.layers.ragged import rows_of as tokens_at
 from storage.tables import rows_of, taken
 from tasks.feed.pictures import Distinct
 from tasks.shards import slice_of
-from tasks.stages.earlier import Scores
+from tasks.stages.earlier.scores import Scores
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from tasks.machine import Machine
 from tasks.models.opening import open_encoder, read_seeing_flops
 from tasks.progress import count
 from tasks.shards import part_name, rows_in
-from tasks.stages.earlier import find_tokens
+from tasks.stages.earlier.tokens import find_tokens
 from tasks.stages.over_pictures import OverPictures
 from tasks.stages.stage import ReadyPart, Work
 

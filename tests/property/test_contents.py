@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from storage import schemas
 from storage.tables import rows_of
 from tasks.stages.contents import Contents
-from tasks.stages.earlier import Scores, keys_of
+from tasks.stages.earlier.scores import Scores, keys_of
 from tasks.stages.scoring import Rows, pairs_of
 
 TEXTS = ["red", "red\nblue", "blue", "1", "", "one\n3\nred", "é", "e\u0301"]

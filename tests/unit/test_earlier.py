@@ -18,7 +18,8 @@ from storage.tables import read_table
 from storage.view import Viewed
 from storage.views import Fused, Ingested, Retrieved, Scored
 from tasks.stages.contents import Contents
-from tasks.stages.earlier import find_fusions, find_scores, keys_of
+from tasks.stages.earlier.fusions import find_fusions
+from tasks.stages.earlier.scores import find_scores, keys_of
 
 FUSED = schemas.of_width(schemas.FUSED_QUERIES, 1)
 
