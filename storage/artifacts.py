@@ -9,6 +9,7 @@ another machine, say, has the same name and other bytes; then what is made of it
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from cir_core.errors import StoreCorrupt
-from storage import manifests
+from storage import manifests, schemas
 from storage.arrays import map_array, write_array
 from storage.identities import FINGERPRINT_DIGITS, Identity
 from storage.parts import MANIFEST, Parts
@@ -183,13 +184,22 @@ class Artifact:
         """All parts of one kind (the name up to the first ``-``), concatenated in order; all their
         columns, or these.
 
-        Raises StoreCorrupt when the artifact is not whole, or a part's bytes are not those that
-        the manifest promises.
+        Raises StoreCorrupt when the artifact is not whole, a part's bytes are not those that the
+        manifest promises, or it has other columns than are declared.
         """
-        parts = self._receipts(kind)
-        return pa.concat_tables(
-            [read_table(path, columns, sha256=receipt["sha256"]) for path, receipt in parts]
-        )
+        return pa.concat_tables([part.read(columns) for part in self.parts(kind)])
+
+    def parts(self, kind: str) -> list["StoredPart"]:
+        """Those of one kind, in order, each to be read by itself. Raises StoreCorrupt when it is
+        not whole."""
+        return [
+            StoredPart(path, receipt["sha256"], self.columns(kind))
+            for path, receipt in self._receipts(kind)
+        ]
+
+    def columns(self, kind: str) -> pa.Schema | None:
+        """Those that parts of a kind are to have; None if nobody says."""
+        return None
 
     def map_arrays(self, kind: str) -> list[np.ndarray]:
         """The array parts of one kind in order, mapped into memory. Raises as ``read``."""
@@ -258,3 +268,21 @@ class Artifact:
     @property
     def _manifest_name(self) -> str:
         return f"{self._parts.folder}/{MANIFEST}"
+
+
+@dataclass(frozen=True)
+class StoredPart:
+    """A part of a whole artifact: its file, the bytes that this is to have, and its columns."""
+
+    path: Path
+    sha256: str
+    declared: pa.Schema | None
+
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """All columns, or these. Raises StoreCorrupt for other bytes, or for other columns than are
+        declared."""
+        table = read_table(self.path, columns, sha256=self.sha256)
+        if self.declared is not None:
+            asked = self.declared if columns is None else map(self.declared.field, columns)
+            schemas.require(table.schema, pa.schema(asked), str(self.path.parent))
+        return table

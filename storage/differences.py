@@ -30,15 +30,18 @@ def _differing(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]
     return [name for name in {**wanted, **there} if wanted.get(name) != there.get(name)]
 
 
-def _word(value: Any) -> str:
-    return "none" if value is None else str(value)
+def _word(settings: Mapping[str, Any], name: str) -> str:
+    """A setting is not in a name where it is what it always was: other names stay as they are."""
+    if name not in settings:
+        return "the default"
+    return "none" if settings[name] is None else str(settings[name])
 
 
 def _told(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
     """Settings with both values; inputs by their role alone, since their digests tell nobody."""
     settings, others = wanted["settings"], there["settings"]
     told = [
-        f"{name} {_word(settings.get(name))}, not {_word(others.get(name))}"
+        f"{name} {_word(settings, name)}, not {_word(others, name)}"
         for name in _differing(settings, others)
     ]
     told += [f"another {name}" for name in _differing(wanted["inputs"], there["inputs"])]

@@ -1,8 +1,7 @@
 """An artifact with its type: what is handed on, so that swapping two is an error of types."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
@@ -12,7 +11,6 @@ from storage import schemas
 from storage.artifacts import Artifact
 from storage.identities import Identity
 from storage.store import Store
-from storage.tables import read_table
 
 Parts = Mapping[str, pa.Schema]
 """Kinds of parts, in the order in which the manifest tells them: the columns of each; none where
@@ -54,17 +52,8 @@ class View(Artifact):
         schemas.require(content.schema, declared, str(self._parts.local(part)))
         self.write_part(part, content)
 
-    def read(self, kind: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """As ``Artifact.read``; raises StoreCorrupt for other columns than are declared, too."""
-        return pa.concat_tables([part.read(columns) for part in self.parts(kind)])
-
-    def parts(self, kind: str) -> list["StoredPart"]:
-        """Those of one kind, in order, each to be read by itself. Raises StoreCorrupt when it is
-        not whole."""
-        return [
-            StoredPart(path, receipt["sha256"], self.holds[kind])
-            for path, receipt in self._receipts(kind)
-        ]
+    def columns(self, kind: str) -> pa.Schema:
+        return self.holds[kind]
 
     def setting(self, name: str) -> Any:
         """One of the settings that name it. Raises StoreCorrupt when it is not whole."""
@@ -77,23 +66,6 @@ class View(Artifact):
     def made_of(self, view: type[Viewed]) -> Viewed:
         """The input of that type. Raises as ``setting``."""
         return view(self.store, self.digest(view.stage))
-
-
-@dataclass(frozen=True)
-class StoredPart:
-    """A part of a whole artifact: its file, the bytes that this is to have, and its columns."""
-
-    path: Path
-    sha256: str
-    declared: pa.Schema
-
-    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """All columns, or these. Raises StoreCorrupt for other bytes, or for other columns than are
-        declared."""
-        table = read_table(self.path, columns, sha256=self.sha256)
-        asked = self.declared if columns is None else map(self.declared.field, columns)
-        schemas.require(table.schema, pa.schema(asked), str(self.path.parent))
-        return table
 
 
 @dataclass(frozen=True)

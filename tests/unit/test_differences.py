@@ -28,6 +28,13 @@ def test_settings_are_told_with_both_values_and_inputs_by_their_role(tmp_path: P
     )
 
 
+def test_a_setting_that_only_one_is_named_by_is_the_others_default(tmp_path: Path) -> None:
+    make(tmp_path, identity(k=5, prior=None))
+    asked = identity(k=5, precision="bf16", prior=0.5)
+    told = why_missing(LocalStore(tmp_path), asked)
+    assert told == "precision bf16, not the default, prior 0.5, not none"
+
+
 def test_the_most_similar_one_is_compared(tmp_path: Path) -> None:
     for one in (identity(k=1, index="flat"), identity(k=5, index="ivf"), identity(k=2)):
         make(tmp_path, one)

@@ -116,7 +116,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Sequence[str] | Non
         found.append((path.stem, columns))
         return read_table(path, columns, sha256=sha256)
 
-    monkeypatch.setattr("storage.view.read_table", reading)
+    monkeypatch.setattr("storage.artifacts.read_table", reading)
     return found
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from storage.artifacts import StoredPart
 from storage.relatives import relatives
 from storage.tables import rows_of
-from storage.view import StoredPart
 from storage.views import Fused
 from tasks.stages.earlier.wanted import Wanted, contents_for
 
