@@ -83,8 +83,9 @@ class Tokenizer:
         return [bool(mine) and unknown.issuperset(mine) for mine in named]
 
 
+@cache
 def tokenizer_of(text: TextConfig) -> Tokenizer:
-    """That of a model's texts."""
+    """That of a model's texts; it takes some 30 ms to build, and is asked for at every turn."""
     return Tokenizer(text.vocabulary, blanked=BLANKED if text.marks == "blanked" else "")
 
 

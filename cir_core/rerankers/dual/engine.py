@@ -6,7 +6,7 @@ an image. Texts are packed without padding, and the last layer computes only wha
 
 import logging
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -58,17 +58,18 @@ class Begun(NamedTuple):
 
 
 class Launched(NamedTuple):
-    """What is being read of pairs, in this order."""
+    """What is being read of pairs, in this order, and how it is told."""
 
     order: Int[np.ndarray, " pair"]
     values: Fetched
+    what: str
 
     def result(self) -> Float[np.ndarray, "pair ..."]:
         """Pair after pair. Waits, and raises NonFiniteError."""
         found = self.values.numpy()
         values = np.empty_like(found)
         values[self.order] = found
-        require_finite(values, "stage 2 scores")
+        require_finite(values, self.what)
         return values
 
 
@@ -136,9 +137,8 @@ class RerankEngine:
         query_of_pair: Int[np.ndarray, " pair"],
         image_of_pair: Int[np.ndarray, " pair"],
     ) -> "Launched":
-        return self._launch(
-            images, query_of_pair, image_of_pair, lambda x: read_scores(self._weights, x)
-        )
+        asked = images, query_of_pair, image_of_pair
+        return self._launch(*asked, partial(read_scores, self._weights), "stage 2 scores")
 
     def states(
         self,
@@ -148,7 +148,8 @@ class RerankEngine:
     ) -> Float[np.ndarray, "pair branches_width"]:
         """What the head reads in place of its scores: each pair's first token after the last layer,
         branch beside branch, in fp32. Otherwise as ``score``."""
-        return self._launch(images, query_of_pair, image_of_pair, head_reads).result()
+        asked = images, query_of_pair, image_of_pair
+        return self._launch(*asked, head_reads, "what stage 2's scores are read from").result()
 
     @torch.inference_mode()
     def _launch(
@@ -157,6 +158,7 @@ class RerankEngine:
         query_of_pair: Int[np.ndarray, " pair"],
         image_of_pair: Int[np.ndarray, " pair"],
         read: Reading,
+        what: str,
     ) -> "Launched":
         """A GPU's memory runs out when a block is launched, not when it is computed."""
         lengths = self._queries.lengths[query_of_pair]
@@ -179,7 +181,7 @@ class RerankEngine:
         if not order:  # of no pairs
             none = self._weights.word.new_empty(self._sizes.branches, 0, self._sizes.width)
             order, launched = [np.arange(0)], [read(none)]
-        return Launched(np.concatenate(order), Fetched.of(torch.cat(launched)))
+        return Launched(np.concatenate(order), Fetched.of(torch.cat(launched)), what)
 
     def _try_block(
         self,
