@@ -14,20 +14,17 @@ import pyarrow.compute as pc
 import torch
 
 from cir_core.layers.preprocess import Preprocess
-from cir_core.ordering import with_prior
 from cir_core.planning.disk import Counts
 from cir_core.planning.effort import Effort, Forecast
 from cir_core.ports import (
     FusedQueries,
     ImageEncoder,
-    Load,
     Reranker,
     RerankerConfig,
     Scorer,
     Widths,
 )
 from cir_core.types import Precision
-from storage import schemas
 from storage.views import DroppedScores, Fused, KeptTokens, Retrieved, Scored
 from tasks.feed.image_tokens import Pictures, Plan
 from tasks.feed.pictures import distinct_pictures
@@ -42,7 +39,7 @@ from tasks.stages.choosing import IMAGES
 from tasks.stages.contents import Contents
 from tasks.stages.earlier.scores import Scores, find_scores, keys_of
 from tasks.stages.over_pictures import OverPictures
-from tasks.stages.scoring import Pairs, Rows, pairs_of, read_rows
+from tasks.stages.scoring import PairCosts, Pairs, Rows, pairs_of, read_rows, scores_table
 from tasks.stages.shard_scoring import left_of, score_shard
 from tasks.stages.stage import Pass, ReadyPart, Work
 from tasks.stages.tokens import find_kept, tokens_needed
@@ -128,8 +125,8 @@ class Rerank(OverPictures[Scored]):
         wanted = np.unique(keys_of(rows.number, rows.cosine if self.prior else None))
         known = self.known(asking.first_queries, wanted=wanted)
         pairs = pairs_of(rows, asking.of_text, known, questions=many)
-        cost = _Cost(config, kept, asking.queries.lengths)
-        yield partial(self._score, pictures, encoder, kept, scorer, rows, pairs, cost)
+        costs = PairCosts(config, kept, asking.queries.lengths)
+        yield partial(self._score, pictures, encoder, kept, scorer, rows, pairs, costs)
 
     def known(
         self, first_queries: pa.ChunkedArray | pa.Array, *, wanted: np.ndarray | None = None
@@ -189,7 +186,7 @@ class Rerank(OverPictures[Scored]):
         scorer: Scorer,
         rows: Rows,
         pairs: Pairs,
-        cost: "_Cost",
+        costs: PairCosts,
         shards: Sequence[str],
     ) -> Iterator[ReadyPart]:
         view = self.made
@@ -210,40 +207,10 @@ class Rerank(OverPictures[Scored]):
                     mine = shard.of(part)
                     texts = int(pairs.texts_each(pairs.left(mine)).sum())
                     some = np.fromiter(scores, dtype=np.float32, count=texts)
-                    scored = _scores_table(rows, pairs, mine, some, self.prior)
-                    effort = cost.of(pairs, pairs.left(mine))
+                    scored = scores_table(rows, pairs, mine, some, self.prior)
+                    effort = costs.of(pairs, pairs.left(mine))
                     copied = int(pairs.start[mine.stop] - pairs.start[mine.start]) - texts
-                    yield ReadyPart(view, _name(part), scored, effort, cost.tokens, copied)
-
-
-@dataclass
-class _Cost:
-    """What pairs cost, whose texts have these lengths; who reads kept tokens sees no picture."""
-
-    config: RerankerConfig
-    kept: KeptTokens | None
-    lengths: np.ndarray
-
-    def __post_init__(self) -> None:
-        self._seeing = 0 if self.kept else self.config.seeing_flops()
-        self._beginning = self.config.beginning_flops(self.lengths)
-
-    @property
-    def tokens(self) -> str | None:
-        return None if self.kept is None else self.kept.fingerprint
-
-    def of(self, pairs: Pairs, some: np.ndarray) -> Effort:
-        """Of the numbers at some places; the queries are begun for the first of them, if there is
-        any. Where an image's pairs go to two parts, it is counted in both."""
-        if not len(some):
-            return Effort()
-        mine, texts = pairs.of_numbers(some), pairs.texts_each(some)
-        found, image = np.unique(pairs.picture[some], return_inverse=True)
-        lengths = self.lengths[pairs.text[mine]]
-        load = Load.of(lengths, np.repeat(image, texts), images=len(found))
-        begun, self._beginning = self._beginning, 0.0
-        flops = begun + self.config.scoring_flops(load) + self._seeing * len(found)
-        return Effort(images=len(found), pairs=len(mine), flops=round(flops))
+                    yield ReadyPart(view, _name(part), scored, effort, costs.tokens, copied)
 
 
 @dataclass(frozen=True)
@@ -294,22 +261,3 @@ def _tell_known(pairs: Pairs, some: Sequence[range], missing: int) -> None:
 
 def _name(part: Part) -> str:
     return part_name("scores", part.name)
-
-
-def _scores_table(
-    rows: Rows, pairs: Pairs, some: range, scores: np.ndarray, prior: float
-) -> pa.Table:
-    """A row per query and image; over both ways of asking, where there are two, the mean. Images
-    that are copies, and queries that ask the same, read one score."""
-    number, left = pairs.number[slice_of(some)], pairs.left(some)
-    texts = pairs.texts_each(left)
-    place = np.repeat(np.arange(len(left)), texts)
-    mean = np.bincount(place, weights=scores, minlength=len(left)) / texts
-    read = rows.of_numbers(number)
-    at = np.searchsorted(number, rows.number[slice_of(read)])
-    known, scored = pairs.known[slice_of(some)][at], np.full(len(some), np.nan)
-    scored[left - some.start] = mean
-    final = with_prior(scored[at], rows.cosine[slice_of(read)], prior)
-    table = rows.table.slice(read.start, len(read))
-    table = table.append_column("stage2_score", pa.array(np.where(np.isnan(known), final, known)))
-    return table.cast(schemas.SCORES)

@@ -1,4 +1,4 @@
-"""What stage 2 scores, once, in which parts, and which candidates read it.
+"""What stage 2 scores, once, which candidates read it, and what it costs.
 
 A number is a picture and a question, ``picture * questions + question``: what has one score.
 """
@@ -10,7 +10,12 @@ import pyarrow as pa
 
 from cir_core.errors import StoreCorrupt
 from cir_core.layers.ragged import rows_of as tokens_at
+from cir_core.ordering import with_prior
+from cir_core.planning.effort import Effort
+from cir_core.ports import Load, RerankerConfig
+from storage import schemas
 from storage.tables import rows_of, taken
+from storage.views import KeptTokens
 from tasks.feed.pictures import Distinct
 from tasks.shards import slice_of
 from tasks.stages.earlier.scores import Scores
@@ -108,3 +113,52 @@ def pairs_of(rows: Rows, question_of_text: np.ndarray, known: Scores, *, questio
         text=order[tokens_at(starts, texts)],
         known=score,
     )
+
+
+def scores_table(
+    rows: Rows, pairs: Pairs, some: range, scores: np.ndarray, prior: float
+) -> pa.Table:
+    """A row per query and image; over both ways of asking, where there are two, the mean. Images
+    that are copies, and queries that ask the same, read one score."""
+    number, left = pairs.number[slice_of(some)], pairs.left(some)
+    texts = pairs.texts_each(left)
+    place = np.repeat(np.arange(len(left)), texts)
+    mean = np.bincount(place, weights=scores, minlength=len(left)) / texts
+    read = rows.of_numbers(number)
+    at = np.searchsorted(number, rows.number[slice_of(read)])
+    known, scored = pairs.known[slice_of(some)][at], np.full(len(some), np.nan)
+    scored[left - some.start] = mean
+    final = with_prior(scored[at], rows.cosine[slice_of(read)], prior)
+    table = rows.table.slice(read.start, len(read))
+    table = table.append_column("stage2_score", pa.array(np.where(np.isnan(known), final, known)))
+    return table.cast(schemas.SCORES)
+
+
+@dataclass
+class PairCosts:
+    """What pairs cost, whose texts have these lengths; who reads kept tokens sees no picture."""
+
+    config: RerankerConfig
+    kept: KeptTokens | None
+    lengths: np.ndarray
+
+    def __post_init__(self) -> None:
+        self._seeing = 0 if self.kept else self.config.seeing_flops()
+        self._beginning = self.config.beginning_flops(self.lengths)
+
+    @property
+    def tokens(self) -> str | None:
+        return None if self.kept is None else self.kept.fingerprint
+
+    def of(self, pairs: Pairs, some: np.ndarray) -> Effort:
+        """Of the numbers at some places; the queries are begun for the first of them, if there is
+        any. Where an image's pairs go to two parts, it is counted in both."""
+        if not len(some):
+            return Effort()
+        mine, texts = pairs.of_numbers(some), pairs.texts_each(some)
+        found, image = np.unique(pairs.picture[some], return_inverse=True)
+        lengths = self.lengths[pairs.text[mine]]
+        load = Load.of(lengths, np.repeat(image, texts), images=len(found))
+        begun, self._beginning = self._beginning, 0.0
+        flops = begun + self.config.scoring_flops(load) + self._seeing * len(found)
+        return Effort(images=len(found), pairs=len(mine), flops=round(flops))
