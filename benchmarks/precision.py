@@ -79,12 +79,10 @@ def of_full_size(folder: Path) -> dict[str, Any]:
 
 
 def told(store: Path, run: Run) -> str:
-    _, rows = query(
-        store / "cir.duckdb",
-        "SELECT value FROM metrics WHERE category = 'average' AND metric = 'recall' "
-        f"AND stage = 'stage2' AND k IN (1, {TOP}) AND run_id = '{run.run_id}' ORDER BY k",
-    )
-    first, top = (100 * value for (value,) in rows)
+    """The mean over categories."""
+    category, found = ranks(store, run)
+    each = [found[np.array(category) == one, 1] for one in set(category)]
+    first, top = (100 * np.mean([(ranks <= k).mean() for ranks in each]) for k in (1, TOP))
     return f"stage 2 R@1 {first:.2f}, R@{TOP} {top:.2f}"
 
 
