@@ -148,6 +148,14 @@ def taken(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
     return pa.chunked_array(parts, type=column.type)
 
 
+def rows_taken(table: pa.Table, rows: NDArray[np.int64], *, at_once: int) -> pa.Table:
+    """These rows, in pieces of so many: what is taken again and again may be more than one array of
+    bytes holds, 2 GiB. ``table`` itself is less."""
+    starts = range(0, len(rows), at_once)
+    pieces = [table.take(pa.array(rows[start : start + at_once])) for start in starts]
+    return pa.concat_tables([table.slice(0, 0), *pieces])
+
+
 def _is_vector(kind: pa.DataType) -> bool:
     return bool(pa.types.is_fixed_size_list(kind))
 

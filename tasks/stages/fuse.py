@@ -17,6 +17,7 @@ from cir_core.planning.disk import FLOAT, Counts
 from cir_core.planning.effort import Effort, Forecast, together
 from cir_core.ports import Retriever, RetrieverConfig, Weighed, Weighing, Widths
 from storage import schemas, z_t
+from storage.tables import rows_taken
 from storage.views import Fused
 from tasks.feed.image_tokens import Pictures, Seen
 from tasks.progress import Counter
@@ -173,7 +174,7 @@ class _Fusing:
         rows = pa.concat_tables([known, pa.Table.from_pylist(fusions, of_question)])
         order = np.argsort(rows["question"].to_numpy(), kind="stable")
         ids = [self.questions.query_ids[one] for one in rows["question"].to_numpy()[order].tolist()]
-        table = rows.take(pa.array(order.repeat([len(some) for some in ids])))
+        table = rows_taken(rows, order.repeat([len(some) for some in ids]), at_once=PART)
         names = pa.array(list(chain.from_iterable(ids)), pa.string())
         table = table.add_column(0, "query_id", names).cast(schema)
         copied = self._queries(known["question"].to_pylist())

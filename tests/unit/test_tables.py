@@ -17,6 +17,7 @@ from storage.atomic import sha256_of
 from storage.tables import (
     read_table,
     rows_of,
+    rows_taken,
     taken,
     vector_column,
     vectors_of,
@@ -264,3 +265,14 @@ def test_values_that_have_values_are_not_written_as_lines(
 ) -> None:
     with pytest.raises(TypeError, match="is not written as JSON"):
         write_jsonl(tmp_path / "x.jsonl", pa.table({"some": pa.nulls(2, kind)}))
+
+
+def test_rows_are_taken_in_pieces() -> None:
+    """Together they may be more than one array holds."""
+    table = pa.table({"z_t": pa.array([b"a", b"bb", b""]), "question": [0, 1, 2]})
+    order = np.array([2, 1, 1, 0, 1, 2, 2])
+    found = rows_taken(table, order, at_once=3)
+    assert found.equals(table.take(pa.array(order)))
+    assert [len(chunk) for chunk in found["z_t"].chunks if len(chunk)] == [3, 3, 1]
+    none = rows_taken(table, order[:0], at_once=3)
+    assert (none.num_rows, none.schema) == (0, table.schema)
