@@ -122,24 +122,23 @@ class Rerank(OverPictures[Scored]):
         del model  # the scorer has what it needs of it
         many = asking.questions
         rows = read_rows(candidates, asking.table, pictures.distinct, questions=many)
-        wanted = np.unique(keys_of(rows.number, rows.cosine if self.prior else None))
-        known = self.known(asking.first_queries, wanted=wanted)
+        known = self.known(asking.first_queries, rows)
         pairs = pairs_of(rows, asking.of_text, known, questions=many)
         costs = PairCosts(config, kept, asking.queries.lengths)
         yield partial(self._score, pictures, encoder, kept, scorer, rows, pairs, costs)
 
-    def known(
-        self, first_queries: pa.ChunkedArray | pa.Array, *, wanted: np.ndarray | None = None
-    ) -> Scores:
+    def known(self, first_queries: pa.ChunkedArray | pa.Array, rows: Rows | None = None) -> Scores:
         """What earlier artifacts have of questions, of each of which a query is given, and of the
-        ingested pictures; ``wanted`` as in ``find_scores``."""
-        contents = Contents.of(self.ingested)
+        ingested pictures; of these rows alone, or of all."""
+        contents, cosines, wanted = Contents.of(self.ingested), bool(self.prior), None
+        if rows is not None:
+            wanted = np.unique(keys_of(rows.number, rows.cosine if cosines else None))
         return find_scores(
             self.made,
             self.fused,
             contents.of_questions(first_queries),
             contents.pictures,
-            cosines=bool(self.prior),
+            cosines=cosines,
             wanted=wanted,
         )
 

@@ -67,10 +67,8 @@ class Store:
 
     def score(self, name: str, cosine: float | None, score: float) -> Scored:
         """Of the one image, which is asked "a"."""
-        ingested, of_pair = (
-            self.ingest(name, "a"),
-            {"query_id": f"{name}-0", "image_id": f"{name}-i"},
-        )
+        ingested = self.ingest(name, "a")
+        of_pair = {"query_id": f"{name}-0", "image_id": f"{name}-i"}
         inputs = {"ingest": ingested.fingerprint, "model": "m"}
         if cosine is not None:
             chosen = {**of_pair, "pool": "global", "stage1_rank": 1, "stage1_score": cosine}
@@ -166,12 +164,14 @@ def known_scores(made: Store, cosine: np.ndarray | None) -> list[float]:
     asked = Contents.of(mine).of_questions(mine.read("queries")["query_id"])
     scored = Scored.named(made.store, Identity("rerank", 1, {}, {"ingest": "", "model": "m"}))
     zero, is_made_of = np.zeros(1, dtype=np.int64), cosine is not None
-    for wanted in (keys_of(zero, cosine), None):
-        pictures = Contents.of(mine).pictures
-        known = find_scores(scored, None, asked, pictures, cosines=is_made_of, wanted=wanted)
-        found = known.at(zero, np.zeros(1) if cosine is None else cosine)
-    assert known.number.tolist() == [0]
-    return [float(one) for one in found]
+    pictures, at = Contents.of(mine).pictures, np.zeros(1) if cosine is None else cosine
+    every, asked_for = (
+        find_scores(scored, None, asked, pictures, cosines=is_made_of, wanted=wanted)
+        for wanted in (None, keys_of(zero, cosine))
+    )
+    assert every.number.tolist() == [0]
+    np.testing.assert_array_equal(asked_for.at(zero, at), every.at(zero, at))
+    return [float(one) for one in every.at(zero, at)]
 
 
 def test_a_score_of_another_cosine_does_not_hide_one_of_the_same(made: Store) -> None:

@@ -16,8 +16,6 @@ from tasks.stages.earlier.wanted import readable
 CHOSEN = (Retrieved.stage, Dropped.stage)
 """Whose candidates may be scored."""
 
-_NONE = np.empty(0, dtype=np.int64)
-
 
 @dataclass(frozen=True)
 class Scores:
@@ -48,7 +46,7 @@ def keys_of(number: np.ndarray, cosine: np.ndarray | None) -> np.ndarray:
     return number if cosine is None else number + 1j * cosine.astype(np.float64)
 
 
-NO_SCORES = Scores(_NONE, np.empty(0, dtype=np.float32))
+NO_SCORES = Scores(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
 
 
 def find_scores(
@@ -70,7 +68,8 @@ def find_scores(
         for kind in (Scored, DroppedScores)
         for one in relatives(scored, apart_from=apart_from, kind=kind)
     ]
-    found = [(keys_of(_NONE, np.empty(0) if cosines else None), np.empty(0, dtype=np.float32))]
+    none, no_scores = NO_SCORES.key, NO_SCORES.score
+    found = [(keys_of(none, no_scores if cosines else None), no_scores)]
     for contents, table in readable(every, partial(_scores, fused=fused, cosines=cosines)):
         asked = rows_of(contents.of_queries(contents.queries["query_id"]), questions)
         seen = rows_of(contents.images["sha256"], pictures.table["sha256"])
