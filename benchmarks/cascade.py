@@ -113,7 +113,7 @@ def main(
         f"GFLOP a query; {len(seen.category)} selection queries\n"
     )
     if within is not None:
-        entering = staying(seen, seen.cosine, asked, asked.cosine, within)
+        entering = staying(asked, asked.cosine, reaches(seen, seen.cosine), within)
         print(f"exits see {entering.mean():.1%} of the pairs: coverage {within} by stage 1's score")
     recalls = " | ".join(f"R@{k}" for k in KS)
     print(f"exit after | coverage | pairs | GFLOP a query | {recalls} | lose a hit")
@@ -124,8 +124,9 @@ def main(
             exit_model = fit_exit(model, layers, seen)
             first = gflop(exit_model, asked, entering)
             known_scores, found = score(exit_model, seen), score(exit_model, asked)
+        known = reaches(seen, known_scores)
         for wanted in coverage or COVERAGES:
-            goes_on = entering & staying(seen, known_scores, asked, found, wanted)
+            goes_on = entering & staying(asked, found, known, wanted)
             answers = asked.answers(cascaded(asked, entering, found, goes_on))
             cost = first + gflop(model, asked, goes_on)
             print(
@@ -137,15 +138,12 @@ def main(
 
 
 def staying(
-    seen: Pairs, known_scores: np.ndarray, asked: Pairs, found: np.ndarray, coverage: float
+    asked: Pairs, exit_scores: np.ndarray, known: np.ndarray, coverage: float
 ) -> np.ndarray:
-    """Who goes on by these exit scores, whose reach the second half of the selection queries
-    calibrates. Raises ValueError where these are too few for the coverage."""
-    known = reaches(seen, known_scores)[seen.of_fold(1)]
+    """Who goes on by these scores, calibrated by the reaches that are known; all, where these are
+    too few for the coverage."""
     reach = threshold(known, Assurance(coverage))
-    if reach is None:
-        raise ValueError(f"{len(known)} selection queries are too few for a coverage of {coverage}")
-    return below_best(asked.query, found) <= reach
+    return below_best(asked.query, exit_scores) <= (np.inf if reach is None else reach)
 
 
 def cascaded(
@@ -213,7 +211,7 @@ def score(model: Stage2Model, pairs: Pairs) -> np.ndarray:
 
 
 def reaches(pairs: Pairs, exit_scores: np.ndarray) -> np.ndarray:
-    """Of each query, so that it loses no hit."""
+    """Of each query of the second half, so that it loses no hit."""
     there = pairs.target >= 0
     targets = pairs.target[there]
     found = np.zeros(len(there))
@@ -223,7 +221,7 @@ def reaches(pairs: Pairs, exit_scores: np.ndarray) -> np.ndarray:
         pairs.ranks(pairs.scores)[targets],
         KS,
     )
-    return found
+    return found[pairs.of_fold(1)]
 
 
 def gflop(model: Stage2Model, pairs: Pairs, rows: np.ndarray) -> float:

@@ -18,6 +18,7 @@ from plan import write_catalogue, write_models
 from scipy.stats import kendalltau
 
 from cir_core.metrics.bootstrap import difference_intervals
+from cir_core.metrics.comparison import Answers, recall_interval
 from flows.engines.engine import InProcess
 from flows.run import Run, run_pipeline
 from flows.settings import Settings
@@ -81,8 +82,8 @@ def of_full_size(folder: Path) -> dict[str, Any]:
 def told(store: Path, run: Run) -> str:
     """The mean over categories."""
     category, found = ranks(store, run)
-    each = [found[np.array(category) == one, 1] for one in set(category)]
-    first, top = (100 * np.mean([(ranks <= k).mean() for ranks in each]) for k in (1, TOP))
+    answers = Answers(category, [found[:, 1]])
+    first, top = (100 * recall_interval(answers, k).value for k in (1, TOP))
     return f"stage 2 R@1 {first:.2f}, R@{TOP} {top:.2f}"
 
 
