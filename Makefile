@@ -4,12 +4,21 @@
 # make bench   measure re-ranking, encoding, stage 1 and forecasts on the CPU (under ten minutes)
 # make bench-gpu    measure all that a GPU changes: eight minutes on an H100 (TINY=1: tries it on the CPU)
 # make bench-gpu-wheels   collect what that needs on a machine that can fetch nothing
+# make lock    write the locks anew, after a change of pyproject.toml or constraints.txt
+# make audit   known vulnerabilities of what is locked for a run (needs PyPI's whole API)
+# make sbom    what is locked for a run, as CycloneDX JSON: sbom.json
 # make train-demo   train the shipped pair anew (two to three hours)
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TRAINED ?= .train
+
+# Every file that is installed has a hash in a lock, or is not installed. Nothing is built from source,
+# since that would fetch its tools without one.
+LOCKS := .ci/locks
+INSTALL := pip install --quiet --no-compile --no-deps --only-binary=:all: --require-hashes
+TOOLS := $(VENV)/tools
 
 GPU_PLATFORMS := manylinux_2_28_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64
 
@@ -26,7 +35,8 @@ unexport PYTHONDONTWRITEBYTECODE
 # by two processes; the slow modules begin first, as they are sorted by name
 PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
-.PHONY: demo check test lint bench bench-gpu bench-gpu-wheels install browser train-demo clean
+.PHONY: demo check test lint bench bench-gpu bench-gpu-wheels install browser train-demo clean \
+    lock audit sbom
 
 demo: install
 	$(BIN)/cir-pipeline run --dataset demo
@@ -47,10 +57,31 @@ lint: install
 
 install: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml $(wildcard $(LOCKS)/*.txt)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[cpu,dev]'
+	$(BIN)/$(INSTALL) --requirement $(LOCKS)/dev.txt
+	$(BIN)/$(INSTALL) --requirement $(LOCKS)/torch-cpu.txt || \
+	    { echo "No CPU build of torch is in reach: PyPI's, with CUDA, is installed."; \
+	      $(BIN)/$(INSTALL) --requirement $(LOCKS)/cuda.txt; }
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/pip check
 	touch $(INSTALLED)
+
+$(TOOLS)/.installed: $(LOCKS)/tools.txt
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/$(INSTALL) --requirement $(LOCKS)/tools.txt
+	touch $@
+
+lock: $(TOOLS)/.installed
+	$(TOOLS)/bin/python .ci/lock.py $(TOOLS)/bin/uv
+
+audit: $(TOOLS)/.installed
+	$(TOOLS)/bin/pip-audit --strict --disable-pip --require-hashes \
+	    $(foreach lock,runtime cpu gpu cuda build,--requirement $(LOCKS)/$(lock).txt)
+
+sbom: $(TOOLS)/.installed
+	$(TOOLS)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
+	    --spec-version 1.6 --validate --output-file sbom.json $(LOCKS)/gpu.txt
 
 # For the tests of the report's page, which are skipped without one. Debian's own: no other is fetched.
 browser:
