@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from multiprocessing import Pipe
+from typing import NamedTuple
 
 BEGIN = """
 import json, sys
@@ -20,6 +21,13 @@ sys.path[:] = json.loads(sys.argv[1])
 module, function = sys.argv[2].split(":")
 getattr(import_module(module), function)(*map(int, sys.argv[3:]))
 """
+
+
+class Lost(NamedTuple):
+    """How a process ended before its work did, and whether a signal ended it."""
+
+    fate: str
+    was_killed: bool
 
 
 _living = set[int]()
@@ -57,16 +65,16 @@ class Child:
             )
         _living.add(self._process.pid)
 
-    def was_killed(self) -> bool:
-        """Whether a signal ended it; waits for its end."""
-        return self._process.wait() < 0
-
     def fate(self) -> str:
-        """How it ended, which it has."""
+        """How it ended, which it has, or is about to."""
         code = self._process.wait()
         if code < 0:
             return f"signal {-code}: somebody, or the system for want of memory, killed it"
         return f"exit code {code}; what it said is above"
+
+    def lost(self) -> Lost:
+        """The same, for who has to decide what follows."""
+        return Lost(self.fate(), was_killed=self._process.wait() < 0)
 
     def end(self) -> None:
         """At once: what is under way is not wanted any more."""

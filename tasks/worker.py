@@ -15,6 +15,9 @@ from tasks.machine import Machine
 from tasks.progress import Task, tell_by
 from tasks.stages.stage import Pass, make_here
 
+SERVE = "tasks.worker:serve"
+"""For ``Child``."""
+
 SECONDS_BETWEEN_COUNTS = 0.1
 
 

@@ -3,10 +3,14 @@
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import ParamSpec, TypeVar
 
+from flows.engines.processes import Processes
+from flows.engines.sharing import Workers, share_out
 from tasks.machine import Machine
 from tasks.stages.chronicle import Committed
 from tasks.stages.output import Output, make_output
@@ -19,7 +23,10 @@ _log = logging.getLogger(__name__)
 
 
 class Engine(ABC):
-    """Runs one task to its end and returns its result; exceptions pass through."""
+    """Runs one task to its end and returns its result; exceptions pass through. ``workers`` share
+    the shards of a pass."""
+
+    workers: Workers = Processes()
 
     @abstractmethod
     def observe(self, name: str, work: Callable[[], Result]) -> Result:
@@ -33,19 +40,28 @@ class Engine(ABC):
 
     def make(self, one_pass: Pass, machine: Machine) -> tuple[str, ...]:
         """What is missing of a pass; the names of the stages that had anything to do."""
-        return self.observe(one_pass.name, partial(make, one_pass, machine, self.each))
+        staffed = replace(machine, processes=self.workers.number(machine))
+        return self.observe(one_pass.name, partial(make, one_pass, staffed, self.each))
 
     def write(self, output: Output) -> tuple[str, ...]:
         """An output's files, if they are missing; its name if they were."""
         return self.observe(output.name, partial(make_output, output))
 
     def each(self, one_pass: Pass, shards: Sequence[str], machine: Machine) -> Iterable[Committed]:
-        """See ``tasks.stages.stage.Each``: here, or by several processes."""
-        if machine.processes == 1 or len(shards) == 1:
+        """See ``tasks.stages.stage.Each``: here, or by the workers."""
+        if not self.workers.are_wanted(machine, shards):
             return make_here(one_pass, shards, machine)
-        from flows.engines.processes import share_out
+        return share_out(self.workers, one_pass, shards, machine)
 
-        return share_out(one_pass, shards, machine)
+    @contextmanager
+    def with_workers(self, opening: AbstractContextManager[Workers]) -> Iterator[None]:
+        """These are open meanwhile, and share the shards."""
+        before = self.workers
+        try:
+            with opening as self.workers:
+                yield
+        finally:
+            self.workers = before
 
 
 class InProcess(Engine):

@@ -1,74 +1,56 @@
-"""Several processes of one machine share the shards of a pass."""
+"""Several processes of this machine share the shards of a pass."""
 
-import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from multiprocessing.connection import wait
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from cir_core.errors import UsageError, WorkerLost
+from cir_core.errors import UsageError
 from cir_core.memory import free_memory
-from cir_core.planning.schedule import shared_out
+from flows.engines.sharing import Given, Share, Workers
 from tasks.child import Child
 from tasks.machine import Machine
-from tasks.progress import Counter, Task, count
-from tasks.stages.chronicle import Committed
-from tasks.stages.stage import Pass
-from tasks.worker import Counted, Ended, Job
-
-SERVE = "tasks.worker:serve"
-
-ROUNDS = 3
-"""How often shards are given out at most, when workers are killed: what the third of them in a row
-dies of is no accident."""
+from tasks.worker import SERVE, Ended
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
-_log = logging.getLogger(__name__)
+
+class Processes(Workers):
+    """``machine.processes`` fresh interpreters, for one round each."""
+
+    def shares(self, machine: Machine, most: int) -> Sequence[Share]:
+        return shares_of(machine, min(machine.processes, most))
+
+    @contextmanager
+    def serve(self, given: Sequence[Given]) -> Iterator[Iterator[Any]]:
+        with ExitStack() as ending:
+            children = list[Child]()
+            for share, job in given:
+                child = Child(SERVE, environment=share.environment)
+                ending.callback(child.end)
+                child.channel.send(job)
+                children.append(child)
+            yield _all_say(children)
 
 
-class Share(NamedTuple):
-    """What one of several workers has: its part of the machine, and the environment that holds it
-    to that."""
-
-    machine: Machine
-    environment: Mapping[str, str]
-
-
-def share_out(one_pass: Pass, shards: Sequence[str], machine: Machine) -> Iterator[Committed]:
-    """An ``Each``: ``machine.processes`` workers, each with its own models, make the shards, which
-    are shared out by weight; what they commit has the same bytes as one process's with as many
-    threads.
-
-    Errors of a worker are raised here, and end the others. The shards of one that is killed are
-    given out again, the others' results stay; after ``ROUNDS`` raises WorkerLost. However this
-    ends, no worker stays.
-    """
-    left, lost = list(shards), list[Child]()
-    for _ in range(ROUNDS):
-        lost.clear()
-        yield from _one_round(one_pass, left, machine, lost)
-        if not lost:
-            return
-        _log.warning("%d of %d workers have died: %s", len(lost), machine.processes, lost[0].fate())
-        missing = {
-            shard for stage in one_pass.stages if not stage.made.is_whole for shard in stage.left()
-        }
-        left = [shard for shard in shards if shard in missing]
-        if not left:
-            return
-    raise WorkerLost(
-        "processes that share the work die again and again",
-        cause=lost[0].fate(),
-        remedy="run the same command again: finished parts are kept; fewer --processes need less "
-        "memory",
-    )
+def _all_say(children: Sequence[Child]) -> Iterator[Any]:
+    """See ``Workers.serve``."""
+    working: dict[Any, Child] = {child.channel: child for child in children}
+    while working:
+        for channel in wait(list(working)):
+            try:
+                said = working[channel].channel.recv()
+            except (EOFError, OSError):
+                said = working.pop(channel).lost()
+            if isinstance(said, Ended):
+                working.pop(channel)
+            yield said
 
 
 def shares_of(machine: Machine, workers: int) -> list[Share]:
@@ -92,6 +74,11 @@ def shares_of(machine: Machine, workers: int) -> list[Share]:
     ]
 
 
+def with_threads(threads: int) -> Mapping[str, str]:
+    """The environment of a process that computes with so many, at least one."""
+    return dict.fromkeys(THREADS, str(max(1, threads)))
+
+
 def _a_device_each(device: str, workers: int) -> Sequence[str]:
     if device == "cpu":
         return ["cpu"] * workers
@@ -107,7 +94,7 @@ def _a_device_each(device: str, workers: int) -> Sequence[str]:
 
 def _environment(device: str, workers: int) -> Mapping[str, str]:
     if device == "cpu":
-        return dict.fromkeys(THREADS, str(max(1, torch.get_num_threads() // workers)))
+        return with_threads(torch.get_num_threads() // workers)
     return {VISIBLE: _visible()[int(device.removeprefix("cuda:"))]}
 
 
@@ -115,91 +102,3 @@ def _visible() -> Sequence[str]:
     """The GPUs' names to CUDA, by their numbers here."""
     names = os.environ.get(VISIBLE) or ",".join(map(str, range(torch.cuda.device_count())))
     return names.split(",")
-
-
-def _one_round(
-    one_pass: Pass, shards: Sequence[str], machine: Machine, lost: list[Child]
-) -> Iterator[Committed]:
-    """Give the shards out once; workers that were killed are added to ``lost``."""
-    workers = min(machine.processes, len(shards))
-    level = logging.getLogger().getEffectiveLevel()
-    with ExitStack() as ending:
-        children: dict[Any, Child] = {}
-        mine = shared_out(one_pass.weights(shards), workers)
-        for share, numbers in zip(shares_of(machine, workers), mine, strict=True):
-            child = Child(SERVE, environment=share.environment)
-            ending.callback(child.end)
-            child.channel.send(
-                Job(one_pass, [shards[one] for one in numbers], share.machine, level)
-            )
-            children[child.channel] = child
-        progress = ending.enter_context(_Progress(workers))
-        while children:
-            for channel in wait(list(children)):
-                try:
-                    said: Any = children[channel].channel.recv()
-                except (EOFError, OSError):
-                    lost.append(_lost(children.pop(channel)))
-                    progress.ended()
-                    continue
-                if isinstance(said, Committed):
-                    yield said
-                elif isinstance(said, Ended):
-                    children.pop(channel)
-                    progress.ended()
-                    if said.error is not None:
-                        raise said.error
-                elif isinstance(said, logging.LogRecord):
-                    logging.getLogger(said.name).handle(said)
-                else:
-                    progress.note(said)
-
-
-def _lost(child: Child) -> Child:
-    """A worker that was killed; raises WorkerLost for one that ended by itself, which a second one
-    would do again."""
-    if child.was_killed():
-        return child
-    raise WorkerLost(
-        "a process that shares the work has failed",
-        cause=child.fate(),
-        remedy="this is a bug: please report it; --processes 1 works without other processes",
-    )
-
-
-class _Progress:
-    """One counter of what all workers do, once each has said how much that is."""
-
-    def __init__(self, workers: int) -> None:
-        self._silent, self._tasks, self._units = workers, list[Task](), 0
-        self._counter: Counter | None = None
-        self._open = ExitStack()
-
-    def __enter__(self) -> "_Progress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._open.close()
-
-    def note(self, said: Task | Counted) -> None:
-        if isinstance(said, Task):
-            self._tasks.append(said)
-            self._begin()
-        elif self._counter is None:
-            self._units += said.units
-        else:
-            self._counter.update(said.units)
-
-    def ended(self) -> None:
-        """Of a worker."""
-        self._silent -= 1
-        self._begin()
-
-    def _begin(self) -> None:
-        if self._counter is None and self._tasks and len(self._tasks) >= self._silent:
-            label, total, unit, _ = self._tasks[0]
-            missing = sum(task.total - task.done for task in self._tasks)
-            counting = count(label, total, unit, done=total - missing)
-            self._counter = self._open.enter_context(counting)
-            if self._units:
-                self._counter.update(self._units)

@@ -115,7 +115,7 @@ def test_the_shards_of_a_killed_worker_are_given_out_again(
 def test_workers_that_always_die_are_given_up(
     squares: Callable[..., Squares], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.engines.processes.ROUNDS", 2)
+    monkeypatch.setattr("flows.engines.sharing.ROUNDS", 2)
     stage = squares(deaths=99)
     with nobody_stays(), pytest.raises(WorkerLost, match="again and again"):
         made(stage, Machine(processes=2))
