@@ -4,6 +4,7 @@ An error says what happened, to which item, the likely cause, and the next comma
 The terminal prints these four lines and exits with the class's ``exit_code``.
 """
 
+import errno
 from typing import Any, ClassVar
 
 
@@ -11,6 +12,8 @@ class CirError(Exception):
     """Base of all expected failures; anything else that escapes is a bug (exit code 1)."""
 
     exit_code: ClassVar[int] = 1
+    is_transient: ClassVar[bool] = False
+    """Whether it may pass though nobody does anything: see the function of this name."""
 
     def __init__(self, what: str, *, item: str = "", cause: str = "", remedy: str = "") -> None:
         super().__init__(what)
@@ -67,6 +70,7 @@ class StoreBusy(CirError):
     """Another run holds the store, or another training its folder."""
 
     exit_code = 5
+    is_transient = True  # until that one ends
 
 
 class StoreCorrupt(CirError):
@@ -95,6 +99,7 @@ class WorkerLost(CirError):
     """A process that works for this one has died: the machine's doing, not the data's."""
 
     exit_code = 10
+    is_transient = True  # memory that others need now is free later
 
 
 class ImageProblem(CirError):
@@ -127,3 +132,33 @@ REMEDIES = {
     "unsupported": "save the image with 8 or 16 bits a channel",
     "too_long": "crop the image, or use a stage 2 that pads pictures (docs/models.md)",
 }
+
+
+PASSING = frozenset(
+    {
+        errno.EIO,  # what a network file system answers while its server is away
+        errno.ESTALE,
+        errno.EAGAIN,
+        errno.EBUSY,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ENETRESET,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+    }
+)
+"""Of the operating system's errors those of a network or a device that may be well again soon;
+refused, reset and silent connections have classes of their own."""
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same work, some time later, may well succeed though nobody does anything: a lost
+    process, a busy store, a network file system that is away for a moment; also where one of ours
+    tells in words what such a one has caused. Not what needs somebody, as settings, a full disk,
+    damage and problems do, and no bug."""
+    if isinstance(error, CirError):
+        cause = error.__cause__
+        return error.is_transient or (cause is not None and is_transient(cause))
+    if isinstance(error, OSError):
+        return isinstance(error, ConnectionError | TimeoutError) or error.errno in PASSING
+    return False

@@ -70,13 +70,25 @@ def tell_by(teller: Teller) -> None:
 
 
 @contextmanager
-def count(label: str, total: int, unit: str, *, done: int = 0) -> Iterator[Counter]:
+def telling_by(teller: Teller) -> Iterator[None]:
+    """``tell_by`` for the time being."""
+    before = _teller.set(teller)
+    try:
+        yield
+    finally:
+        _teller.reset(before)
+
+
+def count(label: str, total: int, unit: str, *, done: int = 0) -> AbstractContextManager[Counter]:
     """A counter for ``total`` units of work, of which so many were done before."""
-    teller = _teller.get()
-    if teller is not None:
-        with teller(Task(label, total, unit, done)) as counter:
-            yield counter
-    elif sys.stderr.isatty():
+    return (_teller.get() or told_here)(Task(label, total, unit, done))
+
+
+@contextmanager
+def told_here(task: Task) -> Iterator[Counter]:
+    """A teller: on this process's terminal, or in its log."""
+    label, total, unit, done = task
+    if sys.stderr.isatty():
         with tqdm(total=total, desc=label, unit=f" {unit}", leave=False, initial=done) as bar:
             yield bar
     else:

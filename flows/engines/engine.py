@@ -14,7 +14,7 @@ from flows.engines.sharing import Workers, share_out
 from tasks.machine import Machine
 from tasks.stages.chronicle import Committed
 from tasks.stages.output import Output, make_output
-from tasks.stages.stage import Pass, make, make_here
+from tasks.stages.stage import Pass, make, make_here, missing_of
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -81,18 +81,38 @@ class InProcess(Engine):
 
 
 class Prefect(Engine):
-    """Each task is a Prefect task run of the surrounding flow run.
+    """Each task is a Prefect task run of the surrounding flow run, tried again where its error may
+    pass; how far it is, is told there, too.
 
     Nothing is cached or persisted by Prefect: our manifests alone decide what is done, and they
     notice a missing file or other weights, which Prefect's keys do not.
     """
 
     def observe(self, name: str, work: Callable[[], Result]) -> Result:
-        from prefect import task
-        from prefect.cache_policies import NO_CACHE
+        from flows.engines.observed import as_task
 
-        @task(name=name, cache_policy=NO_CACHE, persist_result=False)
-        def observed() -> Result:
-            return work()
+        return as_task(work, name=name)
 
-        return observed()
+    def make(self, one_pass: Pass, machine: Machine) -> tuple[str, ...]:
+        """As every engine's; the task run's name tells which shards were missing, and where
+        nothing was, there is no task run."""
+        from flows.engines.observed import as_task
+
+        known = [missing_of(one_pass)]
+        if not known[0].stages:
+            return ()
+
+        def work() -> tuple[str, ...]:
+            """What is known is so the first time alone."""
+            return make(one_pass, machine, self.each, missing=known.pop() if known else None)
+
+        shards = told_shards(known[0].shards)
+        return as_task(work, name=one_pass.name, run_name=f"{one_pass.name} {shards}".strip())
+
+
+def told_shards(shards: Sequence[str]) -> str:
+    """From where to where, and how many; nothing of what has no shards."""
+    if len(shards) < 2:  # noqa: PLR2004 - one is told by its name
+        return "".join(shards)
+    first, last = shards[0].partition("-")[0], shards[-1].rpartition("-")[2]
+    return f"{first}-{last} ({len(shards)} shards)"

@@ -7,24 +7,24 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any, TypeVar
 
-import httpx
-from prefect import Flow
+from prefect import Flow, State, Task, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas import TaskRun
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.events.clients import PrefectCloudEventsClient, PrefectEventsClient
 from prefect.events.worker import EventsWorker, emit_events_to_cloud
-from prefect.exceptions import PrefectException
 from prefect.logging.handlers import APILogHandler
 from prefect.settings import get_current_settings
+from prefect.tasks import exponential_backoff
 
-from cir_core.errors import PreflightError
+from cir_core.errors import PreflightError, is_transient
 from flows import LAYERS
+from flows.engines.page_progress import SERVER_ERRORS, told_on_page
 from flows.engines.prefect_api import Api, wait_for_answer
+from tasks.progress import telling_by
 
 PATIENCE = 20.0
 """Seconds: a server that is started again takes 15."""
-
-SERVER_ERRORS = (httpx.HTTPError, PrefectException, RuntimeError, ValueError, OSError)
-"""No connection, an error's status, no answer within the limit, another version's answer."""
 
 RECONNECTIONS = 1
 """For an event that Prefect's server does not take; what is not sent goes with the next that is. By
@@ -33,6 +33,13 @@ the process waits at its exit: a minute and more."""
 
 MESSAGE = 160
 """Characters: Prefect repeats the whole event, which takes a screen."""
+
+RETRIES = 4
+"""Of a task whose error may pass: the fifth time it is no passing one."""
+
+FIRST_PAUSE = 15.0
+"""Seconds; each pause is twice the one before, together 3.75 minutes: a file server that is started
+again takes two or three."""
 
 LOSS_LOGGERS = ("prefect.events.clients", "prefect._internal.concurrency")
 
@@ -77,6 +84,35 @@ def observe(
             raise
         _log.warning("Prefect could not note how the run ended: %s", _first_line(error))
     return done.result()
+
+
+def as_task(work: Callable[[], Result], *, name: str, run_name: str | None = None) -> Result:
+    """Do the work as a task of the surrounding flow; returns and raises what it does.
+
+    Where its error ``is_transient``, it is done again after a pause, ``RETRIES`` times at most:
+    what is finished is found and kept. A task within a task, as a training's validation, is tried
+    again by both.
+    """
+
+    @task(
+        name=name,
+        task_run_name=run_name,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        retries=RETRIES,
+        retry_delay_seconds=exponential_backoff(FIRST_PAUSE),
+        retry_condition_fn=_may_pass,
+    )
+    def observed() -> Result:
+        with telling_by(told_on_page):
+            return work()
+
+    return observed()
+
+
+def _may_pass(_task: Task[..., Any], _run: TaskRun, state: State) -> bool:
+    """Of a failure that is still in this process: its data are the exception."""
+    return isinstance(state.data, BaseException) and is_transient(state.data)
 
 
 def attempt(show: Callable[[], object]) -> None:

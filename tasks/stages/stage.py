@@ -177,30 +177,45 @@ Each = Callable[[Pass, Sequence[str], Machine], Iterable[Committed]]
 """Has the shards of a pass made, by whomever; tells each part once it is committed."""
 
 
+class Missing(NamedTuple):
+    """Of a pass: the stages whose artifacts are not done, each with the shards that it has left and
+    how much of each; and all these shards, in order."""
+
+    stages: "Sequence[tuple[Stage[Any], Mapping[str, float]]]"
+    shards: Sequence[str]
+
+
+def missing_of(one_pass: Pass) -> Missing:
+    """What there is to do. Hashes all that is there, and repairs as ``Artifact.is_done``."""
+    stages = [(stage, stage.left()) for stage in one_pass.stages if not stage.made.is_done]
+    left = {shard for _, some in stages for shard in some}
+    shards = [shard for shard in one_pass.stages[0].shards() if shard in left] if left else []
+    return Missing(stages, shards)
+
+
 def make(
-    one_pass: Pass, machine: Machine, each: Each, *, since: float | None = None
+    one_pass: Pass,
+    machine: Machine,
+    each: Each,
+    *,
+    since: float | None = None,
+    missing: Missing | None = None,
 ) -> tuple[str, ...]:
-    """Make what is missing, and record what that takes, ``since`` its work began where that was
-    before (by ``perf_counter``); the names of the stages that had anything to do."""
-    lacking = [stage for stage in one_pass.stages if not stage.made.is_done]
-    left = [stage.left() for stage in lacking]
-    missing = {shard for one in left for shard in one}
-    shards = [shard for shard in one_pass.stages[0].shards() if shard in missing] if missing else []
+    """Make what is missing, which is found out here unless it was just now, and record what that
+    takes, ``since`` its work began where that was before (by ``perf_counter``); the names of the
+    stages that had anything to do."""
+    lacking, shards = missing or missing_of(one_pass)
     if shards:
         for needed in one_pass.needs(machine):
             make(needed, machine, each)
-        views = {
-            stage.made: _is_all(some, stage.shards())
-            for stage, some in zip(lacking, left, strict=True)
-            if some
-        }
+        views = {stage.made: _is_all(some, stage.shards()) for stage, some in lacking if some}
         began = perf_counter() if since is None else since
         with Chronicle(views, machine, min(machine.processes, len(shards)), began) as chronicle:
             for done in each(one_pass, shards, machine):
                 chronicle.note(done)
-    for stage in lacking:
+    for stage, _ in lacking:
         stage.finish()
-    return tuple(stage.name for stage in lacking)
+    return tuple(stage.name for stage, _ in lacking)
 
 
 def _is_all(left: Mapping[str, float], shards: Sequence[str]) -> bool:

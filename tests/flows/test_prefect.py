@@ -1,47 +1,38 @@
 """The same composition under Prefect: a real (temporary) server, few runs."""
 
-import inspect
+import errno
 import logging
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import httpx
 import pytest
-import yaml
-from prefect import Flow
+from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas import StateType, TaskRun
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.events.worker import EventsWorker
 from prefect.testing.utilities import prefect_test_harness
-from pydantic import BaseModel
 
-from cir_core.datasets.registry import DATASETS
-from cir_core.errors import PreflightError, ProblemsFound
-from flows.ablation.declaration import faults_of, read_declaration
-from flows.ablation_settings import AblationSettings
-from flows.doors.deployments import (
-    cir_ablation,
-    cir_pipeline,
-    cir_training,
-    run_flow,
-    run_training_flow,
-)
+from cir_core.errors import PreflightError, ProblemsFound, WorkerLost
+from flows.doors.deployments import run_flow, run_training_flow
 from flows.drift import InputsChanged
-from flows.engines.choice import PREFECT_DEFAULTS
+from flows.engines import observed, page_progress
+from flows.engines.engine import Prefect
 from flows.engines.observed import observe
-from flows.settings import Settings
-from flows.training_settings import TrainingSettings
 from storage.catalog import query
 from storage.models.folders import model_sha256
+from storage.store import LocalStore
+from tasks.machine import Machine
 from tasks.stages.evaluate import Evaluate
 from tests.support.processes import children
 from tests.support.small_benchmarks import Finished
+from tests.support.toy_stage import Squares
 from tests.support.workshop import Workshop
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -102,36 +93,6 @@ def test_inputs_that_changed_fail_the_flow_after_the_results(
     assert told.value.run.report.is_file()
 
 
-def deployments() -> list[dict[str, Any]]:
-    content = yaml.safe_load((ROOT / "prefect.yaml").read_text())
-    found: list[dict[str, Any]] = content["deployments"]
-    return found
-
-
-def runs() -> list[dict[str, Any]]:
-    return [one for one in deployments() if one["entrypoint"].endswith(".cir_pipeline")]
-
-
-def trainings() -> list[dict[str, Any]]:
-    return [one for one in deployments() if one["entrypoint"].endswith(".cir_training")]
-
-
-def test_every_dataset_has_one_deployment() -> None:
-    assert [deployment["name"] for deployment in runs()] == list(DATASETS)
-
-
-def test_every_training_has_one_deployment() -> None:
-    assert [one["parameters"]["stage"] for one in trainings()] == ["pretrain", "stage1", "stage2"]
-    for one in trainings():
-        assert one["parameters"].keys() <= inspect.signature(cir_training.fn).parameters.keys()
-
-
-def test_an_ablation_has_one_deployment_of_a_file_that_is_there() -> None:
-    (one,) = [one for one in deployments() if one["entrypoint"].endswith(".cir_ablation")]
-    assert one["parameters"].keys() <= inspect.signature(cir_ablation.fn).parameters.keys()
-    assert faults_of(read_declaration(ROOT / one["parameters"]["config"])) == []
-
-
 @pytest.mark.usefixtures("prefect_server")
 def test_prefect_trains_what_the_plain_engine_trains(workshop: Workshop) -> None:
     """Validation included, whose tasks run inside the training's."""
@@ -141,59 +102,104 @@ def test_prefect_trains_what_the_plain_engine_trains(workshop: Workshop) -> None
     assert model_sha256(Path(observed)) == model_sha256(plain)
 
 
-@pytest.mark.parametrize("deployment", deployments(), ids=lambda one: str(one["name"]))
-def test_a_deployment_sends_no_telemetry(deployment: dict[str, Any]) -> None:
-    assert deployment["work_pool"]["job_variables"]["env"] == PREFECT_DEFAULTS
+# --- tasks
 
 
-def test_a_flow_runs_where_its_worker_was_started() -> None:
-    """Elsewhere a relative store would lie in a temporary folder and vanish with it."""
-    content = yaml.safe_load((ROOT / "prefect.yaml").read_text())
-    (step,) = content["pull"]
-    assert step == {"prefect.deployments.steps.set_working_directory": {"directory": "{{ $PWD }}"}}
+class Passing(Squares):
+    """Whose worker is lost once, at shard 4."""
+
+    def _meet_fate(self, shard: str) -> None:
+        lost = self.folder / "lost"
+        if shard == "4" and not lost.exists():
+            lost.touch()
+            raise WorkerLost("a process has died")
 
 
-@pytest.mark.parametrize("deployment", runs(), ids=lambda one: str(one["name"]))
-def test_a_deployment_runs_the_flow_with_parameters_it_has(deployment: dict[str, Any]) -> None:
-    assert deployment["entrypoint"] == "flows.doors.deployments.cir_pipeline"
-    assert deployment["parameters"]["dataset"] == deployment["name"]
-    assert deployment["parameters"].keys() <= inspect.signature(cir_pipeline.fn).parameters.keys()
+def task_runs(flow_run: str, count: int) -> list[TaskRun]:
+    """Once the server knows so many to have ended: it is told a little later."""
+    wanted = FlowRunFilter(name=FlowRunFilterName(any_=[flow_run]))
+    limit = time.monotonic() + 30
+    with get_client(sync_client=True) as client:
+        while True:
+            runs = client.read_task_runs(flow_run_filter=wanted)
+            if sum(run.state is not None and run.state.is_final() for run in runs) == count:
+                return runs
+            assert time.monotonic() < limit, runs
+            time.sleep(0.2)
 
 
-# --- the form of a flow
+def conduct(name: str, work: Callable[[], Any]) -> Any:
+    return flow(name=name, flow_run_name=name, persist_result=False)(work)()
 
 
-@pytest.mark.parametrize(
-    ("flow", "settings", "without"),
-    [
-        (cir_pipeline, Settings, {"engine"}),
-        (cir_training, TrainingSettings, set()),
-        (cir_ablation, AblationSettings, set()),
-    ],
-)
-def test_a_form_has_every_setting_with_its_choices_and_a_description(
-    flow: Flow[..., Any], settings: type[BaseModel], without: set[str]
+@pytest.mark.usefixtures("prefect_server")
+def test_a_passing_error_costs_a_pause_and_finished_shards_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    form = flow.parameters.properties
-    assert form.keys() == settings.model_fields.keys() - without
-    for name, parameter in form.items():
-        assert parameter["description"], name
-        annotation = settings.model_fields[name].annotation
-        if get_origin(annotation) is Literal:
-            assert parameter["enum"] == list(get_args(annotation))
-    required = [name for name, one in settings.model_fields.items() if one.is_required()]
-    assert flow.parameters.required == required
+    monkeypatch.setattr(observed, "FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(page_progress, "SECONDS_BETWEEN_SHOWS", 0.0)
+    stage = Passing(LocalStore(tmp_path / "store"), tmp_path)
+    assert conduct("passing", lambda: Prefect().make(stage, Machine())) == ("rerank",)
+    assert [row["stage2_score"] for row in stage.made.read("scores").to_pylist()] == [
+        number**2 for number in range(8)
+    ]
+    assert conduct("again", lambda: Prefect().make(stage, Machine())) == ()
+    (run,) = task_runs("passing", 1)
+    assert run.name == "rerank 0-7 (8 shards)"
+    assert run.run_count == 2
+    with get_client(sync_client=True) as client:
+        shown = {one.description: one.data for one in client.read_artifacts()}
+    assert shown["squaring: 4 of 8 numbers"] == 50, "as far as it came"
+    assert shown["squaring: 8 of 8 numbers"] == 100
 
 
-def test_choices_and_words_for_defaults_are_in_the_form() -> None:
-    form = cir_pipeline.parameters.properties
-    assert form["split"]["enum"] == ["train", "val", "test", "selection"]
-    assert form["split"]["default"] == "val"
-    assert form["k"]["description"] == (
-        "Candidates per query: a number, all of its gallery, or auto: as many as it needs, "
-        "calibrated on labelled queries. Default: the dataset's."
-    )
-    assert form["store"]["default"] == "cir-store"
+@pytest.mark.usefixtures("prefect_server")
+def test_what_needs_somebody_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observed, "FIRST_PAUSE", 0.0)
+    tried = []
+
+    def work() -> None:
+        tried.append(1)
+        raise ProblemsFound("3 images cannot be used")
+
+    with pytest.raises(ProblemsFound):
+        conduct("problems", lambda: Prefect().observe("ingest", work))
+    (run,) = task_runs("problems", 1)
+    assert (len(tried), run.run_count, run.state_type) == (1, 1, StateType.FAILED)
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_passing_error_that_stays_is_raised_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observed, "FIRST_PAUSE", 0.0)
+    tried = []
+
+    def work() -> None:
+        tried.append(1)
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with pytest.raises(OSError, match="Stale"):
+        conduct("stale", lambda: Prefect().observe("publish", work))
+    assert len(tried) == 1 + observed.RETRIES
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_page_that_is_lost_stops_no_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor is the server asked at every step."""
+    asked = []
+
+    def lost(url: str) -> str:
+        asked.append(url)
+        return "Connection refused"
+
+    monkeypatch.setattr(page_progress, "fault_of", lost)
+    monkeypatch.setattr(page_progress, "SECONDS_BETWEEN_SHOWS", 0.0)
+    stage = Squares(LocalStore(tmp_path / "store"), tmp_path)
+    with caplog.at_level(logging.INFO):
+        assert conduct("lost", lambda: Prefect().make(stage, Machine())) == ("rerank",)
+    assert len(asked) == 1
+    assert "Prefect does not show how far this is: Connection refused" in caplog.text
 
 
 # --- the work counts, whatever Prefect does
