@@ -95,6 +95,12 @@ class OutOfSpace(CirError):
     exit_code = 8
 
 
+class StoreUnreachable(CirError):
+    """An object store does not answer, or with errors of its own, however often it is asked."""
+
+    exit_code = 11
+
+
 class WorkerLost(CirError):
     """A process that works for this one has died: the machine's doing, not the data's."""
 

@@ -28,8 +28,7 @@ def reading_run(run: Evaluated) -> Iterator[OpenCatalog]:
 
     Raises as ``Publish`` and ``reading``.
     """
-    path = run.store.local(CATALOG_FILE)
-    if not catalog_product(path).names(run.run_id):
+    if not catalog_product(run.store).names(run.run_id):
         from tasks.stages.output import make_output
         from tasks.stages.publish import Publish  # takes a second to import
 
@@ -38,7 +37,7 @@ def reading_run(run: Evaluated) -> Iterator[OpenCatalog]:
                 make_output(Publish(run))
         except (OutOfSpace, PreflightError, StoreBusy) as error:
             _log.warning("the catalog is read as it is: %s", error.in_a_line)
-    with reading(path) as catalog:
+    with reading(run.store.local(CATALOG_FILE)) as catalog:
         yield catalog
 
 

@@ -275,7 +275,13 @@ class Settings(BaseModel):
         ),
     ] = ()
     store: Annotated[
-        HomePath, About("Where everything made is kept.", MACHINE, changes_results=False)
+        HomePath,
+        About(
+            "Where everything made is kept: a folder, or s3://bucket/prefix.",
+            MACHINE,
+            changes_results=False,
+            may_be_path=True,
+        ),
     ] = Path("cir-store")
     allow_missing: Annotated[
         NonNegativeInt,

@@ -48,10 +48,14 @@ class Artifact:
         self._parts = Parts(store, f"artifacts/{stage}/{fingerprint}")
         self._identity = identity
 
+    def __str__(self) -> str:
+        """Where it is, for a user."""
+        return self.store.told(self._parts.folder)
+
     @property
     def folder(self) -> Path:
-        """Where it is on this machine, to be told."""
-        return self.store.local(self._parts.folder)
+        """A folder of this machine that has all of it."""
+        return self.store.local_folder(self._parts.folder)
 
     @property
     def was_begun(self) -> bool:
@@ -80,7 +84,7 @@ class Artifact:
             self.store.set_aside(self._manifest_name)
             return False
         if not self._is_made_of(manifest["sources"]):
-            _log.warning("its inputs have other bytes now, it is made again: %s", self.folder)
+            _log.warning("its inputs have other bytes now, it is made again: %s", self)
             self.store.remove(self._manifest_name)
             return False
         parts: dict[str, dict[str, Any]] = manifest["parts"]
@@ -107,7 +111,7 @@ class Artifact:
         if not self._is_made_of(self._complete()["sources"]):
             raise StoreCorrupt(
                 "an artifact was made of other bytes than are there now",
-                item=str(self.folder),
+                item=str(self),
                 cause="a damaged part of its inputs was made again, and came out differently",
                 remedy="repeat the run's command: what is below is then made again, too",
             )
@@ -151,13 +155,15 @@ class Artifact:
         self._parts.commit(name, rows, write, self._source_contents)
 
     def finish(self, identity: Identity, parts: Iterable[str]) -> None:
-        """Write the manifest over exactly these parts, in this order; remove what else is here.
-        Raises StoreCorrupt when one is not there."""
+        """Write the manifest over exactly these parts, in this order; remove what else is here. An
+        artifact that another writer has finished stays as it is. Raises StoreCorrupt when a part is
+        not there."""
         with self.store.hold(self._parts.folder):
             receipts = self._parts.receipts(parts)
             text = manifests.render(identity.as_json(), receipts, self._source_contents)
-            self.store.put_text(self._manifest_name, text)
-        self._parts.remove_others(receipts)
+            is_mine = self.store.put_new(self._manifest_name, text)
+        if is_mine:
+            self._parts.remove_others(receipts)
 
     def identity(self) -> dict[str, Any]:
         """As the manifest records it. Raises StoreCorrupt when there is none."""
@@ -212,17 +218,17 @@ class Artifact:
         if not mine:
             raise StoreCorrupt(
                 f"an artifact has no part {kind!r}",
-                item=str(self.folder),
+                item=str(self),
                 remedy="delete this folder and run the same command again",
             )
-        return [(self._parts.local(name), receipt) for name, receipt in mine]
+        return [(self._parts.local(name, receipt), receipt) for name, receipt in mine]
 
     def _complete(self) -> dict[str, Any]:
         manifest = self._manifest()
         if manifest is None:
             raise StoreCorrupt(
                 "an artifact is not complete",
-                item=str(self.folder),
+                item=str(self),
                 cause="its manifest is missing or unreadable",
                 remedy="run the same command again",
             )
@@ -234,7 +240,7 @@ class Artifact:
         except FileNotFoundError:
             return None
         except ValueError:
-            _log.warning("a manifest is damaged, its artifact is made again: %s", self.folder)
+            _log.warning("a manifest is damaged, its artifact is made again: %s", self)
             return None
 
     @cached_property
@@ -259,8 +265,8 @@ class Artifact:
     def _reopen(self, manifest: dict[str, Any], damaged: list[str]) -> None:
         for name, receipt in manifest["parts"].items():
             if name in damaged:
-                _log.warning("a part is damaged and is made again: %s", self._parts.local(name))
-                self._parts.set_aside(name)
+                _log.warning("a part is damaged and is made again: %s", self._parts.told(name))
+                self._parts.set_aside(name, receipt)
             else:
                 self._parts.write_receipt(name, receipt, manifest["sources"])
         self.store.remove(self._manifest_name)

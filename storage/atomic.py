@@ -6,7 +6,8 @@ import itertools
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cir_core.errors import OutOfSpace, PreflightError
@@ -21,31 +22,45 @@ def commit(path: Path, write: Callable[[Path], None]) -> str:
     """Let ``write`` fill a temporary neighbour of ``path``, make it durable, and move it there.
 
     Returns the sha256 of the bytes. Whatever stops this before the rename leaves ``path`` as it
-    was, and nothing half-written stays behind. Raises OutOfSpace when the disk is full, in bytes
-    or in files, and PreflightError when the folder cannot be made or written, or ``path`` is one.
+    was, and nothing half-written stays behind. Raises as ``in_making``, and PreflightError where
+    ``path`` is a folder.
     """
-    make_folder(path.parent)
     if path.is_dir():
         raise PreflightError(
             "a folder has the place of a file",
             item=str(path),
             remedy="name another file, or free this name",
         )
+    with in_making(path) as temporary:
+        write(temporary)
+        digest = sha256_of(temporary)
+        move(temporary, path)
+    return digest
+
+
+@contextmanager
+def in_making(path: Path) -> Iterator[Path]:
+    """A temporary neighbour of ``path``, yet to be written, which is gone afterwards. Raises
+    OutOfSpace when the disk is full meanwhile, in bytes or in files, and PreflightError when the
+    folder cannot be made or written."""
+    make_folder(path.parent)
     remove_leftovers(path.parent, path.name)
     temporary = _temporary(path)
     try:
-        write(temporary)
-        digest = sha256_of(temporary)
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
+        yield temporary
     except Exception as error:  # a full disk has many types; all else passes on
         if is_full(error):
             raise out_of_space(path, error) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
-    return digest
+
+
+def move(temporary: Path, path: Path) -> None:
+    """A file whose bytes are durable before it is there, and which then is."""
+    _sync(temporary)
+    os.replace(temporary, path)
+    _sync(path.parent)
 
 
 def commit_folder(path: Path, write: Callable[[Path], None]) -> None:
@@ -74,7 +89,7 @@ def commit_folder(path: Path, write: Callable[[Path], None]) -> None:
 
 def _temporary(path: Path) -> Path:
     """A neighbour's name that no other writer has."""
-    writer = f"{os.getpid()}-{_started(os.getpid())}-{next(_numbers)}"
+    writer = f"{os.getpid()}-{process_start(os.getpid())}-{next(_numbers)}"
     return path.with_name(f".{path.name}.{writer}.tmp")
 
 
@@ -83,7 +98,7 @@ def remove_leftovers(folder: Path, name: str = "") -> None:
     start = f".{name}." if name else "."
     for leftover in folder.glob(".*.tmp*"):
         writer = _TEMPORARY.search(leftover.name)
-        is_alive = writer and _started(int(writer["process"])) == int(writer["started"])
+        is_alive = writer and process_start(int(writer["process"])) == int(writer["started"])
         if leftover.name.startswith(start) and not is_alive:
             if leftover.is_dir():
                 shutil.rmtree(leftover, ignore_errors=True)
@@ -91,7 +106,7 @@ def remove_leftovers(folder: Path, name: str = "") -> None:
                 leftover.unlink(missing_ok=True)
 
 
-def _started(process: int) -> int | None:
+def process_start(process: int) -> int | None:
     """When a process began, in hundredths of a second; None when there is none. A number alone may
     be another's by now: in a container every run has the same."""
     import psutil

@@ -3,10 +3,10 @@
 import hashlib
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from shutil import copyfile
 from tempfile import TemporaryDirectory
@@ -22,6 +22,7 @@ from storage.catalog_views import describe_columns, views
 from storage.embedding_views import EMBEDDING_VIEWS, create_embedding_views
 from storage.lock import is_open_for_writing
 from storage.products import Product
+from storage.store import Store
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -71,17 +72,27 @@ class BrokenRuns(StoreCorrupt):
         self.faults = faults
 
 
-def catalog_product(path: Path) -> Product:
-    """The catalog as a product of this version's tables and views; its sources are the contents of
-    its runs' evaluations, by run id."""
+def catalog_product(store: Store) -> Product:
+    """A store's catalog as a product of this version's tables and views; its sources are the
+    contents of its runs' evaluations, by run id."""
     sql = hashlib.sha256((ddl() + views() + repr(EMBEDDING_VIEWS)).encode()).hexdigest()
     version = f"{CONTENTS_VERSION}-{sql[:VERSION_DIGITS]}"
-    return Product(path.parent, path.name, version, (path.name,))
+    return Product(store, "", CATALOG_FILE, version, (CATALOG_FILE,))
 
 
-def write_catalog(path: Path, runs: Iterable[PublishedRun]) -> None:
-    """Build the whole catalog beside ``path`` and swap it in: open readers keep the old file. Of
-    ``runs``, which are asked for one by one, none is kept in memory.
+def put_catalog(store: Store, runs: Iterable[PublishedRun]) -> None:
+    """``write_catalog`` of a store's own. Raises as it, and as ``Store.put``."""
+    write_catalog(store.local(CATALOG_FILE), runs, put=partial(store.put, CATALOG_FILE))
+
+
+def write_catalog(
+    path: Path,
+    runs: Iterable[PublishedRun],
+    *,
+    put: Callable[[Callable[[Path], None]], object] | None = None,
+) -> None:
+    """Build the whole catalog beside ``path`` and swap it in, or have it ``put`` there: open
+    readers keep the old file. Of ``runs``, which are asked for one by one, none is kept in memory.
 
     Raises BrokenRuns, and changes nothing, when a view ``integrity_*`` is not empty. Raises
     StoreBusy when a shell has unsaved changes in the old file: swapping would leave a new file that
@@ -114,7 +125,7 @@ def write_catalog(path: Path, runs: Iterable[PublishedRun]) -> None:
         if log.exists():
             _set_aside(path, log)
 
-    commit(path, build)
+    (put or partial(commit, path))(build)
 
 
 _DETACH = "CHECKPOINT; USE memory; DETACH cir"

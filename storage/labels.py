@@ -85,9 +85,7 @@ def read_label(store: Store, run_id: str) -> Label:
     except FileNotFoundError:
         return UNLABELLED
     except (ValueError, LookupError, TypeError) as error:
-        _log.warning(
-            "a run's label is damaged, and read as none: %s (%s)", store.local(name), error
-        )
+        _log.warning("a run's label is damaged, and read as none: %s (%s)", store.told(name), error)
         return UNLABELLED
 
 

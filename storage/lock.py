@@ -1,6 +1,7 @@
 """One writing run per store, and one training per folder, in a folder that can be written."""
 
 import fcntl
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,12 @@ from storage.atomic import existing_part, is_full, out_of_space
 
 PID_BYTES = 100
 """More than any process id has digits."""
+
+
+OVER_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs"}
+"""As Linux calls file systems whose locks depend on how they are mounted."""
+
+_log = logging.getLogger(__name__)
 
 
 class Held(NamedTuple):
@@ -66,6 +73,7 @@ def hold(held: Held, folder: Path) -> Iterator[None]:
                 remedy=f"wait for it to end, or use another {held.option}",
             )
         _sign(folder, descriptor)
+        _warn_of_network(held, folder)
         yield
     finally:
         os.close(descriptor)
@@ -101,6 +109,32 @@ def _locked(held: Held, folder: Path, descriptor: int, kind: int, *, wait: bool 
             remedy=f"pass a folder on a local disk with {held.option}",
         ) from error
     return True
+
+
+def _warn_of_network(held: Held, folder: Path) -> None:
+    """There a lock holds between machines only where all of them mount it so that it does."""
+    kind = file_system_of(folder)
+    if kind in OVER_NETWORK:
+        _log.warning(
+            "the %s lies on %s, where a lock may hold on this machine alone, and a dead machine's "
+            "may stay: let no other machine use it meanwhile (%s)",
+            held.folder,
+            kind,
+            folder,
+        )
+
+
+def file_system_of(path: Path) -> str:
+    """What a file system is called that holds a path, which need not be there, in the system's
+    table of mounts; empty where that does not tell."""
+    import psutil
+
+    absolute = existing_part(path).resolve()
+    mounts = [
+        one for one in psutil.disk_partitions(all=True) if absolute.is_relative_to(one.mountpoint)
+    ]
+    deepest = max(mounts, key=lambda one: len(Path(one.mountpoint).parts), default=None)
+    return "" if deepest is None else deepest.fstype
 
 
 def _sign(folder: Path, descriptor: int) -> None:

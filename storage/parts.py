@@ -28,21 +28,31 @@ class Parts:
     store: Store
     folder: str
 
-    def local(self, part: str) -> Path:
-        """The part's file on this machine."""
-        return self.store.local(self._name(part))
+    def local(self, part: str, receipt: Mapping[str, Any]) -> Path:
+        """The file on this machine of what the receipt promises."""
+        return self.store.local(self._stored(part, receipt))
+
+    def told(self, part: str) -> str:
+        """Where the part is, for a user."""
+        return self.store.told(self._name(part))
 
     def commit(
         self, part: str, rows: int, write: Callable[[Path], None], sources: Mapping[str, str]
     ) -> None:
         """Put a part and its receipt, which belong together whoever else makes the same part. One
         of the same name is replaced, but not in an artifact that another writer has finished."""
+        sizes: list[int] = []
+
+        def write_and_measure(path: Path) -> None:
+            write(path)
+            sizes.append(path.stat().st_size)
+
         with self.store.hold(self.folder):
             if self.store.size(f"{self.folder}/{MANIFEST}") is not None:
                 return
-            digest = self.store.put(self._name(part), write)
-            size = self.store.size(self._name(part))
-            self.write_receipt(part, {"rows": rows, "bytes": size, "sha256": digest}, sources)
+            digest = self.store.put_part(self._name(part), write_and_measure)
+            receipt = {"rows": rows, "bytes": sizes[-1], "sha256": digest}
+            self.write_receipt(part, receipt, sources)
 
     def write_receipt(
         self, part: str, receipt: Mapping[str, Any], sources: Mapping[str, str]
@@ -65,7 +75,7 @@ class Parts:
         for part in parts:
             receipt = self.receipt(part)
             if receipt is None:
-                raise damaged(self.local(part), "it has no receipt, though it was just committed")
+                raise damaged(self.told(part), "it has no receipt, though it was just committed")
             found[part] = {name: told for name, told in receipt.items() if name != "sources"}
         return found
 
@@ -76,21 +86,25 @@ class Parts:
 
     def matches(self, part: str, receipt: Mapping[str, Any]) -> bool:
         """Whether a part is there with the bytes that its receipt promises."""
-        if self.store.size(self._name(part)) != receipt["bytes"]:
+        if self.store.size(self._stored(part, receipt)) != receipt["bytes"]:
             return False
         hashed = array_sha256 if part.endswith(ARRAY_SUFFIX) else sha256_of
-        return hashed(self.local(part)) == receipt["sha256"]
+        return hashed(self.local(part, receipt)) == receipt["sha256"]
 
-    def set_aside(self, part: str) -> None:
+    def set_aside(self, part: str, receipt: Mapping[str, Any]) -> None:
         """A damaged one."""
-        self.store.set_aside(self._name(part))
+        self.store.set_aside(self._stored(part, receipt))
 
-    def remove_others(self, parts: Iterable[str]) -> None:
-        """All of ours but these parts and the manifest: receipts, and what is no part any more."""
-        kept: Collection[str] = {self._name(part) for part in parts}
+    def remove_others(self, receipts: Mapping[str, Mapping[str, Any]]) -> None:
+        """All of ours but the parts of these receipts and the manifest: receipts' files, and what
+        is no part any more."""
+        kept: Collection[str] = {self._stored(part, one) for part, one in receipts.items()}
         for name in self.store.names(self.folder):
             if name.endswith(_OURS) and f"{self.folder}/{name}" not in kept:
                 self.store.remove(f"{self.folder}/{name}")
+
+    def _stored(self, part: str, receipt: Mapping[str, Any]) -> str:
+        return self.store.part_name(self._name(part), receipt["sha256"])
 
     def _name(self, part: str) -> str:
         return f"{self.folder}/{part}" + (".parquet" if not part.endswith(ARRAY_SUFFIX) else "")

@@ -6,20 +6,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.atomic import commit_text, sha256_of
+from storage.atomic import sha256_of
+from storage.store import Store
 
 SOURCE = "# from"
 
 
 @dataclass(frozen=True)
 class Product:
-    """Some files of a folder with one receipt, ``<name>.sha256`` beside them, written last.
+    """Some files in a folder of a store (``""``: directly in it) with one receipt,
+    ``<name>.sha256`` beside them, written last.
 
     ``version`` names what made them. The receipt is in the form that ``sha256sum --check`` reads,
     and says in comments which version made the files, and of what.
     """
 
-    folder: Path
+    store: Store
+    folder: str
     name: str
     version: str
     files: Sequence[str]
@@ -37,7 +40,7 @@ class Product:
     def names(self, source: str) -> bool:
         """Whether the files are there, and this version has recorded that they were made of the
         source; whoever may have changed them since."""
-        are_there = all((self.folder / file).is_file() for file in self.files)
+        are_there = all(self.store.size(self._named(file)) is not None for file in self.files)
         recorded = self._recorded
         return (
             are_there and recorded.startswith(self._head) and source in dict(_sources_in(recorded))
@@ -51,18 +54,26 @@ class Product:
     def record(self, sources: Mapping[str, str]) -> None:
         """Write the receipt of the files as they are now. Names and digests of ``sources`` are
         words without white space."""
-        commit_text(self._receipt, self._text(sources))
+        self.store.put_text(self._receipt, self._text(sources))
 
     @property
-    def _receipt(self) -> Path:
-        return self.folder / f"{self.name}.sha256"
+    def paths(self) -> tuple[Path, ...]:
+        """Where the files are on this machine."""
+        return tuple(self.store.local(self._named(file)) for file in self.files)
+
+    @property
+    def _receipt(self) -> str:
+        return self._named(f"{self.name}.sha256")
 
     @property
     def _recorded(self) -> str:
         try:
-            return self._receipt.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
+            return self.store.read_text(self._receipt)
+        except (OSError, ValueError):
             return ""
+
+    def _named(self, file: str) -> str:
+        return f"{self.folder}/{file}" if self.folder else file
 
     @property
     def _head(self) -> str:
@@ -71,7 +82,8 @@ class Product:
     def _text(self, sources: Mapping[str, str]) -> str:
         lines = [self._head.rstrip()]
         lines += [f"{SOURCE} {name} {content}" for name, content in sources.items()]
-        lines += [f"{sha256_of(self.folder / file)}  {file}" for file in self.files]
+        digests = map(sha256_of, self.paths)
+        lines += [f"{digest}  {file}" for digest, file in zip(digests, self.files, strict=True)]
         return "\n".join([*lines, ""])
 
 

@@ -113,7 +113,7 @@ def read_as_ours(run: Evaluated) -> Iterator[None]:
 def _unreadable(run: Evaluated, cause: str) -> StoreCorrupt:
     return StoreCorrupt(
         "a run was made by another version, or is damaged",
-        item=str(run.folder),
+        item=str(run),
         cause=cause,
         remedy="make it again with this version: `cir-pipeline run` with the same settings",
     )

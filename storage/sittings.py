@@ -89,7 +89,7 @@ def _read(artifact: Artifact, name: str) -> Sitting | None:
         return _parser().validate_json(artifact.store.read_text(name))
     except (FileNotFoundError, ValueError) as error:
         told = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-        _log.warning("what a stage took is not known: %s: %s", artifact.store.local(name), told)
+        _log.warning("what a stage took is not known: %s: %s", artifact.store.told(name), told)
         return None
 
 

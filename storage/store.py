@@ -33,6 +33,18 @@ class Store(Protocol):
     def put_text(self, name: str, text: str) -> str:
         """``put`` of a UTF-8 text."""
 
+    def put_new(self, name: str, text: str) -> bool:
+        """``put_text`` where there is nothing of the name; False, and it stays as it is, where
+        somebody was first. Where writers of a store can wait for each other, they ``hold`` the
+        folder."""
+
+    def put_part(self, name: str, write: Callable[[Path], None]) -> str:
+        """``put`` under the ``part_name`` that the digest gives."""
+
+    def part_name(self, name: str, sha256: str) -> str:
+        """What bytes of this digest are called that are put as the part of a name: there a store
+        keeps others, or none."""
+
     def put_folder(self, name: str, write: Callable[[Path], None]) -> None:
         """Put what ``write`` leaves in the folder that it is given in the place of all that was
         below the name; nothing removes it. For many small files that can be made again: they are
@@ -70,6 +82,12 @@ class Store(Protocol):
         """Where the bytes of a name are on this machine, for who can but open a file; of a name
         that there is none of, where they would be."""
 
+    def local_folder(self, name: str) -> Path:
+        """The folder of this machine that has all that is below a name."""
+
+    def told(self, name: str) -> str:
+        """Where the bytes of a name are, for a user."""
+
     @property
     def free(self) -> int:
         """Bytes that it has room for."""
@@ -101,6 +119,19 @@ class LocalStore:
 
     def put_text(self, name: str, text: str) -> str:
         return commit_text(self.local(name), text)
+
+    def put_new(self, name: str, text: str) -> bool:
+        if self.size(name) is not None:
+            return False
+        self.put_text(name, text)
+        return True
+
+    def put_part(self, name: str, write: Callable[[Path], None]) -> str:
+        return self.put(name, write)
+
+    def part_name(self, name: str, sha256: str) -> str:
+        """The same: a folder is read by people, and other programs, by the names of its parts."""
+        return name
 
     def put_folder(self, name: str, write: Callable[[Path], None]) -> None:
         commit_folder(self.local(name), write)
@@ -147,6 +178,12 @@ class LocalStore:
     def local(self, name: str) -> Path:
         return self.root / name
 
+    def local_folder(self, name: str) -> Path:
+        return self.local(name)
+
+    def told(self, name: str) -> str:
+        return str(self.local(name))
+
     @property
     def free(self) -> int:
         return disk_usage(existing_part(self.root)).free
@@ -163,12 +200,34 @@ class LocalStore:
 
 
 def open_store(where: Path) -> Store:
-    """The store that a user names. Raises UsageError for a URI."""
-    if _SCHEME.match(str(where)):
+    """The store that a user names: a folder, or ``s3://bucket/prefix``. Raises UsageError for
+    another URI, or one without a bucket, and where the extra that object stores need is missing."""
+    uri = str(where).replace(":/", "://", 1)
+    if not _SCHEME.match(str(where)):
+        return LocalStore(where)
+    if not uri.startswith(OBJECTS):
         raise UsageError(
-            "object stores are not built yet",
-            item=str(where).replace(":/", "://", 1),
-            cause="it reads as a URI, not as a folder",
-            remedy="pass a local folder with --store; of one that is called so, its absolute path",
+            "there are no such stores",
+            item=uri,
+            cause=f"a folder can be named, or {OBJECTS}bucket/prefix",
+            remedy="pass one of these with --store; of a folder that is called so, its absolute "
+            "path",
         )
-    return LocalStore(where)
+    return _open_objects(uri)
+
+
+OBJECTS = "s3://"
+"""The one kind of object store that is tried: others promise other things."""
+
+
+def _open_objects(url: str) -> Store:
+    try:
+        from storage.object_store import ObjectStore
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            "an object store needs an extra",
+            item=url,
+            cause=str(error),
+            remedy="pip install 'cir-pipeline[s3]', in the environment that has cir-pipeline",
+        ) from error
+    return ObjectStore(url)

@@ -67,11 +67,11 @@ def _content(path: Path) -> pa.Buffer:
     return content
 
 
-def damaged(path: Path, cause: str) -> StoreCorrupt:
+def damaged(part: Path | str, cause: str) -> StoreCorrupt:
     """The error of a part that cannot be read."""
     return StoreCorrupt(
         "a part of the store is damaged",
-        item=str(path),
+        item=str(part),
         cause=cause,
         remedy="repeat the command that made it (cir-pipeline run): damaged parts are made anew",
     )

@@ -37,10 +37,12 @@ class View(Artifact):
         return cls(store, identity.fingerprint, identity=identity)
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.folder == other.folder
+        if not isinstance(other, View) or type(self) is not type(other):
+            return NotImplemented
+        return (self.store, self.fingerprint) == (other.store, other.fingerprint)
 
     def __hash__(self) -> int:
-        return hash(self.folder)
+        return hash((self.store, self.fingerprint))
 
     def write(self, part: str, content: pa.Table | np.ndarray) -> None:
         """Commit one part of a kind that the view holds. Raises StoreCorrupt for other columns than
@@ -49,7 +51,7 @@ class View(Artifact):
             self.write_array(part, content)
             return
         declared = self.holds[part.partition("-")[0]]
-        schemas.require(content.schema, declared, str(self._parts.local(part)))
+        schemas.require(content.schema, declared, self._parts.told(part))
         self.write_part(part, content)
 
     def columns(self, kind: str) -> pa.Schema:

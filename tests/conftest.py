@@ -21,6 +21,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from tests.support.small_benchmarks import Bench, Finished, Pair
 
 
@@ -31,6 +34,23 @@ def _no_loss_of_power() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _descriptor: None)
         yield
+
+
+@pytest.fixture(scope="session")
+def s3_environment() -> "Iterator[Mapping[str, str]]":
+    from tests.support.buckets import s3_server
+
+    with s3_server() as environment:
+        yield environment
+
+
+@pytest.fixture
+def s3(
+    s3_environment: "Mapping[str, str]", tmp_path: "Path", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The environment leads to a server of this machine, and to a cache of the test's own."""
+    for name, value in {**s3_environment, "XDG_CACHE_HOME": str(tmp_path / "cache")}.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(scope="session")

@@ -71,8 +71,8 @@ def pipeline(**values: Any) -> Run:
         attempt(lambda: _tag(inputs.dataset.name, inputs.protocol, f"k={inputs.k}"))
         run = run_pipeline(settings, Prefect())
         made = ", ".join(run.made) or "nothing: everything was there"
-        end = run.report if run.files else [*run.artifacts.values()][-1].folder
-        _log.info("made %s; see %s", made, end.absolute())
+        end = run.report.absolute() if run.files else [*run.artifacts.values()][-1]
+        _log.info("made %s; see %s", made, end)
         attempt(lambda: _show(settings, run))
         require_unchanged(run)
     return run

@@ -29,7 +29,7 @@ def run_summary(run: Run) -> dict[str, Any]:
         "protocol": run.evaluated.setting("protocol") if measures else None,
         "k": run.evaluated.setting("k") if measures else None,
         "until": run.until,
-        "artifacts": {stage: str(view.folder) for stage, view in run.artifacts.items()},
+        "artifacts": {stage: str(view) for stage, view in run.artifacts.items()},
         "catalog": str(run.catalog) if run.files else None,
         "report": str(run.report) if run.files else None,
         "ranked": [str(path) for path in run.ranked],
@@ -59,7 +59,7 @@ def file_lines(run: Run) -> list[str]:
     lines = []
     if run.until not in ("report", "analyse"):
         width = max(map(len, run.artifacts)) + 2
-        lines += [f"{stage + ':':{width}}{view.folder}" for stage, view in run.artifacts.items()]
+        lines += [f"{stage + ':':{width}}{view}" for stage, view in run.artifacts.items()]
     if run.files:
         lines += [f"catalog: {run.catalog}", f"report:  {run.report}"]
     return lines + [f"ranked:  {path}" for path in run.ranked]

@@ -61,7 +61,7 @@ def see_images(
     if kept is None:
         seeing = compute_tokens(pictures, encoder, plan)
     else:
-        _log.info("image tokens are read from %s", kept.folder)
+        _log.info("image tokens are read from %s", kept)
         seeing = _read(pictures, TokenCache(kept), encoder.device, plan)
     with seeing as seen:
         yield seen

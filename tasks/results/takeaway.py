@@ -31,8 +31,8 @@ class Takeaway(Output):
 
     @property
     def product(self) -> Product:
-        folder = self.evaluated.store.local(folder_of(self.evaluated))
-        return Product(folder, "ranked", str(VERSION), FILES)
+        store, folder = self.evaluated.store, folder_of(self.evaluated)
+        return Product(store, folder, "ranked", str(VERSION), FILES)
 
     def write(self) -> Mapping[str, str]:
         evaluated = self.evaluated

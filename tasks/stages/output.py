@@ -55,7 +55,8 @@ class Output(ABC):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        return tuple(self.product.folder / file for file in self.product.files)
+        """Where they are on this machine."""
+        return self.product.paths
 
 
 def content_of(evaluated: Evaluated) -> str:

@@ -8,13 +8,7 @@ from cir_core.errors import StoreCorrupt
 from cir_core.planning.disk import Counts
 from cir_core.planning.effort import Effort, Forecast
 from cir_core.ports import Widths
-from storage.catalog import (
-    CATALOG_FILE,
-    BrokenRuns,
-    PublishedRun,
-    catalog_product,
-    write_catalog,
-)
+from storage.catalog import BrokenRuns, PublishedRun, catalog_product, put_catalog
 from storage.products import Product
 from storage.runs import finished, left_out, read_as_ours, warn_of
 from storage.views import Evaluated
@@ -50,7 +44,7 @@ class Publish(Output):
 
     @property
     def product(self) -> Product:
-        return catalog_product(self.evaluated.store.local(CATALOG_FILE))
+        return catalog_product(self.evaluated.store)
 
     def write(self) -> Mapping[str, str]:
         needed = self.evaluated
@@ -88,7 +82,7 @@ def _write(runs: Sequence[Evaluated], needed: Evaluated) -> Mapping[str, str]:
                 published, contents[run.run_id] = found
                 yield published
 
-    write_catalog(needed.store.local(CATALOG_FILE), readable())
+    put_catalog(needed.store, readable())
     return contents
 
 

@@ -13,6 +13,7 @@ from cir_core.datasets.demo.world import SEED, annotation_files, build_split, im
 from cir_core.types import ImageId, Split
 from storage.atomic import commit_text
 from storage.products import Product
+from storage.store import LocalStore
 
 RENDERING = 4
 """Raise when a drawing or an annotation of the demo changes."""
@@ -47,7 +48,7 @@ def _written(relative: str, annotation: Any) -> str:
 def _product(root: Path, split: Split) -> Product:
     pictures = [_file(one) for category in CATEGORIES for one in image_ids(split, category)]
     files = [*pictures, *annotation_files(split)]
-    return Product(root, f"demo-{split}", str(RENDERING), files)
+    return Product(LocalStore(root), "", f"demo-{split}", str(RENDERING), files)
 
 
 def _file(image_id: ImageId) -> str:

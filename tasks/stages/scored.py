@@ -22,7 +22,7 @@ def scored_candidates(ingested: Ingested, candidates: Retrieved, scored: Scored)
     if table["stage2_score"].null_count:
         raise StoreCorrupt(
             f"{table['stage2_score'].null_count} candidates have no score",
-            item=str(scored.folder),
+            item=str(scored),
             remedy="delete this folder and run the same command again",
         )
     return table

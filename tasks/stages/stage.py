@@ -164,7 +164,7 @@ class Stage(ABC, Generic[Viewed]):
         if left:
             raise StoreCorrupt(
                 f"{len(left)} shards of a stage are not made, though its work has ended",
-                item=str(view.folder),
+                item=str(view),
                 cause=f"{min(left)} is the first; files were removed meanwhile, or this is a bug",
                 remedy="run the same command again: what is there is kept",
             )

@@ -15,7 +15,6 @@ from cir_core.protocols import PROTOCOLS
 from cir_core.types import Benchmark, ImageId, Query, QueryId
 from storage import schemas
 from storage.artifacts import Artifact
-from storage.catalog import CATALOG_FILE
 from storage.identities import Identity
 from storage.store import LocalStore
 from storage.views import Encoded, Evaluated, Ingested, Retrieved, Scored
@@ -173,7 +172,8 @@ def published(store: Path, fingerprint: str) -> Path:
     """The catalog of the store's runs, up to date with this one."""
     publish = Publish(Evaluated(LocalStore(store), fingerprint))
     publish.write()
-    return publish.product.folder / CATALOG_FILE
+    (catalog,) = publish.files
+    return catalog
 
 
 def _unfused(benchmark: Benchmark, asked: Scores) -> pa.Table:

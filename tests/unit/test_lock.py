@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -132,3 +133,20 @@ def test_a_full_disk_at_the_lock_is_out_of_space(
     assert caught.value.exit_code == 8
     with hold(STORE, store):
         pass
+
+
+@pytest.mark.parametrize(("kind", "warns"), [("nfs4", True), ("ext4", False)])
+def test_a_store_on_a_network_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    kind: str, warns: bool,
+) -> None:  # fmt: skip
+    def mounts(*, all: bool) -> list[SimpleNamespace]:  # noqa: A002 - psutil's word
+        assert all
+        return [
+            SimpleNamespace(mountpoint=str(tmp_path.resolve()), fstype=kind),
+            SimpleNamespace(mountpoint="/", fstype="nfs"),
+        ]
+
+    monkeypatch.setattr("psutil.disk_partitions", mounts)
+    with hold(STORE, tmp_path / "store"):
+        assert (f"the store lies on {kind}" in caplog.text) == warns

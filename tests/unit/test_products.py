@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from storage.products import Product
+from storage.store import LocalStore
 
 SOURCES = {"0123456789ab": "c0ffee", "ba9876543210": "decade"}
 FILES = {"index.html": b"<p>a page</p>", "images/a b.png": b"\x89PNG"}
@@ -20,15 +21,15 @@ def product(tmp_path: Path) -> Product:
     for name, content in FILES.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
-    made = Product(tmp_path, "report", "7", tuple(FILES))
+    made = Product(LocalStore(tmp_path), "", "report", "7", tuple(FILES))
     made.record(SOURCES)
     return made
 
 
 def test_nothing_is_there_without_a_receipt(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"a")
-    assert Product(tmp_path, "report", "7", ("a",)).sources() == {}
-    assert Product(tmp_path / "none", "report", "7", ()).sources() == {}
+    assert Product(LocalStore(tmp_path), "", "report", "7", ("a",)).sources() == {}
+    assert Product(LocalStore(tmp_path / "none"), "", "report", "7", ()).sources() == {}
 
 
 def test_a_product_tells_what_it_was_made_of(product: Product) -> None:
@@ -39,16 +40,16 @@ def test_a_product_holds_what_it_was_made_of_and_nothing_else(product: Product) 
     assert all(product.holds(name, content) for name, content in SOURCES.items())
     assert not product.holds("0123456789ab", "decade")
     assert not product.holds("c0ffee", "0123456789ab")
-    (product.folder / "index.html").write_bytes(b"")
+    (product.store.local("") / "index.html").write_bytes(b"")
     assert not product.holds("0123456789ab", "c0ffee")
 
 
 def test_a_product_names_its_sources_whoever_has_changed_it_since(product: Product) -> None:
-    (product.folder / "index.html").write_bytes(b"a note of mine")
+    (product.store.local("") / "index.html").write_bytes(b"a note of mine")
     assert product.names("0123456789ab")
     assert not product.names("c0ffee")
     assert not replace(product, version="77").names("0123456789ab")
-    (product.folder / "index.html").unlink()
+    (product.store.local("") / "index.html").unlink()
     assert not product.names("0123456789ab")
 
 
@@ -64,7 +65,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("file", [*FILES, "report.sha256"])
 def test_a_damaged_product_is_not_there(product: Product, file: str, damage: str) -> None:
-    DAMAGE[damage](product.folder / file)
+    DAMAGE[damage](product.store.local("") / file)
     assert product.sources() == {}
 
 
@@ -80,7 +81,7 @@ def test_another_version_or_other_files_are_another_product(product: Product) ->
 
 def test_no_flipped_bit_of_a_receipt_is_believed(product: Product) -> None:
     """But in the digest of a source, which is then another than any run's."""
-    path = product.folder / "report.sha256"
+    path = product.store.local("") / "report.sha256"
     good = path.read_bytes()
     for place in range(len(good)):
         path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
@@ -90,8 +91,9 @@ def test_no_flipped_bit_of_a_receipt_is_believed(product: Product) -> None:
 
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="needs GNU coreutils")
 def test_anybody_can_check_a_receipt(product: Product) -> None:
+    folder = product.store.local("")
     command = ["sha256sum", "--check", "--strict", "report.sha256"]
-    checked = subprocess.run(command, cwd=product.folder, capture_output=True, check=False)
+    checked = subprocess.run(command, cwd=folder, capture_output=True, check=False)
     assert checked.returncode == 0, checked.stderr
-    (product.folder / "index.html").write_bytes(b"")
-    assert subprocess.run(command, cwd=product.folder, capture_output=True, check=False).returncode
+    (folder / "index.html").write_bytes(b"")
+    assert subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode

@@ -255,7 +255,7 @@ def test_a_page_that_is_made_anew_keeps_the_command(fiq_run: Finished, tmp_path:
     assert before[:2] == ["cir-pipeline", "run"]
     report = Report(evaluated, fiq_run.bench.root)
     report.write()
-    numbers = report.product.folder / "metrics.json"
+    numbers = report.files[0].with_name("metrics.json")
     assert json.loads(numbers.read_text(encoding="utf-8"))["command"] == before
     for damaged in ("{", "[]", '{"command": [1]}'):
         numbers.write_text(damaged, encoding="utf-8")

@@ -22,7 +22,7 @@ from tasks.results.report.coverage import coverage
 from tasks.results.report.forms import told
 from tasks.results.report.late_fusion import late_fusion
 from tasks.results.report.page import Page
-from tasks.results.report.queries import PICTURE_SUMS, queries
+from tasks.results.report.queries import PICTURE_SUMS, PICTURES, queries
 from tasks.results.report.query_rows import MENTIONED, QUERY_BYTES
 from tasks.results.report.recall import cirr_average, places, recalls
 from tasks.results.report.searched import galleries, problems
@@ -84,9 +84,16 @@ class Report(Output):
 
     @property
     def product(self) -> Product:
-        folder = self.evaluated.store.local(folder_of(self.evaluated))
-        beside = [PICTURE_SUMS] if (folder / PICTURE_SUMS).exists() else []
-        return Product(folder, "report", f"{VERSION}-{RECORD}", (PAGE, *RECORD_FILES, *beside))
+        store, folder = self.evaluated.store, folder_of(self.evaluated)
+        has_pictures = store.size(f"{folder}/{PICTURE_SUMS}") is not None
+        files = (PAGE, *RECORD_FILES, *[PICTURE_SUMS] * has_pictures)
+        return Product(store, folder, "report", f"{VERSION}-{RECORD}", files)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """With the pictures that the page shows beside it."""
+        self.evaluated.store.local_folder(f"{folder_of(self.evaluated)}/{PICTURES}")
+        return super().files
 
     def write(self) -> Mapping[str, str]:
         evaluated, store = self.evaluated, self.evaluated.store

@@ -45,7 +45,7 @@ def readable(every: Iterable[Viewed], read: Callable[[Viewed], Found]) -> Iterat
         try:
             yield read(one)
         except StoreCorrupt as error:
-            _log.warning("nothing is taken over from %s: %s", one.folder, error.in_a_line)
+            _log.warning("nothing is taken over from %s: %s", one, error.in_a_line)
 
 
 def contents_for(view: View, *roles: str) -> Contents:
@@ -55,7 +55,7 @@ def contents_for(view: View, *roles: str) -> Contents:
         return contents
     raise StoreCorrupt(
         "what an artifact's ids stand for is not known any more",
-        item=str(view.folder),
+        item=str(view),
         cause="the artifact of the ingested images and queries is gone, or damaged",
         remedy="repeat the command that made it, or leave it",
     )
