@@ -25,10 +25,10 @@ EXTRAS = set(
 )
 
 LOCKED = {
-    "runtime": ([], ["--extra=vlm"]),
-    "cpu": (["runtime"], ["--extra=vlm", "--extra=cpu"]),
+    "runtime": ([], ["--extra=vlm", "--extra=s3"]),
+    "cpu": (["runtime"], ["--extra=vlm", "--extra=s3", "--extra=cpu"]),
     "cuda": ([], []),
-    "gpu": (["runtime", "cuda"], ["--extra=vlm", "--extra=gpu"]),
+    "gpu": (["runtime", "cuda"], ["--extra=vlm", "--extra=s3", "--extra=gpu"]),
     "build": ([], ["--group=build"]),
     "dev": (["cpu", "build"], [*(f"--extra={name}" for name in EXTRAS - {"gpu"}), "--group=build"]),
     "tools": ([], ["--group=tools"]),
