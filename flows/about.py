@@ -4,15 +4,24 @@ Everything that knows settings is made of the declarations: the terminal's optio
 of Prefect's flows, ``config show`` and ``docs/settings.md``.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass
 from functools import cache
 from typing import Any, get_type_hints
 
-from pydantic import BaseModel
+from pydantic import BaseModel, GetJsonSchemaHandler
+from pydantic_core import CoreSchema
+
+from flows.suggestions import dataset_names
 
 DATA, MODELS, METHOD, MACHINE = "Data", "Models", "Method", "Machine"
 """Panels of a command's help."""
+
+FEW = 8
+"""Suggestions that a description still lists."""
+
+_FLAG = re.compile(r"(?<![\w-])--?([a-z][a-z0-9-]*)")
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,32 @@ class About:
     positional: bool = False
     values: Callable[[str | None], Iterable[str]] | None = None
     may_be_path: bool = False
+
+    def __get_pydantic_json_schema__(
+        self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """What a form makes of the setting: pydantic asks all that a type is annotated with."""
+        suggested = self.suggested
+        examples = {"examples": suggested} if suggested else {}
+        return {**handler(core_schema), "description": self.described, **examples}
+
+    @property
+    def suggested(self) -> list[str]:
+        """Values of any dataset; empty where the type lists them, or nobody can."""
+        known = self.values or (lambda _: ())
+        return [*dict.fromkeys(one for of in (None, *dataset_names(None)) for one in known(of))]
+
+    @property
+    def described(self) -> str:
+        """The help for who has no terminal: flags are called as the settings are, and what the type
+        does not tell is added."""
+        said = [_without_dashes(self.help)]
+        suggested = self.suggested
+        if len(suggested) <= FEW and any(one not in self.help for one in suggested):
+            said.append(f"Such as {', '.join(suggested)}.")
+        if self.default is not None:
+            said.append(f"Default: {_without_dashes(self.default).removesuffix('.')}.")
+        return " ".join(said)
 
 
 @dataclass(frozen=True)
@@ -91,3 +126,8 @@ def _about(name: str, metadata: Iterable[Any]) -> About:
         if isinstance(one, About):
             return one
     raise TypeError(f"setting {name!r} is declared without About")
+
+
+def _without_dashes(words: str) -> str:
+    """``--text-weight`` is the setting ``text_weight``."""
+    return _FLAG.sub(lambda flag: flag[1].replace("-", "_"), words)

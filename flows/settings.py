@@ -35,8 +35,14 @@ HomePath = Annotated[Path, AfterValidator(in_home)]
 
 OF_ALL = "as --precision says"
 
-DECLARED = ConfigDict(frozen=True, extra="forbid", defer_build=True)
-"""Checks of values are built when the first value is checked: ``--help`` needs none."""
+DECLARED = ConfigDict(
+    frozen=True,
+    extra="forbid",
+    defer_build=True,
+    field_title_generator=lambda name, _: name,
+)
+"""Checks of values are built when the first value is checked: ``--help`` needs none. In a form a
+setting is called as everywhere."""
 
 
 class Settings(BaseModel):

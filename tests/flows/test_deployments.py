@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from cir_core.datasets.registry import DATASETS
 from flows.ablation.declaration import faults_of, read_declaration
 from flows.ablation_settings import AblationSettings
+from flows.about import settings_of
 from flows.doors.deployments import cir_ablation, cir_pipeline, cir_training
 from flows.engines.choice import PREFECT_DEFAULTS
 from flows.settings import Settings
@@ -56,10 +57,14 @@ def test_a_deployment_sends_no_telemetry(deployment: dict[str, Any]) -> None:
 
 
 def test_a_flow_runs_where_its_worker_was_started() -> None:
-    """Elsewhere a relative store would lie in a temporary folder and vanish with it."""
+    """And not where somebody deployed it, as by an environment variable in braces, which is read
+    then. (That it does is seen by test_prefect_nights.)"""
     content = yaml.safe_load((ROOT / "prefect.yaml").read_text())
-    (step,) = content["pull"]
-    assert step == {"prefect.deployments.steps.set_working_directory": {"directory": "{{ $PWD }}"}}
+    ask, go = content["pull"]
+    assert ask["prefect.deployments.steps.run_shell_script"]["script"] == "printenv PWD"
+    assert go["prefect.deployments.steps.set_working_directory"] == {
+        "directory": "{{ worker.stdout }}"
+    }
 
 
 @pytest.mark.parametrize("deployment", runs(), ids=lambda one: str(one["name"]))
@@ -71,30 +76,41 @@ def test_a_deployment_runs_the_flow_with_parameters_it_has(deployment: dict[str,
 
 # --- the form of a flow
 
+FLOWS: dict[Flow[..., Any], type[BaseModel]] = {
+    cir_pipeline: Settings,
+    cir_training: TrainingSettings,
+    cir_ablation: AblationSettings,
+}
 
-@pytest.mark.parametrize(
-    ("flow", "settings", "without"),
-    [
-        (cir_pipeline, Settings, {"engine"}),
-        (cir_training, TrainingSettings, set()),
-        (cir_ablation, AblationSettings, set()),
-    ],
-)
+
+@pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: str(flow.name))
 def test_a_form_has_every_setting_with_its_choices_and_a_description(
-    flow: Flow[..., Any], settings: type[BaseModel], without: set[str]
+    flow: Flow[..., Any],
 ) -> None:
-    form = flow.parameters.properties
-    assert form.keys() == settings.model_fields.keys() - without
-    for name, parameter in form.items():
-        assert parameter["description"], name
-        annotation = settings.model_fields[name].annotation
-        if get_origin(annotation) is Literal:
-            assert parameter["enum"] == list(get_args(annotation))
+    settings, form = FLOWS[flow], flow.parameters.properties
+    assert [*form] == [name for name in settings.model_fields if name != "engine"]
     required = [name for name, one in settings.model_fields.items() if one.is_required()]
     assert flow.parameters.required == required
+    require_told(form, settings)
+    if "data" in form:
+        assert form["data"]["$ref"] == "#/definitions/Settings"
+        require_told(flow.parameters.definitions["Settings"]["properties"], Settings)
 
 
-def test_choices_and_words_for_defaults_are_in_the_form() -> None:
+def require_told(form: dict[str, dict[str, Any]], settings: type[BaseModel]) -> None:
+    for one in settings_of(settings):
+        if one.name not in form:
+            continue
+        told = form[one.name]
+        assert told["title"] == one.name
+        assert told["description"].startswith(one.about.help[:3])
+        assert " -" not in told["description"], "there is no terminal"
+        assert ("default" in told) != one.is_required
+        if get_origin(annotation := settings.model_fields[one.name].annotation) is Literal:
+            assert told["enum"] == list(get_args(annotation))
+
+
+def test_choices_suggestions_and_words_for_defaults_are_in_the_form() -> None:
     form = cir_pipeline.parameters.properties
     assert form["split"]["enum"] == ["train", "val", "test", "selection"]
     assert form["split"]["default"] == "val"
@@ -103,3 +119,6 @@ def test_choices_and_words_for_defaults_are_in_the_form() -> None:
         "calibrated on labelled queries. Default: the dataset's."
     )
     assert form["store"]["default"] == "cir-store"
+    assert form["dataset"]["examples"] == list(DATASETS)
+    assert form["dataset"]["description"].endswith(f"Such as {', '.join(DATASETS)}.")
+    assert {"fiq-original-kept", "cirr-removed-subset-scored"} <= {*form["protocol"]["examples"]}

@@ -164,9 +164,14 @@ def test_settings_that_are_added_are_parameters_of_a_flow(more: type[MoreSetting
     assert [*parameters] == [*more.model_fields]
     defaults = {name: one.default for name, one in parameters.items()}
     assert more.model_validate(defaults) == more()
-    told = inspect.getdoc(work) or ""
-    for one in settings_of(more):
-        assert f"    {one.name}: {one.about.help}" in told
+
+
+def test_settings_that_are_added_are_told_in_a_form() -> None:
+    form = MoreSettings.model_json_schema()["properties"]
+    assert form["colour"]["description"] == WORDS
+    assert form["colour"]["enum"] == ["red", "blue"]
+    assert form["shades"]["description"] == f"{WORDS} Default: all."
+    assert {name: one["title"] for name, one in form.items()} == {name: name for name in form}
 
 
 def test_settings_that_are_added_are_shown(
