@@ -1,12 +1,13 @@
 """Weight files as others write and read them: pickles, and safetensors.
 
 A pickle is a program. One that others wrote is opened with torch's restricted loader only, in a
-short-lived process that hands back nothing but tensors, so that even a hole in that loader does not
-reach this process.
+short-lived, confined process that hands back nothing but tensors, so that even a hole in that
+loader does not reach this process, a network, or a file.
 """
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,9 +26,18 @@ from cir_core.errors import CheckpointRefused, OutOfSpace
 from storage.atomic import commit
 
 SECONDS = 1800
-"""Far above a 3.5 GB file on a slow disk; what takes longer is an attack or a dead disk."""
+"""Far above a 3.5 GB file on a slow disk; what takes longer, by the clock or by the processor, is
+an attack or a dead disk."""
 
-_SCRIPT = Path(__file__).with_name("unpickle.py")
+OUT_OF_TIME = signal.SIGXCPU
+"""What ends a process whose processor time is used up."""
+
+_CONFINED, _SCRIPT = (Path(__file__).with_name(name) for name in ("confined.py", "unpickle.py"))
+_BESIDE = 2**26
+"""Bytes that may be written beside the tensors, each once, or twice where two share it."""
+
+_MOST_TOLD = 4096
+"""Bytes of what the process says that are looked at."""
 _LFS_POINTER = b"version https://git-lfs"
 _DISK_FULL = "os error 28"  # how safetensors words ENOSPC
 
@@ -127,29 +137,46 @@ def _require_sums(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo]) 
 
 
 def _unpickle(path: Path, out: Path, model_keys: Sequence[str]) -> dict[str, str]:
-    command = [sys.executable, "-I", str(_SCRIPT), str(path.resolve()), str(out), *model_keys]
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("TORCH_")  # one of them switches the restricted loader off
-    }
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=SECONDS, env=environment, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise _refused(path, f"reading it took more than {SECONDS} s") from error
-    if done.returncode == 0:
-        answer: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    with tempfile.TemporaryFile() as told:  # not a pipe: nothing limits what goes through one
+        code = _run_confined(path, out, model_keys, told)
+        told.seek(-min(told.tell(), _MOST_TOLD), os.SEEK_END)
+        last = (told.read().decode(errors="replace").strip().splitlines() or ["no message"])[-1]
+    if code == 0:
+        answer: dict[str, str] = json.loads(last)
         return answer
-    last = (done.stderr.strip().splitlines() or ["no message"])[-1][:200]
     if _DISK_FULL in last:
         raise OutOfSpace(
             "the disk is full",
             item=str(out.parent),
             remedy="point TMPDIR to a folder with as much room as the checkpoint has bytes",
         )
-    raise _refused(path, f"the reading process ended with code {done.returncode}: {last}")
+    if code == -OUT_OF_TIME:
+        raise _refused(path, f"reading it took more than {SECONDS} s of processor time")
+    raise _refused(path, f"the reading process ended with code {code}: {last[:200]}")
+
+
+def _run_confined(path: Path, out: Path, model_keys: Sequence[str], told: IO[bytes]) -> int:
+    """The process's exit code. ``told`` gets all that it says, its answer at the end."""
+    most = 2 * path.stat().st_size + _BESIDE
+    confined = [sys.executable, "-I", str(_CONFINED), str(out.parent), str(most), str(SECONDS)]
+    command = [*confined, str(_SCRIPT), str(path.resolve()), str(out), *model_keys]
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("TORCH_")  # one of them switches the restricted loader off
+    }
+    try:
+        return subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=told,
+            stderr=subprocess.STDOUT,
+            timeout=SECONDS,
+            env=environment,
+            check=False,
+        ).returncode
+    except subprocess.TimeoutExpired as error:
+        raise _refused(path, f"reading it took more than {SECONDS} s") from error
 
 
 def _head(path: Path) -> bytes:

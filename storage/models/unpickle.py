@@ -2,14 +2,16 @@
 
     python -I unpickle.py CHECKPOINT OUT.safetensors [MODEL_KEY ...]
 
-Run by ``storage.models.pickles`` in a process apart, because restricted unpicklers have had holes.
-It imports nothing of this project, and forbids itself processes and network before it opens the
-file.
+Run by ``storage.models.pickles`` in a process apart, confined by ``confined.py``, because
+restricted unpicklers have had holes. It imports nothing of this project. Before it opens the file,
+it limits its memory, and has Python end it where it would do more than read.
 Prints one line of JSON: {"model_key": ...}, or {"refused": why, "remedy": what to do}.
 """
 
 import json
+import os
 import pickle
+import resource
 import sys
 import warnings
 import zipfile
@@ -21,15 +23,19 @@ import torch
 from safetensors.torch import save_file
 
 FORBIDDEN = (
-    "socket.",
-    "subprocess.",
-    "os.system",
-    "os.exec",
-    "os.fork",
-    "os.spawn",
-    "os.posix_spawn",
-)
+    "socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.spawn", "os.posix_spawn",
+    "os.kill", "os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink",
+    "os.chmod", "os.chown", "os.truncate", "os.utime", "os.putenv", "shutil.", "pty.",
+    "ctypes.dlopen",
+)  # fmt: skip
+"""Python's events (sys.addaudithook) of which reading a checkpoint has none. The second line, where
+no kernel holds the first."""
 
+FORBIDDEN_CODE = 3
+"""With which the process ends at one."""
+
+ROOM = 2**30
+"""Bytes beside what follows from the file's size: buffers, threads' stacks, Python's own."""
 
 _SCALAR = np.float64(0).__reduce__()[0]
 
@@ -58,13 +64,29 @@ class RefusedError(Exception):
 
 
 def main(checkpoint: str, out: str, model_keys: list[str]) -> dict[str, str]:
-    sys.addaudithook(_forbid)
+    _limit_memory(os.path.getsize(checkpoint))
+    sys.addaudithook(forbid)
     try:
         model_key, state = read_state(checkpoint, model_keys)
         save_file(_owned(state), out, metadata={"format": "pt"})
     except RefusedError as refusal:
         return {"refused": str(refusal), "remedy": refusal.remedy}
+    except (MemoryError, RuntimeError) as error:  # the latter is torch's
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        return {"refused": "it asks for more memory than its size explains", "remedy": AGAIN}
     return {"model_key": model_key}
+
+
+def _limit_memory(size: int) -> None:
+    """Of this process, for good, to what it has now and what a file of this size explains: itself,
+    mapped or read, a dense copy of each tensor, and safetensors' copy of that."""
+    if sys.platform == "linux":  # elsewhere nothing holds to it
+        with open("/proc/self/statm") as status:
+            now = int(status.read().split()[0]) * resource.getpagesize()
+        most, hard = now + 4 * size + ROOM, resource.getrlimit(resource.RLIMIT_AS)[1]
+        least = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (least, least))
 
 
 def read_state(checkpoint: str, model_keys: list[str]) -> tuple[str, dict[str, torch.Tensor]]:
@@ -84,6 +106,8 @@ def _load(checkpoint: str) -> object:
     except pickle.UnpicklingError as error:
         why = f"it holds more than tensors, or is no pickle: {_reason(error)}"
         raise RefusedError(why, remedy=f"if you trust it, {ALONE}") from error
+    except MemoryError:
+        raise
     except Exception as error:  # hostile bytes raise whatever they like
         raise RefusedError(f"its data is damaged: {_reason(error)}", remedy=AGAIN) from error
 
@@ -167,9 +191,15 @@ def _owned(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return owned
 
 
-def _forbid(event: str, _: tuple[Any, ...]) -> None:
-    if event.startswith(FORBIDDEN):
-        raise RuntimeError(f"{event} is forbidden while a checkpoint is read")
+def forbid(event: str, arguments: tuple[Any, ...]) -> None:
+    """End this process, which an exception might not: code that did this could catch it."""
+    if event.startswith(FORBIDDEN) or (event == "open" and _writes(*arguments)):
+        os.write(2, f"{event} is forbidden while a checkpoint is read\n".encode())
+        os._exit(FORBIDDEN_CODE)
+
+
+def _writes(_path: object, _mode: object, flags: int) -> bool:
+    return bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC))
 
 
 def _reason(error: Exception) -> str:

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from cir_core.checkpoints.published import MODEL_KEYS, convert_published
 from cir_core.errors import CheckpointRefused, NonFiniteError, UsageError
+from storage.models import pickles
 from storage.models.folders import write_checkpoint
 from storage.models.hub import require_downloaded
 from storage.models.pickles import read_pickle, read_safetensors
-from storage.models.unpickle import read_state
+from storage.models.unpickle import ROOM, read_state
 from storage.store import LocalStore
 from tasks.models.convert import convert
 from tasks.stages.pair import check_pair
@@ -327,6 +328,39 @@ def test_a_pickle_bomb_does_not_go_off(
     else:
         torch.load(path, weights_only=False)
     assert trace.exists()  # it was a live one
+
+
+# What the restricted loader has no reason to refuse: it builds values, and these are only large.
+
+
+class Vast:
+    """Unpickles as more bytes than the limit leaves room for."""
+
+    def __reduce__(self) -> tuple[type[bytearray], tuple[int]]:
+        return bytearray, (3 * ROOM,)
+
+
+def test_a_pickle_that_takes_memory_without_end_is_stopped(tmp_path: Path) -> None:
+    torch.save({"w": torch.zeros(1), "x": Vast()}, tmp_path / "1.pt")
+    with pytest.raises(CheckpointRefused, match="more memory than its size explains"):
+        read_pickle(tmp_path / "1.pt")
+
+
+def test_a_pickle_that_takes_time_without_end_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dictionary whose key is a pair of pairs of pairs, sixty deep: its hash asks for each."""
+    pairs = b"".join(b"q%ch%c\x86" % (depth, depth) for depth in range(60))
+    torch.save({"w": torch.zeros(1)}, tmp_path / "good.pt")
+    with zipfile.ZipFile(tmp_path / "good.pt") as good:
+        files = {name: good.read(name) for name in good.namelist()}
+    files["good/data.pkl"] = b"\x80\x02})" + pairs + b"K\x01s."
+    with zipfile.ZipFile(tmp_path / "1.pt", "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    monkeypatch.setattr(pickles, "SECONDS", 3)
+    with pytest.raises(CheckpointRefused, match="took more than 3 s"):
+        read_pickle(tmp_path / "1.pt")
 
 
 def test_only_the_model_leaves_a_pickle(tmp_path: Path) -> None:
