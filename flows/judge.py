@@ -10,6 +10,7 @@ from cir_core.metrics.recall import AVERAGE
 from flows.engines.engine import Engine
 from flows.graph import graph_of
 from flows.inputs import resolve_inputs
+from flows.leasing import leased
 from flows.run import check_models, ingest_split, make_stages, run_pipeline
 from flows.settings import Settings
 from flows.training_settings import settings_of_data
@@ -31,7 +32,7 @@ class Stage1Judge:
         mine = {"stage1": model, "until": "retrieve"}
         settings = settings_of_data(self.settings).model_copy(update=mine)
         inputs = resolve_inputs(settings)
-        with inputs.store.lease():
+        with leased(inputs.store, settings.wait):
             checked = check_models(inputs, self.engine).view
             ingested = ingest_split(settings, inputs, self.engine).ingested
             graph = graph_of(inputs, ingested, checked)

@@ -13,6 +13,7 @@ from flows.graph import STAGES, Declared, Filtering, Graph, declared, graph_of, 
 from flows.inputs import Inputs, resolve_inputs
 from flows.inventory import Inventory, take_inventory
 from flows.labelling import require_name
+from flows.leasing import leased
 from flows.run import (
     begin,
     check_models,
@@ -113,7 +114,7 @@ def _plan(settings: Settings, inputs: Inputs, started: float) -> Plan:
     if inputs.late_fusion == "fit":
         fitting = selection_of(settings)
         selection = _plan(fitting, resolve_inputs(fitting), 0.0)
-    with inputs.store.lease():
+    with leased(inputs.store, settings.wait):
         models = check_models(inputs, engine)
         if not models.reused:
             check_models(inputs, engine)  # the run will only hash them

@@ -9,6 +9,7 @@ from typing import Any
 
 from cir_core.datasets.registry import DATASETS
 from cir_core.errors import OutOfSpace, PreflightError, StoreBusy, UsageError
+from flows.leasing import leased
 from flows.origins import resolve
 from flows.settings import demo_root
 from storage.answers import OpenCatalog, reading
@@ -33,7 +34,7 @@ def reading_run(run: Evaluated) -> Iterator[OpenCatalog]:
         from tasks.stages.publish import Publish  # takes a second to import
 
         try:
-            with run.store.lease():
+            with leased(run.store):
                 make_output(Publish(run))
         except (OutOfSpace, PreflightError, StoreBusy) as error:
             _log.warning("the catalog is read as it is: %s", error.in_a_line)

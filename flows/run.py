@@ -17,6 +17,7 @@ from flows.first_stage import files_of
 from flows.graph import Filtering, Graph, fit_of, graph_of
 from flows.inputs import Inputs, resolve_inputs
 from flows.labelling import give_label, require_name
+from flows.leasing import leased
 from flows.machine import warn_if_slow
 from flows.settings import Settings
 from storage.view import Made, View
@@ -99,7 +100,7 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
     have problems than ``allow_missing``; what was made until then stays and is used next time.
     """
     inputs = begin(settings)
-    with inputs.store.lease():
+    with leased(inputs.store, settings.wait):
         looks = look_at_models(**inputs.models)
         handed_over = note_files(files_of(inputs))
         models = check_models(inputs, engine).view

@@ -19,6 +19,7 @@ from cir_core.search.choice import IndexKind
 from cir_core.types import Keeping, Precision, Precisions, RunSplit, Scale
 from flows.about import DATA, MACHINE, METHOD, MODELS, About
 from flows.ends import End
+from flows.leasing import as_wait
 from flows.suggestions import category_names, dataset_names, protocol_names
 from storage.labels import as_name, as_word
 from storage.store import open_store
@@ -289,6 +290,15 @@ class Settings(BaseModel):
             may_be_path=True,
         ),
     ] = Path("cir-store")
+    wait: Annotated[
+        Annotated[str, AfterValidator(as_wait)] | None,
+        About(
+            "How long to wait for another run that holds the store: 90s, 30min, 2h, forever.",
+            MACHINE,
+            changes_results=False,
+            default="not at all",
+        ),
+    ] = None
     allow_missing: Annotated[
         NonNegativeInt,
         About("Go on with this many unusable images or queries.", DATA, changes_results=False),

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from cir_core.training.recipes import FusedRecipe, Stage1Recipe, Stage2Recipe
 from flows.engines.engine import Engine
 from flows.inputs import Inputs, resolve_inputs
 from flows.judge import Stage1Judge, Stage2Judge
+from flows.leasing import leased
 from flows.machine import find_device, find_workers
 from flows.own import complete, open_dataset
 from flows.recipes import find_recipe
@@ -90,7 +92,8 @@ def _train_fused(
         update={"split": "train", "stage1": settings.base, "stage2": settings.base}
     )
     inputs = resolve_inputs(asked)
-    with _leader_first(hardware) as leads, inputs.store.lease() if leads else nullcontext():
+    lease = partial(leased, inputs.store, asked.wait)
+    with _leader_first(hardware) as leads, lease() if leads else nullcontext():
         ingested = ingest_split(asked, inputs, engine).ingested
         check_texts(asked, inputs, ingested)
         tokens = _tokens(settings, inputs, ingested, recipe, hardware, engine)
@@ -118,7 +121,7 @@ def _ingest(validation: Settings, base: Path | None, engine: Engine, *, draws: b
     base reads the texts as the model that comes of it."""
     if draws and validation.data_root is not None:
         engine.run(render_demo, validation.data_root, source_split(validation.split))
-    with open_store(validation.store).lease():
+    with leased(open_store(validation.store), validation.wait):
         inputs = resolve_inputs(validation.model_copy(update={"stage1": base, "stage2": base}))
         ingested = ingest_split(validation, inputs, engine).ingested
         check_texts(validation, inputs, ingested)

@@ -7,9 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from storage import manifests
-
-STORE_FORMAT = 3
-"""Raise when the layout of the store or a schema changes; every fingerprint then changes too."""
+from storage.formats import STORE_FORMAT
 
 FINGERPRINT_DIGITS = 32
 

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from storage import manifests
 from storage.store import Store
 
 MOST_SIGNS = 100
@@ -29,10 +30,15 @@ class Label:
 
     @property
     def text(self) -> str:
-        """As it is kept; empty of a label that says nothing."""
+        """All that it says; empty of a label that says nothing."""
         if self == UNLABELLED:
             return ""
         return json.dumps({"name": self.name, "tags": self.tags}, ensure_ascii=False) + "\n"
+
+    @property
+    def sealed(self) -> str:
+        """As it is kept."""
+        return manifests.seal({"name": self.name, "tags": self.tags})
 
     def tagged(self, tags: Iterable[str]) -> "Label":
         """With these tags, too."""
@@ -81,7 +87,7 @@ def read_label(store: Store, run_id: str) -> Label:
     """What the run is called; nothing, with a warning, where the file is damaged."""
     name = _file(run_id)
     try:
-        return _parsed(store.read_text(name))
+        return parse_label(store.read_text(name))
     except FileNotFoundError:
         return UNLABELLED
     except (ValueError, LookupError, TypeError) as error:
@@ -94,15 +100,19 @@ def write_label(store: Store, run_id: str, label: Label) -> None:
     if label == UNLABELLED:
         store.remove(_file(run_id))
     else:
-        store.put_text(_file(run_id), label.text)
+        store.put_text(_file(run_id), label.sealed)
 
 
 def _file(run_id: str) -> str:
     return f"{_FOLDER}/{run_id}.json"
 
 
-def _parsed(text: str) -> Label:
-    """Raises ValueError, LookupError or TypeError of what is none."""
+def parse_label(text: str) -> Label:
+    """What ``write_label`` has kept. Raises ValueError, LookupError or TypeError of what is none,
+    or has other bytes. An older version's label has no checksum, and is its ``text``."""
     kept = json.loads(text)
     name = None if kept["name"] is None else as_name(kept["name"])
-    return Label(name).tagged(map(as_word, kept["tags"]))
+    label = Label(name).tagged(map(as_word, kept["tags"]))
+    if text not in (label.sealed, label.text):
+        raise ValueError("its checksum is another")
+    return label

@@ -1,7 +1,7 @@
 """The artifacts of a stage that are in a store."""
 
 from storage.artifacts import Artifact
-from storage.identities import STORE_FORMAT
+from storage.formats import STORE_FORMAT
 from storage.store import Store
 
 

@@ -21,6 +21,23 @@ def digest(content: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+def seal(content: Mapping[str, Any]) -> str:
+    """A record's text, which ends with a checksum over the rest."""
+    return json.dumps({**content, "checksum": digest(content)}, indent=1) + "\n"
+
+
+def unseal(text: str) -> dict[str, Any]:
+    """What ``seal`` was given. Raises ValueError for any other text, also one of the same meaning:
+    ``\\u00E9`` for ``\\u00e9`` is one bit."""
+    sealed = json.loads(text)
+    if not isinstance(sealed, dict):
+        raise ValueError("no object")  # noqa: TRY004 - as what is no JSON
+    content = {name: value for name, value in sealed.items() if name != "checksum"}
+    if seal(content) != text:
+        raise ValueError("its checksum is another")
+    return content
+
+
 def render(
     identity: Mapping[str, Any],
     receipts: Mapping[str, Mapping[str, Any]],
@@ -34,21 +51,16 @@ def render(
         "made_with": versions(),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),  # told, never decided on
     }
-    return json.dumps(manifest | {"checksum": digest(manifest)}, indent=1) + "\n"
+    return seal(manifest)
 
 
 def parse(text: str, fingerprint: str) -> dict[str, Any]:
     """The manifest of the artifact of this fingerprint. Raises ValueError when it is damaged,
     another's, or lacks what this version writes."""
-    manifest = json.loads(text)
-    if not isinstance(manifest, dict):
-        raise ValueError("no object")  # noqa: TRY004 - as what is no JSON
-    content = {name: value for name, value in manifest.items() if name != "checksum"}
-    if manifest.get("checksum") != digest(content):
-        raise ValueError("its checksum is another")
+    manifest = unseal(text)
     if not _is_complete(manifest):
         raise ValueError("it is another version's")
-    if not digest(content["identity"]).startswith(fingerprint):
+    if not digest(manifest["identity"]).startswith(fingerprint):
         raise ValueError("it is another artifact's")
     return manifest
 
@@ -73,9 +85,12 @@ def content(manifest: Mapping[str, Any]) -> str:
 
 
 def parse_receipt(text: str) -> dict[str, Any] | None:
-    """A part's receipt; None when it is damaged."""
+    """A part's receipt; None when it is damaged. An older version's has no checksum."""
     try:
-        receipt = json.loads(text)
+        try:
+            receipt = unseal(text)
+        except ValueError:
+            receipt = json.loads(text)
     except ValueError:
         return None
     is_receipt = isinstance(receipt, dict) and receipt.keys() == RECEIPT

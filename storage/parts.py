@@ -1,6 +1,5 @@
 """The parts of an artifact: each with a receipt beside it until the manifest holds them all."""
 
-import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +57,7 @@ class Parts:
         self, part: str, receipt: Mapping[str, Any], sources: Mapping[str, str]
     ) -> None:
         """Say that a part is there, and of what it was made."""
-        text = json.dumps({**receipt, "sources": dict(sources)})
+        text = manifests.seal({**receipt, "sources": dict(sources)})
         self.store.put_text(self._receipt(part), text)
 
     def receipt(self, part: str) -> dict[str, Any] | None:

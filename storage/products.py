@@ -2,6 +2,8 @@
 they are still what was written."""
 
 import contextlib
+import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,12 @@ from pathlib import Path
 from storage.atomic import sha256_of
 from storage.store import Store
 
+HEAD = "# cir-pipeline"
 SOURCE = "# from"
+SEAL = "# sha256 of the lines above:"
+"""The last line of a receipt; an older version's has none."""
+
+SUM = re.compile(r"(?P<sha256>[0-9a-f]{64})  (?P<file>.+)")
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,8 @@ class Product:
     def record(self, sources: Mapping[str, str]) -> None:
         """Write the receipt of the files as they are now. Names and digests of ``sources`` are
         words without white space."""
-        self.store.put_text(self._receipt, self._text(sources))
+        text = self._text(sources)
+        self.store.put_text(self._receipt, text + _seal(text))
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -67,8 +75,9 @@ class Product:
 
     @property
     def _recorded(self) -> str:
+        """Without its seal; empty where there is none to be believed."""
         try:
-            return self.store.read_text(self._receipt)
+            return unsealed(self.store.read_text(self._receipt))
         except (OSError, ValueError):
             return ""
 
@@ -77,7 +86,7 @@ class Product:
 
     @property
     def _head(self) -> str:
-        return f"# cir-pipeline {self.name} {self.version}\n"
+        return f"{HEAD} {self.name} {self.version}\n"
 
     def _text(self, sources: Mapping[str, str]) -> str:
         lines = [self._head.rstrip()]
@@ -85,6 +94,31 @@ class Product:
         digests = map(sha256_of, self.paths)
         lines += [f"{digest}  {file}" for digest, file in zip(digests, self.files, strict=True)]
         return "\n".join([*lines, ""])
+
+
+def unsealed(receipt: str) -> str:
+    """A receipt without its last line, if that is a seal. Raises ValueError for another's."""
+    text, found, _ = receipt.partition(SEAL)
+    if found and receipt != text + _seal(text):
+        raise ValueError("its checksum is another")
+    return text
+
+
+def sums_in(receipt: str) -> dict[str, str]:
+    """The sha256 of each file that a receipt names, by the file. Raises ValueError for lines that
+    no receipt has, and for another seal."""
+    sums: dict[str, str] = {}
+    for line in unsealed(receipt).splitlines():
+        found = SUM.fullmatch(line)
+        if found:
+            sums[found["file"]] = found["sha256"]
+        elif not line.startswith((HEAD, SOURCE)):
+            raise ValueError("it has a line that no receipt has")
+    return sums
+
+
+def _seal(text: str) -> str:
+    return f"{SEAL} {hashlib.sha256(text.encode()).hexdigest()}\n"
 
 
 def _sources_in(receipt: str) -> Iterator[tuple[str, str]]:

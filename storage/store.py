@@ -11,6 +11,7 @@ from typing import Protocol
 
 from cir_core.errors import UsageError
 from storage.atomic import commit, commit_folder, commit_text, existing_part, remove_leftovers
+from storage.formats import require_known
 from storage.lock import STORE, hold, hold_file, holder_of, is_writable
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
@@ -201,10 +202,14 @@ class LocalStore:
 
 def open_store(where: Path) -> Store:
     """The store that a user names: a folder, or ``s3://bucket/prefix``. Raises UsageError for
-    another URI, or one without a bucket, and where the extra that object stores need is missing."""
+    another URI, or one without a bucket, and where the extra that object stores need is missing;
+    StoreCorrupt for a folder of a newer format than this version knows. A bucket is asked for its
+    format when it is leased: to name one takes no network."""
     uri = str(where).replace(":/", "://", 1)
     if not _SCHEME.match(str(where)):
-        return LocalStore(where)
+        store = LocalStore(where)
+        require_known(store.read_text, str(store))
+        return store
     if not uri.startswith(OBJECTS):
         raise UsageError(
             "there are no such stores",

@@ -17,6 +17,7 @@ from flows.ablation.trials import Trial, recipe_file, trials_of
 from flows.ablation_settings import AblationSettings
 from flows.engines.engine import Engine
 from flows.inputs import resolve_inputs
+from flows.leasing import leased
 from flows.run import ingest_split, run_pipeline
 from flows.train import run_training
 from flows.training_settings import settings_of_data
@@ -86,7 +87,7 @@ def _contents(checked: Checked, engine: Engine) -> Contents | None:
     trained = {"split": "train", "stage1": base, "stage2": base}
     asked = settings_of_data(checked.data).model_copy(update=trained)
     inputs = resolve_inputs(asked)
-    with inputs.store.lease():
+    with leased(inputs.store, asked.wait):
         return Contents(inputs, ingest_split(asked, inputs, engine).ingested, checked.stage1)
 
 

@@ -348,7 +348,9 @@ def test_a_store_that_is_held_is_busy(terminal: Terminal, own: Finished, fiq_run
         lock.flush()
         fcntl.flock(lock, fcntl.LOCK_EX)
         answer = terminal("run", *own.bench.arguments(own.store))
-    assert_told(answer, 5, str(own.store), "held by process 4711", "remedy:")
+        waited = terminal("run", *own.bench.arguments(own.store), "--wait", "0.1s")
+    assert_told(answer, 5, str(own.store), "held by process 4711", "remedy:", "--wait 2h")
+    assert_told(waited, 5, "held by process 4711, still after 0.1s")
     assert os.listdir(own.store) == ["lock"]
     assert_a_good_run_follows(terminal, fiq_run, own.store)
 

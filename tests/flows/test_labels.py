@@ -93,10 +93,10 @@ def test_the_terminal_names_tags_and_lists_runs(
 
     run_id, name = copied.run.run_id, 'a "<b>"'
     store = LocalStore(copied.store)
-    assert not relabel(store, run_id, lambda label: label).has_other_page
+    assert not relabel(find_run(store, run_id), lambda label: label).has_other_page
     assert json.loads(call("runs", "name", run_id[:4], name))["name"] == name
     assert published(copied.store) == [(run_id, name, None)]
-    assert relabel(store, name, lambda label: label).has_other_page
+    assert relabel(find_run(store, name), lambda label: label).has_other_page
     assert json.loads(call("runs", "tag", name, "b", "a"))["tags"] == ["a", "b"]
     assert json.loads(call("runs", "untag", name, "b", "c"))["tags"] == ["a"]
     (listed,) = json.loads(call("runs", "ls"))

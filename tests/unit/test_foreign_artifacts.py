@@ -33,8 +33,7 @@ def make_other(store: Path, *, without: str = "", **identity: Any) -> str:
     fingerprint = manifests.digest(manifest["identity"])[:32]
     folder = store / "artifacts" / "evaluate" / fingerprint
     folder.mkdir(parents=True)
-    text = json.dumps(manifest | {"checksum": manifests.digest(manifest)})
-    (folder / "manifest.json").write_text(text)
+    (folder / "manifest.json").write_text(manifests.seal(manifest))
     return fingerprint
 
 

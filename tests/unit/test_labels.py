@@ -150,3 +150,24 @@ def test_only_the_run_that_is_asked_for_is_named() -> None:
         assert (other.run_name, other.tags) == (None, ())
     of_row = run_of(Row(name="a row"), asked, None, None)
     assert (of_row.run_name, of_row.tags) == (None, ("paper",))
+
+
+def test_a_label_of_an_older_version_is_read(tmp_path: Path) -> None:
+    run, label = make_run(tmp_path, 5), Label("ä name").tagged(["one", "two"])
+    run.store.put_text(f"labels/{run.run_id}.json", label.text)
+    assert read_label(run.store, run.run_id) == label
+
+
+def test_a_label_with_a_flipped_bit_is_none(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run(tmp_path, 5)
+    write_label(run.store, run.run_id, Label("baseline").tagged(["one"]))
+    file = run.store.local(f"labels/{run.run_id}.json")
+    good = file.read_bytes()
+    for bit in range(8 * len(good)):
+        bad = bytearray(good)
+        bad[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(bad)
+        assert read_label(run.store, run.run_id) == UNLABELLED
+    assert "a run's label is damaged" in caplog.text

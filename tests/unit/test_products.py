@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.products import Product
+from storage.products import Product, sums_in
 from storage.store import LocalStore
 
 SOURCES = {"0123456789ab": "c0ffee", "ba9876543210": "decade"}
@@ -97,3 +97,22 @@ def test_anybody_can_check_a_receipt(product: Product) -> None:
     assert checked.returncode == 0, checked.stderr
     (folder / "index.html").write_bytes(b"")
     assert subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode
+
+
+def test_a_receipt_of_an_older_version_is_believed(product: Product) -> None:
+    receipt = product.store.local("report.sha256")
+    *lines, seal = receipt.read_text().splitlines(keepends=True)
+    assert seal.startswith("# sha256 of the lines above: ")
+    receipt.write_text("".join(lines))
+    assert product.sources() == SOURCES
+
+
+def test_every_flipped_bit_of_a_receipt_is_noticed(product: Product) -> None:
+    receipt = product.store.local("report.sha256")
+    good = receipt.read_bytes()
+    for bit in range(8 * len(good)):
+        bad = bytearray(good)
+        bad[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(ValueError, match=r"."):
+            sums_in(bytes(bad).decode())
+    assert sums_in(good.decode()).keys() == FILES.keys()

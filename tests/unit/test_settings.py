@@ -91,6 +91,7 @@ def test_every_setting_may_come_from_every_source(tmp_path: Path) -> None:
         "run_name": "baseline",
         "tags": ["paper", "k20"],
         "store": "/store",
+        "wait": "1.5h",
         "allow_missing": 3,
         "device": "cuda:1",
         "batch": 64,

@@ -8,9 +8,10 @@ import typer
 
 from flows.doors.cli.options import Json, NamedRun, flags_of, takes
 from flows.doors.cli.texts import text
+from flows.settings import Settings
 from flows.views.streams import put_json, say
 from storage.labels import Label, as_name, as_word
-from storage.store import Store, open_store
+from storage.store import open_store
 
 Tags = Annotated[list[str], typer.Argument(help="One or several words.", parser=text)]
 
@@ -36,7 +37,7 @@ def runs_ls(
     from tasks.results.run_list import list_runs
 
     wanted = {_checked(tag, as_word) for tag in tags or ()}
-    runs = [run for run in list_runs(_store(flags)) if wanted <= {*run.tags}]
+    runs = [run for run in list_runs(open_store(_settings(flags).store)) if wanted <= {*run.tags}]
     if as_json:
         put_json([asdict(run) for run in runs])
     elif runs:
@@ -45,7 +46,7 @@ def runs_ls(
         say("the store has no finished run" + " with these tags" * bool(wanted))
 
 
-@takes(flags_of("store"))
+@takes(flags_of("store", "wait"))
 def runs_name(
     run: NamedRun,
     new: Annotated[str, typer.Argument(help="No other run's name.", parser=text)],
@@ -60,20 +61,20 @@ def runs_name(
     _relabel(flags, run, lambda label: label.renamed(name), as_json=as_json)
 
 
-@takes(flags_of("store"))
+@takes(flags_of("store", "wait"))
 def runs_unname(run: NamedRun, as_json: Json = False, **flags: Any) -> None:
     """Take a run's name away."""
     _relabel(flags, run, lambda label: label.renamed(None), as_json=as_json)
 
 
-@takes(flags_of("store"))
+@takes(flags_of("store", "wait"))
 def runs_tag(run: NamedRun, tags: Tags, as_json: Json = False, **flags: Any) -> None:
     """Give a run tags, beside those that it has."""
     words = [_checked(tag, as_word) for tag in tags]
     _relabel(flags, run, lambda label: label.tagged(words), as_json=as_json)
 
 
-@takes(flags_of("store"))
+@takes(flags_of("store", "wait"))
 def runs_untag(run: NamedRun, tags: Tags, as_json: Json = False, **flags: Any) -> None:
     """Take tags away from a run."""
     words = [_checked(tag, as_word) for tag in tags]
@@ -83,9 +84,14 @@ def runs_untag(run: NamedRun, tags: Tags, as_json: Json = False, **flags: Any) -
 def _relabel(
     flags: dict[str, Any], called: str, change: Callable[[Label], Label], *, as_json: bool
 ) -> None:
+    from flows.leasing import leased
+    from storage.runs import find_run
     from tasks.results.relabel import relabel
 
-    made = relabel(_store(flags), called, change)
+    settings = _settings(flags)
+    found = find_run(open_store(settings.store), called)
+    with leased(found.store, settings.wait):
+        made = relabel(found, change)
     run, label = made.run, made.run.label
     if as_json:
         put_json({"run_id": run.run_id, "name": label.name, "tags": label.tags})
@@ -110,7 +116,7 @@ def _checked(word: str, check: Callable[[str], str]) -> str:
         ) from error
 
 
-def _store(flags: dict[str, Any]) -> Store:
+def _settings(flags: dict[str, Any]) -> Settings:
     from flows.origins import resolve
 
-    return open_store(resolve(flags, os.environ).settings.store)
+    return resolve(flags, os.environ).settings

@@ -14,7 +14,7 @@ from storage.store import open_store
 
 DATA = (
     "dataset", "data_root", "queries", "images", "gallery",
-    "store", "allow_missing", "device", "batch", "workers", "engine",
+    "store", "wait", "allow_missing", "device", "batch", "workers", "engine",
 )  # fmt: skip
 """Settings of a run that a training takes from the terminal: those of its data and its machine."""
 

@@ -10,7 +10,7 @@ from flows.views.streams import put, put_json
 from storage.store import open_store
 
 
-@takes(flags_of("store", "data_root"))
+@takes(flags_of("store", "wait", "data_root"))
 def report(
     run: RunHere = None,
     pictures: Annotated[
@@ -38,8 +38,10 @@ def report(
     if all_pictures and pictures is not None:
         raise UsageError("--all-pictures is no number", remedy="leave out it, or --pictures")
     most = None if all_pictures else MOST_FILES if pictures is None else pictures
-    found = find_run(open_store(resolve(flags, os.environ).settings.store), run)
-    files = remake_report(found, require_root(found, flags), pictures=most)
+    settings = resolve(flags, os.environ).settings
+    found = find_run(open_store(settings.store), run)
+    root = require_root(found, flags)
+    files = remake_report(found, root, pictures=most, wait=settings.wait)
     if as_json:
         put_json({"run_id": found.run_id, "files": [str(file) for file in files]})
     else:
