@@ -99,6 +99,7 @@ class StoreUnreachable(CirError):
     """An object store does not answer, or with errors of its own, however often it is asked."""
 
     exit_code = 11
+    is_transient = True
 
 
 class WorkerLost(CirError):

@@ -52,8 +52,8 @@ as_ablation = flow(
     retries=0,
 )
 """Settings check the parameters: a page sends a path, and sizes as text. A flow is not tried again,
-whatever Prefect's settings say: what failed once, as for want of disk, needs somebody, and the same
-command goes on."""
+whatever Prefect's settings say: what may pass by itself its tasks have tried already, and what
+else failed, as for want of disk, needs somebody; the same command then goes on."""
 
 _log = logging.getLogger(__name__)
 
