@@ -7,11 +7,13 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from cir_core.errors import OutOfSpace, PreflightError
 
+_LEFTOVER = ".*.tmp*"
 _TEMPORARY = re.compile(r"\.(?P<process>\d+)-(?P<started>\d+)-\d+\.tmp")
 
 _numbers = itertools.count()
@@ -93,13 +95,50 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{writer}.tmp")
 
 
+def leftover_in(name: str) -> str | None:
+    """The part of a path that is a writer's temporary file or folder; None in any other path."""
+    return next((part for part in name.split("/") if fnmatchcase(part, _LEFTOVER)), None)
+
+
+def is_abandoned(leftover: str) -> bool:
+    """Whether the writer of a temporary name does not live any more."""
+    writer = _TEMPORARY.search(leftover)
+    return not (writer and process_start(int(writer["process"])) == int(writer["started"]))
+
+
+def files_below(folder: Path) -> dict[str, int]:
+    """Every file's bytes by its path from the folder, in order; what links lead to, each folder
+    once, and not what leads nowhere. Empty where there is no folder. Raises PreflightError where
+    one cannot be read."""
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise PreflightError(
+                "a folder cannot be read",
+                item=str(error.filename),
+                cause=str(error.strerror),
+                remedy="give the current user read permission",
+            ) from error
+
+    sizes, seen = dict[str, int](), set[str]()
+    for here, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        for name in names:
+            path = Path(here, name)
+            with suppress(FileNotFoundError):  # a writer has moved it
+                sizes[path.relative_to(folder).as_posix()] = path.stat().st_size
+    return dict(sorted(sizes.items()))
+
+
 def remove_leftovers(folder: Path, name: str = "") -> None:
     """Remove what killed writers left of a name, or of all; a living writer's stays."""
     start = f".{name}." if name else "."
-    for leftover in folder.glob(".*.tmp*"):
-        writer = _TEMPORARY.search(leftover.name)
-        is_alive = writer and process_start(int(writer["process"])) == int(writer["started"])
-        if leftover.name.startswith(start) and not is_alive:
+    for leftover in folder.glob(_LEFTOVER):
+        if leftover.name.startswith(start) and is_abandoned(leftover.name):
             if leftover.is_dir():
                 shutil.rmtree(leftover, ignore_errors=True)
             else:

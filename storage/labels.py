@@ -16,7 +16,7 @@ MOST_SIGNS = 100
 ID_DIGITS = 12
 """From so many hexadecimal digits on, a name would be taken for a run's id."""
 
-_FOLDER = "labels"
+FOLDER = "labels"
 
 _log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def write_label(store: Store, run_id: str, label: Label) -> None:
 
 
 def _file(run_id: str) -> str:
-    return f"{_FOLDER}/{run_id}.json"
+    return f"{FOLDER}/{run_id}.json"
 
 
 def parse_label(text: str) -> Label:

@@ -57,15 +57,24 @@ def render(
 def parse(text: str, fingerprint: str) -> dict[str, Any]:
     """The manifest of the artifact of this fingerprint. Raises ValueError when it is damaged,
     another's, or lacks what this version writes."""
-    manifest = unseal(text)
-    if not _is_complete(manifest):
+    manifest = parse_any(text, fingerprint)
+    if not is_complete(manifest):
         raise ValueError("it is another version's")
+    return manifest
+
+
+def parse_any(text: str, fingerprint: str) -> dict[str, Any]:
+    """``parse`` of any version's manifest: its identity and its parts are there."""
+    manifest = unseal(text)
+    if not _has(manifest, {"identity": dict, "parts": dict}):
+        raise ValueError("it lacks what each version writes")
     if not digest(manifest["identity"]).startswith(fingerprint):
         raise ValueError("it is another artifact's")
     return manifest
 
 
-def _is_complete(manifest: Mapping[str, Any]) -> bool:
+def is_complete(manifest: Mapping[str, Any]) -> bool:
+    """Whether it has all that this version reads."""
     return (
         _has(manifest, MANIFEST)
         and _has(manifest["identity"], IDENTITY)

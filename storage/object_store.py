@@ -110,6 +110,12 @@ class ObjectStore:
     def has_folder(self, folder: str) -> bool:
         return bool(self._objects.below(folder))
 
+    def files(self) -> dict[str, int]:
+        return self._objects.sizes()
+
+    def remove_folder(self, folder: str) -> None:
+        """A bucket has none; of the copies they stay."""
+
     def remove(self, name: str) -> None:
         self._objects.remove(name)
         self._copy(name).unlink(missing_ok=True)

@@ -121,6 +121,11 @@ class Objects:
             listing = obstore.list(self._client, folder)
             return sorted(one["path"] for some in listing for one in some)
 
+    def sizes(self) -> dict[str, int]:
+        """The bytes of all objects, by name."""
+        with self._asking(""):
+            return {one["path"]: one["size"] for some in obstore.list(self._client) for one in some}
+
     def copy(self, name: str, other: str) -> None:
         """Raises FileNotFoundError."""
         with self._asking(name):

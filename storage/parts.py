@@ -13,9 +13,12 @@ from storage.tables import damaged
 
 MANIFEST = "manifest.json"
 
-_RECEIPT = ".receipt.json"
+RECEIPT = ".receipt.json"
 
-_OURS = (_RECEIPT, ".damaged", ".parquet", ARRAY_SUFFIX)
+ASIDE = ".damaged"
+"""What ``Store.set_aside`` gives."""
+
+OURS = (RECEIPT, ASIDE, ".parquet", ARRAY_SUFFIX)
 """Ends of names that artifacts give. What a file manager, a NAS or a person has put beside them is
 not ours to remove."""
 
@@ -81,7 +84,7 @@ class Parts:
     def begun(self) -> list[str]:
         """The parts that have a receipt."""
         names = self.store.names(self.folder)
-        return [name.removesuffix(_RECEIPT) for name in names if name.endswith(_RECEIPT)]
+        return [name.removesuffix(RECEIPT) for name in names if name.endswith(RECEIPT)]
 
     def matches(self, part: str, receipt: Mapping[str, Any]) -> bool:
         """Whether a part is there with the bytes that its receipt promises."""
@@ -99,14 +102,19 @@ class Parts:
         is no part any more."""
         kept: Collection[str] = {self._stored(part, one) for part, one in receipts.items()}
         for name in self.store.names(self.folder):
-            if name.endswith(_OURS) and f"{self.folder}/{name}" not in kept:
+            if name.endswith(OURS) and f"{self.folder}/{name}" not in kept:
                 self.store.remove(f"{self.folder}/{name}")
 
     def _stored(self, part: str, receipt: Mapping[str, Any]) -> str:
         return self.store.part_name(self._name(part), receipt["sha256"])
 
     def _name(self, part: str) -> str:
-        return f"{self.folder}/{part}" + (".parquet" if not part.endswith(ARRAY_SUFFIX) else "")
+        return part_name(self.folder, part)
 
     def _receipt(self, part: str) -> str:
-        return f"{self.folder}/{part}{_RECEIPT}"
+        return f"{self.folder}/{part}{RECEIPT}"
+
+
+def part_name(folder: str, part: str) -> str:
+    """What an artifact in this folder puts a part as."""
+    return f"{folder}/{part}" + (".parquet" if not part.endswith(ARRAY_SUFFIX) else "")

@@ -16,6 +16,9 @@ SOURCE = "# from"
 SEAL = "# sha256 of the lines above:"
 """The last line of a receipt; an older version's has none."""
 
+SUMS = "SHA256SUMS"
+"""Of files that are many: their sums alone, which a receipt names."""
+
 SUM = re.compile(r"(?P<sha256>[0-9a-f]{64})  (?P<file>.+)")
 
 
@@ -52,6 +55,16 @@ class Product:
         return (
             are_there and recorded.startswith(self._head) and source in dict(_sources_in(recorded))
         )
+
+    def recorded(self) -> Mapping[str, str]:
+        """What the files were made of by their receipt, whoever may have changed them since."""
+        return dict(_sources_in(self._recorded))
+
+    def forget(self) -> None:
+        """Remove the files and their receipt."""
+        self.store.remove(self._receipt)
+        for file in self.files:
+            self.store.remove(self._named(file))
 
     def holds(self, source: str, content: str) -> bool:
         """Whether the files are this version's, as they were written, and made of this content of

@@ -8,12 +8,13 @@ was made once, and its sittings tell of that making.
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cache
-from json import dumps
+from json import loads
 
 from pydantic import TypeAdapter, ValidationError
 
+from storage import manifests
 from storage.artifacts import Artifact
 
 FOLDER = "sittings"
@@ -62,12 +63,15 @@ class Sitting:
     copied: int = 0
 
 
+_FIELDS = {one.name for one in fields(Sitting)}
+
+
 def record(artifact: Artifact, sitting: Sitting) -> None:
     """Write what is known of a sitting of this process, in the place of what was. Raises as
     ``Store.put``."""
     began = sitting.began_at.replace(":", "")  # which is no sign of a name everywhere
     name = f"{_folder(artifact)}/{began}-{os.getpid()}.json"
-    artifact.store.put_text(name, dumps(asdict(sitting), indent=1) + "\n")
+    artifact.store.put_text(name, manifests.seal(asdict(sitting)))
 
 
 def sittings_of(artifact: Artifact) -> list[Sitting]:
@@ -86,11 +90,20 @@ def sittings_of(artifact: Artifact) -> list[Sitting]:
 
 def _read(artifact: Artifact, name: str) -> Sitting | None:
     try:
-        return _parser().validate_json(artifact.store.read_text(name))
+        return parse_sitting(artifact.store.read_text(name))
     except (FileNotFoundError, ValueError) as error:
         told = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         _log.warning("what a stage took is not known: %s: %s", artifact.store.told(name), told)
         return None
+
+
+def parse_sitting(text: str) -> Sitting:
+    """What ``record`` has written. Raises ValueError of what is none, or has other bytes; an older
+    version's has no checksum."""
+    kept = loads(text)
+    if not isinstance(kept, dict) or not kept.keys() <= _FIELDS:
+        manifests.unseal(text)
+    return _parser().validate_json(text)
 
 
 @cache  # made in a millisecond, as long as a dozen files take

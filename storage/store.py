@@ -3,14 +3,21 @@
 import hashlib
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import disk_usage
 from typing import Protocol
 
 from cir_core.errors import UsageError
-from storage.atomic import commit, commit_folder, commit_text, existing_part, remove_leftovers
+from storage.atomic import (
+    commit,
+    commit_folder,
+    commit_text,
+    existing_part,
+    files_below,
+    remove_leftovers,
+)
 from storage.formats import require_known
 from storage.lock import STORE, hold, hold_file, holder_of, is_writable
 
@@ -68,8 +75,16 @@ class Store(Protocol):
     def has_folder(self, folder: str) -> bool:
         """Whether anything was ever put below."""
 
+    def files(self) -> dict[str, int]:
+        """All that there is, by name, with its bytes, whoever put it there: what a writer has not
+        finished, too. Changes nothing. Raises PreflightError where a folder cannot be read."""
+
     def remove(self, name: str) -> None:
         """Make the name free; nothing where it is."""
+
+    def remove_folder(self, folder: str) -> None:
+        """Forget a folder in which nothing is left, and those above it; nothing where something
+        is."""
 
     def set_aside(self, name: str) -> None:
         """Give the bytes another name, with ``.damaged`` in the place of its suffix, for somebody
@@ -162,8 +177,17 @@ class LocalStore:
     def has_folder(self, folder: str) -> bool:
         return self.local(folder).is_dir()
 
+    def files(self) -> dict[str, int]:
+        return files_below(self.root)
+
     def remove(self, name: str) -> None:
         self.local(name).unlink(missing_ok=True)
+
+    def remove_folder(self, folder: str) -> None:
+        with suppress(OSError):  # something is in it
+            while folder:
+                self.local(folder).rmdir()
+                folder = folder.rpartition("/")[0]
 
     def set_aside(self, name: str) -> None:
         path = self.local(name)

@@ -225,6 +225,14 @@ def read_identity(folder: Path) -> ModelIdentity:
     return ModelIdentity(config, _identity(config, sha256_of_weights(folder)))
 
 
+def check_identity(folder: Path) -> ModelIdentity:
+    """``read_identity`` of weights that have their record. Raises as ``read_checkpoint``."""
+    config, digest = read_config(folder), sha256_of_weights(folder)
+    with opened(folder) as weights:
+        _require_recorded(weights, config, digest, folder)
+    return ModelIdentity(config, _identity(config, digest))
+
+
 def _identity(config: Mapping[str, Any], tensors: str) -> str:
     return hashlib.sha256(f"{json.dumps(config, sort_keys=True)}{tensors}".encode()).hexdigest()
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from cir_core.errors import ImageProblem
 from cir_core.layers.preprocess import to_rgb
+from storage.products import SUMS
 from storage.sources.images import decode_image, read_image, sha256_of_bytes
 from tasks.feed.lookahead import ahead
 
@@ -32,8 +33,6 @@ whole gallery is 15,536, all of CIRCO's first tens are 15,000."""
 
 PICTURE_BYTES = 12_000
 """Of a photograph, in the folder; those within the page are within its error."""
-
-SUMS = "SHA256SUMS"
 
 DIGITS = 20
 """Of an image's sha256, its picture's name: copies share one."""

@@ -103,6 +103,7 @@ VERBS = (
     "run", "encode", "retrieve", "filter", "rerank", "evaluate", "plan", "convert",
     "train", "show", "sql", "export", "check-submission", "doctor",
     "protocols", "datasets", "check-run", "compare", "runs",
+    "verify", "store",
 )  # fmt: skip
 
 

@@ -87,6 +87,8 @@ def test_the_documents_fields_are_those_of_what_is_printed(
     from tasks.results.record.expected import Check
     from tasks.results.run_list import ListedRun
     from tasks.results.story import Story
+    from tasks.upkeep.listing import ListedArtifact, Usage
+    from tasks.upkeep.verify import Verified
 
     printed: dict[str, Iterable[str]] = {
         "run": run_summary(fiq_run.run),
@@ -95,6 +97,9 @@ def test_the_documents_fields_are_those_of_what_is_printed(
         "analyse": analyses_summary(fiq_run.run, []),
         "show": names_of(Story),
         "runs ls": names_of(ListedRun),
+        "store ls": names_of(ListedArtifact),
+        "store du": names_of(Usage),
+        "verify": names_of(Verified) | {"ok"},
         "check-run": names_of(Check) | {"ok"},
         "check-submission": names_of(Verdict) | {"ok"},
         "train": training_summary(tmp_path),

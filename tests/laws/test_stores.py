@@ -73,6 +73,20 @@ def test_folders_are_those_that_something_was_put_into(store: Store) -> None:
     )  # fmt: skip
 
 
+def test_all_files_are_told_with_their_bytes(store: Store) -> None:
+    assert store.files() == {}
+    store.put_text("x/one/a", "12")
+    store.put_text("b", "1")
+    assert {name: size for name, size in store.files().items() if "lock" not in name} == {
+        "b": 1, "x/one/a": 2,
+    }  # fmt: skip
+    store.remove_folder("x/one")
+    assert store.size("x/one/a") == 2
+    store.remove("x/one/a")
+    store.remove_folder("x/one")
+    assert not store.has_folder("x")
+
+
 def test_what_is_set_aside_keeps_its_bytes(store: Store) -> None:
     store.put_text("f/a.json", "bad")
     store.set_aside("f/a.json")

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from storage.products import SUMS
 from storage.sources.images import decode_image
-from tasks.results.album import SUMS, THUMBNAIL, Album, Picture
+from tasks.results.album import THUMBNAIL, Album, Picture
 
 SIZES = {"photo": (300, 400), "copy": (300, 400), "wide": (900, 90), "small": (40, 30)}
 

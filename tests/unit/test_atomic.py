@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cir_core.errors import OutOfSpace, PreflightError
-from storage.atomic import commit, commit_folder, commit_text, sha256_of
+from storage.atomic import commit, commit_folder, commit_text, files_below, sha256_of
 
 TEXT = "é\n"
 
@@ -235,3 +235,15 @@ def test_a_killed_writers_folder_goes(tmp_path: Path) -> None:
     (leftover / "half").write_text("half")
     commit_folder(tmp_path / "pictures", fill("a"))
     assert os.listdir(tmp_path) == ["pictures"]
+
+
+def test_files_below_are_told_through_links_and_once(tmp_path: Path) -> None:
+    (tmp_path / "store" / "deep").mkdir(parents=True)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "large").write_bytes(b"123")
+    (tmp_path / "store" / "link").symlink_to(tmp_path / "disk")
+    (tmp_path / "store" / "deep" / "circle").symlink_to(tmp_path / "store")
+    (tmp_path / "store" / "deep" / "a").write_bytes(b"1")
+    (tmp_path / "store" / "broken").symlink_to(tmp_path / "none")
+    assert files_below(tmp_path / "store") == {"deep/a": 1, "link/large": 3}
+    assert files_below(tmp_path / "none") == {}

@@ -57,6 +57,7 @@ PANELS: dict[str, dict[str, Command]] = {
     },
     _CHECK: {
         "doctor": Command("data:doctor", "Whether all that a run needs is there and in order."),
+        "verify": Command("stores:verify", "Whether the store's bytes are what was written."),
         "datasets": Command(
             "data:datasets", "What is supported: layout, licence, how to obtain it."
         ),
@@ -75,6 +76,13 @@ RUNS = {
 }
 """The commands of ``runs``."""
 
+STORE = {
+    "ls": Command("stores:store_ls", "The artifacts by stage, and which runs need each."),
+    "du": Command("stores:store_du", "What stages and runs take on the disk."),
+    "gc": Command("stores:store_gc", "Remove what no finished run needs; give up runs."),
+}
+"""The commands of ``store``."""
+
 CONFIG = {
     "show": Command("config:config_show", "All settings, their values, and where each comes from.")
 }
@@ -82,6 +90,7 @@ CONFIG = {
 
 GROUPS: dict[str, tuple[str, str, dict[str, Command]]] = {
     "runs": (_LOOK, "The runs of a store, and what they are called.", RUNS),
+    "store": (_CHECK, "What is in the store, and what it takes.", STORE),
     "config": (_CHECK, "The settings of a run, or of a training.", CONFIG),
 }
 """Commands of two words: the first one's panel and help, and the second ones."""

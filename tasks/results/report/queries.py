@@ -8,7 +8,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from tasks.results.album import SUMS, Picture
+from storage.products import SUMS
+from tasks.results.album import Picture
 from tasks.results.report.query_rows import MOST_BYTES, QueryRows, query_rows
 from tasks.results.report.source import Source
 from tasks.results.samples import Samples, samples
