@@ -160,7 +160,12 @@ def _file_byte_or_escape(character: str) -> bytes:
 
 
 class _VisibleRecord(logging.LogRecord):
-    """Whatever handler and format: Prefect brings its own."""
+    """Whatever handler and format: Prefect brings its own. A text that stands in a line, such as
+    an id, does not begin another, which would read as one of ours."""
 
     def getMessage(self) -> str:  # noqa: N802
-        return visible(super().getMessage(), kept=LINES)
+        told = self.args
+        if isinstance(told, tuple):
+            told = tuple(visible(one) if isinstance(one, str) else one for one in told)
+        message = str(self.msg) % told if told else str(self.msg)
+        return visible(message, kept=LINES)

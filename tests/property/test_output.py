@@ -3,12 +3,14 @@
 import csv
 import io
 import json
+import logging
 import math
 import struct
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from flows.views.streams import prepare_logging
 from flows.views.tables import Column, Console, print_line, print_table
 from flows.views.values import cell, csv_line, json_text
 from storage.answers import told_apart
@@ -70,6 +72,19 @@ def test_json_is_exact_and_ascii(text: str, number: float) -> None:
 def test_csv_is_exact(texts: list[str], number: float) -> None:
     (row,) = csv.reader(io.StringIO(csv_line([*texts, number]), newline=""))
     assert row == [*texts, repr(number)]
+
+
+@given(TEXTS)
+def test_a_text_in_a_line_of_the_log_begins_no_other(text: str) -> None:
+    before = logging.getLogRecordFactory()
+    prepare_logging(verbose=False)
+    try:
+        record = logging.getLogger("flows").makeRecord(
+            "flows", logging.INFO, "a file", 1, "query %s\nand %d", (text, 2), None
+        )
+    finally:
+        logging.setLogRecordFactory(before)
+    assert record.getMessage() == f"query {visible(text)}\nand 2"
 
 
 @given(FLOATS)
