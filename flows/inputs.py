@@ -123,7 +123,7 @@ def resolve_inputs(settings: Settings) -> Inputs:
             workers=find_workers(settings.workers, device),
             memory=settings.memory,
             tokens=settings.tokens,
-            processes=len(devices) or settings.processes,
+            processes=len(devices) or settings.processes or 1,
             devices=devices,
         ),
         candidates=settings.candidates,

@@ -79,10 +79,11 @@ def find_devices(settings: Settings) -> tuple[str, ...]:
             "sum in another order",
             remedy="pass --devices 0,1 with each GPU once, or --devices cpu,cpu",
         )
-    if settings.device != "auto" or settings.processes not in (1, len(devices)):
+    if settings.device != "auto" or settings.processes not in (None, 1, len(devices)):
         raise UsageError(
             f"--devices {settings.devices} is {len(devices)} processes, a device each",
-            cause=f"--device {settings.device} and --processes {settings.processes} say otherwise",
+            cause=f"--device {settings.device} and --processes {settings.processes or 1} say "
+            "otherwise",
             remedy="leave out --device and --processes",
         )
     there = {f"cuda:{number}" for number in range(torch.cuda.device_count())}

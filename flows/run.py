@@ -13,6 +13,7 @@ from cir_core.families import require_precisions
 from cir_core.search.choice import count_lists
 from flows.ends import End
 from flows.engines.engine import Engine
+from flows.engines.runners import open_workers
 from flows.first_stage import files_of
 from flows.graph import Filtering, Graph, fit_of, graph_of
 from flows.inputs import Inputs, resolve_inputs
@@ -100,7 +101,8 @@ def run_pipeline(settings: Settings, engine: Engine) -> Run:
     have problems than ``allow_missing``; what was made until then stays and is used next time.
     """
     inputs = begin(settings)
-    with leased(inputs.store, settings.wait):
+    workers = open_workers(settings, inputs)
+    with leased(inputs.store, settings.wait), engine.with_workers(workers):
         looks = look_at_models(**inputs.models)
         handed_over = note_files(files_of(inputs))
         models = check_models(inputs, engine).view

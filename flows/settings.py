@@ -319,14 +319,15 @@ class Settings(BaseModel):
         ),
     ] = None
     processes: Annotated[
-        PositiveInt,
+        PositiveInt | None,
         About(
             "Processes that share the shards of a stage, each with models of its own and its share "
-            "of the cores; on GPUs, one a device.",
+            "of the cores; on GPUs, one a device. Of a cluster (--address), its workers at most.",
             MACHINE,
             changes_results=False,
+            default="1; all workers of a cluster",
         ),
-    ] = 1
+    ] = None
     devices: Annotated[
         str | None,
         About(
@@ -385,6 +386,25 @@ class Settings(BaseModel):
     stage2_precision: Annotated[
         Precision | None,
         About("Of what scores pairs.", MODELS, changes_results=True, default=OF_ALL),
+    ] = None
+    runner: Annotated[
+        Literal["processes", "dask", "ray"],
+        About(
+            "Whose workers share the shards: this machine's processes; or Dask's or Ray's, on this "
+            "machine or, by --address, on others.",
+            MACHINE,
+            changes_results=False,
+        ),
+    ] = "processes"
+    address: Annotated[
+        str | None,
+        About(
+            "The running cluster of --runner: of Dask, tcp://host:8786; of Ray, host:6379 or "
+            "ray://host:10001.",
+            MACHINE,
+            changes_results=False,
+            default="none: this machine",
+        ),
     ] = None
     engine: Annotated[
         Literal["auto", "in-process", "prefect"],

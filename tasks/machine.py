@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from cir_core.types import Keeping
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+"""Names to CUDA the GPUs that a process may use, with commas between them; unset: all."""
+
 
 @dataclass(frozen=True)
 class Machine:

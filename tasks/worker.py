@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from cir_core.errors import CirError
+from tasks.looking import enter
 from tasks.machine import Machine
 from tasks.progress import Task, tell_by
 from tasks.stages.stage import Pass, make_here
@@ -23,12 +25,14 @@ SECONDS_BETWEEN_COUNTS = 0.1
 
 @dataclass(frozen=True)
 class Job:
-    """Shards of a pass for one worker, what it may use, and from which level on it logs."""
+    """Shards of a pass for one worker, what it may use, from which level on it logs, and from which
+    folder relative names are meant."""
 
     one_pass: Pass
     shards: list[str]
     machine: Machine
     level: int
+    folder: Path
 
 
 class Counted(NamedTuple):
@@ -48,6 +52,7 @@ def serve(channel: int) -> None:
     its parent, however that ends; a bug's traceback goes to stderr, and the exit code is 1."""
     parent = _Parent(Connection(channel))
     job = parent.receive()
+    enter(job.folder)
     logging.getLogger().addHandler(_Forwarding(parent))
     logging.getLogger().setLevel(job.level)
     tell_by(parent.counting)

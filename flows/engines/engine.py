@@ -40,8 +40,12 @@ class Engine(ABC):
 
     def make(self, one_pass: Pass, machine: Machine) -> tuple[str, ...]:
         """What is missing of a pass; the names of the stages that had anything to do."""
-        staffed = replace(machine, processes=self.workers.number(machine))
-        return self.observe(one_pass.name, partial(make, one_pass, staffed, self.each))
+        work = partial(make, one_pass, self.staffed(machine), self.each)
+        return self.observe(one_pass.name, work)
+
+    def staffed(self, machine: Machine) -> Machine:
+        """With as many processes as there are workers."""
+        return replace(machine, processes=self.workers.number(machine))
 
     def write(self, output: Output) -> tuple[str, ...]:
         """An output's files, if they are missing; its name if they were."""
@@ -104,7 +108,8 @@ class Prefect(Engine):
 
         def work() -> tuple[str, ...]:
             """What is known is so the first time alone."""
-            return make(one_pass, machine, self.each, missing=known.pop() if known else None)
+            staffed = self.staffed(machine)
+            return make(one_pass, staffed, self.each, missing=known.pop() if known else None)
 
         shards = told_shards(known[0].shards)
         return as_task(work, name=one_pass.name, run_name=f"{one_pass.name} {shards}".strip())

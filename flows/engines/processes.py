@@ -13,10 +13,8 @@ from cir_core.errors import UsageError
 from cir_core.memory import free_memory
 from flows.engines.sharing import Given, Share, Workers
 from tasks.child import Child
-from tasks.machine import Machine
+from tasks.machine import VISIBLE, Machine
 from tasks.worker import SERVE, Ended
-
-VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 

@@ -5,6 +5,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from cir_core.errors import WorkerLost
@@ -98,11 +99,13 @@ def _given(
     """Who does which shards."""
     shares = workers.shares(machine, len(shards))
     level = logging.getLogger().getEffectiveLevel()
+    mine = shared_out(one_pass.weights(shards), len(shares))
     return [
-        Given(share, Job(one_pass, [shards[one] for one in numbers], share.machine, level))
-        for share, numbers in zip(
-            shares, shared_out(one_pass.weights(shards), len(shares)), strict=True
+        Given(
+            share,
+            Job(one_pass, [shards[one] for one in numbers], share.machine, level, Path.cwd()),
         )
+        for share, numbers in zip(shares, mine, strict=True)
     ]
 
 

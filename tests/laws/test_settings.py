@@ -25,7 +25,8 @@ from tests.support.settings_page import PAGE, rendered, table_of
 
 KNOBS = {
     "data_root", "store", "allow_missing", "device", "batch", "workers", "processes", "devices",
-    "tokens", "memory", "engine", "until", "run_name", "tags", "no_guarantee", "wait",
+    "tokens", "memory", "runner", "address", "engine", "until", "run_name", "tags", "no_guarantee",
+    "wait",
 }  # fmt: skip
 
 WORDS = "What the text of this test says."

@@ -124,6 +124,7 @@ def knobs(fiq: Bench, folder: Path) -> Iterator[dict[str, Any]]:
     yield {"workers": 2}
     yield {"processes": 2}
     yield {"devices": "cpu,cpu", "device": "auto"}
+    yield {"runner": "dask", "address": "tcp://host:8786"}
     yield {"tokens": "cache"}
     yield {"memory": 2**20}
     yield {"engine": "prefect"}

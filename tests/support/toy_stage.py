@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +25,13 @@ FATAL, REFUSED, BROKEN = "3", "4", "5"
 @dataclass(frozen=True)
 class Squares(Stage[Scored]):
     """A part scores-<number> for each number: its square. ``deaths`` workers are killed at FATAL,
-    which files in ``folder`` count; ``ends`` are the shards at which work ends otherwise."""
+    which files in ``folder`` count, or who has started them (``kills_parent``); ``ends`` are the
+    shards at which work ends otherwise."""
 
     folder: Path
     numbers: int = 8
     deaths: int = 0
+    kills_parent: bool = False
     ends: tuple[str, ...] = ()
 
     makes = Scored
@@ -57,7 +60,8 @@ class Squares(Stage[Scored]):
     def _meet_fate(self, shard: str) -> None:
         if shard == FATAL and len(list(self.folder.iterdir())) < self.deaths:
             (self.folder / str(os.getpid())).touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getppid() if self.kills_parent else os.getpid(), signal.SIGKILL)
+            time.sleep(60)  # a worker ends with its parent
         if shard in self.ends and shard == REFUSED:
             raise PreflightError("no", item=shard)
         if shard in self.ends and shard == BROKEN:

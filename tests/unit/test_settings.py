@@ -104,6 +104,8 @@ def test_every_setting_may_come_from_every_source(tmp_path: Path) -> None:
         "encoder_precision": "fp32",
         "stage1_precision": "tf32",
         "stage2_precision": "fp16",
+        "runner": "dask",
+        "address": "tcp://host:8786",
         "engine": "prefect",
     }
     assert values.keys() == Settings.model_fields.keys()
