@@ -133,6 +133,7 @@ def knobs(fiq: Bench, folder: Path) -> Iterator[dict[str, Any]]:
     yield {"run_name": "paper"}
     yield {"tags": ("a", "b")}
     yield {"no_guarantee": True}
+    yield {"wait": 7200.0}
 
 
 def test_what_changes_no_result_names_nothing(fiq: Bench, copy: Path, tmp_path: Path) -> None:
