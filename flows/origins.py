@@ -9,13 +9,14 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from cir_core.datasets.registry import DATASETS
 from cir_core.errors import UsageError
 from flows.ablation_settings import AblationSettings
+from flows.comparison_settings import ComparisonSettings
 from flows.settings import Settings, in_home
 from flows.training_settings import TrainingSettings
 
@@ -26,6 +27,8 @@ SECTIONS = "datasets"
 GENERAL = ("dataset", "store")
 """What no section may set: it is found by the dataset, and one store holds the runs of all, which
 ``sql`` and ``export`` ask without naming one."""
+
+Checked = TypeVar("Checked", bound=BaseModel)
 
 DECLARED_DATA = "the ablation's [data]"
 
@@ -93,13 +96,22 @@ def parse_training(
     Raises UsageError listing every mistake at once.
     """
     data = resolve(flags, environment).settings
+    return _checked(TrainingSettings, "train", data=data, **values)
+
+
+def parse_comparison(**values: Any) -> ComparisonSettings:
+    """Raises UsageError listing every mistake at once."""
+    return _checked(ComparisonSettings, "compare", **values)
+
+
+def _checked(settings: type[Checked], command: str, **values: Any) -> Checked:
     try:
-        return TrainingSettings(data=data, **values)
+        return settings(**values)
     except ValidationError as error:
         raise UsageError(
-            "some training settings are not usable",
+            f"some settings of {command} are not usable",
             cause="; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors()),
-            remedy="`cir-pipeline train --help` tells what is allowed",
+            remedy=f"`cir-pipeline {command} --help` tells what is allowed",
         ) from error
 
 

@@ -1,8 +1,10 @@
-"""The pipeline and a training as Prefect flows; ``prefect.yaml`` has their deployments."""
+"""What runs long, or at night, as Prefect flows; ``prefect.yaml`` has their deployments."""
 
 import logging
 import shlex
 import socket
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from prefect.context import FlowRunContext
 
 from flows.ablation.run import Ablated, run_ablation
 from flows.ablation_settings import AblationSettings
+from flows.comparing import run_comparison
+from flows.comparison_settings import ComparisonSettings
 from flows.doors.parameters import parameters_of
 from flows.drift import require_unchanged
 from flows.engines.engine import Prefect
@@ -20,12 +24,17 @@ from flows.engines.observed import attempt, logs_shown, observe
 from flows.inputs import resolve_inputs
 from flows.origins import with_folder
 from flows.run import Run, run_pipeline
-from flows.settings import Settings
+from flows.settings import Settings, demo_root
 from flows.train import run_training
 from flows.training_settings import TrainingSettings
 from flows.views.recall import recall_markdown
+from storage.store import open_store
 
 TABLE_KEY = "ablation"
+COMPARISON_KEY = "comparison"
+
+RUNS_OF = ("store", "data_root")
+"""Settings of a run that say where a comparison's runs and images lie."""
 
 PORT = 8000
 """On which the reader of a report serves it to a browser."""
@@ -47,6 +56,12 @@ as_training = flow(
 as_ablation = flow(
     name="cir-ablation",
     flow_run_name="{config}",
+    persist_result=False,
+    validate_parameters=False,
+    retries=0,
+)
+as_comparison = flow(
+    name="cir-compare",
     persist_result=False,
     validate_parameters=False,
     retries=0,
@@ -105,7 +120,36 @@ def ablation(**values: Any) -> Ablated:
     return made
 
 
+@parameters_of(ComparisonSettings, beside=RUNS_OF)
+def comparison(**values: Any) -> str:
+    """Whether runs differ, by how much, and on which queries; returns the page's path.
+
+    Parameters are those of ``cir-pipeline compare``. The table, and where the page is, stay behind
+    as a Prefect artifact.
+    """
+    where = Settings.model_validate({name: values.pop(name) for name in RUNS_OF if name in values})
+    settings = ComparisonSettings.model_validate(values)
+    with logs_shown():
+        compare = partial(run_comparison, settings, open_store(where.store), _roots(where))
+        made = Prefect().observe("compare", compare)
+        page = made.files[0].absolute()
+        told = f"{made.texts['comparison.md']}\n\n{report_markdown(page)}"
+        attempt(lambda: create_markdown_artifact(told, key=COMPARISON_KEY))
+        _log.info("compared; see %s", page)
+    return str(page)
+
+
+def _roots(where: Settings) -> Callable[[str], Path | None]:
+    """Of the images of a dataset: what is said, and the demo's, which lie below the store."""
+
+    def root_of(dataset: str) -> Path | None:
+        return where.data_root or (demo_root(where.store) if dataset == "demo" else None)
+
+    return root_of
+
+
 cir_pipeline = as_pipeline(pipeline)
+cir_compare = as_comparison(comparison)
 cir_training = as_training(training)
 cir_ablation = as_ablation(ablation)
 
@@ -156,7 +200,7 @@ def report_markdown(report: Path) -> str:
     folder = shlex.quote(str(path.parent))
     return "\n".join(
         [
-            f"The HTML report is on `{host}`:",
+            f"The HTML page is on `{host}`:",
             f"```\n{path}\n```",
             "To open it from this page, run there:",
             f"```\npython -m http.server {PORT} --bind 127.0.0.1 --directory {folder}\n```",

@@ -13,7 +13,8 @@ from cir_core.datasets.registry import DATASETS
 from flows.ablation.declaration import faults_of, read_declaration
 from flows.ablation_settings import AblationSettings
 from flows.about import settings_of
-from flows.doors.deployments import cir_ablation, cir_pipeline, cir_training
+from flows.comparison_settings import ComparisonSettings
+from flows.doors.deployments import RUNS_OF, cir_ablation, cir_compare, cir_pipeline, cir_training
 from flows.engines.choice import PREFECT_DEFAULTS
 from flows.settings import Settings
 from flows.training_settings import TrainingSettings
@@ -80,6 +81,7 @@ FLOWS: dict[Flow[..., Any], type[BaseModel]] = {
     cir_pipeline: Settings,
     cir_training: TrainingSettings,
     cir_ablation: AblationSettings,
+    cir_compare: ComparisonSettings,
 }
 
 
@@ -88,7 +90,8 @@ def test_a_form_has_every_setting_with_its_choices_and_a_description(
     flow: Flow[..., Any],
 ) -> None:
     settings, form = FLOWS[flow], flow.parameters.properties
-    assert [*form] == [name for name in settings.model_fields if name != "engine"]
+    beside = RUNS_OF if flow is cir_compare else ()
+    assert [*form] == [*(name for name in settings.model_fields if name != "engine"), *beside]
     required = [name for name, one in settings.model_fields.items() if one.is_required()]
     assert flow.parameters.required == required
     require_told(form, settings)

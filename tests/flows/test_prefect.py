@@ -19,7 +19,7 @@ from prefect.events.worker import EventsWorker
 from prefect.testing.utilities import prefect_test_harness
 
 from cir_core.errors import PreflightError, ProblemsFound, WorkerLost
-from flows.doors.deployments import run_flow, run_training_flow
+from flows.doors.deployments import cir_compare, run_flow, run_training_flow
 from flows.drift import InputsChanged
 from flows.engines import observed, page_progress
 from flows.engines.engine import Prefect
@@ -30,7 +30,7 @@ from storage.store import LocalStore
 from tasks.machine import Machine
 from tasks.stages.evaluate import Evaluate
 from tests.support.processes import children
-from tests.support.small_benchmarks import Finished
+from tests.support.small_benchmarks import Bench, Finished
 from tests.support.toy_stage import Squares
 from tests.support.workshop import Workshop
 
@@ -100,6 +100,18 @@ def test_prefect_trains_what_the_plain_engine_trains(workshop: Workshop) -> None
     plain = workshop.train("stage1")
     observed = run_training_flow(workshop.settings("stage1", "observed"))
     assert model_sha256(Path(observed)) == model_sha256(plain)
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_comparison_leaves_its_table_and_where_its_page_is(fiq: Bench, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    names = [fiq.run(store, k=k).run_id for k in (6, 4)]
+    page = Path(cir_compare(runs=names, rounds=99, store=str(store)))
+    assert page.is_file()
+    with get_client(sync_client=True) as client:
+        (table,) = [str(one.data) for one in client.read_artifacts() if one.key == "comparison"]
+    assert "R@10" in table
+    assert str(page) in table
 
 
 # --- tasks

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from flows.ablation_settings import AblationSettings
 from flows.about import About, settings_of
+from flows.comparison_settings import ComparisonSettings
 from flows.doors.cli.config import config_show
 from flows.doors.cli.models import DATA
 from flows.doors.cli.options import flags_of, takes
@@ -78,7 +79,9 @@ def more(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[MoreSettings]:
     return MoreSettings
 
 
-@pytest.mark.parametrize("settings", [Settings, TrainingSettings, AblationSettings])
+@pytest.mark.parametrize(
+    "settings", [Settings, TrainingSettings, AblationSettings, ComparisonSettings]
+)
 def test_every_setting_tells_what_it_is_and_whether_it_changes_results(
     settings: type[BaseModel],
 ) -> None:

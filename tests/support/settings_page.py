@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from flows.ablation_settings import AblationSettings
 from flows.about import Setting, settings_of
+from flows.comparison_settings import ComparisonSettings
 from flows.settings import Settings
 from flows.training_settings import TrainingSettings
 from tests.support.documents import ROOT
@@ -16,6 +17,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "Settings of a run": Settings,
     "Settings of a training": TrainingSettings,
     "Settings of an ablation": AblationSettings,
+    "Settings of a comparison": ComparisonSettings,
 }
 _HEAD = ("| setting | terminal | default | changes results | meaning |", "|---|---|---|---|---|")
 

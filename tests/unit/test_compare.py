@@ -17,6 +17,7 @@ import pytest
 from cir_core.errors import PreflightError, UsageError
 from cir_core.protocols import PROTOCOLS
 from cir_core.types import Benchmark, ImageId, Query, QueryId
+from flows.comparison_settings import ComparisonSettings
 from storage.labels import Label, write_label
 from storage.store import LocalStore
 from storage.views import Evaluated
@@ -349,6 +350,26 @@ def test_the_terminal_prints_each_form(
     assert ended.value.code == 0, told.err
     assert told.out.startswith(begins)
     assert "page: " in told.out + told.err
+
+
+def test_settings_have_the_comparisons_own_defaults() -> None:
+    settings = ComparisonSettings()
+    assert Asked(settings.rounds, settings.persistence) == Asked()
+
+
+@pytest.mark.parametrize(
+    "flag", ["--rounds=0", "--persistence=0", "--persistence=1", "--stage=stage3"]
+)
+def test_what_is_no_setting_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flag: str
+) -> None:
+    from flows.doors.cli import main
+
+    monkeypatch.setattr(sys, "argv", ["cir-pipeline", "compare", "a", "b", flag])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert flag.partition("=")[0].strip("-") in capsys.readouterr().err
 
 
 def test_measures_that_two_protocols_share() -> None:

@@ -1,72 +1,27 @@
 """``compare``: runs beside each other."""
 
 import os
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from cir_core.submissions.formats import Stage
-from flows.doors.cli.completion import run_ids
-from flows.doors.cli.options import Json, flags_of, takes
-from flows.doors.cli.texts import text
+from flows.comparison_settings import ComparisonSettings
+from flows.doors.cli.options import RUN_NAME, Json, flags_of, help_of, options_of, takes
 from flows.views.streams import expect_utf8, put, put_json, say, write
 from storage.store import open_store
 
 Format = Literal["table", "markdown", "latex", "json"]
 
 
-@takes(flags_of("data_root", "store"))
+@takes(options_of(ComparisonSettings, without={"runs"}), flags_of("data_root", "store"))
 def compare(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(
-            help="Names, or first digits of ids, of two runs or more; the first is compared with "
-            "each.",
-            autocompletion=run_ids,
-            parser=text,
-        ),
+        typer.Argument(help=help_of(ComparisonSettings, "runs"), **RUN_NAME),
     ] = None,
-    tags: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--tag",
-            help="Beside these, the runs that have this tag; all of them, if repeated.",
-            parser=text,
-        ),
-    ] = None,
-    stage: Annotated[
-        Stage | None,
-        typer.Option(help="Whose order.", show_default="each run's last"),
-    ] = None,
-    anyway: Annotated[
-        bool,
-        typer.Option(
-            "--anyway",
-            help="Also runs of another protocol, split or gallery: the queries that they share.",
-        ),
-    ] = False,
     format_: Annotated[Format, typer.Option("--format", help="What to print.")] = "table",
-    rounds: Annotated[
-        int | None,
-        typer.Option(min=1, help="Of tests that are drawn.", show_default="19999"),
-    ] = None,
-    persistence: Annotated[
-        float | None,
-        typer.Option(
-            "--persistence",
-            min=0.01,
-            max=0.999,
-            help="p of rank-biased overlap: near 1 for deep lists.",
-            show_default="0.9",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder to write into.", show_default="one in STORE/reports"),
-    ] = None,
     as_json: Json = False,
-    **flags: Any,
+    **values: Any,
 ) -> None:
     """Whether runs differ, by how much, and on which queries.
 
@@ -77,22 +32,15 @@ def compare(
 
     Refuses runs of another protocol, split or gallery, or of other queries.
     """
-    from flows.origins import resolve
+    from flows.comparing import run_comparison
+    from flows.origins import parse_comparison, resolve
     from flows.published import root_of
-    from flows.settings import in_home
-    from tasks.results.compare.compare import compare as compare_task
-    from tasks.results.compare.comparison import Asked
 
-    store = open_store(resolve(flags, os.environ).settings.store)
-    made = compare_task(
-        store,
-        runs or (),
-        tags=tags or (),
-        stage=stage,
-        anyway=anyway,
-        asked=Asked(rounds or Asked.rounds, persistence or Asked.persistence),
-        root_of=lambda dataset: root_of(dataset, flags),
-        folder=None if out is None else in_home(out),
+    flags = {name: values.pop(name) for name in ("data_root", "store")}
+    made = run_comparison(
+        parse_comparison(runs=runs or (), **values),
+        open_store(resolve(flags, os.environ).settings.store),
+        lambda dataset: root_of(dataset, flags),
     )
     form = "json" if as_json else format_
     if form == "table":

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from inspect import Parameter
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -17,12 +18,10 @@ from flows.settings import Settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
-_RUN: dict[str, Any] = {
-    "help": "A run's name, or the first digits of its id.",
-    "autocompletion": run_ids,
-    "parser": text,
-}
-"""How a finished run of the store is called."""
+RUN_NAME: dict[str, Any] = {"autocompletion": run_ids, "parser": text}
+"""What a finished run of the store is called, told by a command of its own."""
+
+_RUN = {"help": "A run's name, or the first digits of its id.", **RUN_NAME}
 
 OneRun = Annotated[str | None, typer.Option("--run", show_default="the only run", **_RUN)]
 
@@ -57,9 +56,17 @@ def flags_of(*names: str, settings: type[BaseModel] = Settings) -> list[Paramete
     return [_flag(known[name]) for name in names or known]
 
 
-def options_of(settings: type[BaseModel]) -> list[Parameter]:
+def options_of(
+    settings: type[BaseModel], *, without: AbstractSet[str] = frozenset()
+) -> list[Parameter]:
     """Options for settings that the terminal alone tells, with their own defaults."""
-    return [_option(one) for one in settings_of(settings) if not one.is_record]
+    told = [one for one in settings_of(settings) if one.name not in without]
+    return [_option(one) for one in told if not one.is_record]
+
+
+def help_of(settings: type[BaseModel], name: str) -> str:
+    """For a command that declares an option itself."""
+    return next(one.about.help for one in settings_of(settings) if one.name == name)
 
 
 def _flag(setting: Setting) -> Parameter:
