@@ -16,6 +16,7 @@ from storage.embedding_views import mentions_embeddings, offer_embeddings
 from storage.exact_types import IN_PARQUET, IN_PYTHON, told_as
 from storage.quoting import literal, quoted
 from storage.statements import open_ended, parts_of
+from storage.tables import damaged
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
@@ -117,11 +118,13 @@ class OpenCatalog:
 
         try:
             if mentions_embeddings(sql):
-                offer_embeddings(self.connection, self.path.parent)
+                offer_embeddings(self.connection, self.path.parent, sql)
             yield
         except duckdb.Error as error:
             if "Corrupt database file" in str(error):
                 raise _damaged(self.path, error) from error
+            if "checksum verification failed" in str(error):
+                raise damaged(f"embeddings below {self.path.parent}", str(error)) from error
             raise PreflightError(
                 "the query failed", item=sql, cause=str(error), remedy=_remedy_of(error)
             ) from error
@@ -243,6 +246,12 @@ def told_apart(names: Sequence[str]) -> list[str]:
 
 
 def _open(path: Path) -> "DuckDBPyConnection":
+    if path.is_dir():
+        raise PreflightError(
+            "a folder has the place of the catalog",
+            item=str(path),
+            remedy=f"move it away: {REBUILD}",
+        )
     if not path.is_file():
         raise PreflightError(
             "there is no catalog yet",
@@ -266,7 +275,7 @@ def _not_opened(path: Path, error: Exception) -> CirError:
             cause=cause,
             remedy="close the shell that has it open for writing",
         )
-    if re.search(r"version number \d+, but we can only read", told):
+    if re.search(r"version number \d+, but we can only read|Unsupported Storage Version", told):
         return PreflightError(
             "the catalog was made by a newer DuckDB",
             item=str(path),

@@ -31,7 +31,7 @@ def map_array(path: Path, *, sha256: str) -> np.ndarray:
     Raises StoreCorrupt when the file's bytes are others, or it cannot be read.
     """
     try:
-        if array_sha256(path) != sha256:
+        if sha256_once(path) != sha256:
             raise damaged(path, "its bytes are not those that were written")
         mapped: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -39,7 +39,7 @@ def map_array(path: Path, *, sha256: str) -> np.ndarray:
     return mapped
 
 
-def array_sha256(path: Path) -> str:
+def sha256_once(path: Path) -> str:
     """The file's sha256; within a process read once of the same, unchanged file."""
     version = _version(path)
     if version in _hashed:

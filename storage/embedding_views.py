@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from storage import manifests
+from storage.arrays import sha256_once
 from storage.quoting import literal
+from storage.tables import damaged
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -97,18 +100,19 @@ def create_embedding_views(connection: "DuckDBPyConnection") -> None:
         connection.execute("RESET file_search_path")
 
 
-def offer_embeddings(connection: "DuckDBPyConnection", store: Path) -> None:
-    """Temporary views of the same names, which no permission to open files needs; nothing in a
-    catalog that has no table ``artifacts``. What is not there any more is left out with a
-    warning."""
+def offer_embeddings(connection: "DuckDBPyConnection", store: Path, sql: str) -> None:
+    """Temporary views of the same names, which no permission to open files needs, of those that the
+    statement mentions; nothing in a catalog that has no table ``artifacts``. What is not there any
+    more is left out with a warning. Raises StoreCorrupt for parts that have other bytes than their
+    manifest says; what is read of others, its pages' checksums are compared with."""
     known = "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'artifacts'"
     (found,) = connection.execute(known).fetchall()
     if not found[0]:
         return
-    for view in EMBEDDING_VIEWS:
+    for view in _mentioned(sql):
         relations = {}
         for number, source in enumerate(_sources(connection, view)):
-            files = sorted(store.absolute().joinpath(source.folder).glob(f"{source.kind}*.parquet"))
+            files = _parts(store.absolute() / source.folder, source.kind)
             if not files:
                 _log.warning("embeddings are not there: %s", store / source.pattern)
                 continue
@@ -119,7 +123,27 @@ def offer_embeddings(connection: "DuckDBPyConnection", store: Path) -> None:
 
 def mentions_embeddings(sql: str) -> bool:
     """Whether a statement may read one of the views."""
-    return any(view.name in sql.casefold() for view in EMBEDDING_VIEWS)
+    return bool(_mentioned(sql))
+
+
+def _mentioned(sql: str) -> list[EmbeddingView]:
+    return [view for view in EMBEDDING_VIEWS if view.name in sql.casefold()]
+
+
+def _parts(folder: Path, kind: str) -> list[Path]:
+    """Of an artifact's folder; a copy of a bucket's has no manifest."""
+    files = sorted(folder.glob(f"{kind}*.parquet"))
+    manifest = folder / "manifest.json"
+    try:
+        parts = manifests.parse_any(manifest.read_text(encoding="utf-8"), folder.name)["parts"]
+    except FileNotFoundError:
+        return files
+    except (OSError, ValueError) as error:
+        raise damaged(str(manifest), str(error)) from error
+    for file in files:
+        if file.stem in parts and sha256_once(file) != parts[file.stem]["sha256"]:
+            raise damaged(str(file), "its bytes are not those that were written")
+    return [file for file in files if file.stem in parts]
 
 
 def _sources(connection: "DuckDBPyConnection", view: EmbeddingView) -> Iterator[Source]:
@@ -148,4 +172,9 @@ def _dataset(files: list[Path]) -> pa.Table:
     import pyarrow.dataset as ds
     from pyarrow.fs import LocalFileSystem
 
-    return ds.dataset([str(file) for file in files], format="parquet", filesystem=LocalFileSystem())
+    checked = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    return ds.dataset(
+        [str(file) for file in files],
+        format=ds.ParquetFileFormat(default_fragment_scan_options=checked),
+        filesystem=LocalFileSystem(),
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from storage import manifests
-from storage.arrays import ARRAY_SUFFIX, array_sha256
+from storage.arrays import ARRAY_SUFFIX, sha256_once
 from storage.atomic import sha256_of
 from storage.store import Store
 from storage.tables import damaged
@@ -90,7 +90,7 @@ class Parts:
         """Whether a part is there with the bytes that its receipt promises."""
         if self.store.size(self._stored(part, receipt)) != receipt["bytes"]:
             return False
-        hashed = array_sha256 if part.endswith(ARRAY_SUFFIX) else sha256_of
+        hashed = sha256_once if part.endswith(ARRAY_SUFFIX) else sha256_of
         return hashed(self.local(part, receipt)) == receipt["sha256"]
 
     def set_aside(self, part: str, receipt: Mapping[str, Any]) -> None:

@@ -384,12 +384,12 @@ def test_an_unchanged_array_is_hashed_once_a_process(
     arrays.write_array(path, np.arange(5))
     os.utime(path, ns=(0, 0))
     monkeypatch.setattr(arrays, "SETTLED", -1)
-    digest = arrays.array_sha256(path)
+    digest = arrays.sha256_once(path)
     assert digest == sha256_of(path)
     monkeypatch.setattr(arrays, "sha256_of", lambda _path: "read again")
-    assert arrays.array_sha256(path) == digest
+    assert arrays.sha256_once(path) == digest
     os.utime(path, ns=(1, 1))
-    assert arrays.array_sha256(path) == "read again"
+    assert arrays.sha256_once(path) == "read again"
 
 
 # --- made of what is there

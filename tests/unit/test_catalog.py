@@ -445,6 +445,23 @@ def test_without_a_catalog_the_remedy_is_to_run(path: Path) -> None:
     assert not path.exists()
 
 
+def test_a_folder_in_the_catalogs_place_is_told_as_such(path: Path) -> None:
+    path.mkdir()
+    for work in (lambda: query(path, "SELECT 1"), lambda: write_catalog(path, [two_categories()])):
+        with pytest.raises(PreflightError, match="a folder has the place") as caught:
+            work()
+        assert caught.value.item == str(path)
+        assert caught.value.remedy
+
+
+def test_tables_of_another_tool_are_told_with_what_to_do(path: Path) -> None:
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("CREATE TABLE other (x INT)")
+    with pytest.raises(PreflightError, match="query failed") as caught:
+        query(path, "FROM runs")
+    assert "builds it anew" in caught.value.remedy
+
+
 @pytest.mark.parametrize(
     "sql",
     ["COPY runs TO '{0}'", "SELECT * FROM read_csv('{0}')", "ATTACH '{0}'",

@@ -7,12 +7,16 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from cir_core.errors import PreflightError
+from cir_core.errors import PreflightError, StoreCorrupt
 from storage import schemas
+from storage.artifacts import Artifact
 from storage.catalog import PublishedRun, query, write_catalog
 from storage.embedding_views import EMBEDDING_VIEWS, mentions_embeddings
+from storage.identities import Identity
+from storage.store import LocalStore
 from storage.tables import vector_column, write_table
 from tests.support.made_catalogs import two_categories
 
@@ -149,3 +153,57 @@ def test_near_duplicates_are_found_by_either_functions(catalog: Path) -> None:
 def test_only_statements_that_name_them_open_files() -> None:
     assert mentions_embeddings('SELECT * FROM "IMAGE_embeddings"')
     assert not mentions_embeddings("SELECT * FROM runs")
+
+
+@pytest.fixture
+def whole(store: Path) -> tuple[Path, Path]:
+    """A catalog, and the one part of the embeddings that it names, in an artifact with a manifest;
+    beside it what no manifest names."""
+    identity = Identity("encode", 1, {}, {})
+    matrix = np.arange(200, dtype=np.float32).reshape(100, 2)
+    schema = schemas.of_width(pa.schema([pa.field("image_id", pa.string()), EMBEDDING]), 2)
+    ids = [f"image {number}" for number in range(100)]
+    artifact = Artifact.of(LocalStore(store), identity)
+    artifact.write_part("embeddings-0-2", pa.table([ids, vector_column(matrix)], schema=schema))
+    artifact.finish(identity, ["embeddings-0-2"])
+    part(store, f"artifacts/encode/{identity.fingerprint}", "embeddings-9", "z", 9)
+    write_catalog(store / "cir.duckdb", [run("a", {"encode": identity.fingerprint})])
+    return store / "cir.duckdb", artifact.folder / "embeddings-0-2.parquet"
+
+
+COUNTED = "SELECT count(*), sum(embedding[1]) FROM image_embeddings"
+
+
+def test_a_flipped_bit_is_found_before_embeddings_are_read(whole: tuple[Path, Path]) -> None:
+    """In a page, and in the footer, where one can drop rows without a word."""
+    catalog, file = whole
+    good = file.read_bytes()
+    assert rows(catalog, COUNTED) == [(100, 9900.0)]
+    for place in (5, len(good) // 2, len(good) - 40, len(good) - 6):
+        file.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        with pytest.raises(StoreCorrupt, match="not those that were written") as caught:
+            rows(catalog, COUNTED)
+        assert caught.value.item == str(file)
+    file.write_bytes(good)
+    assert rows(catalog, COUNTED) == [(100, 9900.0)]
+
+
+def test_without_a_manifest_pages_are_checked(whole: tuple[Path, Path]) -> None:
+    """As in copies of what is in a bucket."""
+    catalog, file = whole
+    (file.parent / "manifest.json").unlink()
+    (file.parent / "embeddings-9.parquet").unlink()
+    assert rows(catalog, COUNTED) == [(100, 9900.0)]
+    content = bytearray(file.read_bytes())
+    column = pq.ParquetFile(file).metadata.row_group(0).column(1)
+    content[column.data_page_offset + column.total_compressed_size - 3] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(StoreCorrupt, match="checksum"):
+        rows(catalog, COUNTED)
+
+
+def test_a_damaged_manifest_is_found(whole: tuple[Path, Path]) -> None:
+    catalog, file = whole
+    (file.parent / "manifest.json").write_text("{")
+    with pytest.raises(StoreCorrupt, match="damaged"):
+        rows(catalog, COUNTED)
