@@ -28,7 +28,7 @@ UNCHECKED = ("exports", "ablations", "reports", "data", CATALOG_FILE)
 """At a store's top, what this package writes and not all of which has a receipt."""
 
 _OURS = re.compile(
-    r"lock|format\.json|locks/[0-9a-f]+|cir\.duckdb\.wal|cir-unsaved-\d+\.duckdb(\.wal)?"
+    r"lock|lease\.json|format\.json|locks/[0-9a-f]+|cir\.duckdb\.wal|cir-unsaved-\d+\.duckdb(\.wal)?"
     r"|[^.].*\.sha256|.+/SHA256SUMS"
     r"|labels/[0-9a-f]+\.json|sittings/[^/]+/[0-9a-f]+/[^/]+\.json"
     r"|artifacts/[^/]+/[0-9a-f]+/(manifest\.json|[^/.][^/]*\.(parquet|npy|receipt\.json|damaged))"

@@ -17,6 +17,8 @@ from storage.identities import Identity
 from storage.object_store import ObjectStore
 from storage.objects import Objects
 from storage.store import open_store
+from tasks.upkeep.listing import list_artifacts
+from tasks.upkeep.verify import verify
 from tests.support.buckets import bucket_store, url_of
 from tests.support.small_benchmarks import Bench, Finished
 
@@ -139,6 +141,9 @@ def test_a_run_in_a_bucket_has_the_bytes_of_one_in_a_folder(
     assert again.made == (), "all of it is in the bucket"
     rows = "SELECT * FROM recall ORDER BY ALL"
     assert query(again.catalog, rows) == query(fiq_run.run.catalog, rows)
+    found = verify(open_store(where), (), ())
+    assert (found.faults, found.notes) == ((), ())
+    assert {one.state for one in list_artifacts(open_store(where))} == {"whole"}
     pictures = again.report.with_name("pictures")
     assert again.report.read_bytes() == run.report.read_bytes()
     assert len([*pictures.iterdir()]) == len([*run.report.with_name("pictures").iterdir()])
