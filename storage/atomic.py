@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 
 from cir_core.errors import OutOfSpace, PreflightError
@@ -46,7 +47,7 @@ def in_making(path: Path) -> Iterator[Path]:
     OutOfSpace when the disk is full meanwhile, in bytes or in files, and PreflightError when the
     folder cannot be made or written."""
     make_folder(path.parent)
-    remove_leftovers(path.parent, path.name)
+    _remove_earlier(path)
     temporary = _temporary(path)
     try:
         yield temporary
@@ -73,7 +74,7 @@ def commit_folder(path: Path, write: Callable[[Path], None]) -> None:
     Raises as ``commit``; until the move the folder stays as it was.
     """
     make_folder(path.parent)
-    remove_leftovers(path.parent, path.name)
+    _remove_earlier(path)
     temporary = _temporary(path)
     try:
         temporary.mkdir()
@@ -134,15 +135,33 @@ def files_below(folder: Path) -> dict[str, int]:
     return dict(sorted(sizes.items()))
 
 
-def remove_leftovers(folder: Path, name: str = "") -> None:
-    """Remove what killed writers left of a name, or of all; a living writer's stays."""
-    start = f".{name}." if name else "."
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed writers left in a folder; a living writer's stays."""
     for leftover in folder.glob(_LEFTOVER):
-        if leftover.name.startswith(start) and is_abandoned(leftover.name):
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
+        _remove_abandoned(leftover)
+
+
+def _remove_earlier(path: Path) -> None:
+    """Remove what killed writers had left of a name when this process first wrote into its folder.
+    That is listed once: an artifact's folder can have a million files. What others leave later goes
+    when the folder is next listed, or written by a new process."""
+    for leftover in _there_at_first(path.parent.absolute()):
+        if leftover.name.startswith(f".{path.name}."):
+            _remove_abandoned(leftover)
+
+
+@cache
+def _there_at_first(folder: Path) -> tuple[Path, ...]:
+    return tuple(folder.glob(_LEFTOVER))
+
+
+def _remove_abandoned(leftover: Path) -> None:
+    if not is_abandoned(leftover.name):
+        return
+    if leftover.is_dir():
+        shutil.rmtree(leftover, ignore_errors=True)
+    else:
+        leftover.unlink(missing_ok=True)
 
 
 def process_start(process: int) -> int | None:

@@ -97,6 +97,12 @@ def shards_of(pictures: int) -> list[str]:
     return [_digits(rows, 7) for rows in ranges(pictures, PICTURES)]
 
 
+def order_of(shard: str) -> tuple[int, str]:
+    """To sort the shards of a stage by: a number of more digits than there are zeros to fill comes
+    last, as from picture 10,000,000 on."""
+    return len(shard), shard
+
+
 def rows_in(shard: str) -> range:
     """The pictures of a shard."""
     start, _, stop = shard.partition("-")

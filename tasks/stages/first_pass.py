@@ -25,7 +25,7 @@ from tasks.feed.token_cache import see_images
 from tasks.machine import Machine
 from tasks.models.opening import open_retriever
 from tasks.progress import Counter, count
-from tasks.shards import rows_in, slice_of
+from tasks.shards import order_of, place_of, rows_in, slice_of
 from tasks.stages.over_pictures import OverPictures
 from tasks.stages.stage import Pass, ReadyPart, Work
 from tasks.stages.tokens import find_kept, tokens_needed
@@ -92,9 +92,10 @@ class PassStage(OverPictures[Viewed]):
     def open(self, machine: Machine) -> AbstractContextManager[Work]:
         return FirstPass((self,)).open(machine)
 
-    def in_order(self, part: str) -> tuple[str, int, int]:
+    def in_order(self, part: str) -> tuple[Any, ...]:
         """Kind after kind."""
-        return part, 0, 0
+        place = place_of(part)
+        return place.kind, *order_of(place.shard), place.start
 
 
 @dataclass(frozen=True)
@@ -123,10 +124,7 @@ class FirstPass:
         kept = find_kept(pictures, model.encoder, first.folder)
         lacking = [stage for stage in self.stages if not stage.made.is_whole]
         begun = [stage.begin(model, pictures) for stage in lacking]
-        asked = pictures.distinct.of(
-            first.ingested.read("queries", ["reference_id"])["reference_id"]
-        )
-        yield partial(_look, model, pictures, kept, begun, np.unique(asked))
+        yield partial(_look, model, pictures, kept, begun, _are_references(pictures))
 
 
 def _look(
@@ -134,7 +132,7 @@ def _look(
     pictures: Pictures,
     kept: KeptTokens | None,
     begun: Sequence[OpenStage],
-    references: np.ndarray,
+    are_references: np.ndarray,
     shards: Sequence[str],
 ) -> Iterator[ReadyPart]:
     """References are seen apart from other pictures, first: who asks anew of known pictures sees
@@ -146,7 +144,7 @@ def _look(
         _wanted(wants, shard) if lookers else np.arange(0)
         for lookers, shard in zip(lookers_of, shards, strict=True)
     ]
-    plans = [_plan(pictures, rows, references) for rows in wanted]
+    plans = [_plan(pictures, rows, are_references) for rows in wanted]
     _tell_known(shards, wanted)
     left = sum(map(len, wanted))
     left += sum(looker.asked for lookers in lookers_of for looker in lookers.values())
@@ -173,8 +171,18 @@ def _wanted(wants: np.ndarray, shard: str) -> np.ndarray:
     return np.flatnonzero(wants[slice_of(rows)]) + rows.start
 
 
-def _plan(pictures: Pictures, rows: np.ndarray, references: np.ndarray) -> Plan:
-    is_reference = np.isin(rows, references)
+def _are_references(pictures: Pictures) -> np.ndarray:
+    """Of each picture, whether a query starts from it."""
+    asked = pictures.distinct.of(
+        pictures.ingested.read("queries", ["reference_id"])["reference_id"]
+    )
+    found = np.zeros(len(pictures.distinct), dtype=bool)
+    found[asked[asked >= 0]] = True
+    return found
+
+
+def _plan(pictures: Pictures, rows: np.ndarray, are_references: np.ndarray) -> Plan:
+    is_reference = are_references[rows]
     apart = (rows[is_reference], rows[~is_reference])
     return [batch for some in apart for batch in pictures.plan(some.tolist())]
 

@@ -21,7 +21,7 @@ from storage.identities import Identity
 from storage.store import Store
 from storage.view import View, Viewed
 from tasks.machine import Machine
-from tasks.shards import WHOLE, place_of, shares_left
+from tasks.shards import WHOLE, order_of, place_of, shares_left
 from tasks.stages.chronicle import Chronicle, Committed, Peak
 
 
@@ -151,10 +151,10 @@ class Stage(ABC, Generic[Viewed]):
         committed = [name for name in view.begun() if view.has_part(name)]
         return shares_left(committed, self.shards(), view.holds)
 
-    def in_order(self, part: str) -> tuple[str, int, int]:
+    def in_order(self, part: str) -> tuple[Any, ...]:
         """To sort parts by, for the manifest: shard after shard."""
         place = place_of(part)
-        return place.shard, list(self.makes.holds).index(place.kind), place.start
+        return *order_of(place.shard), list(self.makes.holds).index(place.kind), place.start
 
     def finish(self) -> None:
         """Write the manifest over the parts of all shards. Raises StoreCorrupt when one is not

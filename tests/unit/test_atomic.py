@@ -188,6 +188,19 @@ def test_a_killed_writers_leftover_goes_though_its_process_id_is_another_ones_no
     assert os.listdir(tmp_path) == [name]
 
 
+def test_a_folder_of_many_files_is_not_listed_for_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".c.1-1-0.tmp").write_text("half")
+    commit_text(tmp_path / "a", "first")
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, lambda *_: pytest.fail("it is listed again"))
+    commit_text(tmp_path / "b", "second")
+    commit_text(tmp_path / "c", "third")
+    monkeypatch.undo()
+    assert sorted(os.listdir(tmp_path)) == ["a", "b", "c"]
+
+
 def test_a_living_writers_temporary_file_stays(tmp_path: Path) -> None:
     def write(temporary: Path) -> None:
         temporary.write_text("outer")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.shards import part_name, parts, place_of, rows_in, shards_of, shares_left
+from tasks.shards import order_of, part_name, parts, place_of, rows_in, shards_of, shares_left
 
 FIRST, SECOND, LAST = shards_of(700)
 
@@ -16,6 +16,13 @@ def test_shards_are_named_by_their_pictures() -> None:
         range(512, 700),
     ]
     assert shards_of(0) == ["0000000-0000000"]
+
+
+def test_shards_stay_in_order_where_pictures_have_more_digits_than_zeros_fill() -> None:
+    shards = shards_of(10_000_700)[-5:]
+    assert shards[0] == "9999616-9999872"
+    assert shards[-1] == "10000640-10000700"
+    assert sorted([*shards, FIRST], key=order_of) == [FIRST, *shards] != sorted([*shards, FIRST])
 
 
 def test_a_shard_that_is_not_split_is_named_by_itself() -> None:
