@@ -7,6 +7,7 @@
 # make lock    write the locks anew, after a change of pyproject.toml or constraints.txt
 # make audit   known vulnerabilities of what is locked for a run (needs PyPI's whole API)
 # make sbom    what is locked for a run, as CycloneDX JSON: sbom.json
+# make lint-containers   look through the container files
 # make train-demo   train the shipped pair anew (two to three hours)
 VENV ?= .venv
 PYTHON ?= python3
@@ -36,7 +37,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
 .PHONY: demo check test lint bench bench-gpu bench-gpu-wheels install browser train-demo clean \
-    lock audit sbom
+    lock audit sbom lint-containers
 
 demo: install
 	$(BIN)/cir-pipeline run --dataset demo
@@ -78,6 +79,9 @@ lock: $(TOOLS)/.installed
 audit: $(TOOLS)/.installed
 	$(TOOLS)/bin/pip-audit --strict --disable-pip --require-hashes \
 	    $(foreach lock,runtime cpu gpu cuda build,--requirement $(LOCKS)/$(lock).txt)
+
+lint-containers: $(TOOLS)/.installed
+	$(TOOLS)/bin/hadolint containers/Dockerfile
 
 sbom: $(TOOLS)/.installed
 	$(TOOLS)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
