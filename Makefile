@@ -4,6 +4,7 @@
 # make bench   measure re-ranking, encoding, stage 1 and forecasts on the CPU (under ten minutes)
 # make bench-gpu    measure all that a GPU changes: eight minutes on an H100 (TINY=1: tries it on the CPU)
 # make bench-gpu-wheels   collect what that needs on a machine that can fetch nothing
+# make faults  let each operation of a store fail in a run of its own (hours; STEP=50: each 50th)
 # make lock    write the locks anew, after a change of pyproject.toml or constraints.txt
 # make audit   known vulnerabilities of what is locked for a run (needs PyPI's whole API)
 # make sbom    what is locked for a run, as CycloneDX JSON: sbom.json
@@ -36,7 +37,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # by two processes; the slow modules begin first, as they are sorted by name
 PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
-.PHONY: demo check test lint bench bench-gpu bench-gpu-wheels install browser train-demo clean \
+.PHONY: demo check test faults lint bench bench-gpu bench-gpu-wheels install browser train-demo clean \
     lock audit sbom lint-containers
 
 demo: install
@@ -48,6 +49,9 @@ check: lint
 test: lint
 	$(PYTEST) --cov --cov-report=term
 	$(OTHER_PROCESSOR) $(BIN)/pytest --numprocesses 2 --dist loadscope -m numeric
+
+faults: install
+	$(BIN)/pytest --numprocesses 2 --dist load --fail-each $(or $(STEP),1) tests/faults/test_every_operation.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -95,8 +95,8 @@ class OutOfSpace(CirError):
     exit_code = 8
 
 
-class StoreUnreachable(CirError):
-    """An object store does not answer, or with errors of its own, however often it is asked."""
+class StoreFailing(CirError):
+    """The disk or the server that has the store fails: what was asked of it may succeed later."""
 
     exit_code = 11
     is_transient = True

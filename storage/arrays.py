@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from storage.atomic import sha256_of
+from storage.atomic import disk_errors, sha256_of
 from storage.tables import damaged
 
 ARRAY_SUFFIX = ".npy"
@@ -28,12 +28,14 @@ def write_array(path: Path, array: np.ndarray) -> None:
 def map_array(path: Path, *, sha256: str) -> np.ndarray:
     """The array, read-only; its bytes are read where and when rows are used.
 
-    Raises StoreCorrupt when the file's bytes are others, or it cannot be read.
+    Raises StoreCorrupt when the file's bytes are others, or it cannot be read, and as
+    ``disk_errors``.
     """
     try:
-        if sha256_once(path) != sha256:
-            raise damaged(path, "its bytes are not those that were written")
-        mapped: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        with disk_errors(path):
+            if sha256_once(path) != sha256:
+                raise damaged(path, "its bytes are not those that were written")
+            mapped: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise damaged(path, str(error)) from error
     return mapped

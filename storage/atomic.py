@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 
-from cir_core.errors import OutOfSpace, PreflightError
+from cir_core.errors import OutOfSpace, PreflightError, StoreFailing, is_transient
 
 _LEFTOVER = ".*.tmp*"
 _TEMPORARY = re.compile(r"\.(?P<process>\d+)-(?P<started>\d+)-\d+\.tmp")
@@ -43,20 +43,39 @@ def commit(path: Path, write: Callable[[Path], None]) -> str:
 
 @contextmanager
 def in_making(path: Path) -> Iterator[Path]:
-    """A temporary neighbour of ``path``, yet to be written, which is gone afterwards. Raises
-    OutOfSpace when the disk is full meanwhile, in bytes or in files, and PreflightError when the
-    folder cannot be made or written."""
+    """A temporary neighbour of ``path``, yet to be written, which is gone afterwards. Raises as
+    ``disk_errors``, and PreflightError when the folder cannot be made or written."""
     make_folder(path.parent)
-    _remove_earlier(path)
+    with disk_errors(path):
+        _remove_earlier(path)
     temporary = _temporary(path)
     try:
-        yield temporary
-    except Exception as error:  # a full disk has many types; all else passes on
+        with disk_errors(path):
+            yield temporary
+    finally:
+        with suppress(OSError):  # it is found by the next writer
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """What the system, or who writes by it, says of a disk that is full is raised as OutOfSpace,
+    and of one that fails as StoreFailing; both name the path. All else passes on: that a file is
+    not there, say."""
+    try:
+        yield
+    except Exception as error:  # a full disk has many types
         if is_full(error):
             raise out_of_space(path, error) from error
+        if isinstance(error, OSError) and is_transient(error):
+            raise StoreFailing(
+                "a disk does not do what it is asked",
+                item=str(path),
+                cause=str(error),
+                remedy="see to the disk, or to the network that it is behind, then run the same "
+                "command again: what is there is kept",
+            ) from error
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def move(temporary: Path, path: Path) -> None:
@@ -74,18 +93,15 @@ def commit_folder(path: Path, write: Callable[[Path], None]) -> None:
     Raises as ``commit``; until the move the folder stays as it was.
     """
     make_folder(path.parent)
-    _remove_earlier(path)
     temporary = _temporary(path)
     try:
-        temporary.mkdir()
-        write(temporary)
-        shutil.rmtree(path, ignore_errors=True)
-        if any(temporary.iterdir()):
-            os.replace(temporary, path)
-    except Exception as error:
-        if is_full(error):
-            raise out_of_space(path, error) from error
-        raise
+        with disk_errors(path):
+            _remove_earlier(path)
+            temporary.mkdir()
+            write(temporary)
+            shutil.rmtree(path, ignore_errors=True)
+            if any(temporary.iterdir()):
+                os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cir_core.errors import PreflightError, StoreBusy
-from storage.atomic import existing_part, is_full, out_of_space
+from storage.atomic import disk_errors, existing_part, is_full, out_of_space
 
 PID_BYTES = 100
 """More than any process id has digits."""
@@ -139,13 +139,9 @@ def file_system_of(path: Path) -> str:
 
 def _sign(folder: Path, descriptor: int) -> None:
     """Leave the process id, for those who find the folder held."""
-    try:
+    with disk_errors(folder / "lock"):
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-    except OSError as error:
-        if is_full(error):
-            raise out_of_space(folder / "lock", error) from error
-        raise
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from obstore.exceptions import (
 )
 from obstore.store import S3Store
 
-from cir_core.errors import PreflightError, StoreUnreachable
+from cir_core.errors import PreflightError, StoreFailing
 
 RETRIES = timedelta(seconds=60)
 """For requests that fail by chance, with pauses that grow. obstore's own three minutes are long to
@@ -51,7 +51,7 @@ class Objects:
     is shown, say the environment variables that other programs read, too (``AWS_ENDPOINT_URL``,
     ``AWS_REGION``, ``AWS_ACCESS_KEY_ID``, ...).
 
-    Every request raises StoreUnreachable when it fails again and again, and PreflightError when the
+    Every request raises StoreFailing when it fails again and again, and PreflightError when the
     server refuses it; one that lists or writes also where there is no such bucket.
     """
 
@@ -118,7 +118,7 @@ class Objects:
     def below(self, folder: str) -> list[str]:
         """The names of all objects in a folder, and in its folders, sorted."""
         with self._asking(folder):
-            listing = obstore.list(self._client, folder)
+            listing = obstore.list(self._client, folder or None)
             return sorted(one["path"] for some in listing for one in some)
 
     def sizes(self) -> dict[str, int]:
@@ -186,7 +186,7 @@ class Objects:
         except BaseError as error:
             if NOT_FOUND in str(error):
                 raise self._no_bucket() from error
-            raise StoreUnreachable(
+            raise StoreFailing(
                 "the object store does not answer as it should",
                 item=self.told(name),
                 cause=_first_line(error),

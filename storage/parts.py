@@ -7,7 +7,7 @@ from typing import Any
 
 from storage import manifests
 from storage.arrays import ARRAY_SUFFIX, sha256_once
-from storage.atomic import sha256_of
+from storage.atomic import disk_errors, sha256_of
 from storage.store import Store
 from storage.tables import damaged
 
@@ -87,11 +87,14 @@ class Parts:
         return [name.removesuffix(RECEIPT) for name in names if name.endswith(RECEIPT)]
 
     def matches(self, part: str, receipt: Mapping[str, Any]) -> bool:
-        """Whether a part is there with the bytes that its receipt promises."""
+        """Whether a part is there with the bytes that its receipt promises. Raises as
+        ``disk_errors``."""
         if self.store.size(self._stored(part, receipt)) != receipt["bytes"]:
             return False
         hashed = sha256_once if part.endswith(ARRAY_SUFFIX) else sha256_of
-        return hashed(self.local(part, receipt)) == receipt["sha256"]
+        path = self.local(part, receipt)
+        with disk_errors(path):
+            return bool(hashed(path) == receipt["sha256"])
 
     def set_aside(self, part: str, receipt: Mapping[str, Any]) -> None:
         """A damaged one."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.atomic import sha256_of
+from storage.atomic import disk_errors, sha256_of
 from storage.store import Store
 
 HEAD = "# cir-pipeline"
@@ -104,8 +104,9 @@ class Product:
     def _text(self, sources: Mapping[str, str]) -> str:
         lines = [self._head.rstrip()]
         lines += [f"{SOURCE} {name} {content}" for name, content in sources.items()]
-        digests = map(sha256_of, self.paths)
-        lines += [f"{digest}  {file}" for digest, file in zip(digests, self.files, strict=True)]
+        for path, file in zip(self.paths, self.files, strict=True):
+            with disk_errors(path):
+                lines.append(f"{sha256_of(path)}  {file}")
         return "\n".join([*lines, ""])
 
 

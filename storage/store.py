@@ -14,6 +14,7 @@ from storage.atomic import (
     commit,
     commit_folder,
     commit_text,
+    disk_errors,
     existing_part,
     files_below,
     remove_leftovers,
@@ -31,7 +32,8 @@ LOCK_DIGITS = 2
 
 class Store(Protocol):
     """Bytes under names: relative paths with ``/`` between their parts. A store travels to other
-    processes, and ``str`` tells a user where it is."""
+    processes, and ``str`` tells a user where it is. Whatever it is asked, it raises StoreFailing
+    when its disk or server fails."""
 
     def put(self, name: str, write: Callable[[Path], None]) -> str:
         """Commit what ``write`` leaves in the file that it is given: the name then has all of it,
@@ -153,8 +155,10 @@ class LocalStore:
         commit_folder(self.local(name), write)
 
     def read_text(self, name: str) -> str:
+        path = self.local(name)
         try:
-            return self.local(name).read_text(encoding="utf-8")
+            with disk_errors(path):
+                return path.read_text(encoding="utf-8")
         except (IsADirectoryError, NotADirectoryError) as error:
             raise ValueError("no file") from error
 
@@ -167,12 +171,17 @@ class LocalStore:
         path = self.local(folder)
         if not path.is_dir():
             return []
-        remove_leftovers(path)
-        return sorted(one.name for one in path.iterdir() if one.is_file() and one.name[0] != ".")
+        with disk_errors(path):
+            remove_leftovers(path)
+            files = [one.name for one in path.iterdir() if one.is_file()]
+        return sorted(name for name in files if name[0] != ".")
 
     def folders(self, folder: str) -> list[str]:
         path = self.local(folder)
-        return sorted(one.name for one in path.iterdir() if one.is_dir()) if path.is_dir() else []
+        if not path.is_dir():
+            return []
+        with disk_errors(path):
+            return sorted(one.name for one in path.iterdir() if one.is_dir())
 
     def has_folder(self, folder: str) -> bool:
         return self.local(folder).is_dir()
@@ -181,7 +190,9 @@ class LocalStore:
         return files_below(self.root)
 
     def remove(self, name: str) -> None:
-        self.local(name).unlink(missing_ok=True)
+        path = self.local(name)
+        with disk_errors(path):
+            path.unlink(missing_ok=True)
 
     def remove_folder(self, folder: str) -> None:
         with suppress(OSError):  # something is in it
@@ -191,8 +202,9 @@ class LocalStore:
 
     def set_aside(self, name: str) -> None:
         path = self.local(name)
-        if path.exists():
-            path.replace(path.with_suffix(".damaged"))
+        with disk_errors(path):
+            if path.exists():
+                path.replace(path.with_suffix(".damaged"))
 
     @contextmanager
     def hold(self, folder: str) -> Iterator[None]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cir_core.errors import StoreCorrupt
 from cir_core.submissions.formats import compact_json
+from storage.atomic import disk_errors
 from storage.schemas import bare
 
 BATCH = 20_000
@@ -47,10 +48,11 @@ def read_table(path: Path, columns: Sequence[str] | None = None, *, sha256: str)
     """All columns, or these, of a file with these bytes.
 
     The bytes that are parsed are those that were hashed. Raises StoreCorrupt when they are others,
-    or when the file is missing or cannot be read.
+    or when the file is missing or cannot be read, and as ``disk_errors``.
     """
     try:
-        content = _content(path)
+        with disk_errors(path):
+            content = _content(path)
         if hashlib.sha256(content).hexdigest() != sha256:
             raise damaged(path, "its bytes are not those that were written")
         return pq.ParquetFile(pa.BufferReader(content)).read(columns)

@@ -27,6 +27,16 @@ if TYPE_CHECKING:
     from tests.support.small_benchmarks import Bench, Finished, Pair
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fail-each",
+        type=int,
+        default=0,
+        metavar="STEP",
+        help="let each STEPth operation of a store fail in a run of its own (`make faults`: 1)",
+    )
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_loss_of_power() -> Iterator[None]:
     """Which no test could see, and for which every part that a run writes waits for the disk twice:

@@ -223,16 +223,16 @@ def test_all_that_a_dataset_needs_is_asked_for_at_once(terminal: Terminal, tmp_p
 
 
 @pytest.mark.parametrize("line", ["run", "plan", "export --format trec", "doctor", "sql SHOW", ""])
-def test_an_object_store_is_refused(
+def test_an_unknown_kind_of_store_is_refused(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch, line: str
 ) -> None:
-    """It was a folder called ``s3:``. The empty line stands for the environment."""
-    flags = ["--store", "s3://bucket/runs"]
+    """It was a folder called ``gs:``. The empty line stands for the environment."""
+    flags = ["--store", "gs://bucket/runs"]
     if not line:
-        monkeypatch.setenv("CIR_STORE", "s3://bucket/runs")
+        monkeypatch.setenv("CIR_STORE", "gs://bucket/runs")
         line, flags = "run", []
-    assert_told(terminal(*line.split(), *flags), 2, "s3://bucket/runs", "remedy:", "local folder")
-    assert not Path("s3:").exists()
+    assert_told(terminal(*line.split(), *flags), 2, "gs://bucket/runs", "remedy:", "s3://bucket")
+    assert not Path("gs:").exists()
 
 
 def test_an_unknown_category_is_a_usage_error(terminal: Terminal, own: Finished) -> None:

@@ -5,15 +5,15 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from storage.artifacts import Artifact
-from storage.catalog import query
+from storage.catalog import CATALOG_FILE, query
 from storage.store import LocalStore
 from tests.support.killed_run import Kill, killer
 from tests.support.small_benchmarks import Bench, Finished
+from tests.support.store_contents import contents, tables
 
 SHARD = 8
 """Images per part: four shards of encoding, so that a run can die between two of them."""
@@ -56,28 +56,9 @@ def kept_parts(store: Path) -> dict[Path, tuple[int, int]]:
     return kept
 
 
-def tables(store: Path) -> dict[str, list[tuple[Any, ...]]]:
-    """Everything in the catalog, sorted; without when and how fast it was made."""
-    names = query(store / "cir.duckdb", "SELECT table_name FROM duckdb_tables()")[1]
-    shown = {name: "* EXCLUDE created_at" if name == "runs" else "*" for (name,) in names}
-    assert shown.keys() >= {"runs", "rankings", "metrics", "costs"}
-    del shown["costs"]
-    return {
-        name: query(store / "cir.duckdb", f"SELECT {columns} FROM {name} ORDER BY ALL")[1]
-        for name, columns in shown.items()
-    }
-
-
 def recorded(store: Path) -> dict[str, float]:
     """By stage, the share of its parts whose making is recorded."""
     return dict(query(store / "cir.duckdb", "SELECT stage, recorded FROM costs")[1])
-
-
-def parts(store: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(store)): path.read_bytes()
-        for path in store.glob("artifacts/*/*/*.parquet")
-    }
 
 
 @pytest.fixture
@@ -103,14 +84,9 @@ def test_a_run_that_is_killed_again_and_again_ends_like_an_undisturbed_one(
     assert run.made == ("report",)
     assert kept == kept_parts(store)
     assert fiq.run(calm).run_id == run.run_id
-    assert tables(store) == tables(calm)
-    assert parts(store) == parts(calm)
+    assert contents(LocalStore(store)) == contents(LocalStore(calm))
     assert min(recorded(calm).values()) == 1
     assert recorded(store)["rerank"] < 1, "what a kill let nobody record is told"
-    left = {path.name for path in (store / "artifacts").glob("*/*/*")} - {
-        path.name for path in (calm / "artifacts").glob("*/*/*")
-    }
-    assert left == set()
     assert [path.name for path in store.iterdir() if path.name.startswith(".")] == []
     assert fiq.run(store).made == ()
 
@@ -132,4 +108,4 @@ def test_a_run_killed_while_it_repairs_a_damaged_part_ends_the_same(
     assert sorted(os.listdir(part.parent)) == ["manifest.json", part.name]
     manifest = json.loads((part.parent / "manifest.json").read_text())
     assert list(manifest["parts"]) == [part.stem]
-    assert tables(store) == tables(fiq_run.store)
+    assert tables(store / CATALOG_FILE) == tables(fiq_run.store / CATALOG_FILE)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from obstore.exceptions import GenericError
 
-from cir_core.errors import PreflightError, StoreBusy, StoreUnreachable, UsageError
+from cir_core.errors import PreflightError, StoreBusy, StoreFailing, UsageError
 from storage import leases
 from storage.artifacts import Artifact
 from storage.catalog import query
@@ -244,7 +244,7 @@ def test_a_request_that_fails_again_and_again_is_told(
         lambda: store.set_aside("a"),
         lambda: store.local("a"),
     ):
-        with pytest.raises(StoreUnreachable, match="does not answer") as told:
+        with pytest.raises(StoreFailing, match="does not answer") as told:
             ask()
         assert told.value.cause == "Generic S3 error: 503 Slow Down"
 

@@ -11,10 +11,12 @@ import errno
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import obstore
+from obstore.exceptions import GenericError
 
 ON_FILES = {
     *("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.listdir", "os.scandir"),
@@ -32,51 +34,42 @@ def count_operations(folder: str, told: str) -> None:
     """Write, at the process's end, how many operations there were, into the file ``told``."""
     import atexit
 
-    failing = _install(folder, NO_OPERATION, "kill")
+    failing = _Failing(folder, NO_OPERATION, "kill")
+    failing.install()
     atexit.register(lambda: Path(told).write_text(str(failing.count), encoding="utf-8"))
 
 
 def fail_at(folder: str, number: int, kind: str) -> None:
     """``kind``: ``full`` (no space left) and ``io`` (the disk, or the server, fails) raise;
     ``kill`` ends the process before the operation, ``killed after`` a request when it is done."""
-    _install(folder, number, kind)
-
-
-def _install(folder: str, number: int, kind: str) -> "_Failing":
-    failing = _Failing(Path(folder), number, kind)
-    sys.addaudithook(failing.hook)
-    os.fsync = failing.wrapped_sync(os.fsync)
-    if "obstore" in sys.modules or kind in ("killed after",):
-        failing.wrap_requests()
-    return failing
+    _Failing(folder, number, kind).install()
 
 
 class _Failing:
-    def __init__(self, folder: Path, number: int, kind: str) -> None:
+    def __init__(self, folder: str, number: int, kind: str) -> None:
         self.count = 0
-        self._folder, self._number, self._kind = str(folder), number, kind
-        self._is_inside = threading.local()
+        self._folder, self._number, self._kind = folder, number, kind
 
-    def hook(self, event: str, arguments: tuple[Any, ...]) -> None:
+    def install(self) -> None:
+        sys.addaudithook(self._hear)
+        os.fsync = self._wrapped_sync(os.fsync)  # type: ignore[assignment]  # of descriptors
+        for name in REQUESTS:
+            setattr(obstore, name, self._wrapped(getattr(obstore, name)))
+
+    def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event not in ON_FILES or not self._is_mine(arguments[0]):
             return
         path = os.fsdecode(arguments[0])
         is_written = event == "open" and path.endswith(".tmp") and "r" in str(arguments[1] or "")
         self._next(path if is_written else None)
 
-    def wrapped_sync(self, sync: Callable[[int], None]) -> Callable[[int], None]:
+    def _wrapped_sync(self, sync: Callable[[int], None]) -> Callable[[int], None]:
         def failing_sync(descriptor: int) -> None:
             if self._is_mine(os.readlink(f"/proc/self/fd/{descriptor}")):
                 self._next(None)
             sync(descriptor)
 
         return failing_sync
-
-    def wrap_requests(self) -> None:
-        import obstore
-
-        for name in REQUESTS:
-            setattr(obstore, name, self._wrapped(getattr(obstore, name)))
 
     def _wrapped(self, request: Callable[..., Any]) -> Callable[..., Any]:
         def failing_request(*arguments: Any, **options: Any) -> Any:
@@ -92,8 +85,6 @@ class _Failing:
         return failing_request
 
     def _fail_request(self) -> None:
-        from obstore.exceptions import GenericError
-
         if self._kind.startswith("kill"):
             os.kill(os.getpid(), signal.SIGKILL)
         raise GenericError("Generic S3 error: 503 Service Unavailable")

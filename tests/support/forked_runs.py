@@ -78,7 +78,7 @@ def _run(fault: str, arguments: list[Any], settings: dict[str, Any], shard: int)
     try:
         run_pipeline(asked, InProcess())
     except CirError as error:
-        logging.error("%s", error)  # noqa: LOG015, TRY400 - as the command line tells it
+        logging.error("%s", error)  # noqa: TRY400 - as the command line tells it
         sys.exit(error.exit_code)
 
 
