@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cir_core.errors import OutOfSpace, PreflightError
+from cir_core.errors import OutOfSpace, PreflightError, StoreFailing
 from storage.atomic import commit, commit_folder, commit_text, files_below, sha256_of
 
 TEXT = "é\n"
@@ -78,9 +78,17 @@ class Stop(BaseException):
     """Like KeyboardInterrupt: nothing catches it by accident."""
 
 
-@pytest.mark.parametrize("error", [OSError(errno.EIO, "I/O error"), ValueError("bad"), Stop()])
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.EIO, "I/O error"), StoreFailing),
+        (FileNotFoundError(errno.ENOENT, "no file"), FileNotFoundError),
+        (ValueError("bad"), ValueError),
+        (Stop(), Stop),
+    ],
+)
 def test_a_failing_write_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, error: BaseException
+    tmp_path: Path, error: BaseException, told: type[BaseException]
 ) -> None:
     commit_text(tmp_path / "a", "old")
 
@@ -88,7 +96,7 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_else(
         temporary.write_text("half")
         raise error
 
-    with pytest.raises(type(error)):
+    with pytest.raises(told):
         commit(tmp_path / "a", write)
     assert os.listdir(tmp_path) == ["a"]
     assert (tmp_path / "a").read_text() == "old"
@@ -101,7 +109,7 @@ def test_a_failing_system_call_leaves_the_old_file_and_nothing_else(
     commit_text(tmp_path / "a", "old")
     with monkeypatch.context() as patch:
         patch.setattr(f"storage.atomic.os.{function}", failing(errno.EIO))
-        with pytest.raises(OSError, match="Input/output error"):
+        with pytest.raises(StoreFailing, match="Input/output error"):
             commit_text(tmp_path / "a", "new")
     assert os.listdir(tmp_path) == ["a"]
     assert (tmp_path / "a").read_text() == "old"

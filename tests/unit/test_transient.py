@@ -12,7 +12,7 @@ from cir_core.errors import (
     ProblemsFound,
     StoreBusy,
     StoreCorrupt,
-    StoreUnreachable,
+    StoreFailing,
     UsageError,
     WorkerLost,
     is_transient,
@@ -29,7 +29,7 @@ def told_of(error: CirError, cause: BaseException) -> CirError:
     [
         WorkerLost("a process has died"),
         StoreBusy("another run holds the store"),
-        StoreUnreachable("the object store does not answer"),
+        StoreFailing("the object store does not answer"),
         OSError(errno.EIO, "Input/output error"),
         OSError(errno.ESTALE, "Stale file handle"),
         ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
