@@ -203,7 +203,7 @@ class Settings(BaseModel):
     nprobe: Annotated[
         PositiveInt | None,
         About(
-            "Lists that a query looks through.", METHOD, changes_results=True, default="one in 16"
+            "Lists that a query looks through.", METHOD, changes_results=True, default="one in 32"
         ),
     ] = None
     text_weight: Annotated[
