@@ -13,9 +13,14 @@ from functools import cache
 from pathlib import Path
 
 from cir_core.errors import OutOfSpace, PreflightError, StoreFailing, is_transient
+from storage.descriptors import out_of_descriptors, says
 
 _LEFTOVER = ".*.tmp*"
 _TEMPORARY = re.compile(r"\.(?P<process>\d+)-(?P<started>\d+)-\d+\.tmp")
+
+_STARTED = 19
+"""Where that is told in what follows a process's name (proc_pid_stat(5), field 22). psutil's
+``create_time`` adds when the system began, by its clock."""
 
 _numbers = itertools.count()
 """Of this process's temporary files: threads may write one name at once."""
@@ -60,13 +65,15 @@ def in_making(path: Path) -> Iterator[Path]:
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """What the system, or who writes by it, says of a disk that is full is raised as OutOfSpace,
-    and of one that fails as StoreFailing; both name the path. All else passes on: that a file is
-    not there, say."""
+    of one that fails as StoreFailing, and that no further file can be opened as PreflightError: no
+    file is to blame. All else passes on: that a file is not there, say."""
     try:
         yield
     except Exception as error:  # a full disk has many types
         if is_full(error):
             raise out_of_space(path, error) from error
+        if lacking := out_of_descriptors(error):
+            raise lacking from error
         if isinstance(error, OSError) and is_transient(error):
             raise StoreFailing(
                 "a disk does not do what it is asked",
@@ -181,14 +188,14 @@ def _remove_abandoned(leftover: Path) -> None:
 
 
 def process_start(process: int) -> int | None:
-    """When a process began, in hundredths of a second; None when there is none. A number alone may
-    be another's by now: in a container every run has the same."""
-    import psutil
-
+    """When a process began, in ticks since the system did, whatever the clock has been set to
+    since; None when there is none. A number alone may be another's by now: in a container every run
+    has the same."""
     try:
-        return round(100 * psutil.Process(process).create_time())
-    except (psutil.Error, OverflowError):
+        status = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
         return None
+    return int(status.rpartition(")")[2].split()[_STARTED])
 
 
 def make_folder(path: Path) -> None:
@@ -243,12 +250,8 @@ def _sync(path: Path) -> None:
 
 def is_full(error: Exception) -> bool:
     """Whether it says that there is no space, no inode, or no quota left, or that a file is larger
-    than its user may make one. DuckDB and safetensors raise types of their own, and keep only the
-    words."""
-    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in numbers
-    return any(os.strerror(number) in str(error) for number in numbers)
+    than its user may make one; also of DuckDB's and safetensors' types."""
+    return says(error, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def out_of_space(path: Path, error: Exception) -> OutOfSpace:

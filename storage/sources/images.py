@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from cir_core.errors import ImageProblem
 from cir_core.picture_files import FORMATS
+from storage.descriptors import NUMBERS
 from storage.sources.likeness import likeness
 from storage.sources.metadata import without_metadata
 
@@ -25,7 +26,7 @@ MOST_SIDE = 20_000
 MOST_BYTES = 4 * MOST_PIXELS
 """Of a file, asked before it is read: four channels of 8 bits, uncompressed."""
 
-MACHINE_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+MACHINE_ERRORS = (*NUMBERS, errno.ENOMEM)
 """Out of descriptors or memory: no image is to blame, and going on would blame all of them."""
 
 UNDECODABLE = (OSError, SyntaxError, ValueError, RuntimeError)

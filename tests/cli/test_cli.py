@@ -1,6 +1,7 @@
 """The command line: each mistake has its exit code and four readable lines on stderr, leaves
 nothing half-written behind, and does not stand in the way of the good run that follows."""
 
+import errno
 import fcntl
 import json
 import os
@@ -686,6 +687,24 @@ def test_a_faulty_submission_is_told_on_both_streams(
     assert told["ok"] is False
     kinds = {fault["kind"]: fault["count"] for fault in told["faults"]}
     assert kinds == {"metric": 1, "missing_query": 6, "wrong_length": 1, "not_a_string": 2}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EMFILE, os.strerror(errno.EMFILE), "/data/a.png"),
+        RuntimeError('Cannot open file "/data/a.png": Too many open files'),  # as DuckDB says it
+    ],
+)
+def test_too_few_descriptors_are_told(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(**_options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("flows.doors.cli.app.app", fail)
+    told = ("no further file can be opened", "/data/a.png", "Too many open files", "(ulimit -n)")
+    assert_told(terminal("run"), 4, *told)
 
 
 # --- signals

@@ -10,6 +10,7 @@ the command line, or minus the signal.
 import json
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -30,6 +31,8 @@ from flows.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 MOST_SECONDS = 120
+MOST_FILES = 64
+"""Open at once, by a run of whatever size: a part is closed before the next."""
 
 pa.array([0])  # pyarrow imports pandas for its first array, where that is there: a second and more
 
@@ -71,6 +74,7 @@ def main() -> None:
 
 
 def _run(fault: str, arguments: list[Any], settings: dict[str, Any], shard: int) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (MOST_FILES, MOST_FILES))
     asked = Settings.model_validate(settings)
     tasks.shards.PICTURES = shard
     module, _, function = fault.partition(":")

@@ -392,6 +392,18 @@ def test_an_unchanged_array_is_hashed_once_a_process(
     assert arrays.sha256_once(path) == "read again"
 
 
+def test_under_a_clock_that_was_set_back_an_array_is_hashed_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its times say of a file is not known then."""
+    path = tmp_path / "x.npy"
+    arrays.write_array(path, np.arange(5))
+    monkeypatch.setattr("storage.arrays.time.time_ns", lambda: 0)
+    arrays.sha256_once(path)
+    monkeypatch.setattr(arrays, "sha256_of", lambda _path: "read again")
+    assert arrays.sha256_once(path) == "read again"
+
+
 # --- made of what is there
 
 ABOVE = Identity("ingest", 1, {}, {"annotations": "ab"})

@@ -11,7 +11,17 @@ from typing import Any
 import pytest
 
 from cir_core.errors import OutOfSpace, PreflightError, StoreFailing
-from storage.atomic import commit, commit_folder, commit_text, files_below, sha256_of
+from storage.atomic import (
+    commit,
+    commit_folder,
+    commit_text,
+    files_below,
+    in_making,
+    is_abandoned,
+    process_start,
+    remove_leftovers,
+    sha256_of,
+)
 
 TEXT = "é\n"
 
@@ -82,6 +92,8 @@ class Stop(BaseException):
     ("error", "told"),
     [
         (OSError(errno.EIO, "I/O error"), StoreFailing),
+        (OSError(errno.EMFILE, "Too many open files"), PreflightError),
+        (RuntimeError("cannot open: Too many open files"), PreflightError),  # as DuckDB says it
         (FileNotFoundError(errno.ENOENT, "no file"), FileNotFoundError),
         (ValueError("bad"), ValueError),
         (Stop(), Stop),
@@ -217,6 +229,23 @@ def test_a_living_writers_temporary_file_stays(tmp_path: Path) -> None:
     commit(tmp_path / "a", write)
     assert (tmp_path / "a").read_text() == "outer"
     assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_living_writers_temporary_file_stays_though_the_clock_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells when the system began by the clock as it is now."""
+    with in_making(tmp_path / "a") as temporary:
+        temporary.write_text("half")
+        monkeypatch.setattr("psutil._pslinux.boot_time", lambda: 0.0)
+        assert not is_abandoned(temporary.name)
+        remove_leftovers(tmp_path)
+        assert temporary.read_text() == "half"
+
+
+def test_nobody_began_what_does_not_run() -> None:
+    assert process_start(os.getppid()) is not None
+    assert process_start(2**40) is None
 
 
 def fill(*names: str) -> Callable[[Path], None]:
