@@ -13,7 +13,7 @@ from cir_core.datasets.own import Layout, OwnData
 from cir_core.datasets.registry import Dataset, find_dataset
 from cir_core.errors import PreflightError, UsageError
 from flows.settings import Settings, in_home
-from storage.sources.annotations import require_root
+from storage.sources.roots import open_root, require_root
 from storage.sources.rows import TABLES
 
 DESCRIPTION = "cir-dataset.toml"
@@ -91,9 +91,9 @@ def open_dataset(settings: Settings) -> Dataset:
 
 
 def _read_description(root: Path) -> _Description:
-    path = root / DESCRIPTION
+    place = open_root(root)
     try:
-        return _Description(**tomllib.loads(path.read_text(encoding="utf-8-sig")))
+        return _Description(**tomllib.loads(place.read(DESCRIPTION).decode("utf-8-sig")))
     except FileNotFoundError:
         return _Description()
     except ValidationError as error:
@@ -103,7 +103,7 @@ def _read_description(root: Path) -> _Description:
         cause = str(error)
     raise UsageError(
         "the description of a dataset is not usable",
-        item=str(path),
+        item=place.told(DESCRIPTION),
         cause=cause,
         remedy=f"it may hold {', '.join(_Description.model_fields)}; see docs/own-data.md",
     )
@@ -124,7 +124,8 @@ def _only_queries(root: Path) -> str:
 
 def _only_table(root: Path, name: str) -> str | None:
     """The table of this name in one of its formats, or None. Raises PreflightError for several."""
-    found = [file for file in _names(name) if (root / file).is_file()]
+    place = open_root(root)
+    found = [file for file in _names(name) if place.is_file(file)]
     if len(found) > 1:
         raise PreflightError(
             f"there are several files of {name}",
@@ -160,7 +161,7 @@ def _place(root: Path, path: str) -> str:
     it is elsewhere. One that is nowhere is told by ``_require_files``, by the place it was last
     looked for."""
     plain = str(PurePosixPath(path))
-    if not path_fault(plain) and (root / plain).is_file():
+    if not path_fault(plain) and open_root(root).is_file(plain):
         return plain
     elsewhere, below = os.path.abspath(in_home(Path(path))), os.path.abspath(root)
     if not path_fault(plain) and not Path(elsewhere).is_file():
@@ -170,11 +171,12 @@ def _place(root: Path, path: str) -> str:
 
 
 def _require_files(root: Path, layout: Layout) -> None:
-    faults = [] if (root / layout.images).is_dir() else [f"{layout.images} is not a folder"]
+    place = open_root(root)
+    faults = [] if place.is_folder(layout.images) else [f"{layout.images} is not a folder"]
     for file in filter(None, (layout.queries, layout.gallery)):
         if Path(file).suffix.lower() not in TABLES:
             faults.append(f"{file} does not end in {', '.join(TABLES)}")
-        elif not (root / file).is_file():
+        elif not place.is_file(file):
             faults.append(f"{file} is not a file")
     if faults:
         raise PreflightError(

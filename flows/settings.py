@@ -64,7 +64,9 @@ class Settings(BaseModel):
     data_root: Annotated[
         HomePath | None,
         About(
-            "Folder with the published layout (not needed for demo).", DATA, changes_results=False
+            "Folder, or s3://bucket/prefix, with the published layout (not needed for demo).",
+            DATA,
+            changes_results=False,
         ),
     ] = None
     queries: Annotated[

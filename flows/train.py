@@ -26,7 +26,7 @@ from flows.run import check_texts, ingest_split
 from flows.settings import Settings, demo_root
 from flows.training_settings import TrainingSettings, settings_of_data
 from storage.lock import TRAINING, hold
-from storage.sources.annotations import require_root
+from storage.sources.roots import require_root
 from storage.store import open_store
 from storage.views import Ingested, KeptTokens
 from tasks.stages.render import render_demo

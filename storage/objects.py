@@ -1,5 +1,6 @@
 """An object store's requests: what each promises, and what its failures are called here."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -80,10 +81,13 @@ class Objects:
             except (PreconditionError, FileNotFoundError):
                 return self._tag_of(name, content)
 
-    def get(self, name: str) -> tuple[bytes, str]:
-        """Bytes and tag. Raises FileNotFoundError."""
+    def get(self, name: str, *, most: int | None = None) -> tuple[bytes, str]:
+        """Bytes and tag. Raises FileNotFoundError; OSError EFBIG, before it reads them, for more
+        bytes than ``most``."""
         with self._asking(name):
             answer = obstore.get(self._client, name)
+            if most is not None and answer.meta["size"] > most:
+                raise OSError(errno.EFBIG, f"{answer.meta['size']} bytes", name)
             return bytes(answer.bytes()), str(answer.meta["e_tag"])
 
     def fetch(self, name: str, path: Path) -> str:
@@ -99,7 +103,7 @@ class Objects:
         with self._asking(name):
             try:
                 meta = obstore.head(self._client, name)
-            except FileNotFoundError:
+            except (FileNotFoundError, ValueError):  # or no possible name
                 return None
             return Found(meta["size"], str(meta["e_tag"]))
 
@@ -108,6 +112,12 @@ class Objects:
         with self._asking(folder):
             listing = obstore.list_with_delimiter(self._client, folder or None)
             return sorted(_last(one["path"]) for one in listing["objects"])
+
+    def tags(self, folder: str) -> dict[str, str]:
+        """Of the objects directly in a folder, by the last parts of their names."""
+        with self._asking(folder):
+            listing = obstore.list_with_delimiter(self._client, folder or None)
+            return {_last(one["path"]): str(one["e_tag"]) for one in listing["objects"]}
 
     def folders(self, folder: str) -> list[str]:
         """``names`` of the folders."""
@@ -183,6 +193,8 @@ class Objects:
                 remedy="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE's like, of "
                 "somebody who may read, list, write and delete there",
             ) from error
+        except ValueError as error:
+            raise FileNotFoundError(errno.ENOENT, "no possible name", name) from error
         except BaseError as error:
             if NOT_FOUND in str(error):
                 raise self._no_bucket() from error

@@ -1,7 +1,6 @@
 """A store: bytes under names. All that opens, lists, commits, maps and leases them is here."""
 
 import hashlib
-import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 from shutil import disk_usage
 from typing import Protocol
 
-from cir_core.errors import UsageError
+from storage.addresses import bucket_url
 from storage.atomic import (
     commit,
     commit_folder,
@@ -21,10 +20,6 @@ from storage.atomic import (
 )
 from storage.formats import require_known
 from storage.lock import STORE, hold, hold_file, holder_of, is_writable
-
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-"""At the beginning of a URI; a ``Path`` has made one slash of two."""
-
 
 LOCK_DIGITS = 2
 """Of 256 files that lock folders, which sometimes share one."""
@@ -237,38 +232,14 @@ class LocalStore:
 
 
 def open_store(where: Path) -> Store:
-    """The store that a user names: a folder, or ``s3://bucket/prefix``. Raises UsageError for
-    another URI, or one without a bucket, and where the extra that object stores need is missing;
+    """The store that a user names: a folder, or ``s3://bucket/prefix``. Raises as ``bucket_url``;
     StoreCorrupt for a folder of a newer format than this version knows. A bucket is asked for its
     format when it is leased: to name one takes no network."""
-    uri = str(where).replace(":/", "://", 1)
-    if not _SCHEME.match(str(where)):
+    url = bucket_url(where)
+    if url is None:
         store = LocalStore(where)
         require_known(store.read_text, str(store))
         return store
-    if not uri.startswith(OBJECTS):
-        raise UsageError(
-            "there are no such stores",
-            item=uri,
-            cause=f"a folder can be named, or {OBJECTS}bucket/prefix",
-            remedy="pass one of these with --store; of a folder that is called so, its absolute "
-            "path",
-        )
-    return _open_objects(uri)
+    from storage.object_store import ObjectStore  # of an extra
 
-
-OBJECTS = "s3://"
-"""The one kind of object store that is tried: others promise other things."""
-
-
-def _open_objects(url: str) -> Store:
-    try:
-        from storage.object_store import ObjectStore
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            "an object store needs an extra",
-            item=url,
-            cause=str(error),
-            remedy="pip install 'cir-pipeline[s3]', in the environment that has cir-pipeline",
-        ) from error
     return ObjectStore(url)

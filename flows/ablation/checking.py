@@ -29,7 +29,7 @@ from flows.own import complete, open_dataset
 from flows.recipes import changed_preset, merged, recipe_changes
 from flows.settings import Settings, in_home, shipped_model
 from storage.models.folders import read_config
-from storage.sources.annotations import require_root
+from storage.sources.roots import require_root
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from cir_core.errors import AnnotationError, PreflightError
+from cir_core.errors import AnnotationError
 from cir_core.types import Listing
-from storage.sources.folders import list_images
 from storage.sources.looks import Looks
+from storage.sources.roots import Root, open_root
 from storage.sources.rows import TABLES, read_rows
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -28,7 +28,7 @@ class AnnotationReader:
     """
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self._root = open_root(root)
         self._contents: dict[str, Any] = {}
         self.sha256: dict[str, str] = {}
         self.listings: dict[str, Listing] = {}
@@ -52,37 +52,37 @@ class AnnotationReader:
         }
 
     def _read(self, relative: str) -> Any:
-        path = self._root / relative
-        if path.is_dir():
-            self.listings[relative] = list_images(path)
+        if self._root.is_folder(relative):
+            self.listings[relative] = self._root.images(relative)
             return self.listings[relative]
         self.looks.note(relative)
-        content = _read_bytes(path)
+        content = _read_bytes(self._root, relative)
+        path = Path(self._root.told(relative))
         self.sha256[relative] = hashlib.sha256(content).hexdigest()
         return read_rows(content, path) if _is_table(path) else _decode(content, path)
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_bytes(root: Root, relative: str) -> bytes:
     try:
-        return path.read_bytes()
+        return root.read(relative)
     except FileNotFoundError as error:
-        raise _missing(path) from error
+        raise _missing(root.told(relative)) from error
     except OSError as error:
         raise AnnotationError(
-            "an annotation file cannot be read", item=str(path), cause=str(error)
+            "an annotation file cannot be read", item=root.told(relative), cause=str(error)
         ) from error
 
 
-def _missing(path: Path) -> AnnotationError:
-    if _is_table(path):
+def _missing(told: str) -> AnnotationError:
+    if _is_table(Path(told)):
         return AnnotationError(
             "a table file is missing",
-            item=str(path),
+            item=told,
             remedy="put it there, or name another: docs/own-data.md tells how",
         )
     return AnnotationError(
         "an annotation file is missing",
-        item=str(path),
+        item=told,
         cause="the data root does not have the published layout, or is another folder",
         remedy="docs/benchmarks.md shows the layout; point --data-root at the folder that holds it",
     )
@@ -112,13 +112,3 @@ def _lines(text: str) -> list[str]:
 
 def _is_table(path: Path) -> bool:
     return path.suffix.lower() in TABLES
-
-
-def require_root(root: Path) -> None:
-    """Raises PreflightError when the data root is not a folder."""
-    if not root.is_dir():
-        raise PreflightError(
-            "the data root is not a folder",
-            item=str(root),
-            remedy="pass the folder that holds the annotation files with --data-root",
-        )

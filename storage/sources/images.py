@@ -16,6 +16,7 @@ from cir_core.picture_files import FORMATS
 from storage.descriptors import NUMBERS
 from storage.sources.likeness import likeness
 from storage.sources.metadata import without_metadata
+from storage.sources.roots import BucketRoot, FolderRoot, open_root
 
 MOST_PIXELS = 50_000_000
 """Above any photo of the benchmarks. A 12 KB PNG can claim 100 megapixels and take 500 MiB."""
@@ -42,7 +43,7 @@ class Folders:
     """
 
     def __init__(self, root: Path, tops: Sequence[str] = (".",)) -> None:
-        self.root = root
+        self.root, self._place = root, open_root(root)
         self._tops = {str(PurePosixPath(top)) for top in tops}
         self._tops |= {str(above) for top in tops for above in PurePosixPath(top).parents}
         self._names: dict[str, frozenset[str] | None] = {}
@@ -73,10 +74,11 @@ class Folders:
     def read(self, relative: str) -> bytes:
         """As ``read_image``. Raises ImageProblem ``unsafe_path`` too, when a link leads where it
         must not, naming both."""
-        try:
-            self._ground(relative)
-        except OSError as error:
-            raise _unread(error, relative) from error
+        if isinstance(self._place, FolderRoot):
+            try:
+                self._ground(relative)
+            except OSError as error:
+                raise _unread(error, relative) from error
         return read_image(self.root, relative)
 
     def _ground(self, path: str) -> tuple[Path, ...]:
@@ -105,6 +107,8 @@ class Folders:
 
     def _listed(self, folder: str) -> frozenset[str] | None:
         """None for a folder that may be entered and not listed."""
+        if folder not in self._names and isinstance(self._place, BucketRoot):
+            self._names[folder] = self._place.names(folder)
         if folder not in self._names:
             try:
                 self._names[folder] = frozenset(os.listdir(self.root / folder))
@@ -116,7 +120,7 @@ class Folders:
 
 
 def read_image(root: Path, relative: str) -> bytes:
-    """The bytes of a regular file below ``root``; links are ``Folders``' matter.
+    """The bytes of a regular file, or an object, below ``root``; links are ``Folders``' matter.
 
     Raises ImageProblem: missing, empty, too_large, denied, io_error (the disk or the network
     fails), or unsafe_path (folder, FIFO, device, a loop of links, or a path that is written so that
@@ -134,6 +138,9 @@ def read_image(root: Path, relative: str) -> bytes:
 def _read_regular(root: Path, relative: str) -> bytes:
     if relative.startswith("/") or ".." in relative.split("/"):
         raise ImageProblem("unsafe_path", "an image's path leaves the data root", item=relative)
+    place = open_root(root)
+    if isinstance(place, BucketRoot):
+        return place.read_at_most(relative, MOST_BYTES)
     path = root / relative
     _require_regular(os.stat(path), relative)  # opening a device may act on it
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -149,8 +156,7 @@ def _require_regular(status: os.stat_result, relative: str) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise ImageProblem("unsafe_path", "an image's path is not a file", item=relative)
     if status.st_size > MOST_BYTES:
-        told = f"{status.st_size} bytes"
-        raise ImageProblem("too_large", "an image file is too large", item=relative, cause=told)
+        raise OSError(errno.EFBIG, f"{status.st_size} bytes")
 
 
 def _unread(error: OSError, relative: str) -> ImageProblem:
@@ -160,6 +166,9 @@ def _unread(error: OSError, relative: str) -> ImageProblem:
         return ImageProblem("missing", "no file for an image", item=relative)
     if isinstance(error, PermissionError):
         return ImageProblem("denied", "an image may not be read", item=relative)
+    if error.errno == errno.EFBIG:
+        told = error.strerror or ""
+        return ImageProblem("too_large", "an image file is too large", item=relative, cause=told)
     if error.errno in (errno.ELOOP, errno.ENXIO):
         return ImageProblem("unsafe_path", "an image's path is unusable", item=relative)
     return ImageProblem("io_error", "reading an image failed", item=relative, cause=str(error))

@@ -11,8 +11,9 @@ from cir_core.doctor.verdicts import judge_counts, judge_images, judge_protocols
 from cir_core.errors import CirError, PreflightError
 from cir_core.protocols import Protocol
 from cir_core.types import Benchmark, Split
-from storage.sources.annotations import AnnotationReader, require_root
+from storage.sources.annotations import AnnotationReader
 from storage.sources.images import Folders, decode_image, image_size
+from storage.sources.roots import require_root
 from tasks.stages.scan import scan_images
 
 

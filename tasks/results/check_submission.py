@@ -8,7 +8,8 @@ from cir_core.errors import PreflightError, ProblemsFound
 from cir_core.submissions import circo, cirr
 from cir_core.submissions.faults import Verdict
 from cir_core.types import Benchmark
-from storage.sources.annotations import AnnotationReader, require_root
+from storage.sources.annotations import AnnotationReader
+from storage.sources.roots import require_root
 
 CheckedDataset = Literal["cirr", "circo"]
 CheckedSplit = Literal["val", "test"]

@@ -3,13 +3,13 @@
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
-from cir_core.errors import CirError
-from storage.atomic import sha256_of
+from cir_core.errors import CirError, StoreFailing
 from storage.models.folders import model_files, model_sha256
-from storage.sources.folders import list_images
 from storage.sources.looks import Looks
+from storage.sources.roots import Root
 from storage.views import Pair
 from tasks.stages.ingest import Reading
 
@@ -19,7 +19,7 @@ def look_at_models(**folders: Path) -> dict[str, Looks]:
     what is no model."""
     looks = {stage: Looks(folder) for stage, folder in folders.items()}
     for look in looks.values():
-        for name in model_files(look.root):
+        for name in model_files(look.where):
             look.note(name)
     return looks
 
@@ -36,7 +36,7 @@ class Noted:
         return tuple(
             name
             for name in self.looks.differing()
-            if _bytes_name(Path(name)) != self.bytes_names[name]
+            if _bytes_name(self.looks.root, name) != self.bytes_names[name]
         )
 
 
@@ -45,7 +45,7 @@ def note_files(files: Iterable[Path]) -> Noted:
     looks, names = Looks(Path()), {}
     for file in map(str, files):
         looks.note(file)
-        names[file] = _bytes_name(Path(file))
+        names[file] = _bytes_name(looks.root, file)
     return Noted(looks, names)
 
 
@@ -58,9 +58,9 @@ def find_changed(reading: Reading, pair: Pair, models: Mapping[str, Looks]) -> t
     """
     changed = [*_changed_files(reading), *_grown_folders(reading)]
     changed += [
-        str(look.root)
+        str(look.where)
         for stage, look in models.items()
-        if look.differing() and _model_name(look.root) != pair.digest(stage)
+        if look.differing() and _model_name(look.where) != pair.digest(stage)
     ]
     return tuple(changed)
 
@@ -72,9 +72,10 @@ def _changed_files(reading: Reading) -> list[str]:
     images = reading.ingested.read("images", ["path", "sha256"]).to_pylist()
     inputs = reading.ingested.identity()["inputs"]
     used = {**inputs, **{row["path"]: row["sha256"] for row in images}}
-    bytes_names = {name: _bytes_name(reading.looks.root / name) for name in differing}
+    root = reading.looks.root
+    bytes_names = {name: _bytes_name(root, name) for name in differing}
     return [
-        str(reading.looks.root / name)
+        root.told(name)
         for name, now in bytes_names.items()
         if (name in used and now != used[name])
         or (os.path.isabs(name) and now not in inputs)  # a table that lies elsewhere
@@ -84,21 +85,21 @@ def _changed_files(reading: Reading) -> list[str]:
 def _grown_folders(reading: Reading) -> list[str]:
     grown = []
     for folder, images in reading.searched.items():
-        path, known = reading.looks.root / folder, frozenset(images)
+        root, known = reading.looks.root, frozenset(images)
         try:
-            came = sum(image not in known for image in list_images(path).images)
+            came = sum(image not in known for image in root.images(folder).images)
         except CirError as error:
-            grown.append(f"{path} ({error.what})")
+            grown.append(f"{root.told(folder)} ({error.what})")
         else:
-            grown += [f"{path} (images that came: {came})"] if came else []
+            grown += [f"{root.told(folder)} (images that came: {came})"] if came else []
     return grown
 
 
-def _bytes_name(path: Path) -> str:
+def _bytes_name(root: Root, relative: str) -> str:
     """Empty for what is no regular file any more, or cannot be read."""
     try:
-        return sha256_of(path) if path.is_file() else ""
-    except OSError:
+        return sha256(root.read(relative)).hexdigest() if root.is_file(relative) else ""
+    except (OSError, StoreFailing):
         return ""
 
 

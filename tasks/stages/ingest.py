@@ -20,9 +20,10 @@ from cir_core.planning.effort import Effort, Forecast
 from cir_core.ports import Widths
 from cir_core.types import Benchmark, ImageId, Query, RunSplit
 from storage import schemas
-from storage.sources.annotations import AnnotationReader, require_root
+from storage.sources.annotations import AnnotationReader
 from storage.sources.images import Folders
 from storage.sources.looks import Looks
+from storage.sources.roots import require_root
 from storage.store import Store
 from storage.views import Ingested
 from tasks.machine import Machine

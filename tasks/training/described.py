@@ -22,6 +22,7 @@ from cir_core.training.pretrain import DescribedImages
 from cir_core.types import ImageId
 from storage.sources.annotations import AnnotationReader
 from storage.sources.images import Folders, decode_image
+from storage.sources.roots import open_root
 
 PROBLEMS_SHOWN = 10
 WORDS_SHOWN = 10
@@ -86,7 +87,7 @@ def _parse(
     positions: int,
 ) -> Described:
     file, catalogue = adapter.descriptions or "", adapter.catalogue
-    has_catalogue = catalogue is not None and (root / catalogue).is_file()
+    has_catalogue = catalogue is not None and open_root(root).is_file(catalogue)
     return parse_described(
         (file, read(file)),
         (catalogue, read(catalogue)) if catalogue is not None and has_catalogue else None,

@@ -1,26 +1,37 @@
 """A bucket has no locks and no renames, and a network in between: what a store in one promises."""
 
 import json
+import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from obstore.exceptions import GenericError
 
-from cir_core.errors import PreflightError, StoreBusy, StoreFailing, UsageError
+from cir_core.errors import (
+    ImageProblem,
+    PreflightError,
+    ProblemsFound,
+    StoreBusy,
+    StoreFailing,
+    UsageError,
+)
 from storage import leases
 from storage.artifacts import Artifact
 from storage.catalog import query
 from storage.identities import Identity
 from storage.object_store import ObjectStore
 from storage.objects import Objects
+from storage.sources.images import read_image
+from storage.sources.looks import Looks
 from storage.store import open_store
 from tasks.upkeep.listing import list_artifacts
 from tasks.upkeep.verify import verify
 from tests.support.buckets import bucket_store, url_of
-from tests.support.small_benchmarks import Bench, Finished
+from tests.support.small_benchmarks import FIQ_CATEGORIES, Bench, Finished
 
 pytestmark = pytest.mark.usefixtures("s3")
 
@@ -69,7 +80,7 @@ def test_a_bucket_is_named_by_its_url(where: str) -> None:
 
 @pytest.mark.parametrize("where", ["gs://b/p", "http://b/p", "s3x://b"])
 def test_other_urls_are_refused(where: str) -> None:
-    with pytest.raises(UsageError, match="no such stores"):
+    with pytest.raises(UsageError, match="no such kind of place"):
         open_store(Path(where))
 
 
@@ -259,3 +270,87 @@ def test_a_write_whose_answer_is_lost_is_known_as_ones_own(store: ObjectStore) -
     other = objects.replace("a", b"two", tag)
     assert objects.replace("a", b"two", tag) == other
     assert objects.replace("a", b"three", tag) is None
+
+
+# --- images and annotations in a bucket
+
+
+def upload(root: Path, url: str) -> None:
+    objects = Objects(url)
+    for path in root.rglob("*"):
+        if path.is_file():
+            objects.put(path.relative_to(root).as_posix(), path)
+
+
+def test_images_are_read_from_a_bucket(
+    fiq: Bench, fiq_run: Finished, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They have the hashes, and so the run has the name, of those in a folder."""
+    url = f"{url_of(tmp_path)}/data"
+    upload(fiq.root, url)
+    there = replace(fiq, root=Path(url))
+    run = there.run(tmp_path / "store", workers=1)
+    assert run.run_id == fiq_run.run.run_id
+    assert run.evaluated.content == fiq_run.run.evaluated.content
+    assert run.changed == ()
+    assert not (tmp_path / "cache").exists(), "images are not kept"
+    Objects(url).remove(f"images/{FIQ_CATEGORIES[0]}-00.png")
+    with pytest.raises(ProblemsFound, match="1 images"):
+        there.run(tmp_path / "another")
+
+
+def test_an_own_folder_can_be_in_a_bucket(fiq: Bench, tmp_path: Path) -> None:
+    folder, url = tmp_path / "own", url_of(tmp_path)
+    shutil.copytree(fiq.root / "images", folder / "photos")
+    name = min(path.name for path in (folder / "photos").iterdir())
+    (folder / "queries.csv").write_text(f"reference,text\nphotos/{name},is red\n")
+    (folder / "cir-dataset.toml").write_text('name = "mine"\n')
+    (folder / "photos" / ".hidden.png").write_bytes(b"")
+    upload(folder, url)
+    ingested = [
+        replace(fiq, dataset="own", root=root, categories=())
+        .run(tmp_path / "store", until="encode")
+        .artifacts["ingest"]
+        for root in (folder, Path(url))
+    ]
+    assert ingested[0] == ingested[1]
+    assert ingested[1].read("gallery").num_rows == len([*(fiq.root / "images").iterdir()])
+
+
+def test_an_object_that_changes_meanwhile_is_told(tmp_path: Path) -> None:
+    url = url_of(tmp_path)
+    objects = Objects(url)
+    for name in ("f/a", "f/b", "f/c"):
+        objects.put(name, b"one")
+    looks = Looks(Path(url))
+    for name in ("f/a", "f/b", "f/c", "f/none"):
+        looks.note(name)
+    objects.put("f/a", b"one")
+    objects.put("f/b", b"two")
+    objects.remove("f/c")
+    assert looks.differing() == ["f/b", "f/c"], "the same bytes have the same tag"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("none.png", "missing"),
+        ("a//b.png", "missing"),
+        ("./a.png", "missing"),
+        ("empty.png", "empty"),
+        ("../a.png", "unsafe_path"),
+        ("/a.png", "unsafe_path"),
+        ("large.png", "too_large"),
+    ],
+)
+def test_a_bad_object_is_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: str
+) -> None:
+    url = url_of(tmp_path)
+    objects = Objects(url)
+    objects.put("empty.png", b"")
+    objects.put("large.png", b"12345")
+    monkeypatch.setattr("storage.sources.images.MOST_BYTES", 4)
+    with pytest.raises(ImageProblem) as told:
+        read_image(Path(url), name)
+    assert told.value.kind == kind
