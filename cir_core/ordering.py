@@ -1,5 +1,6 @@
 """The only sort of scores: higher first, ties by gallery order; non-finite scores are refused."""
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -22,11 +23,16 @@ def best_first(
     return np.lexsort((position, -scores))
 
 
-def require_finite(values: Float[np.ndarray, "..."], what: str) -> None:
-    """Raises NonFiniteError: a NaN would silently fall out of every later comparison."""
+def require_finite(values: Float[np.ndarray, "..."], what: str, names: Sequence[str] = ()) -> None:
+    """Raises NonFiniteError: a NaN would silently fall out of every later comparison. It names
+    whose values those are, where ``names`` has a name for each row."""
     if not np.isfinite(values).all():
+        broken = [
+            name for name, row in zip(names, values, strict=False) if not np.isfinite(row).all()
+        ]
         raise NonFiniteError(
             f"{what} are not finite",
+            item=", ".join(broken),
             cause="overflow in the model, or damaged weights",
             remedy="convert or train the model again; on a GPU, compare with --device cpu",
         )

@@ -1,6 +1,6 @@
 """Gallery embeddings: every image, once."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -77,7 +77,8 @@ class _Embedding:
         wanted = self.wants[rows]
         if wanted.any():
             states = seen.tokens if wanted.all() else seen.tokens[torch.from_numpy(wanted)]
-            self.embedded.append(Embeddings(rows[wanted], _embed(self.model, states)))
+            names = [self.ids[row][0] for row in rows[wanted]]
+            self.embedded.append(Embeddings(rows[wanted], _embed(self.model, states, names)))
         return ()
 
     def close(self) -> Iterator[ReadyPart]:
@@ -102,8 +103,9 @@ class _Embedding:
 
 
 @torch.inference_mode()
-def _embed(model: Retriever, states: Tensor) -> np.ndarray:
-    """Each picture is embedded once, so that its images tie whatever the batch."""
+def _embed(model: Retriever, states: Tensor, names: Sequence[str]) -> np.ndarray:
+    """Each picture is embedded once, so that its images tie whatever the batch. Raises
+    NonFiniteError with the pictures' names."""
     vectors: np.ndarray = model.embed(states).float().cpu().numpy()
-    require_finite(vectors, "gallery embeddings")
+    require_finite(vectors, "gallery embeddings", names)
     return vectors

@@ -689,6 +689,27 @@ def test_a_faulty_submission_is_told_on_both_streams(
     assert kinds == {"metric": 1, "missing_query": 6, "wrong_length": 1, "not_a_string": 2}
 
 
+def test_commands_that_read_write_nothing(
+    terminal: Terminal, fiq_run: Finished, tmp_path: Path
+) -> None:
+    """Not for a moment either, of which the folders' times would tell: they work on a disk that is
+    read-only."""
+    paths = [fiq_run.store, *fiq_run.store.rglob("*")]
+    before = {path: path.stat() for path in paths}
+    for words in (
+        ["sql", "SELECT 1"], ["show", "dress-00000"], ["choose-k"], ["verify"], ["runs", "ls"],
+        ["store", "ls"], ["store", "du"], ["store", "gc", "--dry-run"],
+        ["export", "--format", "parquet", "--out", tmp_path / "out"],
+    ):  # fmt: skip
+        answer = terminal(*words, "--store", fiq_run.store)
+        assert answer.code == 0, answer.err
+    assert [fiq_run.store, *fiq_run.store.rglob("*")] == paths
+    assert not [one for one in paths if one.stat().st_mtime_ns != before[one].st_mtime_ns]
+
+
+# --- a process that may open no more files
+
+
 @pytest.mark.parametrize(
     "error",
     [

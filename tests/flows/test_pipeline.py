@@ -623,6 +623,25 @@ def test_queries_whose_reference_is_missing_are_misses_and_are_listed(copied: Fi
     assert row["n"] == FIQ_QUERIES
 
 
+def test_a_target_of_another_gallery_is_a_miss_and_an_empty_text_is_scored(
+    copied: Finished,
+) -> None:
+    path = copied.bench.root / "captions/cap.dress.val.json"
+    entries = json.loads(path.read_text())
+    entries[0]["target"], entries[1]["captions"] = "toptee-01", ["", ""]
+    path.write_text(json.dumps(entries))
+    with pytest.raises(ProblemsFound, match="dress-00000: target_not_in_gallery: toptee-01"):
+        copied.bench.run(copied.store)
+    run = copied.bench.run(copied.store, allow_missing=1)
+    where = f"WHERE run_id = '{run.run_id}'"
+    failed = rows(copied.store, f"SELECT query_id, reason FROM failures {where}")
+    assert {"query_id": "dress-00000", "reason": "cannot be answered"} in failed
+    (row,) = rows(copied.store, f"SELECT n FROM recall {where} AND category = 'dress' AND k = 1")
+    assert row["n"] == FIQ_QUERIES
+    ranked = rankings(copied.store, run.run_id)
+    assert len(ranked["dress-00001", "gallery"]) == K
+
+
 def test_a_picture_that_breaks_off_is_found_when_it_is_decoded(copied: Finished) -> None:
     """Its header is sound, so only encoding can tell."""
     path = copied.bench.root / "images" / "toptee-00.png"

@@ -100,6 +100,16 @@ def test_a_read_only_store_is_refused_before_work(tmp_path: Path) -> None:
         hold(STORE, tmp_path).__enter__()
 
 
+def test_a_store_on_a_read_only_disk_is_refused_before_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.lock.os.open", failing(errno.EROFS))  # for root, too
+    with pytest.raises(PreflightError, match="the store cannot be written") as caught:
+        hold(STORE, tmp_path).__enter__()
+    assert caught.value.exit_code == 4
+    assert "Read-only file system" in caught.value.cause
+
+
 def failing(number: int) -> Any:
     def fail(*_args: Any, **_kwargs: Any) -> None:
         raise OSError(number, os.strerror(number))

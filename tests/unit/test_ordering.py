@@ -80,3 +80,10 @@ def test_the_refusal_names_what_was_not_finite() -> None:
     require_finite(np.zeros((0, 3)), "nothing")
     with pytest.raises(NonFiniteError, match="query embeddings are not finite"):
         require_finite(np.array([[0.0, np.nan]]), "query embeddings")
+
+
+def test_the_refusal_names_whose_values_those_are() -> None:
+    values = np.array([[0.0], [np.inf], [1.0], [np.nan]])
+    with pytest.raises(NonFiniteError) as caught:
+        require_finite(values, "gallery embeddings", ["a", "b", "c", "d"])
+    assert (caught.value.item, caught.value.exit_code) == ("b, d", 7)
