@@ -26,7 +26,7 @@ TOLD = {
 }
 SAVING = {
     "storage/arrays.py": {"time_ns", "st_mtime_ns", "st_ctime_ns"},  # not to hash a file twice
-    "storage/sources/looks.py": {"st_mtime_ns", "st_ctime_ns"},  # not to read an image twice
+    "storage/sources/roots.py": {"st_mtime_ns", "st_ctime_ns"},  # not to read an image twice
     "storage/models/hub.py": {
         "st_mtime"
     },  # whether a download's note is of this file, as its client
