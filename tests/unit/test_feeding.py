@@ -23,6 +23,7 @@ from cir_core.errors import CirError, ImageProblem, PreflightError, WorkerLost
 from cir_core.layers.preprocess import Preprocess, prepare
 from storage.sources.images import sha256_of_bytes
 from tasks.feed.decode import ImageFile
+from tasks.feed.image_tokens import Sight
 from tasks.feed.lookahead import ahead, prepared
 from tasks.feed.pixels import Pixels, batches, feed_pixels, load_pixels
 from tasks.feed.upload import Upload
@@ -241,3 +242,40 @@ def test_every_error_is_whole_in_another_process() -> None:
         again = pickle.loads(pickle.dumps(error))
         assert (type(again), vars(again), again.args) == (type(error), vars(error), error.args)
         assert str(again) == str(error)
+
+
+# --- as many at once as memory has room for
+
+
+class SmallMemory:
+    """An encoder that has room for so many pictures, and remembers how many it was shown."""
+
+    device = CPU
+
+    def __init__(self, room: int) -> None:
+        self.room, self.shown = room, list[int]()
+
+    def see(self, pixels: torch.Tensor) -> torch.Tensor:
+        self.shown.append(len(pixels))
+        if len(pixels) > self.room:
+            torch.empty(2**55)  # what a CPU that has no memory raises
+        return pixels.flatten(1).float()
+
+
+def test_out_of_memory_halves_the_pictures_at_once_for_good(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    encoder = SmallMemory(room=4)
+    sight: Any = Sight(encoder)  # type: ignore[arg-type]  # no more of an encoder is used
+    pixels = torch.arange(9 * 2 * 2 * 3, dtype=torch.uint8).reshape(9, 2, 2, 3)
+    for _ in range(2):
+        assert sight.see(pixels).equal(pixels.flatten(1).float())
+    assert sight.see(pixels[:0]).shape == (0, 12)
+    assert encoder.shown == [9, 4, 4, 1, 4, 4, 1, 0]
+    assert caplog.messages == ["out of memory: going on with 4 pictures at a time"]
+
+
+def test_out_of_memory_with_one_picture_is_told() -> None:
+    sight: Any = Sight(SmallMemory(room=0))  # type: ignore[arg-type]
+    with pytest.raises(PreflightError, match="too small to encode a single picture"):
+        sight.see(torch.zeros((5, 2, 2, 3), dtype=torch.uint8))
