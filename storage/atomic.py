@@ -190,7 +190,11 @@ def _remove_abandoned(leftover: Path) -> None:
 def process_start(process: int) -> int | None:
     """When a process began, in ticks since the system did, whatever the clock has been set to
     since; None when there is none. A number alone may be another's by now: in a container every run
-    has the same."""
+    has the same. Where the system does not tell (it is no Linux), 0 of whatever runs."""
+    if not Path("/proc/self/stat").exists():
+        import psutil
+
+        return 0 if psutil.pid_exists(process) else None
     try:
         status = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
