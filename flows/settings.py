@@ -21,13 +21,15 @@ from flows.about import DATA, MACHINE, METHOD, MODELS, About
 from flows.ends import End
 from flows.leasing import as_wait
 from flows.suggestions import category_names, dataset_names, protocol_names
+from storage.addresses import as_typed
 from storage.labels import as_name, as_word
 from storage.store import open_store
 
 
 def in_home(path: Path) -> Path:
-    """The path with a leading ``~`` or ``~user`` expanded; as it is where nobody has that name."""
-    return Path(os.path.expanduser(path))
+    """The path with a leading ``~`` or ``~user`` expanded; as it is where nobody has that name. One
+    that was typed as a URI is told as such."""
+    return as_typed(Path(os.path.expanduser(path)))
 
 
 HomePath = Annotated[Path, AfterValidator(in_home)]

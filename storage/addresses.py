@@ -2,7 +2,7 @@
 
 import re
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PosixPath
 
 from cir_core.errors import UsageError
 
@@ -13,12 +13,25 @@ OBJECTS = "s3://"
 """The one kind of object store that is tried: others promise other things."""
 
 
+class UriPath(PosixPath):
+    """A path that somebody has typed as a URI, and that is told as it was: with two slashes, of
+    which a ``Path`` keeps one."""
+
+    def __str__(self) -> str:
+        return super().__str__().replace(":/", "://", 1)
+
+
+def as_typed(path: Path) -> Path:
+    """The path, as a ``UriPath`` where it is one."""
+    return UriPath(path) if _SCHEME.match(str(path)) and not isinstance(path, UriPath) else path
+
+
 def bucket_url(where: Path) -> str | None:
     """The URL of a place in a bucket; None of a folder. Raises UsageError for any other URI, and
     where the extra that buckets need is missing."""
     if not _SCHEME.match(str(where)):
         return None
-    url = str(where).replace(":/", "://", 1)
+    url = str(as_typed(where))
     if not url.startswith(OBJECTS):
         raise UsageError(
             "there is no such kind of place",
