@@ -34,8 +34,8 @@ OTHER_PROCESSOR := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR
 # it has compiled, each would compile torch and Prefect again: a third of what it takes to start.
 unexport PYTHONDONTWRITEBYTECODE
 
-# by two processes; the slow modules begin first, as they are sorted by name
-PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
+# by three processes, since some wait for servers; slow modules begin first, as sorted by name
+PYTEST := $(BIN)/pytest --numprocesses 3 --dist loadscope --no-loadscope-reorder
 
 .PHONY: demo check test faults lint bench bench-gpu bench-gpu-wheels install browser train-demo clean \
     lock audit sbom lint-containers

@@ -38,7 +38,7 @@ TOLD = {
 }
 """How a run may end. Not as by a bug."""
 
-FEW = 8
+FEW = 6
 """Failures in a row that the suite takes."""
 
 

@@ -198,7 +198,12 @@ def test_a_full_disk_is_told_and_leaves_nothing(
         def write(self, *_: object) -> int:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Path, "open", lambda *_, **__: Full())
+    opened = Path.open
+
+    def open_full(path: Path, mode: str = "r", **options: Any) -> Any:
+        return Full() if "w" in mode else opened(path, mode, **options)
+
+    monkeypatch.setattr(Path, "open", open_full)
     with pytest.raises(OutOfSpace):
         write_pickle(tmp_path / "a.pt", {"weights": torch.zeros(1000)})
     assert os.listdir(tmp_path) == []
