@@ -1,6 +1,7 @@
 # make demo    install, run the embedded demo, print its recall table
 # make check   install, lint, types, layer contracts, unit, property and golden tests, laws; not the slow
-# make test    the same with all tests, coverage, and numbers by other instructions
+# make test    the same with all tests, and numbers by other instructions
+# make coverage   all tests, and which lines and branches they miss: a fifth longer
 # make bench   measure re-ranking, encoding, stage 1 and forecasts on the CPU (under ten minutes)
 # make bench-gpu    measure all that a GPU changes: eight minutes on an H100 (TINY=1: tries it on the CPU)
 # make bench-gpu-wheels   collect what that needs on a machine that can fetch nothing
@@ -34,10 +35,10 @@ OTHER_PROCESSOR := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR
 # it has compiled, each would compile torch and Prefect again: a third of what it takes to start.
 unexport PYTHONDONTWRITEBYTECODE
 
-# by three processes, since some wait for servers; slow modules begin first, as sorted by name
-PYTEST := $(BIN)/pytest --numprocesses 3 --dist loadscope --no-loadscope-reorder
+# by two processes; the slow modules begin first, as they are sorted by name
+PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
-.PHONY: demo check test faults lint bench bench-gpu bench-gpu-wheels install browser train-demo clean \
+.PHONY: demo check test coverage faults lint bench bench-gpu bench-gpu-wheels install browser train-demo clean \
     lock audit sbom lint-containers
 
 demo: install
@@ -47,8 +48,11 @@ check: lint
 	$(PYTEST) -m 'not slow' tests/unit tests/property tests/golden tests/laws
 
 test: lint
-	$(PYTEST) --cov --cov-report=term
+	$(PYTEST)
 	$(OTHER_PROCESSOR) $(BIN)/pytest --numprocesses 2 --dist loadscope -m numeric
+
+coverage: install
+	$(PYTEST) --cov --cov-report=term
 
 faults: install
 	$(BIN)/pytest --numprocesses 2 --dist load --fail-each $(or $(STEP),1) tests/faults/test_every_operation.py
