@@ -108,7 +108,7 @@ class ObjectStore:
         return self._objects.folders(folder)
 
     def has_folder(self, folder: str) -> bool:
-        return bool(self._objects.below(folder))
+        return self._objects.has_folder(folder)
 
     def files(self) -> dict[str, int]:
         return self._objects.sizes()

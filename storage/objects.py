@@ -109,21 +109,26 @@ class Objects:
 
     def names(self, folder: str) -> list[str]:
         """Of the objects directly in a folder, the last parts, sorted."""
-        with self._asking(folder):
-            listing = obstore.list_with_delimiter(self._client, folder or None)
-            return sorted(_last(one["path"]) for one in listing["objects"])
+        return sorted(self.tags(folder))
 
     def tags(self, folder: str) -> dict[str, str]:
         """Of the objects directly in a folder, by the last parts of their names."""
-        with self._asking(folder):
-            listing = obstore.list_with_delimiter(self._client, folder or None)
-            return {_last(one["path"]): str(one["e_tag"]) for one in listing["objects"]}
+        return {_last(one["path"]): str(one["e_tag"]) for one in self._listing(folder)["objects"]}
 
     def folders(self, folder: str) -> list[str]:
         """``names`` of the folders."""
+        return sorted(map(_last, self._listing(folder)["common_prefixes"]))
+
+    def entries(self, folder: str) -> frozenset[str]:
+        """Names of both, by one listing."""
+        listing = self._listing(folder)
+        paths = [one["path"] for one in listing["objects"]] + [*listing["common_prefixes"]]
+        return frozenset(map(_last, paths))
+
+    def has_folder(self, folder: str) -> bool:
+        """Whether there is any object in a folder, or in its folders."""
         with self._asking(folder):
-            listing = obstore.list_with_delimiter(self._client, folder or None)
-            return sorted(map(_last, listing["common_prefixes"]))
+            return any(obstore.list(self._client, folder or None, chunk_size=1))
 
     def below(self, folder: str) -> list[str]:
         """The names of all objects in a folder, and in its folders, sorted."""
@@ -145,6 +150,10 @@ class Objects:
         """Nothing where there is no such object."""
         with self._asking(name):
             obstore.delete(self._client, name)
+
+    def _listing(self, folder: str) -> Any:
+        with self._asking(folder):
+            return obstore.list_with_delimiter(self._client, folder or None)
 
     def told(self, name: str) -> str:
         """To a user."""

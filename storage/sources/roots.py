@@ -82,7 +82,7 @@ class BucketRoot:
     url: str
 
     def is_folder(self, relative: str) -> bool:
-        return bool(self.names(relative))
+        return self._objects.has_folder(_prefix(relative))
 
     def is_file(self, relative: str) -> bool:
         return self._objects.find(relative) is not None
@@ -96,8 +96,7 @@ class BucketRoot:
 
     def names(self, folder: str) -> frozenset[str]:
         """What lies directly in a folder."""
-        objects, prefix = self._objects, _prefix(folder)
-        return frozenset(objects.names(prefix)) | frozenset(objects.folders(prefix))
+        return self._objects.entries(_prefix(folder))
 
     def images(self, folder: str) -> Listing:
         prefix = _prefix(folder)
