@@ -12,6 +12,7 @@ from flows.engines.library import (
     SECONDS_TO_ANSWER,
     SECONDS_TO_CONNECT,
     SECONDS_TO_START,
+    Asked,
     Gone,
     require_listener,
 )
@@ -74,7 +75,7 @@ class Dask:
         return DaskAgent(self, self._client, place)
 
 
-class DaskAgent:
+class DaskAgent(Asked):
     """See ``Distant``."""
 
     def __init__(self, cluster: Dask, client: Client, place: str) -> None:
@@ -93,16 +94,6 @@ class DaskAgent:
             ) from error
         except (OSError, RuntimeError) as error:
             raise Gone(str(error)) from error
-
-    def begin(self, serve: str, order: bytes, environment: Mapping[str, str]) -> None:
-        self._ask("begin", serve, order, environment)
-
-    def hear(self) -> list[bytes]:
-        said: list[bytes] = self._ask("hear")
-        return said
-
-    def end(self) -> None:
-        self._ask("end")
 
     def _ask(self, method: str, *given: Any) -> Any:
         try:

@@ -1,8 +1,9 @@
 """What a cluster's library is asked for, whichever it is."""
 
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 from urllib.parse import urlsplit
 
 from cir_core.errors import PreflightError, UsageError
@@ -29,6 +30,24 @@ class Distant(Protocol):
     def hear(self) -> list[bytes]: ...
 
     def end(self) -> None: ...
+
+
+class Asked(ABC):
+    """A ``Distant`` of which a library asks one method after the other."""
+
+    @abstractmethod
+    def _ask(self, method: str, *given: Any) -> Any:
+        """What the agent's method answers. Raises Gone."""
+
+    def begin(self, serve: str, order: bytes, environment: Mapping[str, str]) -> None:
+        self._ask("begin", serve, order, environment)
+
+    def hear(self) -> list[bytes]:
+        said: list[bytes] = self._ask("hear")
+        return said
+
+    def end(self) -> None:
+        self._ask("end")
 
 
 class Library(Protocol):

@@ -7,7 +7,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from flows.engines.library import SECONDS_TO_ANSWER, SECONDS_TO_START, Gone
+from flows.engines.library import SECONDS_TO_ANSWER, SECONDS_TO_START, Asked, Gone
 from tasks.agent import Agent
 
 
@@ -38,7 +38,7 @@ class Ray:
         return RayAgent(place, cpus=0 if on_gpu else threads, gpus=int(on_gpu))
 
 
-class RayAgent:
+class RayAgent(Asked):
     """See ``Distant``. Ray gives it its GPU, and no other's."""
 
     def __init__(self, place: str, *, cpus: int, gpus: int) -> None:
@@ -51,16 +51,6 @@ class RayAgent:
         except Gone:
             self.dismiss()
             raise
-
-    def begin(self, serve: str, order: bytes, environment: Mapping[str, str]) -> None:
-        self._ask("begin", serve, order, environment)
-
-    def hear(self) -> list[bytes]:
-        said: list[bytes] = self._ask("hear")
-        return said
-
-    def end(self) -> None:
-        self._ask("end")
 
     def dismiss(self) -> None:
         ray.kill(self._actor)
